@@ -1,0 +1,164 @@
+"""From evidence to ranked causes. Deterministic, small, and explainable term by term.
+
+For each cause the log-odds are a prior plus, for each independence group, the strongest indicator
+for it, minus the same against it. Confidence 0.8 and above needs one decisive or two independent
+strong indicators and nothing decisive against. `produces` links accepted causes into chains; the
+root leads, because that is what has to be changed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+
+from .catalogue import Catalogue, Cause, Indicator
+from .models import Evidence
+from .predicates import Context, holds
+
+HEALTHY = "none.healthy"
+ACCEPT = 0.5  # probability from which a cause is a finding
+SURE = 0.8
+
+# Weights in log-odds. Fitted by cross-validation over sources (docs/notes.md), then fixed.
+WEIGHT = {"decisive": 5.2, "strong": 2.7, "weak": 0.9}
+AGAINST = {"decisive": 7.0, "strong": 2.7, "weak": 0.9}
+PRIOR_LISTED = -3.2  # a cause that this playbook asks about
+PRIOR_OTHER = -3.8  # any other cause of the catalogue
+CUE = 0.7  # the symptom's own words make the cause likelier; never enough by themselves
+CHAIN = 1.0  # an accepted cause lends this to what it produces
+TEMPERATURE = 1.0
+
+
+@dataclass
+class Term:
+    """One indicator that fired."""
+
+    indicator: Indicator
+    group: str
+    used: tuple[Evidence, ...]
+    counted: bool = False
+
+
+@dataclass
+class Belief:
+    """What is held about one cause, with every term of the sum."""
+
+    cause: Cause
+    p: float = 0.0
+    score: float = 0.0
+    prior: float = 0.0
+    pro: list[Term] = field(default_factory=list)
+    contra: list[Term] = field(default_factory=list)
+
+    @property
+    def evidence(self) -> list[Evidence]:
+        """Evidence of the counted indicators, strongest first, without repeats."""
+        order = {"decisive": 0, "strong": 1, "weak": 2}
+        out: dict[str, Evidence] = {}
+        for term in sorted(self.pro, key=lambda t: order[t.indicator.strength]):
+            for item in term.used:
+                out.setdefault(item.id, item)
+        return list(out.values())
+
+    def strengths(self, against: bool = False) -> list[str]:
+        """Strengths of the counted terms."""
+        return [t.indicator.strength for t in (self.contra if against else self.pro) if t.counted]
+
+    @property
+    def decisive(self) -> bool:
+        """One decisive or two independent strong reasons, nothing decisive against."""
+        got = self.strengths()
+        return ("decisive" in got or got.count("strong") >= 2) and "decisive" not in self.strengths(True)
+
+
+@dataclass
+class Assessment:
+    """The outcome: everything the report is written from."""
+
+    beliefs: dict[str, Belief]
+    accepted: list[Belief]  # findings, in order: root of the leading chain first
+    links: list[tuple[str, str]]  # produces-links among the accepted, cause to cause
+    healthy: Belief | None
+    verdict: str
+    confidence: float
+
+
+def _sum(terms: list[Term], weights: dict[str, float]) -> float:
+    best: dict[str, Term] = {}
+    for term in terms:
+        rival = best.get(term.group)
+        if rival is None or weights[term.indicator.strength] > weights[rival.indicator.strength]:
+            best[term.group] = term
+    for term in best.values():
+        term.counted = True
+    return sum(weights[t.indicator.strength] for t in best.values())
+
+
+def believe(cause: Cause, ctx: Context) -> Belief:
+    """Evaluate the indicators of one cause."""
+    belief = Belief(cause)
+    for indicator in cause.indicators:
+        got = holds(indicator.when, ctx)
+        if not got.holds:
+            continue
+        group = indicator.group or (got.used[0].signal if got.used else str(indicator.when))
+        term = Term(indicator, group, got.used)
+        (belief.contra if indicator.against else belief.pro).append(term)
+    prior = PRIOR_LISTED if not cause.playbooks or ctx.playbook in cause.playbooks else PRIOR_OTHER
+    if any(re.search(cue, ctx.symptom, re.IGNORECASE) for cue in cause.cues):
+        prior += CUE
+    belief.prior = prior
+    belief.score = prior + _sum(belief.pro, WEIGHT) - _sum(belief.contra, AGAINST)
+    return belief
+
+
+def _probability(belief: Belief, extra: float = 0.0) -> float:
+    if not belief.evidence:
+        return 0.0  # a prior alone is never a belief worth showing
+    p = 1.0 / (1.0 + math.exp(-(belief.score + extra) / TEMPERATURE))
+    return p if belief.decisive else min(p, SURE - 0.01)
+
+
+def assess(cat: Catalogue, ctx: Context) -> Assessment:
+    """Rank all causes and decide the verdict."""
+    beliefs = {c.id: believe(c, ctx) for c in cat.causes.values()}
+    for belief in beliefs.values():
+        belief.p = _probability(belief)
+    for belief in list(beliefs.values()):
+        for other in belief.cause.produces:
+            target = beliefs.get(other)
+            if belief.p >= ACCEPT and target is not None and target.pro and target.p < ACCEPT:
+                target.p = _probability(target, CHAIN)
+    healthy = beliefs.pop(HEALTHY, None)
+    hits = sorted((b for b in beliefs.values() if b.p >= ACCEPT), key=lambda b: (-b.p, b.cause.id))
+    accepted, links = _order(hits)
+    if healthy is not None and healthy.p >= ACCEPT and not (accepted and accepted[0].p > healthy.p):
+        return Assessment(beliefs, [], [], healthy, "healthy", healthy.p)
+    if accepted:
+        return Assessment(beliefs, accepted, links, healthy, "cause", accepted[0].p)
+    rest = max((b.p for b in beliefs.values()), default=0.0)
+    return Assessment(beliefs, [], [], healthy, "inconclusive", round(1.0 - rest, 4))
+
+
+def _order(hits: list[Belief]) -> tuple[list[Belief], list[tuple[str, str]]]:
+    """Root first: follow `produces` up from the likeliest, then list each chain below its root."""
+    ids = {b.cause.id: b for b in hits}
+    links = [(b.cause.id, other) for b in hits for other in b.cause.produces if other in ids]
+    above: dict[str, list[str]] = {}
+    for source, target in links:
+        above.setdefault(target, []).append(source)
+
+    def root(ident: str, seen: frozenset[str] = frozenset()) -> str:
+        parents = [p for p in above.get(ident, []) if p not in seen and ids[p].p >= 0.6 * ids[ident].p]
+        if not parents:
+            return ident
+        best = max(parents, key=lambda p: (ids[p].p, p))
+        return root(best, seen | {ident})
+
+    out: list[Belief] = []
+    for belief in hits:
+        for ident in (root(belief.cause.id), belief.cause.id):
+            if ids[ident] not in out:
+                out.append(ids[ident])
+    return out, links

@@ -1,0 +1,326 @@
+"""Load and check the data of `playbooks/`: signals, marks, causes, playbook trees.
+
+All of it is YAML with closed keys: a typo is an error with file, place and a near match, never a
+rule that silently does not fire. Plugins add files through the entry-point group
+``diagnose.causes`` (and its siblings), each naming a package folder of the same shape.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from functools import cached_property, lru_cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import CatalogueError
+from .units import UNITS
+
+Strength = Literal["decisive", "strong", "weak"]
+T = TypeVar("T", bound="Data")
+
+
+class Data(BaseModel):
+    """Closed keys: anything undeclared is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Signal(Data):
+    """A kind of evidence.
+
+    Attributes:
+        what: one phrase, used in statements ("transport of a pair of ranks").
+        type: of the value. unit: canonical unit, None for text and bool.
+        subject: which subject fields a fact of this signal sets.
+        group: independence group; only the strongest indicator of a group counts. Default: the name.
+        better: direction that is good, or None.
+    """
+
+    name: str
+    what: str
+    type: Literal["text", "number", "bool"] = "text"
+    unit: str | None = None
+    subject: tuple[Literal["host", "rank", "gpu", "nic", "peer", "label"], ...] = ()
+    group: str = ""
+    better: Literal["higher", "lower"] | None = None
+
+
+class Mark(Data):
+    """A line that means something wherever it stands: a pattern searched in every line of every capture.
+
+    Attributes:
+        signal: the name; a mark declares its signal (type text unless `value` is numeric).
+        pattern: Python regular expression, searched case-insensitively in the cleaned line.
+        value: name or number of the group that holds the value; default: the matched text.
+        unit: when the value is a number in this unit (already canonical), the fact is numeric.
+        label: group whose text becomes the subject's label.
+        rank, gpu: group whose number becomes that subject field.
+        unless: pattern that vetoes the line.
+        what: what the line says, in one clause, used in statements.
+        keep: how many distinct facts of this mark to keep per document.
+    """
+
+    signal: str
+    what: str
+    pattern: str
+    unless: str | None = None
+    value: str | int | None = None
+    unit: str | None = None
+    label: str | int | None = None
+    rank: str | int | None = None
+    gpu: str | int | None = None
+    group: str = ""
+    keep: int = 3
+
+
+class Indicator(Data):
+    """One reason for or against a cause. See `predicates` for the grammar of `when`."""
+
+    when: dict[str, Any]
+    strength: Strength
+    against: bool = False
+    group: str = ""
+    because: str = ""
+
+
+class FixText(Data):
+    text: str
+    risk: str = ""
+    rollback: str = ""
+
+
+class FollowUpText(Data):
+    q: str
+    a: str
+
+
+class Zh(Data):
+    """The Chinese of a cause; same keys as the English."""
+
+    title: str = ""
+    definition: str = ""
+    mechanism: str = ""
+    tradeoff: str = ""
+    fix: FixText | None = None
+    verify: str = ""
+    follow_ups: tuple[FollowUpText, ...] = ()
+
+
+class Decoy(Data):
+    """Something that looks alarming beside this cause and is not."""
+
+    when: dict[str, Any]
+    text: str
+    because: str
+
+
+class Cause(Data):
+    """A catalogue entry. Adding one is data only."""
+
+    id: str
+    layer: str
+    severity: Literal["high", "medium", "low", "info"] = "medium"
+    title: str
+    definition: str
+    mechanism: str
+    tradeoff: str = ""
+    playbooks: tuple[str, ...] = ()
+    cues: tuple[str, ...] = ()
+    indicators: tuple[Indicator, ...] = ()
+    produces: tuple[str, ...] = ()
+    decoys: tuple[Decoy, ...] = ()
+    versions: str = ""
+    fix: FixText
+    verify: str
+    follow_ups: tuple[FollowUpText, ...] = ()
+    references: tuple[str, ...] = ()
+    zh: Zh | None = None
+
+
+class Branch(Data):
+    """`when` holds -> go to step `to`."""
+
+    when: dict[str, Any]
+    to: str
+    says: str = ""
+
+
+class Step(Data):
+    """One question of a playbook.
+
+    Attributes:
+        reads: signals that answer it (offline, a step reads evidence already parsed).
+        probe: the probe that would fetch them; branches are tried in order, three-valued;
+        else_to: where to go when no branch holds; else_unknown: when one cannot be decided.
+    """
+
+    id: str
+    stage: str
+    ask: str
+    probe: str
+    reads: tuple[str, ...] = ()
+    branches: tuple[Branch, ...] = ()
+    else_to: str
+    else_unknown: str
+
+
+class Playbook(Data):
+    """A debugging tree. Every path ends in `conclude`."""
+
+    id: str
+    title: str
+    title_zh: str = ""
+    question: str
+    symptoms: tuple[str, ...]
+    symptoms_zh: tuple[str, ...] = ()
+    stages: tuple[str, ...]
+    steps: tuple[Step, ...]
+    decides: str = ""
+
+
+class ProbeSpec(Data):
+    """What a probe costs and how to run it; used for next steps and experiments."""
+
+    name: str
+    what: str
+    footprint: Literal["read", "light", "load"]
+    seconds: float
+    command: str
+    provides: tuple[str, ...]
+    needs: str = ""
+    enable: str = ""
+    expect: str = ""
+
+
+def _roots() -> list[Traversable]:
+    from .plugin import catalogue_roots
+
+    return [files("diagnose.playbooks"), *catalogue_roots()]
+
+
+def _yaml(folder: str) -> Iterator[tuple[str, Any]]:
+    for root in _roots():
+        place = root / folder
+        if not place.is_dir():
+            continue
+        for item in sorted(place.iterdir(), key=lambda t: t.name):
+            if item.name.endswith(".yaml"):
+                loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+                try:
+                    loaded = yaml.load(item.read_text("utf-8"), Loader=loader)  # noqa: S506 (safe loader)
+                except yaml.YAMLError as err:
+                    raise CatalogueError(f"{folder}/{item.name}", "syntax", str(err)) from err
+                yield f"{folder}/{item.name}", loaded
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """``did you mean …`` or nothing."""
+    hit = difflib.get_close_matches(word, list(known), 1, 0.6)
+    return f"did you mean {hit[0]}?" if hit else ""
+
+
+def _build(model: type[T], file: str, where: str, raw: Any) -> T:
+    if not isinstance(raw, dict):
+        raise CatalogueError(file, where, "expected a mapping")
+    try:
+        return model.model_validate(raw)
+    except ValidationError as err:
+        first = err.errors()[0]
+        field = ".".join(str(p) for p in first["loc"])
+        hint = near(str(first["loc"][-1]), model.model_fields) if first["loc"] else ""
+        raise CatalogueError(file, f"{where}: {field}", first["msg"], hint) from err
+
+
+class Catalogue:
+    """Everything in `playbooks/`, loaded lazily and checked once."""
+
+    @cached_property
+    def marks(self) -> list[Mark]:
+        out: list[Mark] = []
+        for file, raw in _yaml("marks"):
+            for i, item in enumerate(raw or []):
+                out.append(_build(Mark, file, f"entry {i + 1}", item))
+        return out
+
+    @cached_property
+    def signals(self) -> dict[str, Signal]:
+        out: dict[str, Signal] = {}
+        for file, raw in _yaml("signals"):
+            for name, item in (raw or {}).items():
+                if name in out:
+                    raise CatalogueError(file, name, "declared twice")
+                out[name] = _build(Signal, file, name, {"name": name, **(item or {})})
+                unit = out[name].unit
+                if unit is not None and unit not in UNITS:
+                    raise CatalogueError(file, name, f"unit {unit} is not in the closed list")
+        for mark in self.marks:
+            if mark.signal not in out:
+                kind = "number" if mark.unit else "text"
+                out[mark.signal] = Signal(
+                    name=mark.signal, what=mark.what, type=kind, unit=mark.unit, group=mark.group or mark.signal
+                )
+        return out
+
+    @cached_property
+    def causes(self) -> dict[str, Cause]:
+        out: dict[str, Cause] = {}
+        for file, raw in _yaml("causes"):
+            for i, item in enumerate(raw or []):
+                cause = _build(Cause, file, f"entry {i + 1} ({(item or {}).get('id', '?')})", item)
+                if cause.id in out:
+                    raise CatalogueError(file, cause.id, "declared twice")
+                out[cause.id] = cause
+        return out
+
+    @cached_property
+    def playbooks(self) -> dict[str, Playbook]:
+        out: dict[str, Playbook] = {}
+        for file, raw in _yaml("trees"):
+            book = _build(Playbook, file, str((raw or {}).get("id", "?")), raw)
+            if book.id in out:
+                raise CatalogueError(file, book.id, "declared twice")
+            out[book.id] = book
+        return out
+
+    @cached_property
+    def probes(self) -> dict[str, ProbeSpec]:
+        out: dict[str, ProbeSpec] = {}
+        for file, raw in _yaml("probes"):
+            for i, item in enumerate(raw or []):
+                spec = _build(ProbeSpec, file, f"entry {i + 1}", item)
+                out[spec.name] = spec
+        return out
+
+    @cached_property
+    def axes(self) -> dict[str, Any]:
+        """Lexicon of what two compared runs can differ in (see `probes.generic`)."""
+        out: dict[str, Any] = {}
+        for _file, raw in _yaml("axes"):
+            out.update(raw or {})
+        return out
+
+    @cached_property
+    def version(self) -> str:
+        """A short hash of the catalogue's content."""
+        import hashlib
+
+        digest = hashlib.sha256()
+        for root in _roots():
+            for folder in ("signals", "marks", "causes", "trees", "probes", "axes"):
+                place = root / folder
+                if place.is_dir():
+                    for item in sorted(place.iterdir(), key=lambda t: t.name):
+                        if item.name.endswith(".yaml"):
+                            digest.update(item.read_bytes())
+        return digest.hexdigest()[:12]
+
+
+@lru_cache(maxsize=1)
+def catalogue() -> Catalogue:
+    """The one catalogue of this process."""
+    return Catalogue()

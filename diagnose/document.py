@@ -1,0 +1,239 @@
+"""A piece of evidence as bytes: addressed by offset, read as a stream, cleaned line by line.
+
+A `Document` is a capture as stored: after decompression, before text decoding. Every span
+points into these bytes, so a reader never has to keep text to be able to quote it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from io import BytesIO
+from typing import BinaryIO
+
+QUOTE_CHARS = 400
+KEEP_BYTES = 16 << 20  # documents up to this size keep their parsed lines in memory
+_CHUNK = 1 << 20
+_MAX_LINE = 1 << 16  # a longer "line" is cut into pieces: binary or minified text
+
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# What launchers put before a rank's line: Open MPI `[1,0]<stdout>:`, Ray `(head, rank=0, pid=1)`,
+# torchrun `[rank0]:` / `[default0]:`, pdsh/srun/k8s `node0: `, `3: `, `[0] ` and `[node0:0]:`.
+_LAUNCHER = re.compile(
+    r"""^(?:\s*(?:
+        \[\d+,\d+\]<std(?:out|err|diag)>:\s?
+      | \[(?:rank|default|worker)[ _]?\d+\]:?\s?
+      | \([A-Za-z0-9_-]{1,40}(?:,\s*\w+=[\w.-]+)*\s+(?:pid|ip|rank)=[\w.,= -]+\)\s?
+      | \([A-Za-z0-9_-]{1,40},\s*(?:rank|pid|ip)=[\w.,= -]+\)\s?
+      | \[[A-Za-z0-9_.-]{1,60}:\d+\]:\s?
+      | (?:gpu|node|host|worker|compute|dgx|n|cn|nid)[-\w.]{0,40}\d:\s(?=\S)
+      | \d{1,4}:\s(?=\S)
+    ))+""",
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a document.
+
+    Attributes:
+        start, end: byte offsets of the raw line in the document, end-of-line excluded.
+        number: 1-based.
+        text: decoded, without ANSI escapes, control bytes and launcher prefix; tabs kept.
+        prefix: the launcher prefix that was taken off, or "".
+    """
+
+    start: int
+    end: int
+    number: int
+    text: str
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes of a document that back a fact. `quote` is those bytes as UTF-8, at most 400 characters."""
+
+    capture: str
+    start: int
+    end: int
+    line: int
+    quote: str
+
+
+def clean(raw: bytes, encoding: str = "utf-8") -> tuple[str, str]:
+    """Decode one raw line and take off what is not the program's own text: ``(text, launcher prefix)``."""
+    text = raw.decode(encoding, "replace")
+    if "\x1b" in text:
+        text = _ANSI.sub("", text)
+    if not text.isprintable():
+        text = _CONTROL.sub("", text.replace("\r", ""))
+    if text[:1] in "[(" or ": " in text[:64]:
+        hit = _LAUNCHER.match(text)
+        if hit and hit.end():
+            return text[hit.end() :], hit.group()
+    return text, ""
+
+
+@dataclass
+class Document:
+    """One capture.
+
+    Args:
+        name: relative to the path that was given; an archive member is ``outer!member``.
+        opener: returns a fresh binary stream of the decompressed bytes at offset 0.
+        size: decompressed size in bytes.
+        sha256: of the decompressed bytes.
+        status: taints, e.g. ``("provided",)`` or ``("recorded", "simulated")``.
+        cut: why the document ends early (truncated gzip, size cap), or None.
+    """
+
+    name: str
+    opener: Callable[[], BinaryIO]
+    size: int
+    sha256: str
+    status: tuple[str, ...] = ("provided",)
+    cut: str | None = None
+    lines_skipped: int = 0
+    recognised: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, name: str, data: bytes, status: tuple[str, ...] = ("provided",)) -> Document:
+        """A document held in memory."""
+        return cls(name, lambda: BytesIO(data), len(data), hashlib.sha256(data).hexdigest(), status)
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first 64 KiB."""
+        with self.opener() as stream:
+            return stream.read(1 << 16)
+
+    @cached_property
+    def data(self) -> bytes:
+        """All bytes. Only for small documents and formats that cannot be streamed."""
+        with self.opener() as stream:
+            return stream.read()
+
+    @cached_property
+    def encoding(self) -> str:
+        """``utf-8``, or UTF-16 where a byte-order mark or a pattern of NULs says so."""
+        head = self.head[:4096]
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return "utf-16-le" if head[:1] == b"\xff" else "utf-16-be"
+        if len(head) >= 16:
+            even, odd = head[0::2].count(0), head[1::2].count(0)
+            half = len(head) // 2
+            if odd > 0.7 * half and even < 0.1 * half:
+                return "utf-16-le"
+            if even > 0.7 * half and odd < 0.1 * half:
+                return "utf-16-be"
+        return "utf-8"
+
+    @cached_property
+    def is_binary(self) -> bool:
+        """True for bytes that are no text in any encoding we read."""
+        head = self.head[:8192]
+        if self.encoding != "utf-8" or not head:
+            return False
+        odd = sum(head.count(c) for c in (*range(0, 8), *range(14, 27), *range(28, 32)))
+        return head.count(0) > 0 and odd > 0.02 * len(head) or odd > 0.2 * len(head)
+
+    def chunks(self, size: int = _CHUNK) -> Iterator[bytes]:
+        """The bytes in order, `size` at a time."""
+        with self.opener() as stream:
+            while block := stream.read(size):
+                yield block
+
+    def raw_lines(self) -> Iterator[tuple[int, int, bytes]]:
+        """``(line number, byte offset, raw line without newline)``; the fast path for big logs."""
+        if self.encoding != "utf-8":
+            yield from self._wide_lines()
+            return
+        rest, offset, number = b"", 0, 0
+        for block in self.chunks():
+            block = rest + block
+            pos = 0
+            while (hit := block.find(b"\n", pos)) >= 0:
+                number += 1
+                yield number, offset + pos, block[pos:hit]
+                pos = hit + 1
+            rest, offset = block[pos:], offset + pos
+            while len(rest) > _MAX_LINE:
+                number += 1
+                yield number, offset, rest[:_MAX_LINE]
+                rest, offset = rest[_MAX_LINE:], offset + _MAX_LINE
+        if rest:
+            yield number + 1, offset, rest
+
+    def _wide_lines(self) -> Iterator[tuple[int, int, bytes]]:
+        """UTF-16: split on the two-byte newline at even offsets only."""
+        newline = "\n".encode(self.encoding)
+        data, pos, number = self.data[: 64 << 20], 0, 0
+        while pos < len(data):
+            hit = data.find(newline, pos)
+            while hit >= 0 and hit % 2:
+                hit = data.find(newline, hit + 1)
+            stop = hit if hit >= 0 else len(data)
+            number += 1
+            yield number, pos, data[pos:stop]
+            pos = stop + 2
+
+    def lines(self) -> Iterator[Line]:
+        """Cleaned lines; kept in memory for documents up to 16 MiB, streamed above."""
+        if self.size <= KEEP_BYTES:
+            return iter(self._kept)
+        return self._stream()
+
+    @cached_property
+    def _kept(self) -> list[Line]:
+        return list(self._stream())
+
+    def _stream(self) -> Iterator[Line]:
+        encoding = self.encoding
+        for number, start, raw in self.raw_lines():
+            body = raw.rstrip(b"\r\n") if encoding == "utf-8" else raw
+            text, prefix = clean(body, encoding)
+            if number == 1:
+                text = text.lstrip("\ufeff")
+            yield Line(start, start + len(body), number, text, prefix)
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes ``[start, end)``."""
+        if "data" in self.__dict__:
+            return self.data[start:end]
+        with self.opener() as stream:
+            if stream.seekable():
+                stream.seek(start)
+            else:
+                left = start
+                while left > 0 and (block := stream.read(min(left, _CHUNK))):
+                    left -= len(block)
+            return stream.read(end - start)
+
+    def span(self, line: Line, around: str | None = None) -> Span:
+        """The whole line as evidence, or, for a long line, a window of it that holds `around`."""
+        start, end = line.start, line.end
+        if end - start > QUOTE_CHARS and around:
+            raw = self.read(start, end)
+            at = raw.find(around.encode(self.encoding))
+            if at > QUOTE_CHARS // 2:
+                lead = min(80, at)
+                start += at - lead
+        return self.bytes_span(start, end, line.number)
+
+    def bytes_span(self, start: int, end: int, line: int) -> Span:
+        """A span of exact bytes, cut to 400 characters of quote (on a character boundary)."""
+        raw = self.read(start, min(end, start + 4 * QUOTE_CHARS))
+        quote = raw.decode("utf-8", "replace")
+        if len(quote) > QUOTE_CHARS or end - start > len(raw):
+            raw = raw[: len(quote[:QUOTE_CHARS].encode("utf-8", "ignore"))][:QUOTE_CHARS]
+            while raw and raw.decode("utf-8", "ignore").encode() != raw and len(raw) > QUOTE_CHARS - 4:
+                raw = raw[:-1]
+            quote = raw.decode("utf-8", "replace")
+            end = start + len(raw)
+        return Span(self.name, start, end, line, quote)

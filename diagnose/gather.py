@@ -1,0 +1,153 @@
+"""Documents to numbered evidence: run readers and marks, derive, number.
+
+The order of numbering is fixed (sha256, first byte, signal, subject), so that the same bytes give
+the same report whatever order the files were named in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from .catalogue import catalogue
+from .document import Document
+from .errors import ParseError
+from .marks import Scanner
+from .models import CaptureRef, Evidence, Fact, InputRef, SpanRef
+from .plugin import Reader, readers
+
+_HEAD = 8 << 20  # of a huge document, look for needles in this much of it
+GENERIC = "generic"
+
+
+@dataclass
+class Gathered:
+    """All that the inputs say, and how they were read."""
+
+    facts: list[Fact] = field(default_factory=list)
+    inputs: list[InputRef] = field(default_factory=list)
+    recognised: dict[str, bool] = field(default_factory=dict)
+    documents: dict[str, Document] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=1)
+def scanner() -> Scanner:
+    """Compiled marks of the catalogue."""
+    return Scanner(catalogue().marks)
+
+
+def matching(doc: Document) -> list[Reader]:
+    """Readers one of whose needles stands in the document; the generic reader always."""
+    known, _ = readers()
+    head = doc.data if doc.size <= _HEAD else doc.read(0, _HEAD)
+    if doc.encoding != "utf-8":
+        head = head.decode(doc.encoding, "replace").encode()
+    return [r for r in known if any(n in head for n in r.needles) or r.name == GENERIC]
+
+
+def read_document(doc: Document, out: Gathered) -> None:
+    """Run every matching reader and the marks over one document."""
+    out.documents[doc.name] = doc
+    problems: list[str] = []
+    names: list[tuple[int, str]] = []
+    for reader in matching(doc):
+        before = len(out.facts)
+        try:
+            out.facts.extend(reader.parse(doc))
+        except ParseError as err:
+            problems.append(str(err))
+        made = len(out.facts) - before
+        if made and reader.name != GENERIC:
+            names.append((made, reader.name))
+            whole = doc.cut is None
+            out.recognised[reader.name] = out.recognised.get(reader.name, True) and whole
+    before = len(out.facts)
+    if not doc.is_binary:
+        out.facts.extend(scanner().scan(doc))
+    if len(out.facts) > before:
+        names.append((0, "marks"))
+    names.sort(key=lambda n: (-n[0], n[1]))
+    doc.recognised = [n for _, n in names]
+    reason = "; ".join(filter(None, [doc.cut, *problems])) or None
+    if not names and reason is None:
+        reason = "no known format; read by the generic reader"
+    out.inputs.append(
+        InputRef(
+            name=doc.name, sha256=doc.sha256, recognised_as=names[0][1] if names else None,
+            reason=reason, lines_skipped=doc.lines_skipped,
+        )
+    )  # fmt: skip
+
+
+def gather(docs: Iterable[Document]) -> Gathered:
+    """Read all documents, then derive what needs more than one of them."""
+    out = Gathered()
+    for doc in docs:
+        read_document(doc, out)
+    from .derive import derive
+
+    out.facts.extend(derive(out.facts, out.recognised))
+    out.inputs.sort(key=lambda i: i.name)
+    return out
+
+
+def number(gathered: Gathered) -> list[Evidence]:
+    """Evidence with ids, in the fixed order; inputs of derived facts become ids."""
+    shas = {name: doc.sha256 for name, doc in gathered.documents.items()}
+
+    def first(fact: Fact) -> tuple[str, int]:
+        if fact.spans:
+            return shas.get(fact.spans[0].capture, ""), fact.spans[0].start
+        return ("~", 0)
+
+    seen: dict[tuple[object, ...], Fact] = {}
+    for fact in _with_inputs(gathered.facts):
+        key = (*first(fact), fact.signal, fact.subject.key(), str(fact.value), fact.formula or "")
+        seen.setdefault(key, fact)
+    order = sorted(seen.items(), key=lambda kv: tuple(str(p) if i != 1 else f"{p:>15}" for i, p in enumerate(kv[0])))
+    ids: dict[int, str] = {}
+    by_key: dict[tuple[object, ...], str] = {}
+    for n, (key, fact) in enumerate(order, 1):
+        ids[id(fact)] = by_key[key] = f"E{n}"
+
+    def ref(fact: Fact) -> str:
+        if id(fact) in ids:
+            return ids[id(fact)]
+        return by_key[(*first(fact), fact.signal, fact.subject.key(), str(fact.value), fact.formula or "")]
+
+    return [_evidence(ids[id(fact)], fact, shas, [ref(i) for i in fact.inputs]) for _, fact in order]
+
+
+def _with_inputs(facts: Iterable[Fact]) -> Iterable[Fact]:
+    for fact in facts:
+        yield from _with_inputs(fact.inputs)
+        yield fact
+
+
+def _evidence(ident: str, fact: Fact, shas: dict[str, str], inputs: list[str]) -> Evidence:
+    spans = [SpanRef(capture=s.capture, bytes=(s.start, s.end), line=s.line, quote=s.quote) for s in fact.spans]
+    head = fact.spans[0] if fact.spans else None
+    return Evidence(
+        id=ident, kind=fact.kind, signal=fact.signal, subject=fact.subject, value=fact.value, unit=fact.unit,
+        reason=fact.reason, statement=fact.statement or statement(fact), quote=head.quote if head else None,
+        capture=CaptureRef(
+            name=head.capture, sha256=shas.get(head.capture, ""), line=head.line, bytes=(head.start, head.end)
+        ) if head else None,
+        spans=spans, formula=fact.formula, inputs=inputs, searched=fact.searched, count=fact.count,
+        status=sorted(fact.status),
+    )  # fmt: skip
+
+
+def statement(fact: Fact) -> str:
+    """What a fact says, from its declaration: ``busbw, 536870912 B, rank 0: 312.4 GB/s``."""
+    declared = catalogue().signals.get(fact.signal)
+    what = declared.what if declared else fact.signal
+    who = [
+        f"{name} {value}" if name != "label" else str(value)
+        for name, value in fact.subject.model_dump().items()
+        if value is not None
+    ]
+    head = ", ".join([what, *who])
+    value = f"{fact.value:g}" if isinstance(fact.value, float) else str(fact.value)
+    return f"{head}: {value}{' ' + fact.unit if fact.unit and fact.unit != 'count' else ''}"

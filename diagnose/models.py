@@ -1,0 +1,305 @@
+"""Typed models: facts as readers make them, and the report (contract `diagnose.report/v1`).
+
+`Fact` is what a reader yields: cheap, immutable, not yet numbered. `Evidence` is the same fact in
+a report, with an id. Everything below `Evidence` is the JSON contract; consumers ignore unknown
+keys, so keys may be added and never removed or retyped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .document import Span
+
+Value = str | int | float | bool | None
+Kind = Literal["observed", "derived", "absent", "stated"]
+Verdict = Literal["cause", "healthy", "inconclusive"]
+Severity = Literal["high", "medium", "low", "info"]
+
+
+class Model(BaseModel):
+    """Base of every report model: unknown keys are ignored on the way in."""
+
+    model_config = ConfigDict(extra="ignore", frozen=False)
+
+
+class Subject(BaseModel):
+    """What a fact is about. Only what is known is set.
+
+    Attributes:
+        host, nic: names. rank, gpu, peer: indices (peer is a rank or a GPU index, like its signal says).
+        label: whatever else tells two facts of one signal apart: a variable, a size, a kernel, a column.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    host: str | None = None
+    rank: int | None = None
+    gpu: int | None = None
+    nic: str | None = None
+    peer: int | None = None
+    label: str | None = None
+
+    def key(self) -> str:
+        """Stable text for sorting."""
+        return "|".join("" if v is None else f"{v:>6}" for v in self.__dict__.values())
+
+
+NOBODY = Subject()
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One typed fact.
+
+    Attributes:
+        signal: declared dotted name.
+        value: number in `unit`, or text, or bool.
+        unit: from the closed list, or None.
+        spans: the bytes that say so (observed), at least one.
+        inputs, formula: for derived facts: the facts used, and the arithmetic over ``a, b, c …`` in
+            their order (``a / b``), or ``reader:name`` when the figure aggregates a whole capture.
+        searched: for absent facts: what was searched for, in which captures.
+        count: how many identical readings this fact stands for.
+    """
+
+    signal: str
+    value: Value
+    unit: str | None = None
+    subject: Subject = NOBODY
+    spans: tuple[Span, ...] = ()
+    statement: str = ""
+    kind: Kind = "observed"
+    formula: str | None = None
+    inputs: tuple[Fact, ...] = ()
+    reason: str | None = None
+    searched: str | None = None
+    count: int = 1
+    status: tuple[str, ...] = ("provided",)
+
+
+class SpanRef(Model):
+    """Bytes of a capture, with their text."""
+
+    capture: str
+    bytes: tuple[int, int]
+    line: int
+    quote: str
+
+
+class CaptureRef(Model):
+    """First span of an evidence."""
+
+    name: str
+    sha256: str
+    line: int
+    bytes: tuple[int, int]
+
+
+class Evidence(Model):
+    """A numbered fact of a report."""
+
+    id: str
+    kind: Kind
+    signal: str
+    subject: Subject = NOBODY
+    value: Value = None
+    unit: str | None = None
+    reason: str | None = None
+    statement: str = ""
+    quote: str | None = None
+    capture: CaptureRef | None = None
+    spans: list[SpanRef] = Field(default_factory=list)
+    formula: str | None = None
+    inputs: list[str] = Field(default_factory=list)
+    searched: str | None = None
+    count: int = 1
+    status: list[str] = Field(default_factory=list)
+
+
+class Fix(Model):
+    text: str
+    risk: str = ""
+    rollback: str = ""
+
+
+class Finding(Model):
+    cause: str
+    confidence: float
+    severity: Severity = "medium"
+    status: Literal["inferred", "confirmed", "withdrawn"] = "inferred"
+    summary: str
+    evidence: list[str]
+    against: list[str] = Field(default_factory=list)
+    fix: Fix
+    verify: str = ""
+    intervention: dict[str, Value] | None = None
+
+
+class ChainLink(Model):
+    from_: str = Field(alias="from")
+    to: str
+    because: str
+    evidence: list[str] = Field(default_factory=list)
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True, serialize_by_alias=True)
+
+
+class Hypothesis(Model):
+    cause: str
+    p: float
+
+
+class RuledOut(Model):
+    cause: str
+    because: str
+    evidence: list[str] = Field(default_factory=list)
+
+
+class RedHerring(Model):
+    text: str
+    because: str
+    evidence: list[str] = Field(default_factory=list)
+
+
+class Checked(Model):
+    what: str
+    evidence: list[str] = Field(default_factory=list)
+
+
+class Reference(Model):
+    id: str
+    what: str
+    value: float
+    unit: str | None
+    source: str
+
+
+class Limit(Model):
+    """A measurement beside its ceiling or floor; `limit` is null with a `reason` when unknown."""
+
+    what: str
+    measured: float
+    limit: float | None
+    unit: str
+    ratio: float | None
+    evidence: list[str] = Field(default_factory=list)
+    limit_source: str = ""
+    reason: str | None = None
+
+
+class Stage(Model):
+    metric: str
+    stage: str
+    seconds: float
+    share: float | None = None
+    floor: float | None = None
+    evidence: list[str] = Field(default_factory=list)
+
+
+class Advice(Model):
+    change: str
+    predicted: str
+    cost: str = ""
+    rollback: str = ""
+
+
+class PathStep(Model):
+    step: str
+    probe: str | None
+    outcome: str
+    because: str
+    evidence: list[str] = Field(default_factory=list)
+
+
+class InputRef(Model):
+    name: str
+    sha256: str | None
+    recognised_as: str | None
+    reason: str | None = None
+    lines_skipped: int = 0
+
+
+class Experiment(Model):
+    hypothesis: str
+    command: str
+    metric: str
+    expect: str
+
+
+class Unavailable(Model):
+    probe: str
+    reason: str
+    enable: str
+    experiment: Experiment | None = None
+
+
+class NextProbe(Model):
+    probe: str
+    footprint: Literal["read", "light", "load"]
+    seconds: float
+    separates: list[str]
+    command: str
+
+
+class FollowUp(Model):
+    level: int
+    q: str
+    a: str
+
+
+class Answer(Model):
+    verdict: str
+    short: str
+    long: str
+    validate_: str = Field(alias="validate")
+    boundary: str
+    follow_ups: list[FollowUp] = Field(default_factory=list)
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True, serialize_by_alias=True)
+
+
+class Tool(Model):
+    version: str
+    catalogue: str
+
+
+class Stats(Model):
+    probes_run: int = 0
+    seconds: float = 0.0
+    llm: str | None = None
+
+
+class Report(Model):
+    """Contract 1. `diagnose schema report` prints its JSON Schema."""
+
+    schema_: str = Field(default="diagnose.report/v1", alias="schema")
+    tool: Tool
+    symptom: str
+    symptom_inferred: bool = False
+    playbook: str
+    lang: str = "en"
+    verdict: Verdict
+    confidence: float
+    findings: list[Finding] = Field(default_factory=list)
+    chain: list[ChainLink] = Field(default_factory=list)
+    hypotheses: list[Hypothesis] = Field(default_factory=list)
+    ruled_out: list[RuledOut] = Field(default_factory=list)
+    red_herrings: list[RedHerring] = Field(default_factory=list)
+    checked: list[Checked] = Field(default_factory=list)
+    evidence: list[Evidence] = Field(default_factory=list)
+    references: list[Reference] = Field(default_factory=list)
+    limits: list[Limit] = Field(default_factory=list)
+    stages: list[Stage] = Field(default_factory=list)
+    advice: list[Advice] = Field(default_factory=list)
+    path: list[PathStep] = Field(default_factory=list)
+    inputs: list[InputRef] = Field(default_factory=list)
+    unavailable: list[Unavailable] = Field(default_factory=list)
+    next_probes: list[NextProbe] = Field(default_factory=list)
+    answer: dict[str, Answer] = Field(default_factory=dict)
+    stats: Stats = Field(default_factory=Stats)
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True, serialize_by_alias=True)

@@ -1,0 +1,78 @@
+"""The extension API, in one page. A plugin imports only `diagnose`.
+
+A *reader* is the parse half of a probe: bytes of a document to facts, pure. It runs on every
+document that holds one of its `needles`, whatever the file is called and whoever made it.
+
+    class MyReader:
+        name = "my_tool"                       # shown as inputs[].recognised_as
+        needles = (b"# my_tool version",)      # any of these bytes -> parse is called
+        def parse(self, doc: Document) -> Iterator[Fact]: ...
+
+Entry points (group -> object):
+    diagnose.probes     a function returning a list of readers
+    diagnose.causes     a package that holds signals/ marks/ causes/ trees/ probes/ as YAML
+Each object or package declares ``DIAGNOSE_API = 1``. One that fails to load is skipped and listed
+by `diagnose doctor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Protocol
+
+from .document import Document
+from .models import Fact
+
+API = 1
+
+# Built-in reader modules, through the same door: each has `READERS`.
+BUILTIN = (
+    "nccl_log", "nccl_tests", "nvidia_smi", "host", "env_dump", "rdma", "ucx", "nixl",
+    "serving_log", "serving_metrics", "serving_bench", "serving_args",
+    "kineto", "nsight", "torch_text", "generic",
+)  # fmt: skip
+
+
+class Reader(Protocol):
+    """What a reader looks like. `parse` may raise `ParseError` and nothing else."""
+
+    name: str
+    needles: tuple[bytes, ...]
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Facts of `doc`, in order of their first byte. Figures must stand in the text."""
+        ...
+
+
+@lru_cache(maxsize=1)
+def readers() -> tuple[tuple[Reader, ...], tuple[str, ...]]:
+    """All readers, built-in and installed, and what failed to load."""
+    found: list[Reader] = []
+    failed: list[str] = []
+    for module in BUILTIN:
+        found.extend(import_module(f"diagnose.probes.{module}").READERS)
+    for entry in entry_points(group="diagnose.probes"):
+        try:
+            made = entry.load()
+            if getattr(made, "DIAGNOSE_API", None) != API:
+                raise TypeError(f"declares API {getattr(made, 'DIAGNOSE_API', None)}, this is {API}")
+            found.extend(made())
+        except Exception as err:  # a stranger's code: whatever it raises is reported, never fatal
+            failed.append(f"{entry.name}: {err}")
+    return tuple(found), tuple(failed)
+
+
+@lru_cache(maxsize=1)
+def catalogue_roots() -> tuple[Traversable, ...]:
+    """Folders of installed plugins that hold catalogue YAML."""
+    out: list[Traversable] = []
+    for entry in entry_points(group="diagnose.causes"):
+        module = import_module(entry.module)
+        if getattr(module, "DIAGNOSE_API", None) == API:
+            out.append(files(entry.module))
+    return tuple(out)

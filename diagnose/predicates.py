@@ -1,0 +1,344 @@
+"""The grammar of `when`: conditions over evidence, three-valued, each saying what it used.
+
+Leaves (one mapping each):
+
+    {signal: NAME, TEST…, where: {label: REGEX, gpu: 0, …}}   any evidence of NAME passes every TEST
+    {no: NAME, where: …}                     no evidence of NAME here
+    {absent: NAME, given: READER}            none, although a document READER recognises is complete
+    {version: COMPONENT, range: ">=2.19,<2.21"}
+    {limit: TEXT, below: 0.6}                measured / limit of a limit whose `what` contains TEXT
+    {ratio: [NAME_A, NAME_B], above: 1.5}    quotient of two signals (largest of each)
+    {spread: NAME, above: 1.5}               largest / smallest over subjects
+    {compare: AXIS, metric: REGEX, above: 1.3}   two settings on one axis, worse / better
+    {playbook: [ids]}                        the question that is being asked
+    {recognised: [readers]}                  one of these formats is among the inputs
+    {python: NAME}                           a named predicate of `diagnose.rules`
+
+TESTs: equals, one_of, matches, below, above, at_least, at_most, count_at_least; several are
+and-ed. `signal` may end in `*`. Combine with {all: […]}, {any: […]}, {not: leaf}; `all` and `any`
+hold leaves and `not`. Anything deeper is a named Python predicate with a test.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from .errors import CatalogueError
+from .models import Evidence, Limit
+
+LEAVES = (
+    "signal", "no", "absent", "version", "limit", "ratio", "spread", "compare", "playbook",
+    "recognised", "python",
+)  # fmt: skip
+_NUMERIC: dict[str, Callable[[float, float], bool]] = {
+    "below": operator.lt,
+    "above": operator.gt,
+    "at_least": operator.ge,
+    "at_most": operator.le,
+}
+_TESTS = (*_NUMERIC, "equals", "one_of", "matches", "count_at_least")
+_EXTRA: dict[str, tuple[str, ...]] = {
+    "signal": ("where", *_TESTS),
+    "no": ("where", *_TESTS),
+    "absent": ("given", "where"),
+    "version": ("range",),
+    "limit": tuple(_NUMERIC),
+    "ratio": (*_NUMERIC, "where"),
+    "spread": (*_NUMERIC, "where"),
+    "compare": ("metric", "where", *_NUMERIC),
+    "playbook": (),
+    "recognised": (),
+    "python": (),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`holds` is True, False, or None where nothing here can decide; `used` is the evidence."""
+
+    holds: bool | None
+    used: tuple[Evidence, ...] = ()
+
+
+UNKNOWN = Outcome(None)
+
+
+@dataclass
+class Context:
+    """Everything a condition may look at. Built once per assessment."""
+
+    evidence: list[Evidence]
+    playbook: str = ""
+    symptom: str = ""
+    limits: list[Limit] = field(default_factory=list)
+    recognised: dict[str, bool] = field(default_factory=dict)  # reader -> all its documents whole
+    _index: dict[str, list[Evidence]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for item in self.evidence:
+            self._index.setdefault(item.signal, []).append(item)
+
+    def of(self, signal: str, where: Mapping[str, Any] | None = None) -> list[Evidence]:
+        """Evidence of a signal (``a.b.*`` for all below a.b) whose subject fits `where`."""
+        if signal.endswith("*"):
+            stem = signal[:-1]
+            hits = [e for name, items in self._index.items() if name.startswith(stem) for e in items]
+        else:
+            hits = self._index.get(signal, [])
+        hits = [e for e in hits if e.kind != "absent"]
+        return [e for e in hits if _fits(e, where)] if where else hits
+
+    def numbers(self, signal: str, where: Mapping[str, Any] | None = None) -> list[tuple[float, Evidence]]:
+        """Numeric readings of a signal."""
+        return [
+            (float(e.value), e)
+            for e in self.of(signal, where)
+            if isinstance(e.value, (int, float)) and not isinstance(e.value, bool)
+        ]
+
+    def version(self, component: str) -> tuple[tuple[int, ...], Evidence] | None:
+        """The highest version seen of a component (signal `version`, subject label)."""
+        seen = [
+            (parse_version(str(e.value)), e)
+            for e in self.of("version")
+            if (e.subject.label or "").lower() == component.lower()
+        ]
+        return max(seen, key=lambda s: s[0]) if seen else None
+
+
+def _fits(item: Evidence, where: Mapping[str, Any]) -> bool:
+    for key, want in where.items():
+        got = getattr(item.subject, key, None)
+        if key == "label":
+            if re.search(str(want), got or "", re.IGNORECASE) is None:
+                return False
+        elif got != want:
+            return False
+    return True
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """``2.28.9+cuda13.0`` -> (2, 28, 9)."""
+    hit = re.search(r"\d+(?:\.\d+)*", text)
+    return tuple(int(p) for p in hit.group().split(".")) if hit else ()
+
+
+@lru_cache(maxsize=512)
+def _range(text: str) -> tuple[tuple[Callable[[Any, Any], bool], tuple[int, ...]], ...]:
+    ops: dict[str, Callable[[Any, Any], bool]] = {
+        ">=": operator.ge, "<=": operator.le, "==": operator.eq, "!=": operator.ne,
+        ">": operator.gt, "<": operator.lt,
+    }  # fmt: skip
+    out = []
+    for part in text.split(","):
+        hit = re.fullmatch(r"\s*(>=|<=|==|!=|>|<)\s*([\d.]+)\s*", part)
+        if hit is None:
+            raise ValueError(f"bad version range {text!r}")
+        out.append((ops[hit.group(1)], parse_version(hit.group(2))))
+    return tuple(out)
+
+
+def in_range(version: tuple[int, ...], text: str) -> bool:
+    """Does a version lie in ``>=2.19,<2.21``? Compared to the length the bound gives."""
+    return all(op(version[: len(bound)], bound) for op, bound in _range(text))
+
+
+def check(when: Mapping[str, Any], file: str, where: str, signals: Mapping[str, Any]) -> None:
+    """Refuse a condition that could never fire: unknown leaf, test or signal. Raises CatalogueError."""
+    from . import rules
+    from .catalogue import near
+
+    if len(when) == 1 and (key := next(iter(when))) in ("all", "any", "not"):
+        parts = [when[key]] if key == "not" else when[key]
+        for part in parts:
+            if key != "not" and len(part) == 1 and "not" in part:
+                part = part["not"]
+            if any(k in part for k in ("all", "any", "not")):
+                raise CatalogueError(file, where, "conditions nest one level deep", "write a named predicate in diagnose/rules.py")
+            check(part, file, where, signals)
+        return
+    kind = next((k for k in when if k in LEAVES), None)
+    if kind is None:
+        raise CatalogueError(file, where, f"no condition in {dict(when)}", near(next(iter(when), ""), LEAVES))
+    for key in when:
+        if key != kind and key not in _EXTRA[kind]:
+            raise CatalogueError(file, where, f"{kind} does not take {key}", near(key, _EXTRA[kind]))
+    if "matches" in when:
+        re.compile(str(when["matches"]))
+    names: Iterable[str] = ()
+    if kind in ("signal", "no", "absent", "spread"):
+        names = (when[kind],)
+    elif kind == "ratio":
+        names = when[kind]
+    for name in names:
+        if not (name in signals or (name.endswith("*") and any(s.startswith(name[:-1]) for s in signals))):
+            raise CatalogueError(file, where, f"undeclared signal {name}", near(name, signals))
+    if kind == "version":
+        _range(when["range"])
+    if kind == "python" and when["python"] not in rules.RULES:
+        raise CatalogueError(file, where, f"no predicate {when['python']}", near(when["python"], rules.RULES))
+
+
+def holds(when: Mapping[str, Any], ctx: Context) -> Outcome:
+    """Evaluate a condition."""
+    if "all" in when:
+        used: list[Evidence] = []
+        unknown = False
+        for part in when["all"]:
+            got = holds(part, ctx)
+            if got.holds is False:
+                return got
+            unknown |= got.holds is None
+            used.extend(got.used)
+        return UNKNOWN if unknown else Outcome(True, tuple(used))
+    if "any" in when:
+        outcomes = [holds(part, ctx) for part in when["any"]]
+        hits = [o for o in outcomes if o.holds]
+        if hits:
+            return Outcome(True, tuple(e for o in hits for e in o.used))
+        if all(o.holds is False for o in outcomes):
+            return Outcome(False, tuple(e for o in outcomes for e in o.used))
+        return UNKNOWN
+    if "not" in when:
+        got = holds(when["not"], ctx)
+        return Outcome(None if got.holds is None else not got.holds, got.used)
+    kind = next(k for k in when if k in LEAVES)
+    return _LEAF[kind](when, ctx)
+
+
+def _passes(item: Evidence, when: Mapping[str, Any]) -> bool:
+    value = item.value
+    for test, bound in when.items():
+        if test in _NUMERIC:
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                return False
+            if not _NUMERIC[test](value, bound):
+                return False
+        elif test == "equals":
+            if value != bound and str(value).lower() != str(bound).lower():
+                return False
+        elif test == "one_of":
+            if str(value).lower() not in [str(b).lower() for b in bound]:
+                return False
+        elif test == "matches":
+            if re.search(bound, str(value), re.IGNORECASE) is None:
+                return False
+        elif test == "count_at_least" and item.count < bound:
+            return False
+    return True
+
+
+def _signal(when: Mapping[str, Any], ctx: Context) -> Outcome:
+    found = ctx.of(when["signal"], when.get("where"))
+    if not found:
+        return UNKNOWN
+    good = tuple(e for e in found if _passes(e, when))
+    return Outcome(True, good[:6]) if good else Outcome(False, tuple(found[:3]))
+
+
+def _no(when: Mapping[str, Any], ctx: Context) -> Outcome:
+    found = tuple(e for e in ctx.of(when["no"], when.get("where")) if _passes(e, when))
+    return Outcome(False, found[:3]) if found else Outcome(True)
+
+
+def _absent(when: Mapping[str, Any], ctx: Context) -> Outcome:
+    whole = ctx.recognised.get(when["given"])
+    if not whole:
+        return UNKNOWN
+    found = ctx.of(when["absent"], when.get("where"))
+    if found:
+        return Outcome(False, tuple(found[:3]))
+    noted = tuple(e for e in ctx._index.get(when["absent"], []) if e.kind == "absent")
+    return Outcome(True, noted)
+
+
+def _version(when: Mapping[str, Any], ctx: Context) -> Outcome:
+    got = ctx.version(when["version"])
+    if got is None:
+        return UNKNOWN
+    return Outcome(in_range(got[0], when["range"]), (got[1],))
+
+
+def _number_test(value: float, when: Mapping[str, Any]) -> bool:
+    return all(_NUMERIC[t](value, b) for t, b in when.items() if t in _NUMERIC)
+
+
+def _limit(when: Mapping[str, Any], ctx: Context) -> Outcome:
+    known = [
+        item for item in ctx.limits if item.ratio is not None and when["limit"].lower() in item.what.lower()
+    ]
+    if not known:
+        return UNKNOWN
+    by_id = {e.id: e for e in ctx.evidence}
+    good = [item for item in known if item.ratio is not None and _number_test(item.ratio, when)]
+    pick = good or known
+    used = tuple(by_id[i] for item in pick for i in item.evidence if i in by_id)
+    return Outcome(bool(good), used[:4])
+
+
+def _ratio(when: Mapping[str, Any], ctx: Context) -> Outcome:
+    top, bottom = (ctx.numbers(name, when.get("where")) for name in when["ratio"])
+    if not top or not bottom:
+        return UNKNOWN
+    a, b = max(top, key=lambda n: n[0]), max(bottom, key=lambda n: n[0])
+    if b[0] == 0:
+        return UNKNOWN
+    return Outcome(_number_test(a[0] / b[0], when), (a[1], b[1]))
+
+
+def _spread(when: Mapping[str, Any], ctx: Context) -> Outcome:
+    got = ctx.numbers(when["spread"], when.get("where"))
+    subjects = {e.subject.key() for _, e in got}
+    if len(subjects) < 2:
+        return UNKNOWN
+    low, high = min(got, key=lambda n: n[0]), max(got, key=lambda n: n[0])
+    if low[0] <= 0:
+        return UNKNOWN
+    return Outcome(_number_test(high[0] / low[0], when), (low[1], high[1]))
+
+
+def _compare(when: Mapping[str, Any], ctx: Context) -> Outcome:
+    """Facts `compare.ratio`: value = worse / better, subject.label = ``axis|metric|worse|better``."""
+    found = [
+        (value, e)
+        for value, e in ctx.numbers("compare.ratio", when.get("where"))
+        if (e.subject.label or "").split("|")[0] in _listed(when["compare"])
+    ]
+    if "metric" in when:
+        found = [
+            f for f in found if re.search(when["metric"], (f[1].subject.label or "||").split("|")[1], re.I)
+        ]
+    if not found:
+        return UNKNOWN
+    good = tuple(e for value, e in found if _number_test(value, when))
+    return Outcome(True, good[:4]) if good else Outcome(False, tuple(e for _, e in found[:3]))
+
+
+def _listed(value: Any) -> list[str]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _playbook(when: Mapping[str, Any], ctx: Context) -> Outcome:
+    return Outcome(ctx.playbook in _listed(when["playbook"]))
+
+
+def _recognised(when: Mapping[str, Any], ctx: Context) -> Outcome:
+    return Outcome(any(r in ctx.recognised for r in _listed(when["recognised"])))
+
+
+def _python(when: Mapping[str, Any], ctx: Context) -> Outcome:
+    from . import rules
+
+    return rules.RULES[when["python"]](ctx)
+
+
+_LEAF: dict[str, Callable[[Mapping[str, Any], Context], Outcome]] = {
+    "signal": _signal, "no": _no, "absent": _absent, "version": _version, "limit": _limit,
+    "ratio": _ratio, "spread": _spread, "compare": _compare, "playbook": _playbook,
+    "recognised": _recognised, "python": _python,
+}  # fmt: skip

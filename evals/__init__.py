@@ -1,0 +1,1 @@
+"""Installed as diagnose.evals; see README."""

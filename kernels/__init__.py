@@ -1,0 +1,1 @@
+"""Installed as diagnose.kernels; see README."""

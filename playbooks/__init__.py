@@ -1,0 +1,1 @@
+"""Installed as diagnose.playbooks; see README."""

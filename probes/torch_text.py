@@ -1,0 +1,7 @@
+"""Reader(s) of torch_text; to be filled."""
+
+from __future__ import annotations
+
+from diagnose.plugin import Reader
+
+READERS: list[Reader] = []
