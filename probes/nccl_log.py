@@ -1,7 +1,310 @@
-"""Reader(s) of nccl_log; to be filled."""
+"""Reader of NCCL's own log (``NCCL_DEBUG``), from 2.4 on: what was chosen, what was set, what failed first.
+
+Most of a large log is a few sentences repeated with other numbers. Lines are therefore keyed by
+their shape (digits and hex letters dropped); whether a shape says anything is worked out once, and
+identical messages are only counted.
+"""
 
 from __future__ import annotations
 
-from diagnose.plugin import Reader
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
-READERS: list[Reader] = []
+from diagnose.document import Document, Line, clean
+from diagnose.marks import shape
+from diagnose.models import Fact, Subject
+
+PAIRS = 16  # pairs of ranks reported per transport; the rest is counted into the last
+WARNS = 24  # distinct warnings kept
+KNOWN = 60_000  # distinct messages remembered before forgetting
+
+_HEAD = re.compile(
+    r"(?:\[?(?P<time>\d{4}-\d\d-\d\d[T ][\d:.]+)\]?\s+)?"
+    r"(?:(?P<host>[^\s:\[\]]+):(?P<pid>\d+):(?P<tid>\d+)\s+)?(?:\[(?P<dev>\d+)\]\s+)?"
+    r"(?:(?P<where>\S+\.(?:cc|cu|h|c|cpp)?:?\d+)\s+(?:\([\w:~]+\)\s+)?)?(?:NCCL )?(?P<level>INFO|WARN|TRACE|ABORT)\s+(?P<msg>.*)$"
+)
+_VIA = re.compile(
+    r"(?:Channel|Ring|Coll|CollNet|Tree|NVLS)\s+\d+(?:/\d+)?\s*:\s*(\d+)(?:\[\w+\])?(?:\s*->\s*(\d+)(?:\[\w+\])?)?"
+    r"\s*(?:\[(?:send|receive)\]\s*)?via\s+(.+?)(?:\s+comm\s.*)?\s*$"
+)
+_ALGO = re.compile(
+    r"(?:(\w+)(?: \[[\w ]+\])?: )?(\d+) Bytes -> Algo (\w+) proto (\w+)"
+    r"(?: channel\{Lo\.\.Hi\}=\{(\d+)\.\.(\d+)\})?"
+)
+_ALGOS = ("TREE", "RING", "COLLNET_DIRECT", "COLLNET_CHAIN", "NVLS", "NVLS_TREE", "PAT")
+_PROTOS = ("LL", "LL128", "SIMPLE")
+_ENV = re.compile(r"\b((?:NCCL|UCX|FI|OFI)_[A-Z0-9_]+) set (?:by environment )?to (\S.*?)\.?\s*$")
+_RESET = re.compile(r"reset to (NCCL_[A-Z0-9_]+)=(\S+)")
+_VERSION = re.compile(r"NCCL version ((\d+\.\d+\.\d+)\S*)")
+_RANKS = re.compile(r"rank (\d+) n[rR]anks (\d+)(?:.*?cudaDev (\d+))?")
+_NODES = re.compile(r"nNodes (\d+) localRanks (\d+)")
+_CHANNELS = re.compile(r"(\d+) (coll|nvls|p2p) channels\b(?! per)")
+_TIMINGS = re.compile(r"Init timings.*?rank (\d+) nranks \d+ total ([\d.]+)(?:.*?bootstrap ([\d.]+))?")
+_SYSTEM = re.compile(r"=== System : max(?:Bw|Width) ([\d.]+)")
+_PATHS = re.compile(r"(GPU|NET)/[\w-]+ \(\d+/[\d.]+/(\w{2,4})\)")
+_PATTERN = re.compile(r"Pattern (\d+), crossNic \d+, nChannels (\d+), (?:bw|speed) ([\d.]+)/([\d.]+), type (\w+)/(\w+)")
+_WARN = re.compile(rb"NCCL WARN|\.(?:cc|cu|h):\d+ (?:\(\w+\) )?WARN ")
+_BENIGN = re.compile(
+    r"Failed to open libibverbs|Failed to find CUDA library|No plugin found|Could not find|Failed to open libnvidia-ml"
+    r"|NCCL_TOPO_DUMP|not dumping topology|RAS ",
+    re.IGNORECASE,
+)
+FOLLOW_UP = re.compile(
+    r"remote process exited|Connection closed|closed by (?:remote )?peer|closed by localRank|Socket recv failed"
+    r"|Call to recv.*failed|Connection reset by peer|Broken pipe|Proxy Call to rank|ncclAsyncJobComplete"
+    r"|Service thread|commReclaim|commDestroy|Poll failed|polling for opId|retcode|in abort",
+    re.IGNORECASE,
+)
+_SIGNALS_OF_NET = (
+    ("nccl.network", re.compile(r"Using network (.+?)\s*$")),
+    ("nccl.ib.devices", re.compile(r"NET/IB : Using\s+(\[\d+\].+?)\s*(?:;.*)?$")),
+    ("nccl.socket.interfaces", re.compile(r"NET/Socket : Using\s+(\[\d+\].+?)\s*$")),
+    ("nccl.bootstrap.interface", re.compile(r"Bootstrap ?: Using (?:\[\d+\])?\s*([^\s:<]+)")),
+    ("nccl.net_plugin", re.compile(r"(?:Loaded net plugin|NET/Plugin: Loaded net plugin|Successfully loaded external network plugin) (\S+)")),
+    ("nccl.ofi.provider", re.compile(r"NET/OFI (?:Selected [Pp]rovider is|Using) ([\w;-]+)")),
+    ("nccl.gdr", re.compile(r"(GPU Direct RDMA (?:Enabled|Disabled) for .+)$")),
+)  # fmt: skip
+
+
+@dataclass
+class _Seen:
+    """A fact and how often it was said."""
+
+    fact: Fact
+    count: int = 1
+
+
+@dataclass
+class _State:
+    """What a log has said so far."""
+
+    doc: Document
+    facts: dict[tuple[object, ...], _Seen] = field(default_factory=dict)
+    pairs: dict[str, int] = field(default_factory=dict)
+    known: dict[bytes, _Seen | None] = field(default_factory=dict)
+    ranks: dict[tuple[str | None, str | None, str | None], int] = field(default_factory=dict)
+    warns: dict[str, tuple[str, Fact]] = field(default_factory=dict)
+    started: int = 0
+    completed: int = 0
+
+    def put(
+        self, line: Line, signal: str, value: str | float, unit: str | None = None, subject: Subject | None = None,
+        around: str | None = None,
+    ) -> _Seen:  # fmt: skip
+        """Keep a fact once; say how often it came."""
+        subject = subject or Subject()
+        key = (signal, value, subject)
+        got = self.facts.get(key)
+        if got is None:
+            span = (self.doc.span(line, around),)
+            got = self.facts[key] = _Seen(Fact(signal, value, unit, subject, span, status=self.doc.status))
+        else:
+            got.count += 1
+        return got
+
+    def largest(self, line: Line, signal: str, value: float, unit: str, subject: Subject | None = None) -> None:
+        """Keep the largest reading of a signal."""
+        subject = subject or Subject()
+        key = (signal, subject)
+        got = self.facts.get(key)
+        if got is None or float(got.fact.value or 0) < value:
+            span = (self.doc.span(line),)
+            self.facts[key] = _Seen(Fact(signal, value, unit, subject, span, status=self.doc.status))
+
+
+Handler = Callable[[_State, Line, str, "re.Match[str] | None"], "_Seen | None"]
+
+
+def _via(st: _State, line: Line, msg: str, _head: re.Match[str] | None) -> _Seen | None:
+    hit = _VIA.search(msg)
+    if hit is None:
+        return None
+    rank, peer, transport = int(hit[1]), int(hit[2]) if hit[2] else None, hit[3]
+    transport = {"direct shared memory": "SHM/direct shared memory"}.get(transport, transport)
+    subject = Subject(rank=rank, peer=peer)
+    if ("nccl.transport", transport, subject) not in st.facts:
+        st.pairs[transport] = st.pairs.get(transport, 0) + 1
+        if st.pairs[transport] > PAIRS:
+            last = next(s for k, s in reversed(st.facts.items()) if k[:2] == ("nccl.transport", transport))
+            last.count += 1
+            return last
+    return st.put(line, "nccl.transport", transport, None, subject, "via ")
+
+
+def _algo(st: _State, line: Line, msg: str, _head: re.Match[str] | None) -> _Seen | None:
+    hit = _ALGO.search(msg)
+    if hit is None:
+        return None
+    algo = _ALGOS[int(hit[3])] if hit[3].isdigit() and int(hit[3]) < len(_ALGOS) else hit[3]
+    proto = _PROTOS[int(hit[4])] if hit[4].isdigit() and int(hit[4]) < len(_PROTOS) else hit[4]
+    label = f"{hit[1] or 'collective'} {hit[2]} B"
+    if hit[6] is not None:
+        st.largest(line, "nccl.algo.last_channel", float(hit[6]), "count", Subject(label=hit[1]))
+    return st.put(line, "nccl.algo", f"{algo}/{proto}", None, Subject(label=label))
+
+
+def _env(st: _State, line: Line, msg: str, _head: re.Match[str] | None) -> _Seen | None:
+    hit = _ENV.search(msg) or _RESET.search(msg)
+    return st.put(line, "env.var", hit[2].rstrip("."), None, Subject(label=hit[1])) if hit else None
+
+
+def _version(st: _State, line: Line, msg: str, _head: re.Match[str] | None) -> _Seen | None:
+    hit = _VERSION.search(line.text)
+    return st.put(line, "version", hit[1], None, Subject(label="nccl"), hit[1]) if hit else None
+
+
+def _comm(st: _State, line: Line, msg: str, head: re.Match[str] | None) -> _Seen | None:
+    if "Init timings" in msg:
+        if hit := _TIMINGS.search(msg):
+            st.largest(line, "nccl.init.time", float(hit[2]), "s")
+            if hit[3]:
+                st.largest(line, "nccl.init.bootstrap", float(hit[3]), "s")
+        return None
+    hit = _RANKS.search(msg)
+    if hit is None:
+        return None
+    if head is not None:
+        dev = hit[3] if hit[3] is not None else head["dev"]
+        st.ranks.setdefault((head["host"], head["pid"], dev), int(hit[1]))
+    st.largest(line, "nccl.nranks", float(hit[2]), "count")
+    if nodes := _NODES.search(msg):
+        st.largest(line, "nccl.nnodes", float(nodes[1]), "count")
+        st.largest(line, "nccl.local_ranks", float(nodes[2]), "count")
+    host = head["host"] if head is not None else None
+    if "Init START" in msg:
+        st.put(line, "nccl.init.start", "Init START", None, Subject(rank=int(hit[1]), host=host))
+    elif "Init COMPLETE" in msg:
+        st.put(line, "nccl.init.complete", "Init COMPLETE", None, Subject(rank=int(hit[1]), host=host))
+    return None
+
+
+def _channels(st: _State, line: Line, msg: str, _head: re.Match[str] | None) -> _Seen | None:
+    seen = None
+    for hit in _CHANNELS.finditer(msg):
+        seen = st.put(line, "nccl.channels", float(hit[1]), "count", Subject(label=hit[2]))
+    return seen
+
+
+def _topology(st: _State, line: Line, msg: str, _head: re.Match[str] | None) -> _Seen | None:
+    if hit := _SYSTEM.search(msg):
+        return st.put(line, "nccl.topo.max_bw", float(hit[1]), "GB/s")
+    if hit := _PATTERN.search(msg):
+        st.put(line, "nccl.graph.type", f"{hit[5]}/{hit[6]}", None, Subject(label=f"pattern {hit[1]}"))
+        return st.put(line, "nccl.graph.channels", float(hit[2]), "count", Subject(label=f"pattern {hit[1]}"))
+    if msg.lstrip().startswith("GPU/"):
+        for kind, path in _PATHS.findall(msg):
+            if path != "LOC":
+                st.put(line, "nccl.topo.gpu_path" if kind == "GPU" else "nccl.topo.gpu_net_path", path)
+    return None
+
+
+def _net(st: _State, line: Line, msg: str, _head: re.Match[str] | None) -> _Seen | None:
+    for signal, pattern in _SIGNALS_OF_NET:
+        if hit := pattern.search(msg):
+            return st.put(line, signal, hit[1][:200], None, None, hit[1][:40])
+    return None
+
+
+def _warn(st: _State, line: Line, msg: str, head: re.Match[str] | None) -> _Seen | None:
+    plain = re.sub(r"0x[0-9a-f]+|\d+", "#", msg)
+    if plain in st.warns or len(st.warns) >= WARNS:
+        if plain in st.warns:
+            when, fact = st.warns[plain]
+            st.warns[plain] = (when, replace(fact, count=fact.count + 1))
+        return None
+    host = head["host"] if head is not None else None
+    rank = st.ranks.get((host, head["pid"], head["dev"])) if head is not None else None
+    span = (st.doc.span(line, "WARN"),)
+    fact = Fact("nccl.warn", msg.strip()[:200], None, Subject(host=host, rank=rank), span, status=st.doc.status)
+    st.warns[plain] = ((head["time"] or "") if head is not None else "", fact)
+    return None
+
+
+# Literal that must stand in the line -> handler; the literals are compared as shapes first.
+_KINDS: tuple[tuple[bytes, Handler], ...] = (
+    (b" via ", _via),
+    (b"-> Algo ", _algo),
+    (b" set by environment to ", _env), (b" reset to NCCL_", _env), (b"NCCL_SOCKET_IFNAME set to", _env),
+    (b"NCCL_IB_HCA set to", _env),
+    (b"NCCL version ", _version),
+    (b"Init START", _comm), (b"Init COMPLETE", _comm), (b"Init timings", _comm), (b"localRanks", _comm),
+    (b" coll channels", _channels),
+    (b"=== System", _topology), (b"Pattern ", _topology), (b":GPU/", _topology),
+    (b"Using network", _net), (b" : Using ", _net), (b"Bootstrap: Using", _net), (b"GPU Direct RDMA", _net),
+    (b"net plugin", _net), (b"rovider is ", _net),
+    (b"WARN ", _warn),
+)  # fmt: skip
+_SHAPES = tuple((shape(literal), literal, handler) for literal, handler in _KINDS)
+_COUNTED = (_via, _algo, _env, _channels, _net, _topology)
+
+
+def _choose(key: bytes, raw: bytes) -> Handler | None:
+    """The handler of a shape, from its first line."""
+    for shaped, literal, handler in _SHAPES:
+        if shaped in key and literal in raw:
+            return None if handler is _warn and not _WARN.search(raw) else handler
+    return None
+
+
+class NcclLogReader:
+    """NCCL_DEBUG output of one or many ranks, interleaved or not."""
+
+    name = "nccl_log"
+    needles = (
+        b"NCCL INFO", b"NCCL WARN", b"NCCL version", b" WARN ", b" via P2P/", b" via SHM/", b" via NET/", b"NET/IB",
+        b"Using network ", b" Bytes -> Algo ", b" set by environment to ", b"via direct shared memory",
+    )  # fmt: skip
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Facts of the log: versions, variables, transports, algorithms, topology, first error."""
+        st = _State(doc)
+        chosen: dict[bytes, Handler | None] = {}
+        encoding = doc.encoding
+        wide = encoding != "utf-8"
+        for number, start, raw in doc.raw_lines():
+            if wide:
+                raw = raw.decode(encoding, "replace").encode()
+            key = shape(raw)
+            try:
+                handler = chosen[key]
+            except KeyError:
+                if len(chosen) > KNOWN:
+                    chosen.clear()
+                handler = chosen[key] = _choose(key, raw)
+            if handler is None:
+                continue
+            tail = raw[raw.find(b"NCCL ") + 5 :]
+            if tail in st.known:
+                seen = st.known[tail]
+                if seen is not None:
+                    seen.count += 1
+                continue
+            text, prefix = clean(raw.rstrip(b"\r"))
+            line = Line(start, start + len(raw.rstrip(b"\r")), number, text, prefix)
+            head = _HEAD.search(text)
+            got = handler(st, line, head["msg"] if head else text, head)
+            if handler in _COUNTED:
+                if len(st.known) > KNOWN:
+                    st.known.clear()
+                st.known[tail] = got
+        yield from self._facts(st)
+
+    def _facts(self, st: _State) -> Iterator[Fact]:
+        for seen in st.facts.values():
+            yield replace(seen.fact, count=seen.count) if seen.count > 1 else seen.fact
+        real: list[tuple[str, int, Fact]] = []
+        for when, fact in st.warns.values():
+            text = str(fact.value)
+            if _BENIGN.search(text):
+                yield replace(fact, signal="nccl.warn.benign")
+            elif FOLLOW_UP.search(text):
+                yield replace(fact, signal="nccl.warn.follow_up")
+            else:
+                yield fact
+                real.append((when or "9", fact.spans[0].start, fact))
+        if real:
+            yield replace(min(real, key=lambda r: r[:2])[2], signal="nccl.first_error")
+
+
+READERS = [NcclLogReader()]
