@@ -1,4 +1,7 @@
-"""Triage of documents in one call, without the graph: gather, number, limits, assess."""
+"""Triage of documents in one call, without the graph: the same steps, for evaluation and embedding.
+
+The graph (`diagnose.graph`) runs these functions as nodes; a test holds that both give one report.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,13 @@ from .catalogue import catalogue
 from .document import Document
 from .gather import Gathered, gather, number
 from .limits import limits
-from .models import Evidence, Limit, Reference
+from .models import Evidence, InputRef, Limit, Reference, Report
+from .playbook import walk
 from .predicates import Context
-from .route import route
+from .report import build
+from . import route as routing
+
+OFFLINE = "only the given evidence was read"
 
 
 @dataclass
@@ -20,6 +27,7 @@ class Triage:
     """Everything the explanation needs."""
 
     symptom: str
+    inferred: bool
     playbook: str
     gathered: Gathered
     evidence: list[Evidence]
@@ -32,9 +40,30 @@ class Triage:
 def triage(symptom: str, docs: Iterable[Document], playbook: str = "") -> Triage:
     """Assess `docs` for `symptom`. Pure: touches nothing but the documents."""
     cat = catalogue()
-    playbook = playbook or route(cat, symptom)
     gathered = gather(docs)
     evidence = number(gathered)
     known, references = limits(evidence)
-    ctx = Context(evidence, playbook, symptom, known, gathered.recognised)
-    return Triage(symptom, playbook, gathered, evidence, known, references, ctx, assess(cat, ctx))
+    inferred = not symptom.strip()
+    playbook = playbook or (routing.infer(evidence) if inferred else routing.route(cat, symptom))
+    if inferred and playbook in cat.playbooks:
+        symptom = cat.playbooks[playbook].question
+    ctx = Context(evidence, playbook, "" if inferred else symptom, known, gathered.recognised)
+    return Triage(symptom, inferred, playbook, gathered, evidence, known, references, ctx, assess(cat, ctx))
+
+
+def report(
+    symptom: str, docs: Iterable[Document], rejected: Iterable[InputRef] = (), langs: tuple[str, ...] = ("en",)
+) -> Report:
+    """The masked report of a triage."""
+    cat = catalogue()
+    got = triage(symptom, docs)
+    book = cat.playbooks.get(got.playbook)
+    steps = walk(book, got.context) if book else []
+    inputs = sorted([*got.gathered.inputs, *rejected], key=lambda i: i.name)
+    made = build(
+        cat, got.context, got.assessment, inputs, got.references, [s.record() for s in steps],
+        [s.step.probe for s in steps if not s.known], got.symptom, got.inferred, langs, OFFLINE,
+    )  # fmt: skip
+    from .mask import mask_report
+
+    return mask_report(made)

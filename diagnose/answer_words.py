@@ -1,0 +1,148 @@
+"""Sentence frames of the answer, English and Chinese; figures enter only through slots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Words:
+    """One language. Attribute names say what each sentence is for."""
+
+    verdict: str
+    shown: str
+    seen: str
+    beside: str
+    limit: str
+    no_limit: str
+    ruled: str
+    change: str
+    fix: str
+    none: str
+    doubt: str
+    chain: str
+    also: str
+    symptom: str
+    rivals: str
+    against: str
+    next: str
+    nothing_open: str
+    healthy: str
+    because: str
+    odd: str
+    keep: str
+    healthy_mind: str
+    healthy_validate: str
+    open: str
+    open_empty: str
+    leading: str
+    no_guess: str
+    read: str
+    read_nothing: str
+    simulated: str
+    cut: str
+    refused: str
+    gap: str
+    no_ceiling: str
+    q_how: str
+    q_mind: str
+    q_next: str
+    q_missing: str
+    q_guess: str
+    join: str
+    space: str
+
+    def glue(self, *parts: str) -> str:
+        """Sentences in a row, empty ones left out."""
+        return self.space.join(p.strip() for p in parts if p and p.strip())
+
+
+EN = Words(
+    verdict="{title} (confidence {p}).",
+    shown="The evidence: {facts}.",
+    seen="What the input does say: {facts}.",
+    beside="Beside its limit: {lines}.",
+    limit="{what}: {measured} of {limit} {unit} ({ratio})",
+    no_limit="{what}: {measured} {unit}, no ceiling to hold it against ({why})",
+    ruled="Ruled out: {items}.",
+    change="What I would change: {text}.",
+    fix="Fix: {text}. Risk: {risk}. To undo: {rollback}.",
+    none="none worth naming",
+    doubt="I would confirm this before changing production: one independent reading is still missing.",
+    chain="How it gets to you: {steps}.",
+    also="Also at work: {names}.",
+    symptom="the symptom you report",
+    rivals="Next in line are {names}.",
+    against="Speaking against it already: {ids}.",
+    next="The cheapest next step: `{command}`; it separates {separates}.",
+    nothing_open="Nothing here is left open that another reading of these inputs would settle.",
+    healthy="Nothing is wrong here (confidence {p}).",
+    because="{reasons}.",
+    odd="What looks alarming and is not: {items}.",
+    keep="Keep this run as the baseline, so that the next complaint is a comparison and not a guess.",
+    healthy_mind="The same measurement falling out of its band under the load you actually run, or a second run that disagrees with this one.",
+    healthy_validate="Repeat the measurement under the real load and compare it with this one.",
+    open="Not decided: these inputs do not separate the causes that remain.",
+    open_empty="Not decided: there is nothing here to reason from yet.",
+    leading="Still in question: {names}.",
+    no_guess="No. A guess with a number on it is how the wrong part gets replaced; the next step is cheaper than that.",
+    read="This rests on {n} input(s) alone: {names}.",
+    read_nothing="Nothing was read: no evidence was given and this machine was not probed.",
+    simulated="Part of it is simulated, and so is every figure that comes from it.",
+    cut="Incomplete: {names}.",
+    refused="Not read: {names}.",
+    gap="{probe} is not available: {reason}.",
+    no_ceiling="Where the hardware is not known there is no ceiling, so the figure stands alone.",
+    q_how="How do you know?",
+    q_mind="What would change your mind?",
+    q_next="What would you run next?",
+    q_missing="What is missing?",
+    q_guess="If you had to guess?",
+    join="; ",
+    space=" ",
+)
+
+ZH = Words(
+    verdict="{title}(置信度 {p})。",
+    shown="依据:{facts}。",
+    seen="输入里能看到的是:{facts}。",
+    beside="与上限对照:{lines}。",
+    limit="{what}:实测 {measured},上限 {limit} {unit}({ratio})",
+    no_limit="{what}:实测 {measured} {unit},没有可对照的上限({why})",
+    ruled="已排除:{items}。",
+    change="我会这样改:{text}。",
+    fix="修复:{text}。风险:{risk}。回退:{rollback}。",
+    none="无需特别说明",
+    doubt="动生产环境之前我会先确认:还缺一个独立的读数。",
+    chain="传导路径:{steps}。",
+    also="同时存在:{names}。",
+    symptom="您反映的现象",
+    rivals="其次可能的是 {names}。",
+    against="已有的反面证据:{ids}。",
+    next="下一步最省事的做法:`{command}`,它能区分 {separates}。",
+    nothing_open="就这些输入而言,没有再读一遍就能定论的疑点了。",
+    healthy="这里没有问题(置信度 {p})。",
+    because="{reasons}。",
+    odd="看着吓人其实正常的:{items}。",
+    keep="把这次结果留作基线,下次再有人报慢,就是对比而不是猜测。",
+    healthy_mind="在真实负载下同一指标跌出正常区间,或者复测结果与这次不一致。",
+    healthy_validate="在真实负载下重测一次,与本次结果对比。",
+    open="尚无结论:现有输入分不开剩下的几种原因。",
+    open_empty="尚无结论:目前还没有可供推理的数据。",
+    leading="仍待区分:{names}。",
+    no_guess="不猜。带着数字的猜测正是换错零件的原因,下一步的成本比这低得多。",
+    read="结论只依据 {n} 份输入:{names}。",
+    read_nothing="没有读取任何数据:既没有提供证据,也没有探测本机。",
+    simulated="其中一部分是模拟数据,由它得出的数字同样是模拟的。",
+    cut="不完整的输入:{names}。",
+    refused="未读取:{names}。",
+    gap="{probe} 不可用:{reason}。",
+    no_ceiling="硬件型号未知时没有上限可比,数字只能单独看。",
+    q_how="你怎么确定的?",
+    q_mind="什么会让你改变看法?",
+    q_next="接下来你会跑什么?",
+    q_missing="还缺什么?",
+    q_guess="如果非要猜呢?",
+    join=";",
+    space="",
+)

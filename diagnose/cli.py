@@ -1,0 +1,250 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import __version__
+from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_OK, DiagnoseError, UsageError
+
+app = typer.Typer(
+    name="diagnose",
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help='Say what is slow and why, with evidence: diagnose "TTFT is high" --evidence server.log',
+    epilog="Exit status: 0 done, 1 a finding at --fail-on or worse (also: verify or eval failed), 2 inconclusive, "
+    "3 could not run, 130 interrupted. Anything that is no command is a symptom; a path that exists is evidence; "
+    "piped input is read.",
+)
+playbook_app = typer.Typer(help="The debugging trees.", rich_markup_mode=None)
+probe_app = typer.Typer(help="The probes and what they cost.", rich_markup_mode=None)
+app.add_typer(playbook_app, name="playbook")
+app.add_typer(probe_app, name="probe")
+
+TRIAGE = "triage"
+SEVERITIES = ("info", "low", "medium", "high")
+
+Format = Annotated[str, typer.Option("--format", "-f", help="text, json or md")]
+Paths = Annotated[
+    list[str] | None, typer.Option("--evidence", "-e", help="file, folder, archive or - ; repeat for more")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+) -> None:
+    if version:
+        typer.echo(f"diagnose {__version__}")
+        raise typer.Exit(EXIT_OK)
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(EXIT_OK)
+
+
+@app.command(TRIAGE)
+def triage_command(
+    words: Annotated[list[str] | None, typer.Argument(help="the symptom, in English or Chinese")] = None,
+    evidence: Paths = None,
+    offline: Annotated[bool, typer.Option("--offline", help="touch nothing on this machine but the evidence")] = False,
+    lang: Annotated[str, typer.Option("--lang", help="en, zh or both")] = "",
+    format_: Format = "",
+    fail_on: Annotated[str, typer.Option("--fail-on", help="exit 1 on a finding this severe: info, low, medium, high, never")] = "never",
+    no_input: Annotated[bool, typer.Option("--no-input", help="never ask, no prompt after the verdict")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="all evidence, the planner's arithmetic")] = False,
+) -> None:
+    """Find the cause of a symptom from the evidence at hand (the default command)."""
+    from .triage import run
+
+    raise typer.Exit(
+        run(
+            words or [], evidence or [], offline=offline, lang=lang, format_=format_, fail_on=fail_on,
+            ask=not no_input, verbose=verbose,
+        )
+    )  # fmt: skip
+
+
+@app.command("verify")
+def verify_command(
+    report: Annotated[Path, typer.Argument(help="a report written with --format json")],
+    evidence: Paths = None,
+    format_: Format = "text",
+) -> None:
+    """Check a report offline: quotes against their captures, formulas, and the wording of the answer."""
+    from .verify_command import run
+
+    raise typer.Exit(run(report, evidence or [], format_))
+
+
+@app.command("causes")
+def causes_command(
+    layer: Annotated[str, typer.Option("--layer", help="only this layer")] = "",
+    format_: Format = "text",
+) -> None:
+    """List the cause catalogue."""
+    from . import catalogue_commands as c
+
+    c.causes(layer, format_)
+
+
+@app.command("explain")
+def explain_command(
+    cause: Annotated[str, typer.Argument(help="an id from `diagnose causes`")],
+    lang: Annotated[str, typer.Option("--lang", help="en, zh or both")] = "en",
+    format_: Format = "text",
+) -> None:
+    """Explain one cause: mechanism, signs, decoys, fix, check."""
+    from . import catalogue_commands as c
+
+    c.explain(cause, lang, format_)
+
+
+@playbook_app.command("list")
+def playbook_list(format_: Format = "text") -> None:
+    """All playbooks with the question each answers."""
+    from . import catalogue_commands as c
+
+    c.playbook_list(format_)
+
+
+@playbook_app.command("show")
+def playbook_show(
+    name: Annotated[str, typer.Argument(help="an id from `diagnose playbook list`")],
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="as a Mermaid graph")] = False,
+    format_: Format = "text",
+) -> None:
+    """One playbook: its steps, what each reads, where each leads."""
+    from . import catalogue_commands as c
+
+    c.playbook_show(name, mermaid, format_)
+
+
+@probe_app.command("list")
+def probe_list(format_: Format = "text") -> None:
+    """All probes: what they read, what they cost, the command to run."""
+    from . import catalogue_commands as c
+
+    c.probe_list(format_)
+
+
+@app.command("schema")
+def schema_command(
+    name: Annotated[str, typer.Argument(help="report or signals")] = "report",
+) -> None:
+    """Print a JSON Schema (report) or the declared signals (signals)."""
+    from . import catalogue_commands as c
+
+    c.schema(name)
+
+
+@app.command("doctor")
+def doctor_command(format_: Format = "text") -> None:
+    """Check this installation: catalogue, plugins, what is available here."""
+    from .doctor import run
+
+    raise typer.Exit(run(format_))
+
+
+@app.command("eval")
+def eval_command(
+    suites: Annotated[list[str] | None, typer.Argument(help="incidents, captures, ablation … and paths")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="a sample only")] = False,
+    compare: Annotated[Path | None, typer.Option("--compare", help="an earlier JSON result")] = None,
+    format_: Annotated[str, typer.Option("--format", "-f", help="text, json or junit")] = "text",
+    threshold: Annotated[float, typer.Option("--threshold", help="exit 1 if top-1 falls below")] = 0.0,
+) -> None:
+    """Score the tool itself on recorded cases."""
+    from .eval_command import run
+
+    raise typer.Exit(run(suites or [], quick, compare, format_, threshold))
+
+
+def _command_names() -> list[str]:
+    names = [c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands]
+    return [*names, *(g.name or "" for g in app.registered_groups)]
+
+
+_FLAGS = {"--offline", "--no-input", "--verbose", "-v", "--version", "-h", "--help", "--install-completion", "--show-completion"}
+
+
+def arrange(argv: list[str]) -> list[str]:
+    """Put the hidden default command in front of a symptom; refuse a near miss of a command name.
+
+    Raises:
+        UsageError: a single word that is almost a command.
+    """
+    if not argv:
+        return [TRIAGE] if not sys.stdin.isatty() else []
+    positional: list[str] = []
+    skip = False
+    forced = False
+    for token in argv:
+        if skip:
+            skip = False
+        elif token == "--":
+            forced = True
+            break
+        elif token.startswith("-") and token != "-":
+            skip = "=" not in token and token not in _FLAGS
+        else:
+            positional.append(token)
+    names = _command_names()
+    if not forced and positional and positional[0] in names:
+        return argv
+    if not positional and not forced and argv[0] in ("--version", "-h", "--help", "--install-completion", "--show-completion"):
+        return argv
+    if not forced and len(positional) == 1 and " " not in positional[0] and not Path(positional[0]).exists():
+        from .catalogue import near
+
+        if hint := near(positional[0], names):
+            raise UsageError(f"no command {positional[0]!r}", f"{hint} To report it as a symptom: diagnose -- {positional[0]}")
+    return [TRIAGE, *argv]
+
+
+def _fail(message: str, hint: str = "") -> None:
+    print(f"diagnose: {message}", file=sys.stderr)
+    if hint:
+        print(f"  {hint}", file=sys.stderr)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point; ends the process with the documented exit status."""
+    sys.exit(_run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        code: Any = app(args=arrange(argv), standalone_mode=False, prog_name="diagnose")
+        sys.stdout.flush()
+        return int(code or 0)
+    except DiagnoseError as err:
+        _fail(err.message, err.hint)
+        return err.exit_code
+    except KeyboardInterrupt:
+        _fail("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # the reader went away; a second failure while flushing must not print a traceback
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except Exception as err:
+        if hasattr(err, "format_message"):  # typer's own usage errors, whichever click it carries
+            _fail(str(err.format_message()), "diagnose --help")
+            return EXIT_ERROR
+        if err.__class__.__name__ == "Abort":
+            return EXIT_INTERRUPTED
+        raise
+
+
+__all__ = ["EXIT_FINDING", "EXIT_INCONCLUSIVE", "app", "main"]
+
+if __name__ == "__main__":
+    main()

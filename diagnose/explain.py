@@ -1,0 +1,143 @@
+"""From an assessment to the report's body: findings, chain, what was ruled out, what is a red herring.
+
+Everything here selects and words what `assess` decided; it decides nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .assess import HEALTHY, Assessment, Belief, Term
+from .catalogue import Catalogue
+from .models import (
+    ChainLink,
+    Checked,
+    Evidence,
+    Finding,
+    Fix,
+    Hypothesis,
+    Limit,
+    RedHerring,
+    RuledOut,
+)
+from .predicates import Context, holds
+
+SHOWN = 6  # evidence per finding; the strongest come first
+SYMPTOM = "symptom"
+_RANK = {"decisive": 0, "strong": 1, "weak": 2}
+
+
+def findings(got: Assessment) -> list[Finding]:
+    """Accepted causes, root of the leading chain first."""
+    return [_finding(b) for b in got.accepted]
+
+
+def _finding(belief: Belief) -> Finding:
+    cause = belief.cause
+    return Finding(
+        cause=cause.id,
+        confidence=round(belief.p, 2),
+        severity=cause.severity,
+        summary=cause.title,
+        evidence=[e.id for e in belief.evidence[:SHOWN]],
+        against=list(dict.fromkeys(e.id for t in belief.contra for e in t.used)),
+        fix=Fix(**cause.fix.model_dump()),
+        verify=cause.verify,
+    )
+
+
+def chain(got: Assessment) -> list[ChainLink]:
+    """Links among the findings, then from the last effect of each chain to the symptom."""
+    out: list[ChainLink] = []
+    by_id = {b.cause.id: b for b in got.accepted}
+    for source, target in got.links:
+        out.append(_link(by_id[source], target, by_id[target]))
+    sources = {s for s, _ in got.links}
+    for belief in got.accepted:
+        if belief.cause.id not in sources:
+            out.append(_link(belief, SYMPTOM, belief))
+    return out
+
+
+def _link(source: Belief, to: str, shown: Belief) -> ChainLink:
+    reasons = [t.indicator.because for t in strongest(shown.pro) if t.indicator.because]
+    return ChainLink.model_validate(
+        {
+            "from": source.cause.id,
+            "to": to,
+            "because": reasons[0] if reasons else shown.cause.title,
+            "evidence": [e.id for e in shown.evidence[:2]],
+        }
+    )
+
+
+def strongest(terms: Iterable[Term]) -> list[Term]:
+    """Terms by strength, in catalogue order within one strength."""
+    return sorted(terms, key=lambda t: _RANK[t.indicator.strength])
+
+
+def hypotheses(got: Assessment, most: int = 5) -> list[Hypothesis]:
+    """What else was in question, likeliest first."""
+    taken = {b.cause.id for b in got.accepted}
+    rest = [b for b in got.beliefs.values() if b.cause.id not in taken and b.p > 0.01]
+    rest.sort(key=lambda b: (-b.p, b.cause.id))
+    return [Hypothesis(cause=b.cause.id, p=round(b.p, 3)) for b in rest[:most]]
+
+
+def ruled_out(got: Assessment, ctx: Context, most: int = 5) -> list[RuledOut]:
+    """Causes this question asks about that evidence speaks against, or whose decisive sign is missing."""
+    out: list[tuple[int, RuledOut]] = []
+    taken = {b.cause.id for b in got.accepted}
+    for belief in got.beliefs.values():
+        cause = belief.cause
+        if cause.id in taken or belief.p >= 0.3 or (cause.playbooks and ctx.playbook not in cause.playbooks):
+            continue
+        if belief.contra:
+            term = strongest(belief.contra)[0]
+            because = term.indicator.because or term.used[0].statement if term.used else term.indicator.because
+            out.append((_RANK[term.indicator.strength], _ruled(cause.id, because, term.used)))
+            continue
+        for indicator in cause.indicators:
+            if indicator.against or indicator.strength == "weak" or "signal" not in indicator.when:
+                continue
+            outcome = holds(indicator.when, ctx)
+            if outcome.holds is False and outcome.used:
+                seen = outcome.used[0].statement
+                out.append((3, _ruled(cause.id, f"{indicator.because or 'its sign'} would be the sign; seen: {seen}", outcome.used)))
+                break
+    out.sort(key=lambda r: (r[0], r[1].cause))
+    return [r for _, r in out[:most]]
+
+
+def _ruled(cause: str, because: str, used: tuple[Evidence, ...]) -> RuledOut:
+    return RuledOut(cause=cause, because=because, evidence=[e.id for e in used[:3]])
+
+
+def red_herrings(cat: Catalogue, got: Assessment, ctx: Context, most: int = 5) -> list[RedHerring]:
+    """Readings that look alarming here and are not, unless a finding rests on them."""
+    used = {e.id for b in got.accepted for e in b.evidence}
+    out: dict[str, RedHerring] = {}
+    lead = {b.cause.id for b in got.accepted}
+    for cause in sorted(cat.causes.values(), key=lambda c: (c.id not in lead, c.id)):
+        for decoy in cause.decoys:
+            outcome = holds(decoy.when, ctx)
+            if outcome.holds and outcome.used and not used & {e.id for e in outcome.used}:
+                out.setdefault(
+                    decoy.text,
+                    RedHerring(text=decoy.text, because=decoy.because, evidence=[e.id for e in outcome.used[:2]]),
+                )
+    return list(out.values())[:most]
+
+
+def checked(got: Assessment, limits: list[Limit]) -> list[Checked]:
+    """What was looked at and found in order: the reasons for health, and every limit that is met."""
+    out: list[Checked] = []
+    if got.healthy is not None and got.verdict == "healthy":
+        for term in strongest(got.healthy.pro):
+            out.append(Checked(what=term.indicator.because or HEALTHY, evidence=[e.id for e in term.used[:4]]))
+    for limit in limits:
+        if limit.ratio is not None and limit.ratio >= 0.7:
+            out.append(
+                Checked(what=f"{limit.what}: {limit.measured:g} of {limit.limit:g} {limit.unit}", evidence=limit.evidence[:4])
+            )
+    return out

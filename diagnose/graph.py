@@ -1,0 +1,202 @@
+"""The LangGraph state machine: gather → route → playbook subgraph → assess → explain → verify.
+
+Each playbook compiles to a subgraph with one node per step, so that Studio and Mermaid show the
+tree being walked. The state holds evidence and capture references, never raw text; documents live
+in the runtime context (`Session`) or are opened again from `paths`.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypedDict
+
+# No trace leaves this process, whatever the environment says (design, principle 6).
+for _name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING"):
+    os.environ[_name] = "false"
+
+from langgraph.graph import END, START, StateGraph  # noqa: E402
+from langgraph.graph.state import CompiledStateGraph  # noqa: E402
+from langgraph.runtime import Runtime  # noqa: E402
+
+from .assess import assess  # noqa: E402
+from .catalogue import Playbook, catalogue  # noqa: E402
+from .document import Document  # noqa: E402
+from .gather import Gathered, gather, number  # noqa: E402
+from .limits import limits  # noqa: E402
+from .mask import mask_report  # noqa: E402
+from .models import Evidence, InputRef, Limit, PathStep, Reference  # noqa: E402
+from .playbook import CONCLUDE, decide  # noqa: E402
+from .predicates import Context  # noqa: E402
+from .report import build as build_report  # noqa: E402
+from .route import infer, route  # noqa: E402
+from .verify import verify  # noqa: E402
+
+OFFLINE = "only the given evidence was read"
+
+
+class State(TypedDict, total=False):
+    """What flows through the graph; plain JSON throughout."""
+
+    symptom: str
+    inferred: bool
+    paths: list[str]
+    langs: list[str]
+    playbook: str
+    evidence: list[dict[str, Any]]
+    inputs: list[dict[str, Any]]
+    recognised: dict[str, bool]
+    limits: list[dict[str, Any]]
+    references: list[dict[str, Any]]
+    path: Annotated[list[dict[str, Any]], operator.add]
+    missing: Annotated[list[str], operator.add]
+    step: str
+    verdict: str
+    confidence: float
+    leading: list[str]
+    report: dict[str, Any]
+    mismatches: list[str]
+
+
+@dataclass
+class Session:
+    """Per-run objects that are no state: open documents, refused inputs, who wants to hear of progress."""
+
+    documents: list[Document] = field(default_factory=list)
+    rejected: list[InputRef] = field(default_factory=list)
+    gathered: Gathered | None = None
+    progress: Callable[[str], None] = lambda text: None
+    without: frozenset[str] = frozenset()  # evidence ids set aside ("what if -E3")
+
+
+def _open(state: State, session: Session) -> None:
+    if session.documents or session.rejected or not state.get("paths"):
+        return
+    from .inputs import open_inputs
+
+    session.documents, session.rejected = open_inputs(state["paths"], None)
+
+
+def _gather(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+    session = runtime.context or Session()
+    _open(state, session)
+    session.progress(f"reading {len(session.documents)} input(s)")
+    got = gather(session.documents)
+    session.gathered = got
+    evidence = [e for e in number(got) if e.id not in session.without]
+    known, references = limits(evidence)
+    inputs = [*got.inputs, *session.rejected]
+    return {
+        "evidence": [e.model_dump(mode="json") for e in evidence],
+        "inputs": [i.model_dump(mode="json") for i in sorted(inputs, key=lambda i: i.name)],
+        "recognised": got.recognised,
+        "limits": [x.model_dump(mode="json") for x in known],
+        "references": [r.model_dump(mode="json") for r in references],
+    }
+
+
+def _route(state: State) -> dict[str, Any]:
+    cat = catalogue()
+    symptom = state.get("symptom", "").strip()
+    if symptom:
+        return {"playbook": route(cat, symptom), "inferred": False}
+    evidence = [Evidence.model_validate(e) for e in state["evidence"]]
+    playbook = infer(evidence)
+    return {"playbook": playbook, "inferred": True, "symptom": cat.playbooks[playbook].question}
+
+
+def context(state: State) -> Context:
+    """The evidence of a state, indexed for conditions."""
+    return Context(
+        [Evidence.model_validate(e) for e in state["evidence"]],
+        state["playbook"],
+        "" if state.get("inferred") else state.get("symptom", ""),
+        [Limit.model_validate(x) for x in state["limits"]],
+        state["recognised"],
+    )
+
+
+def _step_node(book: Playbook, index: int) -> Callable[[State], dict[str, Any]]:
+    step = book.steps[index]
+
+    def node(state: State) -> dict[str, Any]:
+        got = decide(step, context(state))
+        return {
+            "path": [got.record().model_dump(mode="json")],
+            "missing": [] if got.known else [step.probe],
+            "step": got.to,
+        }
+
+    return node
+
+
+def playbook_graph(book: Playbook) -> CompiledStateGraph[State, None, State, State]:
+    """One playbook as a graph: a node per step, conditional edges along its branches."""
+    graph: StateGraph[State, None, State, State] = StateGraph(State)
+    for index, step in enumerate(book.steps):
+        graph.add_node(step.id, _step_node(book, index))
+        targets = {b.to for b in step.branches} | {step.else_to, step.else_unknown}
+        graph.add_conditional_edges(
+            step.id, operator.itemgetter("step"), {t: END if t == CONCLUDE else t for t in sorted(targets)}
+        )
+    graph.add_edge(START, book.steps[0].id)
+    return graph.compile()
+
+
+def _assess(state: State) -> dict[str, Any]:
+    got = assess(catalogue(), context(state))
+    return {"verdict": got.verdict, "confidence": got.confidence, "leading": [b.cause.id for b in got.accepted[:3]]}
+
+
+def _explain(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+    cat, ctx = catalogue(), context(state)
+    report = build_report(
+        cat,
+        ctx,
+        assess(cat, ctx),
+        [InputRef.model_validate(i) for i in state["inputs"]],
+        [Reference.model_validate(r) for r in state["references"]],
+        [PathStep.model_validate(p) for p in state.get("path", [])],
+        state.get("missing", []),
+        state.get("symptom", ""),
+        state.get("inferred", False),
+        tuple(state.get("langs") or ("en",)),
+        OFFLINE,
+    )
+    return {"report": mask_report(report).model_dump(mode="json", by_alias=True)}
+
+
+def _verify(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+    session = runtime.context or Session()
+    _open(state, session)
+    found = verify(state["report"], session.documents)
+    return {"mismatches": [str(m) for m in found]}
+
+
+def build(playbooks: Iterable[str] | None = None, checkpointer: Any = None) -> CompiledStateGraph[State, Session, State, State]:
+    """The outer graph with the named playbooks as subgraphs (all of them by default)."""
+    cat = catalogue()
+    names = sorted(playbooks if playbooks is not None else cat.playbooks)
+    graph: StateGraph[State, Session, State, State] = StateGraph(State, context_schema=Session)
+    graph.add_node("gather", _gather)
+    graph.add_node("route", _route)
+    graph.add_node("assess", _assess)
+    graph.add_node("explain", _explain)
+    graph.add_node("verify", _verify)
+    for name in names:
+        graph.add_node(name, playbook_graph(cat.playbooks[name]))
+        graph.add_edge(name, "assess")
+    graph.add_edge(START, "gather")
+    graph.add_edge("gather", "route")
+    graph.add_conditional_edges("route", operator.itemgetter("playbook"), {n: n for n in names})
+    graph.add_edge("assess", "explain")
+    graph.add_edge("explain", "verify")
+    graph.add_edge("verify", END)
+    return graph.compile(checkpointer=checkpointer)
+
+
+def studio() -> CompiledStateGraph[State, Session, State, State]:
+    """Entry point of `langgraph.json`: every playbook; give `symptom` and `paths` as input."""
+    return build()

@@ -1,0 +1,120 @@
+"""Which probe next: expected information per cost.
+
+For a probe, gain is the sum over open hypotheses of the uncertainty p(1-p) times the share of
+their undecided indicator weight that the probe's signals would decide; cost is declared seconds
+times what the probe disturbs. `explain` shows the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from .assess import WEIGHT, Assessment, Belief
+from .catalogue import Catalogue, ProbeSpec
+from .models import Experiment, NextProbe, Unavailable
+from .predicates import Context, holds
+
+DISTURBANCE = {"read": 1.0, "light": 3.0, "load": 10.0}
+OPEN = 0.04  # uncertainty granted to a cause of this playbook about which nothing is known
+
+
+@dataclass(frozen=True)
+class Option:
+    """A probe with its worth."""
+
+    spec: ProbeSpec
+    gain: float
+    cost: float
+    separates: tuple[str, ...]
+
+    @property
+    def score(self) -> float:
+        """Information per cost."""
+        return self.gain / self.cost
+
+    def explain(self) -> str:
+        """The arithmetic, for ``-v``."""
+        return f"{self.spec.name}: gain {self.gain:.3f} / cost {self.cost:.1f} = {self.score:.4f}"
+
+
+def signals_of(when: Mapping[str, Any]) -> Iterator[str]:
+    """Signals a condition looks at."""
+    for key in ("all", "any"):
+        for part in when.get(key, ()):
+            yield from signals_of(part)
+    if "not" in when:
+        yield from signals_of(when["not"])
+    for key in ("signal", "no", "absent", "spread"):
+        if key in when:
+            yield str(when[key])
+    for name in when.get("ratio", ()):
+        yield str(name)
+
+
+def _share(belief: Belief, spec: ProbeSpec, ctx: Context) -> float:
+    """Share of the undecided indicator weight of a cause that this probe would decide."""
+    open_weight = hit = 0.0
+    for indicator in belief.cause.indicators:
+        if holds(indicator.when, ctx).holds is not None:
+            continue
+        weight = WEIGHT[indicator.strength]
+        open_weight += weight
+        if any(fnmatchcase(s, p) or fnmatchcase(p, s) for s in signals_of(indicator.when) for p in spec.provides):
+            hit += weight
+    return hit / open_weight if open_weight else 0.0
+
+
+def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
+    """Probes worth running, best first; ties break by name."""
+    book = cat.playbooks.get(ctx.playbook)
+    asked = {s.probe for s in book.steps} if book else set()
+    out: list[Option] = []
+    asks = [b for b in got.beliefs.values() if b.p > 0.02 or ctx.playbook in b.cause.playbooks]
+    for spec in cat.probes.values():
+        gain, separates = 0.0, []
+        for belief in asks:
+            share = _share(belief, spec, ctx)
+            if share:
+                gain += share * max(belief.p * (1 - belief.p), OPEN)
+                separates.append((belief.p, belief.cause.id))
+        if gain:
+            separates.sort(key=lambda s: (-s[0], s[1]))
+            bonus = 1.5 if spec.name in asked else 1.0
+            cost = (1.0 + spec.seconds) * DISTURBANCE[spec.footprint]
+            out.append(Option(spec, gain * bonus, cost, tuple(c for _, c in separates[:4])))
+    out.sort(key=lambda o: (-o.score, o.spec.name))
+    return out
+
+
+def next_probes(found: list[Option], most: int = 3) -> list[NextProbe]:
+    """The best few, as the report lists them."""
+    return [
+        NextProbe(
+            probe=o.spec.name, footprint=o.spec.footprint, seconds=o.spec.seconds,
+            separates=list(o.separates), command=o.spec.command,
+        )
+        for o in found[:most]
+    ]  # fmt: skip
+
+
+def unavailable(cat: Catalogue, missing: list[str], reason: str, most: int = 4) -> list[Unavailable]:
+    """Probes the walk wanted and could not run, each with the experiment that would answer."""
+    out: list[Unavailable] = []
+    for name in dict.fromkeys(missing):
+        spec = cat.probes.get(name)
+        if spec is None:
+            continue
+        out.append(
+            Unavailable(
+                probe=name,
+                reason=reason,
+                enable=spec.enable or spec.needs or f"run it where the problem is: {spec.command}",
+                experiment=Experiment(
+                    hypothesis=spec.what, command=spec.command, metric=", ".join(spec.provides[:3]), expect=spec.expect
+                ),
+            )
+        )
+    return out[:most]

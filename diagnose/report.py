@@ -1,0 +1,97 @@
+"""Assemble the report (contract 1) from a triage; render the answers; mask secrets."""
+
+from __future__ import annotations
+
+from . import __version__
+from .answer import render
+from .assess import Assessment
+from .catalogue import Catalogue
+from .explain import chain, checked, findings, hypotheses, red_herrings, ruled_out
+from .models import Evidence, InputRef, PathStep, Reference, Report, Stats, Tool
+from .planner import next_probes, options, unavailable
+from .predicates import Context
+
+MOST_EVIDENCE = 600  # beyond this, only evidence that something refers to
+
+
+def build(
+    cat: Catalogue,
+    ctx: Context,
+    got: Assessment,
+    inputs: list[InputRef],
+    references: list[Reference],
+    path: list[PathStep],
+    missing: list[str],
+    symptom: str,
+    inferred: bool,
+    langs: tuple[str, ...],
+    why_unavailable: str,
+) -> Report:
+    """A complete report; `answer` holds one entry per language asked for."""
+    found = options(cat, got, ctx)
+    report = Report(
+        tool=Tool(version=__version__, catalogue=cat.version),
+        symptom=symptom,
+        symptom_inferred=inferred,
+        playbook=ctx.playbook,
+        lang="both" if len(langs) > 1 else langs[0],
+        verdict=got.verdict,  # type: ignore[arg-type]
+        confidence=round(got.confidence, 2),
+        findings=findings(got),
+        chain=chain(got),
+        hypotheses=hypotheses(got),
+        ruled_out=ruled_out(got, ctx),
+        red_herrings=red_herrings(cat, got, ctx),
+        checked=checked(got, ctx.limits),
+        evidence=ctx.evidence,
+        references=references,
+        limits=ctx.limits,
+        path=path,
+        inputs=inputs,
+        unavailable=unavailable(cat, missing, why_unavailable) if got.verdict != "healthy" else [],
+        next_probes=next_probes(found),
+        stats=Stats(probes_run=0),
+    )
+    report.evidence = _kept(report)
+    for lang in langs:
+        report.answer[lang] = render(report, cat, lang)
+    return report
+
+
+def referred(report: Report) -> set[str]:
+    """Ids of all evidence that something in the report points to, with their inputs."""
+    ids: set[str] = set()
+    for group in (
+        report.findings, report.chain, report.ruled_out, report.red_herrings, report.checked,
+        report.limits, report.stages, report.path,
+    ):  # fmt: skip
+        for item in group:
+            ids.update(item.evidence)
+    for finding in report.findings:
+        ids.update(finding.against)
+    by_id = {e.id: e for e in report.evidence}
+    todo = list(ids)
+    while todo:
+        item = by_id.get(todo.pop())
+        for ref in item.inputs if item else ():
+            if ref not in ids:
+                ids.add(ref)
+                todo.append(ref)
+    return ids
+
+
+def _kept(report: Report) -> list[Evidence]:
+    if len(report.evidence) <= MOST_EVIDENCE:
+        return report.evidence
+    needed = referred(report)
+    room = MOST_EVIDENCE - len(needed)
+    out: list[Evidence] = []
+    for item in report.evidence:
+        if item.id in needed:
+            out.append(item)
+        elif room > 0 and not item.inputs:
+            room -= 1
+            out.append(item)
+    return out
+
+

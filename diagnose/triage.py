@@ -1,0 +1,118 @@
+"""The default command: read evidence, walk the playbook, print the report, talk about it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+from .config import load
+from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_OK, UsageError
+from .models import Report
+
+SEVERITY = {"info": 0, "low": 1, "medium": 2, "high": 3, "never": 9}
+FORMATS = ("text", "json", "md")
+LANGS = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh")}
+
+
+def split(words: list[str], evidence: list[str]) -> tuple[str, list[str]]:
+    """Symptom and evidence paths: a word that is an existing path is evidence."""
+    paths, symptom = list(evidence), []
+    for word in words:
+        if word == "-" or (word and len(word) < 4096 and "\0" not in word and Path(word).exists()):
+            paths.append(word)
+        else:
+            symptom.append(word)
+    return " ".join(symptom).strip(), paths
+
+
+def _piped() -> BinaryIO | None:
+    """Standard input when something is piped or redirected into it."""
+    try:
+        kind = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):
+        return None
+    if stat.S_ISFIFO(kind) or stat.S_ISREG(kind) or stat.S_ISSOCK(kind):
+        return sys.stdin.buffer
+    return None
+
+
+def run(
+    words: list[str],
+    evidence: list[str],
+    *,
+    offline: bool,
+    lang: str,
+    format_: str,
+    fail_on: str,
+    ask: bool,
+    verbose: bool,
+) -> int:
+    """Run one triage and print it; returns the exit status."""
+    settings = load({"lang": lang, "format": format_})
+    lang, format_ = settings.lang, settings.format
+    for value, known, name in ((format_, FORMATS, "--format"), (lang, tuple(LANGS), "--lang"), (fail_on, tuple(SEVERITY), "--fail-on")):
+        if value not in known:
+            raise UsageError(f"{name} takes {', '.join(known)}, not {value!r}")
+    symptom, paths = split(words, evidence)
+    stdin = _piped()
+    if stdin is not None and "-" not in paths and not paths:
+        paths.append("-")
+    if not symptom and not paths:
+        raise UsageError("nothing to look at", 'give a symptom or evidence: diagnose "TTFT is high" --evidence server.log')
+    report = investigate(symptom, paths, stdin, LANGS[lang])
+    emit(report, format_, verbose)
+    if all(i.sha256 is None for i in report.inputs) and report.inputs:
+        return EXIT_ERROR
+    if ask and format_ == "text" and sys.stdin.isatty() and sys.stdout.isatty():
+        from .session import prompt
+
+        prompt(report)
+    if report.verdict == "inconclusive":
+        return EXIT_INCONCLUSIVE
+    worst = max((SEVERITY[f.severity] for f in report.findings), default=-1)
+    return EXIT_FINDING if worst >= SEVERITY[fail_on] else EXIT_OK
+
+
+def investigate(symptom: str, paths: list[str], stdin: BinaryIO | None, langs: tuple[str, ...]) -> Report:
+    """Open the evidence and run the graph over it."""
+    from .graph import Session, State, build
+    from .inputs import open_inputs
+    from .progress import Progress
+
+    documents, rejected = open_inputs(paths, stdin)
+    with Progress() as progress:
+        session = Session(documents=documents, rejected=rejected, progress=progress.say)
+        names = None
+        if symptom:
+            from .catalogue import catalogue
+            from .route import route
+
+            names = [route(catalogue(), symptom)]
+        graph = build(names)
+        start: State = {"symptom": symptom, "paths": paths, "langs": list(langs), "path": [], "missing": []}
+        result = graph.invoke(start, context=session)
+    if result["mismatches"]:
+        for line in result["mismatches"][:5]:
+            print(f"diagnose: this report does not verify: {line}", file=sys.stderr)
+    return Report.model_validate(result["report"])
+
+
+def emit(report: Report, format_: str, verbose: bool) -> None:
+    """Write the report to standard output."""
+    if format_ == "json":
+        sys.stdout.write(report.model_dump_json(by_alias=True, indent=1) + "\n")
+        return
+    if format_ == "md":
+        from .markdown import markdown
+
+        sys.stdout.write(markdown(report))
+        return
+    from rich.console import Console
+
+    from .catalogue import catalogue
+    from .screen import show
+
+    show(report, catalogue(), Console(highlight=False), verbose)
