@@ -1,7 +1,186 @@
-"""Reader(s) of serving_args; to be filled."""
+"""Options of inference servers and of benchmark clients, wherever they are written down.
+
+Command lines, container argument lists, YAML and TOML config, ``Namespace(…)`` and dictionary dumps,
+and hand-typed ``max_num_seqs=4``: all become `serving.arg` (server) or `serving.bench_arg` (client)
+with the option's name, dashes between words, as the label.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-READERS: list[Reader] = []
+# Options that mean the same wherever they stand. Names of vLLM, SGLang, TensorRT-LLM, TGI, Dynamo.
+_KNOWN = frozenset(
+    """
+    tensor-parallel-size pipeline-parallel-size data-parallel-size expert-parallel-size tp-size dp-size ep-size pp-size
+    max-model-len max-num-seqs max-num-batched-tokens gpu-memory-utilization kv-cache-dtype kv-cache-memory-bytes
+    kv-cache-memory enforce-eager quantization block-size num-gpu-blocks-override num-gpu-blocks
+    enable-prefix-caching no-enable-prefix-caching enable-chunked-prefill no-enable-chunked-prefill
+    long-prefill-token-threshold max-num-partial-prefills max-long-partial-prefills scheduling-policy
+    speculative-config speculative-model num-speculative-tokens guided-decoding-backend structured-outputs-config
+    attention-backend compilation-config swap-space cpu-offload-gb disable-custom-all-reduce enable-expert-parallel
+    enable-eplb eplb-config moe-backend all2all-backend num-scheduler-steps api-server-count tokenizer-mode
+    tokenizer-pool-size tokenizer-pool-type disable-log-requests enable-log-requests disable-log-stats
+    disable-frontend-multiprocessing served-model-name chat-template kv-transfer-config cuda-graph-sizes
+    cudagraph-capture-sizes max-cudagraph-capture-size max-seq-len-to-capture max-context-len-to-capture
+    async-scheduling no-async-scheduling stream-interval disable-sliding-window hf-overrides rope-scaling
+    limit-mm-per-prompt mm-processor-cache-gb trust-remote-code load-format optimization-level
+    mem-fraction-static max-running-requests max-total-tokens chunked-prefill-size max-prefill-tokens schedule-policy
+    schedule-conservativeness cuda-graph-max-bs cuda-graph-bs disable-cuda-graph disable-cuda-graph-padding
+    disable-radix-cache disable-overlap-schedule context-length enable-dp-attention speculative-algorithm
+    speculative-num-steps speculative-eagle-topk speculative-num-draft-tokens speculative-draft-model-path
+    grammar-backend tokenizer-worker-num sampling-backend moe-runner-backend moe-a2a-backend disaggregation-mode
+    enable-torch-compile num-continuous-decode-steps stream-output prefill-attention-backend decode-attention-backend
+    page-size enable-mixed-chunk fp8-gemm-backend deepep-mode init-expert-location ep-num-redundant-experts
+    max-batch-size max-num-tokens max-beam-width max-seq-len free-gpu-memory-fraction kv-cache-free-gpu-mem-fraction
+    kv-cache-free-gpu-memory-fraction enable-block-reuse use-cuda-graph cuda-graph-config batch-scheduler-policy
+    batching-type capacity-scheduler-policy enable-kv-cache-reuse max-tokens-in-paged-kv-cache gpt-attention-plugin
+    gemm-plugin use-paged-context-fmha multiple-profiles enable-chunked-context max-attention-window-size
+    max-concurrent-requests max-batch-prefill-tokens max-batch-total-tokens max-input-length max-input-tokens
+    max-waiting-tokens waiting-served-ratio cuda-graphs cuda-memory-fraction max-client-batch-size
+    cache-max-entry-count session-len quant-policy max-prefill-token-num n-gpu-layers parallel cont-batching flash-attn
+    ctx-size ubatch-size threads-http router-mode busy-threshold kv-transfer-bandwidth enable-auto-tool-choice
+    tool-call-parser reasoning-parser tp dp ep pp
+    """.split()
+)
+_BENCH_KNOWN = frozenset(
+    """
+    request-rate max-concurrency num-prompts random-input-len random-output-len random-range-ratio random-prefix-len
+    dataset-name ignore-eos burstiness num-warmups concurrency request-count warmup-request-count rate rate-type profile
+    disable-ignore-eos prefix-repetition-prefix-len prefix-repetition-num-prefixes streaming warmup-requests temperature
+    synthetic-input-tokens-mean output-tokens-mean max-requests num-concurrent-requests
+    """.split()
+)
+_SERVER = re.compile(
+    r"\bvllm\b|sglang|trtllm|tensorrt[_-]?llm|text-generation-(?:launcher|inference)|dynamo\.\w+|llama-server|llama_cpp"
+    r"|lmdeploy|tritonserver|api_server|launch_server|openai_server|tgi\b|mlc_llm|deepspeed-mii|aphrodite",
+    re.IGNORECASE,
+)
+_BENCH = re.compile(
+    r"vllm bench|bench_serving|benchmark_serving|bench_one_batch|benchmark_throughput|benchmark_latency|subparser='bench'"
+    r"|\baiperf\b|genai-perf|\bguidellm\b|token_benchmark|llmperf|\boha\b|\bwrk\b|\blocust\b|llm-?bench|inference-benchmarker",
+    re.IGNORECASE,
+)
+_FLAG = re.compile(r"(?<![\w-])--([A-Za-z][\w.-]*)")
+_AFTER = re.compile(
+    r"""(?:=|\s+|["']\s*,\s*)                   # --flag=v, --flag v, "--flag", "v"
+        (?!-{1,2}[A-Za-z])                      # not the next option
+        ( \{.*\} | '[^']*' | "[^"]*" | \d{1,3}(?:,\d{3})+ | [^\s"',\]\\`]+ )""",
+    re.VERBOSE,
+)
+_KEY = re.compile(
+    r"""(?<![\w./-])['"]?(?P<key>[a-z][a-z0-9]*(?:[_-][a-z0-9]+)+|quantization)['"]?\s*[=:]\s*
+        (?P<val> \{[^{}]*\} | \[[^\]]*\] | '[^']*' | "[^"]*" | \d{1,3}(?:,\d{3})+\b | [^\s,;(){}\[\]`]+ )""",
+    re.VERBOSE,
+)
+# advice in a message ("consider --x", "Replace … with `--x`") is not a setting
+_ADVICE = re.compile(
+    r"\b(?:consider|try|use|include|pass(?:ing)?|add|increas\w+|decreas\w+|specify(?:ing)?|replace|enabl\w+ with|can set|via)"
+    r"\b[^.;]{0,60}$",
+    re.IGNORECASE,
+)
+_ITEM = re.compile(r"""^\s*-\s*["']?([^"'\s]+)["']?\s*$""")
+_NOTHING = frozenset(("none", "null", "auto", "", "<factory>"))
+_MAX = 160
+
+
+def name_of(flag: str) -> str:
+    """Canonical name of an option: lower case, words joined by dashes."""
+    return flag.lower().replace("_", "-").strip("-")
+
+
+class ServingArgsReader:
+    """Options as facts; the first place an option with one value stands in is quoted."""
+
+    name = "serving_args"
+    needles = (b"--", b"_size", b"max_", b"max-", b"Namespace", b"gpu_memory", b"enable_", b"disable_", b"quantization",
+               b"server_args", b"enforce_eager", b"block", b"_seqs", b"context", b"num_")  # fmt: skip
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Yield one fact for each option and value."""
+        if doc.size > 64 << 20:
+            return
+        seen: set[tuple[str, str, str]] = set()
+        context = ""  # what the lines of a wrapped command belong to
+        pending: tuple[str, str, Line] | None = None
+        for line in doc.lines():
+            text = line.text
+            if pending is not None:
+                item = _ITEM.match(text)
+                signal, flag, where = pending
+                pending = None
+                if item and not item.group(1).startswith("--"):
+                    yield from self._emit(doc, where, signal, flag, item.group(1), seen, text, line)
+                else:
+                    yield from self._emit(doc, where, signal, flag, "true", seen, "--" + flag)
+            context = self._context(text, context)
+            if "--" in text:
+                hits = list(_FLAG.finditer(text))
+                for hit in hits:
+                    flag = name_of(hit.group(1))
+                    signal = self._signal(flag, context)
+                    if signal is None or (not context and _ADVICE.search(text[: hit.start()])):
+                        continue
+                    after = _AFTER.match(text, hit.end())
+                    listed = text.lstrip().startswith("- ") and not text[hit.end() :].strip(" \"'")
+                    if after is None and listed:
+                        pending = (signal, flag, line)
+                        continue
+                    value = after.group(1).strip("'\"") if after else "true"
+                    yield from self._emit(doc, line, signal, flag, value, seen, hit.group())
+            if "=" in text or ":" in text:
+                bench = bool(_BENCH.search(text)) or context == "bench"
+                for hit in _KEY.finditer(text):
+                    flag = name_of(hit.group("key"))
+                    known = _BENCH_KNOWN if bench else _KNOWN
+                    if flag not in known:
+                        continue
+                    value = hit.group("val").strip("'\" ")
+                    if value.lower() in _NOTHING:
+                        continue
+                    signal = "serving.bench_arg" if bench else "serving.arg"
+                    yield from self._emit(doc, line, signal, flag, value, seen, hit.group())
+        if pending is not None:
+            yield from self._emit(doc, pending[2], pending[0], pending[1], "true", seen, "--" + pending[1])
+
+    @staticmethod
+    def _context(text: str, before: str) -> str:
+        """``bench`` or ``server`` for a command line and the wrapped lines after it, else nothing."""
+        if _BENCH.search(text):
+            return "bench"
+        if _SERVER.search(text):
+            return "server"
+        stripped = text.lstrip()
+        return before if stripped.startswith(("-", '"', "'")) else ""
+
+    @staticmethod
+    def _signal(flag: str, context: str) -> str | None:
+        if context == "bench" or (flag in _BENCH_KNOWN and flag not in _KNOWN):
+            return "serving.bench_arg"
+        if context == "server" or flag in _KNOWN or (flag.startswith("no-") and flag[3:] in _KNOWN):
+            return "serving.arg"
+        return None
+
+    @staticmethod
+    def _emit(
+        doc: Document, line: Line, signal: str, flag: str, value: str, seen: set[tuple[str, str, str]],
+        around: str, second: Line | None = None,
+    ) -> Iterator[Fact]:  # fmt: skip
+        value = value[:_MAX].rstrip(",;.`")
+        key = (signal, flag, value)
+        if key in seen:
+            return
+        seen.add(key)
+        spans = [doc.span(line, around)]
+        if second is not None:
+            spans.append(doc.span(second))
+        yield Fact(signal, value.lower() if value in ("True", "False") else value, None, Subject(label=flag),
+                   tuple(spans), status=doc.status)  # fmt: skip
+
+
+READERS: list[Reader] = [ServingArgsReader()]

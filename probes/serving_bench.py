@@ -1,7 +1,163 @@
-"""Reader(s) of serving_bench; to be filled."""
+"""Results of load generators: vLLM and SGLang bench, aiperf/genai-perf, llmperf, pandas summaries; console and JSON.
+
+TPOT and ITL keep the meaning of the tool that printed them; the quoted line names it.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+import statistics
+from collections.abc import Iterator
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-READERS: list[Reader] = []
+_METRIC = {"ttft": "ttft", "tpot": "tpot", "itl": "itl", "e2el": "e2e", "e2e latency": "e2e", "e2e": "e2e", "latency": "e2e",
+           "tbt": "itl"}  # fmt: skip
+_STAT = re.compile(
+    r"^\W*(?:request )?(mean|median|std|min|max|avg|average|p\d{2}(?:\.\d+)?|p\d{2})\s+"
+    r"(TTFT|TPOT|ITL|E2EL|E2E Latency|E2E|TBT)\s*(?:\((ms|s)\))?\s*[:=|]?\s*([\d,]+(?:\.\d+)?)\s*(ms|s)?\b",
+    re.IGNORECASE,
+)
+_JSON = re.compile(r'"(mean|median|std|p\d{2}(?:\.\d+)?)_(ttft|tpot|itl|e2el|e2e_latency)_ms"\s*:\s*([\d.]+)')
+# console or JSON key -> signal, unit
+_PLAIN: tuple[tuple[re.Pattern[str], str, str | None], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), signal, unit)
+    for pattern, signal, unit in (
+        (r"(?:^\W*Successful requests:|\"completed\"\s*:)\s*([\d,]+)", "serving.client.prompts", "count"),
+        (r"(?:^\W*Failed requests:|\"failed\"\s*:)\s*(\d+)", "serving.client.failed", "count"),
+        (r"(?:^\W*Benchmark duration \(s\):|^ ?\"duration\"\s*:)\s*([\d.]+)", "serving.client.duration", "s"),
+        (r"(?:^\W*Total input tokens:|\"total_input_tokens\"\s*:)\s*([\d,]+)", "serving.client.input_tokens", "count"),
+        (r"(?:^\W*Total generated tokens:|\"total_output_tokens\"\s*:)\s*([\d,]+)", "serving.client.output_tokens", "count"),
+        (r"(?:^\W*Request throughput \(req/s\):|\"request_throughput\"\s*:)\s*([\d.]+)", "serving.client.request_tput", "req/s"),
+        (r"(?:^\W*Output token throughput \(tok/s\):|\"output_throughput\"\s*:)\s*([\d.]+)", "serving.client.output_tput",
+         "tokens/s"),
+        (r"(?:^\W*Total Token throughput \(tok/s\):|\"total_token_throughput\"\s*:)\s*([\d.]+)", "serving.client.total_tput",
+         "tokens/s"),
+        (r"(?:^\W*Peak concurrent requests:|\"max_concurrent_requests\"\s*:)\s*([\d.]+)", "serving.client.peak_concurrency",
+         "count"),
+        (r"(?:^\W*Traffic request rate:|\"request_rate\"\s*:)\s*\"?(inf|[\d.]+)", "serving.client.request_rate", None),
+        (r"(?:^\W*Maxi?m?u?m? request concurrency:|\"max_concurrency\"\s*:)\s*(\d+)", "serving.client.concurrency", None),
+    )
+)  # fmt: skip
+_BLOCK = re.compile(r"^\W*(first token latency|time to first token|ttft|next token latency|inter[- ]token latency|tpot)\W*\(?(m?secs?|ms|s)\)?\W*$", re.I)
+_BLOCK_ROW = re.compile(r"^\s*(count|mean|std|min|max|\d{2}%)\s*=?\s+([\d.]+)\s*$", re.I)
+_AIPERF = re.compile(
+    r"(Time to First Token|Inter Token Latency|Request Latency|Time Per Output Token)\s*\((ms|s)\)\W+([\d.,\s│┃|]+)", re.I
+)
+_AIPERF_HEAD = re.compile(r"\b(avg|min|max|p\d\d|std)\b", re.I)
+_AIPERF_KEYS = {"time_to_first_token": "ttft", "inter_token_latency": "itl", "request_latency": "e2e"}
+_SPOKEN = {"first token latency": "ttft", "time to first token": "ttft", "ttft": "ttft", "request latency": "e2e",
+           "time per output token": "tpot"}  # fmt: skip
+
+
+def _stat(text: str) -> str:
+    low = text.lower()
+    return {"avg": "mean", "average": "mean"}.get(low, low.replace("%", "").join(("p", "")) if low[0].isdigit() else low)
+
+
+class ServingBenchReader:
+    """Latency statistics, rates and totals of one run; a second run in the same text gets ``#2`` labels."""
+
+    name = "serving_bench"
+    needles = (b"TTFT", b"ttft", b"TPOT", b"tpot", b"irst token", b"irst Token", b"Token Latency", b"token latency",
+               b"time_to_first_token", b"Successful requests", b"request_throughput")  # fmt: skip
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Yield what the run measured, then what the request-by-request lists add."""
+        if doc.size > 256 << 20:
+            return
+        runs: dict[tuple[str, str | None], int] = {}
+        same: set[tuple[str, str | None, object]] = set()
+
+        def fact(signal: str, value: float | str, unit: str | None, label: str | None, line: Line, around: str) -> Iterator[Fact]:
+            if (signal, label, value) in same:
+                return
+            same.add((signal, label, value))
+            number = runs[signal, label] = runs.get((signal, label), 0) + 1
+            if number > 1:
+                label = f"{label or ''} #{number}".strip()
+            yield Fact(signal, value, unit, Subject(label=label), (doc.span(line, around),), status=doc.status)
+
+        block: tuple[str, float] | None = None
+        columns: list[str] = []
+        for line in doc.lines():
+            text = line.text
+            hit = _STAT.match(text)
+            if hit:
+                stat, metric, unit, number, tail = hit.groups()
+                scale = 1000.0 if (unit or tail or "ms").lower() == "s" else 1.0
+                yield from fact(f"serving.client.{_METRIC[metric.lower()]}", float(number.replace(",", "")) * scale, "ms",
+                                _stat(stat), line, hit.group())  # fmt: skip
+                continue
+            if '_ms"' in text:
+                for hit in _JSON.finditer(text):
+                    stat, metric, number = hit.groups()
+                    yield from fact(f"serving.client.{_METRIC[metric.replace('_', ' ')]}", float(number), "ms", stat, line, hit.group())
+            for pattern, signal, plain_unit in _PLAIN:
+                hit = pattern.search(text)
+                if hit:
+                    raw = hit.group(1).replace(",", "")
+                    yield from fact(signal, float(raw) if plain_unit else raw, plain_unit, None, line, hit.group())
+            hit = _BLOCK.match(text)
+            if hit:
+                metric = _SPOKEN.get(hit.group(1).lower(), "itl")
+                block = (metric, 1000.0 if hit.group(2).lower().startswith("s") else 1.0)
+                continue
+            row = _BLOCK_ROW.match(text)
+            if block and row:
+                if row.group(1).lower() != "count":
+                    yield from fact(f"serving.client.{block[0]}", float(row.group(2)) * block[1], "ms", _stat(row.group(1)), line, text)
+                continue
+            if text.strip() and not row:
+                block = None
+            if "│" in text or "┃" in text or "|" in text:
+                names = _AIPERF_HEAD.findall(text)
+                if len(names) >= 3 and "Latency" not in text:
+                    columns = [n.lower() for n in names]
+                hit = _AIPERF.search(text)
+                if hit and columns:
+                    metric = _SPOKEN.get(hit.group(1).lower(), "itl")
+                    scale = 1000.0 if hit.group(2).lower() == "s" else 1.0
+                    for name, number in zip(columns, re.findall(r"\d[\d,]*\.?\d*", hit.group(3)), strict=False):
+                        yield from fact(f"serving.client.{metric}", float(number.replace(",", "")) * scale, "ms", _stat(name), line,
+                                        number)  # fmt: skip
+        if doc.size < 64 << 20 and doc.head[:1] == b"{":
+            yield from self._lists(doc)
+
+    @staticmethod
+    def _lists(doc: Document) -> Iterator[Fact]:
+        """aiperf aggregates, and the shape of TTFT over the requests of a detailed result."""
+        try:
+            data = json.loads(doc.data)
+        except ValueError:
+            return
+        if not isinstance(data, dict):
+            return
+        lines = {key: line for line in doc.lines() for key in (*_AIPERF_KEYS, "ttfts") if f'"{key}"' in line.text}
+        for key, metric in _AIPERF_KEYS.items():
+            got = data.get(key)
+            if isinstance(got, dict) and key in lines:
+                scale = 1000.0 if got.get("unit") in ("s", "sec", "seconds") else 1.0
+                for stat in ("avg", "p50", "p99"):
+                    if isinstance(got.get(stat), int | float):
+                        yield Fact(f"serving.client.{metric}", got[stat] * scale, "ms", Subject(label=_stat(stat)),
+                                   (doc.span(lines[key], f'"{key}"'),), status=doc.status)  # fmt: skip
+        ttfts = [t for t in data.get("ttfts") or [] if isinstance(t, int | float) and t > 0]
+        if len(ttfts) < 8 or "ttfts" not in lines:
+            return
+        span = (doc.span(lines["ttfts"], '"ttfts"'),)
+        fifth = max(2, len(ttfts) // 5)
+        middle = statistics.median(ttfts)
+        for signal, value, unit in (
+            ("ttft_growth", statistics.median(ttfts[-fifth:]) / statistics.median(ttfts[:fifth]), "count"),
+            ("first_request", ttfts[0] / middle, "count"),
+            ("ttft_spread", statistics.pstdev(ttfts) / statistics.fmean(ttfts), "fraction"),
+        ):
+            yield Fact(f"serving.client.{signal}", round(value, 3), unit, Subject(), span, kind="derived",
+                       formula="reader:serving_bench", status=doc.status)  # fmt: skip
+
+
+READERS: list[Reader] = [ServingBenchReader()]

@@ -1,7 +1,149 @@
-"""Derived facts of the serving family."""
+"""Derived facts of the serving family: what two pages of one server's counters say about the time between them.
+
+Counters only rise, so of several readings of one server the smallest is the earliest, whatever the
+files are called. Pages belong to one server when they give the same process start time; pages
+without one are taken together.
+"""
 
 from __future__ import annotations
 
-from ..derive import Deriver
+from collections import defaultdict
+from collections.abc import Iterable
 
-DERIVERS: list[Deriver] = []
+from ..derive import Deriver
+from ..models import Fact, Subject
+
+_MILLI = frozenset(("ttft", "itl", "e2e", "queue", "prefill", "decode"))
+_COUNTS = frozenset(("prompt_tokens", "output_tokens", "step_tokens"))
+_MIN_REQUESTS = 1
+
+
+def _servers(facts: Iterable[Fact]) -> dict[float, list[Fact]]:
+    """Counters and histograms by server."""
+    counters = [f for f in facts if f.signal in ("serving.counter", "serving.counter_time", "serving.histogram") and f.spans]
+    start: dict[str, float] = {}
+    for fact in facts:
+        if fact.signal == "serving.server_start" and isinstance(fact.value, float) and fact.spans:
+            start[fact.spans[0].capture] = fact.value
+    known = set(start.values())
+    alone = known.pop() if len(known) == 1 else 0.0
+    out: dict[float, list[Fact]] = defaultdict(list)
+    for fact in counters:
+        out[start.get(fact.spans[0].capture, alone)].append(fact)
+    return out
+
+
+def _ends(facts: list[Fact], label: str) -> tuple[Fact, Fact | None] | None:
+    """Latest and, if there is another reading, earliest reading of a counter."""
+    got = sorted((f for f in facts if f.subject.label == label and isinstance(f.value, float)), key=lambda f: float(f.value or 0))
+    if not got:
+        return None
+    return got[-1], got[0] if len(got) > 1 else None
+
+
+def _mean(signal: str, total: tuple[Fact, Fact | None], count: tuple[Fact, Fact | None], scale: float, unit: str) -> Fact | None:
+    """``(sum - sum) / (count - count)``, in the unit of the signal."""
+    times = f" * {scale:g}" if scale != 1 else ""
+    if total[1] is not None and count[1] is not None:
+        inputs: tuple[Fact, ...] = (total[0], total[1], count[0], count[1])
+        formula = f"(a - b) / (c - d){times}"
+        above, below = (float(f.value or 0) for f in inputs[:2])
+        after, before = (float(f.value or 0) for f in inputs[2:])
+    else:
+        inputs, formula = (total[0], count[0]), f"a / b{times}"
+        above, below, after, before = float(total[0].value or 0), 0.0, float(count[0].value or 0), 0.0
+    if after - before < _MIN_REQUESTS:
+        return None
+    return Fact(signal, (above - below) / (after - before) * scale, unit, Subject(label="mean"), kind="derived",
+                formula=formula, inputs=inputs, status=inputs[0].status)  # fmt: skip
+
+
+def _difference(signal: str, ends: tuple[Fact, Fact | None], unit: str, label: str | None) -> Fact:
+    last, first = ends
+    if first is None:
+        return Fact(signal, last.value, unit, Subject(label=label), kind="derived", formula="a", inputs=(last,), status=last.status)
+    return Fact(signal, float(last.value or 0) - float(first.value or 0), unit, Subject(label=label), kind="derived",
+                formula="a - b", inputs=(last, first), status=last.status)  # fmt: skip
+
+
+def _share(signal: str, top: tuple[Fact, Fact | None], bottom: tuple[Fact, Fact | None], label: str | None) -> Fact | None:
+    paired = top[1] is not None and bottom[1] is not None
+    inputs = tuple(f for f in (top[0], top[1], bottom[0], bottom[1]) if f is not None) if paired else (top[0], bottom[0])
+    values = [float(f.value or 0) for f in inputs]
+    above, below = (values[0] - values[1], values[2] - values[3]) if paired else (values[0], values[1])
+    if below <= 0:
+        return None
+    return Fact(signal, above / below, "fraction" if signal != "serving.accept_length" else "count", Subject(label=label),
+                kind="derived", formula="(a - b) / (c - d)" if paired else "a / b", inputs=inputs, status=top[0].status)  # fmt: skip
+
+
+def counters(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
+    """Means, shares and totals over the window that the pages span."""
+    for mine in _servers(facts).values():
+        made: dict[str, Fact] = {}
+        for stem in (*sorted(_MILLI), *sorted(_COUNTS), "tokenize"):
+            total, count = _ends(mine, f"{stem}_sum"), _ends(mine, f"{stem}_count")
+            if total is None or count is None:
+                continue
+            unit = "count" if stem in _COUNTS else "ms"
+            fact = _mean(f"serving.server.{stem}", total, count, 1000.0 if stem in _MILLI else 1.0, unit)
+            if fact is not None:
+                made[stem] = fact
+                yield fact
+            if stem == "ttft" and fact is not None:
+                yield _difference("serving.server.requests", count, "count", None)
+        for part in ("queue", "prefill"):
+            if part in made and "ttft" in made and float(made["ttft"].value or 0) > 0:
+                value = float(made[part].value or 0) / float(made["ttft"].value or 1)
+                yield Fact(f"serving.{part}_share", value, "fraction", kind="derived", formula="a / b",
+                           inputs=(made[part], made["ttft"]), status=made[part].status)  # fmt: skip
+        ends = _ends(mine, "preemptions")
+        if ends is not None:
+            yield _difference("serving.preemptions", ends, "count", "total")
+        for top, bottom, signal in (
+            ("prefix hits", "prefix queries", "serving.prefix_hit_rate"),
+            ("accepted tokens", "draft tokens", "serving.accept_rate"),
+        ):
+            above, below = _ends(mine, top), _ends(mine, bottom)
+            share = _share(signal, above, below, "window") if above and below else None
+            if share is not None:
+                yield share
+        yield from _histograms(mine)
+
+
+def _buckets(text: str) -> dict[str, float]:
+    out: dict[str, float] = {}
+    for part in text.split():
+        edge, _, number = part.rpartition(":")
+        try:
+            out[edge] = float(number)
+        except ValueError:
+            continue
+    return out
+
+
+def _histograms(facts: list[Fact]) -> Iterable[Fact]:
+    """Median and largest bucket of a histogram's window; bounds, so ratios are rough by construction."""
+    for stem in ("itl", "prompt_tokens", "ttft"):
+        got = [(_buckets(str(f.value)), f) for f in facts if f.signal == "serving.histogram" and f.subject.label == stem]
+        if not got:
+            continue
+        got.sort(key=lambda g: g[0].get("+Inf", 0.0))
+        last, first = got[-1], got[0] if len(got) > 1 else ({}, got[-1][1])
+        edges = sorted((float(e), n - first[0].get(e, 0.0)) for e, n in last[0].items() if e != "+Inf")
+        total = last[0].get("+Inf", 0.0) - first[0].get("+Inf", 0.0)
+        if total < 8 or not edges:
+            continue
+        usual = next((e for e, n in edges if n >= 0.5 * total), None)
+        # the lower edge of the last bucket that holds anything: no request was below it
+        top = max((edges[i - 1][0] for i in range(1, len(edges)) if edges[i][1] > edges[i - 1][1]), default=None)
+        if usual is None or top is None or usual <= 0:
+            continue
+        inputs = (last[1],) if last[1] is first[1] else (last[1], first[1])
+        signal = {"itl": "serving.step_tail", "prompt_tokens": "serving.prompt_mix"}.get(stem)
+        if signal is not None:
+            yield Fact(signal, top / usual, "count", kind="derived", formula="reader:serving_histogram", inputs=inputs,
+                       spans=last[1].spans, status=last[1].status)  # fmt: skip
+
+
+DERIVERS: list[Deriver] = [counters]

@@ -1,0 +1,59 @@
+"""CPU of server processes over a run: JSON lines ``{"t":…, "procs": [{"name", "cpu", "affinity"}]}`` and `top` rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
+
+# PID USER PR NI VIRT RES SHR S %CPU %MEM TIME+ COMMAND
+_TOP = re.compile(
+    r"^\s*\d+\s+\S+\s+(?:rt|-?\d+)\s+-?\d+\s+\S+\s+\S+\s+\S+\s+[A-Z]\s+(?P<cpu>[\d.]+)\s+[\d.]+\s+\S+\s+(?P<name>.+?)\s*$"
+)
+_SERVING = re.compile(r"vllm|sglang|EngineCore|APIServer|api_server|trtllm|uvicorn|bench|detokenizer|tokenizer|scheduler|triton|dynamo", re.I)
+
+
+class ServingProcsReader:
+    """The busiest reading of each process, and the cores it may use."""
+
+    name = "serving_procs"
+    needles = (b'"procs"', b"%CPU")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Yield at most eight processes, busiest first."""
+        best: dict[str, tuple[float, Line, str]] = {}
+        cores: dict[str, tuple[int, Line]] = {}
+        for line in doc.lines():
+            text = line.text
+            if text.startswith("{") and '"procs"' in text:
+                try:
+                    row = json.loads(text)
+                except ValueError:
+                    doc.lines_skipped += 1
+                    continue
+                for proc in row.get("procs") or []:
+                    if not isinstance(proc, dict) or not isinstance(proc.get("cpu"), int | float):
+                        continue
+                    name = f"{proc.get('name', '?')} {proc.get('pid', '')}".strip()
+                    if name not in best or proc["cpu"] > best[name][0]:
+                        best[name] = (float(proc["cpu"]), line, f'"cpu": {proc["cpu"]}')
+                    if isinstance(proc.get("affinity"), int):
+                        cores.setdefault(name, (proc["affinity"], line))
+                continue
+            hit = _TOP.match(text)
+            if hit and _SERVING.search(hit.group("name")):
+                name = hit.group("name")[:60]
+                if name not in best or float(hit.group("cpu")) > best[name][0]:
+                    best[name] = (float(hit.group("cpu")), line, hit.group("cpu"))
+        for name, (cpu, line, around) in sorted(best.items(), key=lambda kv: -kv[1][0])[:8]:
+            yield Fact("serving.proc.cpu", cpu, "count", Subject(label=name), (doc.span(line, around),), status=doc.status)
+            if name in cores:
+                yield Fact("serving.proc.affinity", float(cores[name][0]), "count", Subject(label=name),
+                           (doc.span(cores[name][1], '"affinity"'),), status=doc.status)  # fmt: skip
+
+
+READERS: list[Reader] = [ServingProcsReader()]
