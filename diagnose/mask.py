@@ -110,7 +110,7 @@ _NAMED = re.compile(
         (?:[_-]?(?:value|base64|b64))?
         (?P<sep>["']?[ \t]{0,3}(?:=>|:=|[:=])[ \t]{0,3}|["']?[ \t]+(?=\S))
         (?:(?P<q>["'])(?P<qv>[^"'\r\n]{3,})(?P=q)|(?P<v>[^\s"'`,;&|)\]}>]{3,}))""",
-    re.VERBOSE | re.IGNORECASE,
+    re.VERBOSE,  # searched in lower-cased text: several times faster than ignoring case
 )
 _NAME_BEFORE = re.compile(r"[A-Za-z0-9_.-]{0,60}\Z")
 _FLAG = re.compile(r"--[A-Za-z]")
@@ -118,6 +118,7 @@ _KEY_FOR = re.compile(
     r"(?:api|access|secret|private|account|auth|encryption|signing|master|license|storage|subscription|service"
     r"|session|client|ssh|root)_key$"
 )
+_LOWER = {ord(c): c.lower() for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}  # ASCII only, so that offsets stay
 _NAMED_HINTS = ("token", "key", "secret", "pass", "pwd", "credential", "masterauth")
 _BEARER = re.compile(r"\b(bearer|basic)\s+([A-Za-z0-9._~+/=-]{8,})", re.IGNORECASE)
 _KUBERNETES = re.compile(r"(?im)^[ \t]+[\w.-]+:[ \t]+([A-Za-z0-9+/]{4,}={0,2}|\S{6,})[ \t]*$")
@@ -194,17 +195,17 @@ def secrets(text: bytes | str) -> list[Secret]:
         if shape.hints and not any(h in lower for h in shape.hints):
             continue
         for hit in shape.pattern.finditer(text):
-            group = 1 if shape.pattern.groups and hit.group(1) else 0
-            if not _HARMLESS.match(hit.group(group)):
-                found.append((*hit.span(group), shape.kind))
+            part = 1 if shape.pattern.groups and hit.group(1) else 0
+            if not _HARMLESS.match(hit.group(part)):
+                found.append((*hit.span(part), shape.kind))
     if any(h in lower for h in _NAMED_HINTS):
-        for hit in _NAMED.finditer(text):
-            group_name = "qv" if hit.group("qv") is not None else "v"
+        for hit in _NAMED.finditer(lower if len(lower) == len(text) else text.translate(_LOWER)):
+            group = "qv" if hit.group("qv") is not None else "v"
             before = _NAME_BEFORE.search(text, max(0, hit.start() - 60), hit.start())
-            name = (before.group() if before else "") + hit.group("n")
-            kind = _named_secret(name, hit.group("sep"), hit.group(group_name), group_name == "qv")
+            name = text[before.start() if before else hit.start() : hit.end("n")]
+            kind = _named_secret(name, hit.group("sep"), text[slice(*hit.span(group))], group == "qv")
             if kind:
-                found.append((*hit.span(group_name), kind))
+                found.append((*hit.span(group), kind))
     if "bearer" in lower or "basic" in lower:
         for hit in _BEARER.finditer(text):
             if _random(hit.group(2)) or _user_and_password(hit.group(2)):
