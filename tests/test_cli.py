@@ -1,0 +1,111 @@
+"""Words on the command line, exit statuses, and clean output without a terminal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diagnose.cli import arrange
+from diagnose.errors import UsageError
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "evals" / "samples" / "nccl-p2p-disabled"
+
+
+def run(*args: str, stdin: bytes = b"", cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[bytes]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "diagnose.cli", *args],
+        input=stdin, capture_output=True, cwd=cwd or ROOT.parent, env={**os.environ, **env}, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argv", "want"),
+    [
+        (["TTFT is high"], ["triage", "TTFT is high"]),
+        (["all-reduce", "is", "slow"], ["triage", "all-reduce", "is", "slow"]),
+        (["causes"], ["causes"]),
+        (["--evidence", "causes", "slow kernel"], ["triage", "--evidence", "causes", "slow kernel"]),
+        (["--", "causes"], ["triage", "--", "causes"]),
+        (["playbook", "list"], ["playbook", "list"]),
+        (["--format", "json", "verify", "x"], ["--format", "json", "verify", "x"]),
+        (["--version"], ["--version"]),
+        (["--evidence=x", "hang"], ["triage", "--evidence=x", "hang"]),
+    ],
+)
+def test_arrange(argv: list[str], want: list[str]) -> None:
+    assert arrange(argv) == want
+
+
+@pytest.mark.parametrize("word", ["cause", "playbok", "explian", "docter"])
+def test_near_a_command_is_an_error_with_a_suggestion(word: str) -> None:
+    with pytest.raises(UsageError) as err:
+        arrange([word])
+    assert "did you mean" in err.value.hint
+
+
+def test_the_main_job_as_json() -> None:
+    got = run("all-reduce between my two GPUs is slow", "-e", str(SAMPLE), "--offline", "-f", "json")
+    assert got.returncode == 0, got.stderr.decode()
+    report = json.loads(got.stdout)
+    assert report["schema"] == "diagnose.report/v1" and report["verdict"] == "cause"
+    assert report["findings"][0]["cause"] == "nccl.env_override"
+    assert "nccl.p2p_disabled" in [f["cause"] for f in report["findings"]]
+    assert got.stderr == b""
+
+
+def test_a_pipe_is_evidence_and_gets_no_colour() -> None:
+    got = run("all-reduce is slow", stdin=(SAMPLE / "nccl.log").read_bytes())
+    assert got.returncode == 0 and b"\x1b" not in got.stdout and b"NCCL_P2P_DISABLE" in got.stdout
+
+
+def test_fail_on() -> None:
+    got = run("all-reduce is slow", "-e", str(SAMPLE), "--fail-on", "low", "-f", "json")
+    assert got.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["slow", "-e", "no/such/file"], 3, b""),
+        (["slow", "--format", "yaml"], 3, b"--format takes"),
+        (["slow", "--no-such-flag"], 3, b"diagnose:"),
+        (["explain", "nccl.p2p_disable"], 3, b"did you mean nccl.p2p_disabled"),
+        (["verify", "no-such.json"], 3, b"no-such.json"),
+        (["the GPU makes a noise like the sea"], 2, b""),
+    ],
+)
+def test_exit_status_and_one_clear_line(args: list[str], code: int, says: bytes) -> None:
+    got = run(*args)
+    assert got.returncode == code, got.stderr.decode()
+    assert says in got.stderr and b"Traceback" not in got.stderr
+
+
+def test_local_settings_may_not_choose_more_than_presentation(tmp_path: Path) -> None:
+    (tmp_path / "diagnose.toml").write_text('endpoint = "http://x"\n')
+    got = run("slow", "-e", str(SAMPLE), cwd=tmp_path)
+    assert got.returncode == 3 and b"only lang and format" in got.stderr
+
+
+def test_verify_accepts_a_report_and_rejects_one_changed_digit(tmp_path: Path) -> None:
+    made = run("all-reduce is slow", "-e", str(SAMPLE), "-f", "json").stdout
+    good = tmp_path / "good.json"
+    good.write_bytes(made)
+    assert run("verify", str(good), "-e", str(SAMPLE)).returncode == 0
+    report = json.loads(made)
+    report["answer"]["en"]["short"] = report["answer"]["en"]["short"].replace("1", "2", 1)
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps(report))
+    assert run("verify", str(bad), "-e", str(SAMPLE)).returncode == 1
+
+
+def test_help_is_light() -> None:
+    code = "import sys, diagnose.cli; print([m for m in ('pydantic', 'langgraph', 'rich', 'yaml', 'openai') if m in sys.modules])"
+    got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, check=True)
+    assert got.stdout.strip() == "[]"

@@ -1,0 +1,69 @@
+"""Marks: the prefilter never loses a match, and repeats are counted, not repeated."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diagnose.catalogue import Mark, catalogue
+from diagnose.document import Document
+from diagnose.marks import Scanner, needles, shape
+
+
+def scan(text: str, *marks: Mark) -> list[tuple[str, object, str | None, int]]:
+    facts = Scanner(list(marks)).scan(Document.of("x", text.encode()))
+    return [(f.signal, f.value, f.subject.label, f.count) for f in facts]
+
+
+def test_value_label_and_count() -> None:
+    mark = Mark(signal="a", what="w", pattern=r"(NCCL_\w+) set by environment to (\S+)", label=1, value=2)
+    text = "h:1:2 [0] NCCL INFO NCCL_IB_DISABLE set by environment to 1\n" * 3 + "noise\n"
+    assert scan(text, mark) == [("a", "1", "NCCL_IB_DISABLE", 3)]
+
+
+def test_numbers_differ_within_one_shape() -> None:
+    mark = Mark(signal="a", what="w", pattern=r"error 12\b")
+    assert scan("got error 4\ngot error 12\n", mark) == [("a", "error 12", None, 1)]
+
+
+def test_unless_vetoes() -> None:
+    mark = Mark(signal="a", what="w", pattern="Failed to open", unless="harmless")
+    assert scan("Failed to open x (harmless)\n", mark) == []
+
+
+def test_numeric_value_must_parse() -> None:
+    mark = Mark(signal="a", what="w", pattern=r"size (\S+) bytes", value=1, unit="B")
+    assert scan("size 1,024 bytes\nsize many bytes\n", mark) == [("a", 1024.0, None, 1)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line"),
+    [
+        (r"Sequence group \d+ is preempted", "Sequence group 221 is preempted by"),
+        (r"(?:GPU|gpu) fallen off the bus|Surprise Down", "xx Surprise Down Error"),
+        (r"a{2,}bcd?fail", "aabcfail"),
+        (r"\bXid\b.*: (79|74),", "NVRM: Xid (PCI:0000:02:00): 79, GPU"),
+        (r"(foo|bar)?bazqux", "bazqux"),
+    ],
+)
+def test_prefilter_admits_what_matches(pattern: str, line: str) -> None:
+    assert re.search(pattern, line, re.IGNORECASE)
+    got = needles(pattern)
+    assert got is None or any(n in shape(line.encode()) for n in got)
+
+
+def test_every_catalogue_mark_compiles_and_has_a_prefilter() -> None:
+    slow = [m.signal for m in catalogue().marks if needles(m.pattern) is None]
+    assert len(slow) <= 3, f"patterns without a literal slow every line down: {slow}"
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=300))
+def test_scanning_any_text_raises_nothing_and_quotes_it(text: str) -> None:
+    data = text.encode()
+    marks = [Mark(signal="a", what="w", pattern=r"[a-z]{3,}"), Mark(signal="b", what="w", pattern=r"error \d+")]
+    for fact in Scanner(marks).scan(Document.of("x", data)):
+        span = fact.spans[0]
+        assert data[span.start : span.end].decode("utf-8", "replace") == span.quote
