@@ -54,7 +54,8 @@ def _text(cause: Cause, lang: str, field: str) -> str:
     return str(getattr(cause, field))
 
 
-def _fix(cause: Cause, lang: str) -> tuple[str, str, str]:
+def fix_text(cause: Cause, lang: str) -> tuple[str, str, str]:
+    """Fix, risk and rollback in one language."""
     fix = cause.zh.fix if lang == "zh" and cause.zh is not None and cause.zh.fix is not None else cause.fix
     return fix.text, fix.risk, fix.rollback
 
@@ -62,9 +63,15 @@ def _fix(cause: Cause, lang: str) -> tuple[str, str, str]:
 def limit_line(limit: Limit, w: Words) -> str:
     """``all-reduce busbw, 2 GPUs, NV18: 27.1 of 370.8 GB/s (7 %)`` or why there is no ceiling."""
     if limit.limit is None or limit.ratio is None:
-        return w.no_limit.format(what=limit.what, measured=f"{limit.measured:g}", unit=limit.unit, why=limit.reason or "")
+        return w.no_limit.format(
+            what=limit.what, measured=f"{limit.measured:g}", unit=limit.unit, why=limit.reason or ""
+        )
     return w.limit.format(
-        what=limit.what, measured=f"{limit.measured:g}", limit=f"{limit.limit:g}", unit=limit.unit, ratio=f"{limit.ratio:.0%}"
+        what=limit.what,
+        measured=f"{limit.measured:g}",
+        limit=f"{limit.limit:g}",
+        unit=limit.unit,
+        ratio=f"{limit.ratio:.0%}",
     )
 
 
@@ -87,7 +94,11 @@ def render(report: Report, cat: Catalogue, lang: str) -> Answer:
 def _boundary(report: Report, w: Words) -> str:
     parts: list[str] = []
     names = [i.name for i in report.inputs if i.sha256]
-    parts.append(w.read.format(n=len(names), names=", ".join(names[:4]) + (" …" if len(names) > 4 else "")) if names else w.read_nothing)
+    parts.append(
+        w.read.format(n=len(names), names=", ".join(names[:4]) + (" …" if len(names) > 4 else ""))
+        if names
+        else w.read_nothing
+    )
     statuses = {s for e in report.evidence for s in e.status}
     if "simulated" in statuses:
         parts.append(w.simulated)
@@ -124,7 +135,7 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
     chain = _chain(report, cat, lang, w)
     out = [r for r in report.ruled_out[:3]]
     ruled = w.ruled.format(items=w.join.join(f"{r.cause} ({r.because.rstrip('.')})" for r in out)) if out else ""
-    text, risk, rollback = _fix(cause, lang)
+    text, risk, rollback = fix_text(cause, lang)
     fix = w.fix.format(text=text.rstrip("."), rollback=rollback.rstrip(".") or w.none, risk=risk.rstrip(".") or w.none)
     doubt = w.doubt if lead.confidence < 0.8 else ""
     short = w.glue(verdict, shown, beside, w.change.format(text=text.rstrip(".")), doubt)
@@ -140,7 +151,9 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
         *_own(cause, lang),
     ]
     validate = _text(cause, lang, "verify")
-    return Answer(verdict=verdict, short=short, long=long, validate_=validate, boundary=_boundary(report, w), follow_ups=follow)
+    return Answer(
+        verdict=verdict, short=short, long=long, validate_=validate, boundary=_boundary(report, w), follow_ups=follow
+    )
 
 
 def _own(cause: Cause, lang: str) -> list[FollowUp]:
@@ -179,7 +192,9 @@ def _healthy(report: Report, cat: Catalogue, lang: str) -> Answer:
     beside = w.beside.format(lines=w.join.join(limit_line(item, w) for item in told)) if told else ""
     shown = w.shown.format(facts=w.join.join(cite(e) for e in facts)) if facts else ""
     reasons = w.join.join(dict.fromkeys(c.what.rstrip(".") for c in report.checked[:3]))
-    odd = w.odd.format(items=w.join.join(f"{r.text.rstrip('.')} ({r.because.rstrip('.')})" for r in report.red_herrings[:2]))
+    odd = w.odd.format(
+        items=w.join.join(f"{r.text.rstrip('.')} ({r.because.rstrip('.')})" for r in report.red_herrings[:2])
+    )
     verdict = w.healthy.format(p=f"{report.confidence:.2f}")
     short = w.glue(verdict, w.because.format(reasons=reasons) if reasons else "", beside)
     long = w.glue(short, shown, odd if report.red_herrings else "", w.keep)
@@ -188,14 +203,27 @@ def _healthy(report: Report, cat: Catalogue, lang: str) -> Answer:
         FollowUp(level=2, q=w.q_mind, a=w.healthy_mind),
         FollowUp(level=3, q=w.q_next, a=_experiment(report, w) or w.nothing_open),
     ]
-    return Answer(verdict=verdict, short=short, long=long, validate_=w.healthy_validate, boundary=_boundary(report, w), follow_ups=follow)
+    return Answer(
+        verdict=verdict,
+        short=short,
+        long=long,
+        validate_=w.healthy_validate,
+        boundary=_boundary(report, w),
+        follow_ups=follow,
+    )
 
 
 def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
     w = words(lang)
     names = [h for h in report.hypotheses[:3] if h.cause in cat.causes]
     verdict = w.open if report.evidence else w.open_empty
-    leading = w.leading.format(names=w.join.join(f"{_title(cat.causes[h.cause], lang).rstrip('.')} ({h.cause}, {h.p:.2f})" for h in names)) if names else ""
+    leading = (
+        w.leading.format(
+            names=w.join.join(f"{_title(cat.causes[h.cause], lang).rstrip('.')} ({h.cause}, {h.p:.2f})" for h in names)
+        )
+        if names
+        else ""
+    )
     told = telling(report)
     beside = w.beside.format(lines=w.join.join(limit_line(item, w) for item in told)) if told else ""
     step = _experiment(report, w)
@@ -210,4 +238,11 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
         FollowUp(level=2, q=w.q_next, a=step or w.nothing_open),
         FollowUp(level=3, q=w.q_guess, a=w.no_guess),
     ]
-    return Answer(verdict=verdict, short=short, long=long, validate_=validate or w.nothing_open, boundary=_boundary(report, w), follow_ups=follow)
+    return Answer(
+        verdict=verdict,
+        short=short,
+        long=long,
+        validate_=validate or w.nothing_open,
+        boundary=_boundary(report, w),
+        follow_ups=follow,
+    )

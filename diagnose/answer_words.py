@@ -49,6 +49,21 @@ class Words:
     q_next: str
     q_missing: str
     q_guess: str
+    l_fix: str
+    l_risk: str
+    l_undo: str
+    l_check: str
+    l_next: str
+    l_say: str
+    l_boundary: str
+    l_checked: str
+    l_limits: str
+    l_open: str
+    l_ruled: str
+    l_herring: str
+    l_inputs: str
+    l_inferred: str
+    l_separates: str
     join: str
     space: str
 
@@ -98,6 +113,21 @@ EN = Words(
     q_next="What would you run next?",
     q_missing="What is missing?",
     q_guess="If you had to guess?",
+    l_fix="Fix",
+    l_risk="Risk",
+    l_undo="Undo",
+    l_check="Check",
+    l_next="Next step",
+    l_say="Say it",
+    l_boundary="Boundary",
+    l_checked="Checked",
+    l_limits="Measured / limit",
+    l_open="Still open",
+    l_ruled="Ruled out",
+    l_herring="Looks bad, is not",
+    l_inputs="Inputs",
+    l_inferred="inferred from the evidence",
+    l_separates="{probe}, {footprint}, about {seconds} s; separates {causes}",
     join="; ",
     space=" ",
 )
@@ -143,6 +173,21 @@ ZH = Words(
     q_next="接下来你会跑什么?",
     q_missing="还缺什么?",
     q_guess="如果非要猜呢?",
+    l_fix="修复",
+    l_risk="风险",
+    l_undo="回退",
+    l_check="验证",
+    l_next="下一步",
+    l_say="口头回答",
+    l_boundary="边界",
+    l_checked="已检查",
+    l_limits="实测 / 上限",
+    l_open="仍待区分",
+    l_ruled="已排除",
+    l_herring="看着可疑,其实正常",
+    l_inputs="输入",
+    l_inferred="由证据推断",
+    l_separates="{probe},{footprint},约 {seconds} 秒;可区分 {causes}",
     join=";",
     space="",
 )

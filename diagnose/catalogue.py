@@ -15,7 +15,7 @@ from importlib.resources.abc import Traversable
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import CatalogueError
 from .units import UNITS

@@ -36,7 +36,9 @@ def causes(layer: str, format_: str) -> None:
     picked = [c for c in cat.causes.values() if not layer or c.layer == layer]
     picked.sort(key=lambda c: (c.layer, c.id))
     if format_ == "json":
-        _dump({"schema": "diagnose.causes/v1", "causes": [c.model_dump(mode="json", exclude_none=True) for c in picked]})
+        _dump(
+            {"schema": "diagnose.causes/v1", "causes": [c.model_dump(mode="json", exclude_none=True) for c in picked]}
+        )
         return
     _table([(c.id, c.severity, c.title) for c in picked])
 
@@ -73,11 +75,28 @@ def explain(name: str, lang: str, format_: str) -> None:
     for one in ("en", "zh") if lang == "both" else (lang,):
         zh = cause.zh if one == "zh" else None
         fix = zh.fix if zh is not None and zh.fix is not None else cause.fix
-        texts = {f: (getattr(zh, f) if zh is not None and getattr(zh, f) else getattr(cause, f)) for f in ("title", "definition", "mechanism", "tradeoff", "verify")}
-        label = ("定义", "机理", "取舍", "修复", "风险", "回退", "验证") if one == "zh" else ("What", "How", "Trade-off", "Fix", "Risk", "Undo", "Check")
+        texts = {
+            f: (getattr(zh, f) if zh is not None and getattr(zh, f) else getattr(cause, f))
+            for f in ("title", "definition", "mechanism", "tradeoff", "verify")
+        }
+        label = (
+            ("定义", "机理", "取舍", "修复", "风险", "回退", "验证")
+            if one == "zh"
+            else ("What", "How", "Trade-off", "Fix", "Risk", "Undo", "Check")
+        )
         typer.echo(f"{cause.id}  ({cause.layer}, {cause.severity})\n{texts['title']}\n")
         for key, value in zip(
-            label, (texts["definition"], texts["mechanism"], texts["tradeoff"], fix.text, fix.risk, fix.rollback, texts["verify"]), strict=True
+            label,
+            (
+                texts["definition"],
+                texts["mechanism"],
+                texts["tradeoff"],
+                fix.text,
+                fix.risk,
+                fix.rollback,
+                texts["verify"],
+            ),
+            strict=True,
         ):
             if value:
                 typer.echo(f"{key}: {' '.join(value.split())}")
@@ -150,6 +169,11 @@ def schema(name: str) -> None:
         _dump(made)
     elif name == "signals":
         declared = catalogue().signals
-        _dump({"schema": "diagnose.signals/v1", "signals": [declared[n].model_dump(mode="json") for n in sorted(declared)]})
+        _dump(
+            {
+                "schema": "diagnose.signals/v1",
+                "signals": [declared[n].model_dump(mode="json") for n in sorted(declared)],
+            }
+        )
     else:
         raise UsageError(f"no schema {name!r}", "report or signals")

@@ -57,7 +57,9 @@ def triage_command(
     offline: Annotated[bool, typer.Option("--offline", help="touch nothing on this machine but the evidence")] = False,
     lang: Annotated[str, typer.Option("--lang", help="en, zh or both")] = "",
     format_: Format = "",
-    fail_on: Annotated[str, typer.Option("--fail-on", help="exit 1 on a finding this severe: info, low, medium, high, never")] = "never",
+    fail_on: Annotated[
+        str, typer.Option("--fail-on", help="exit 1 on a finding this severe: info, low, medium, high, never")
+    ] = "never",
     no_input: Annotated[bool, typer.Option("--no-input", help="never ask, no prompt after the verdict")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="all evidence, the planner's arithmetic")] = False,
 ) -> None:
@@ -172,7 +174,17 @@ def _command_names() -> list[str]:
     return [*names, *(g.name or "" for g in app.registered_groups)]
 
 
-_FLAGS = {"--offline", "--no-input", "--verbose", "-v", "--version", "-h", "--help", "--install-completion", "--show-completion"}
+_FLAGS = {
+    "--offline",
+    "--no-input",
+    "--verbose",
+    "-v",
+    "--version",
+    "-h",
+    "--help",
+    "--install-completion",
+    "--show-completion",
+}
 
 
 def arrange(argv: list[str]) -> list[str]:
@@ -199,13 +211,19 @@ def arrange(argv: list[str]) -> list[str]:
     names = _command_names()
     if not forced and positional and positional[0] in names:
         return argv
-    if not positional and not forced and argv[0] in ("--version", "-h", "--help", "--install-completion", "--show-completion"):
+    if (
+        not positional
+        and not forced
+        and argv[0] in ("--version", "-h", "--help", "--install-completion", "--show-completion")
+    ):
         return argv
     if not forced and len(positional) == 1 and " " not in positional[0] and not Path(positional[0]).exists():
         from .catalogue import near
 
         if hint := near(positional[0], names):
-            raise UsageError(f"no command {positional[0]!r}", f"{hint} To report it as a symptom: diagnose -- {positional[0]}")
+            raise UsageError(
+                f"no command {positional[0]!r}", f"{hint} To report it as a symptom: diagnose -- {positional[0]}"
+            )
     return [TRIAGE, *argv]
 
 

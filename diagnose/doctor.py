@@ -50,7 +50,10 @@ def _other_distribution() -> tuple[bool, str]:
         version("diagnose")
     except PackageNotFoundError:
         return True, "gpu-diagnose only"
-    return False, "the unrelated distribution 'diagnose' is installed too and owns the same import name: pip uninstall diagnose"
+    return (
+        False,
+        "the unrelated distribution 'diagnose' is installed too and owns the same import name: pip uninstall diagnose",
+    )
 
 
 def run(format_: str) -> int:

@@ -140,8 +140,8 @@ class Document:
         head = self.head[:8192]
         if self.encoding != "utf-8" or not head:
             return False
-        odd = sum(head.count(c) for c in (*range(0, 8), *range(14, 27), *range(28, 32)))
-        return head.count(0) > 0 and odd > 0.02 * len(head) or odd > 0.2 * len(head)
+        odd = sum(head.count(c) for c in (*range(8), *range(14, 27), *range(28, 32)))
+        return (head.count(0) > 0 and odd > 0.02 * len(head)) or odd > 0.2 * len(head)
 
     def chunks(self, size: int = _CHUNK) -> Iterator[bytes]:
         """The bytes in order, `size` at a time."""

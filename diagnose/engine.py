@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from . import route as routing
 from .assess import Assessment, assess
 from .catalogue import catalogue
 from .document import Document
@@ -17,7 +18,6 @@ from .models import Evidence, InputRef, Limit, Reference, Report
 from .playbook import walk
 from .predicates import Context
 from .report import build
-from . import route as routing
 
 OFFLINE = "only the given evidence was read"
 

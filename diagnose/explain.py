@@ -103,7 +103,14 @@ def ruled_out(got: Assessment, ctx: Context, most: int = 5) -> list[RuledOut]:
             outcome = holds(indicator.when, ctx)
             if outcome.holds is False and outcome.used:
                 seen = outcome.used[0].statement
-                out.append((3, _ruled(cause.id, f"{indicator.because or 'its sign'} would be the sign; seen: {seen}", outcome.used)))
+                out.append(
+                    (
+                        3,
+                        _ruled(
+                            cause.id, f"{indicator.because or 'its sign'} would be the sign; seen: {seen}", outcome.used
+                        ),
+                    )
+                )
                 break
     out.sort(key=lambda r: (r[0], r[1].cause))
     return [r for _, r in out[:most]]
@@ -138,6 +145,9 @@ def checked(got: Assessment, limits: list[Limit]) -> list[Checked]:
     for limit in limits:
         if limit.ratio is not None and limit.ratio >= 0.7:
             out.append(
-                Checked(what=f"{limit.what}: {limit.measured:g} of {limit.limit:g} {limit.unit}", evidence=limit.evidence[:4])
+                Checked(
+                    what=f"{limit.what}: {limit.measured:g} of {limit.limit:g} {limit.unit}",
+                    evidence=limit.evidence[:4],
+                )
             )
     return out

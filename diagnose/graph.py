@@ -175,7 +175,9 @@ def _verify(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
     return {"mismatches": [str(m) for m in found]}
 
 
-def build(playbooks: Iterable[str] | None = None, checkpointer: Any = None) -> CompiledStateGraph[State, Session, State, State]:
+def build(
+    playbooks: Iterable[str] | None = None, checkpointer: Any = None
+) -> CompiledStateGraph[State, Session, State, State]:
     """The outer graph with the named playbooks as subgraphs (all of them by default)."""
     cat = catalogue()
     names = sorted(playbooks if playbooks is not None else cat.playbooks)

@@ -107,9 +107,7 @@ class Scanner:
 
     def candidates(self, shaped: bytes) -> tuple[_Ready, ...]:
         """Marks that could match a line of this shape."""
-        return tuple(
-            r for r in self._ready if r.needles is None or any(n in shaped for n in r.needles)
-        )
+        return tuple(r for r in self._ready if r.needles is None or any(n in shaped for n in r.needles))
 
     def scan(self, doc: Document) -> Iterator[Fact]:
         """Facts of all marks in `doc`; at most `keep` distinct facts a mark, repeats counted."""
@@ -168,4 +166,3 @@ class Scanner:
 def _int(hit: re.Match[str], group: str | int | None) -> int | None:
     got = hit.group(group) if group is not None else None
     return int(got) if got and got.isdigit() else None
-

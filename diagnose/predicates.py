@@ -159,7 +159,9 @@ def check(when: Mapping[str, Any], file: str, where: str, signals: Mapping[str, 
             if key != "not" and len(part) == 1 and "not" in part:
                 part = part["not"]
             if any(k in part for k in ("all", "any", "not")):
-                raise CatalogueError(file, where, "conditions nest one level deep", "write a named predicate in diagnose/rules.py")
+                raise CatalogueError(
+                    file, where, "conditions nest one level deep", "write a named predicate in diagnose/rules.py"
+                )
             check(part, file, where, signals)
         return
     kind = next((k for k in when if k in LEAVES), None)
@@ -269,9 +271,7 @@ def _number_test(value: float, when: Mapping[str, Any]) -> bool:
 
 
 def _limit(when: Mapping[str, Any], ctx: Context) -> Outcome:
-    known = [
-        item for item in ctx.limits if item.ratio is not None and when["limit"].lower() in item.what.lower()
-    ]
+    known = [item for item in ctx.limits if item.ratio is not None and when["limit"].lower() in item.what.lower()]
     if not known:
         return UNKNOWN
     by_id = {e.id: e for e in ctx.evidence}
@@ -310,9 +310,7 @@ def _compare(when: Mapping[str, Any], ctx: Context) -> Outcome:
         if (e.subject.label or "").split("|")[0] in _listed(when["compare"])
     ]
     if "metric" in when:
-        found = [
-            f for f in found if re.search(when["metric"], (f[1].subject.label or "||").split("|")[1], re.I)
-        ]
+        found = [f for f in found if re.search(when["metric"], (f[1].subject.label or "||").split("|")[1], re.I)]
     if not found:
         return UNKNOWN
     good = tuple(e for value, e in found if _number_test(value, when))

@@ -93,5 +93,3 @@ def _kept(report: Report) -> list[Evidence]:
             room -= 1
             out.append(item)
     return out
-
-

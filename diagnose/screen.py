@@ -7,7 +7,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from .answer import quoted, where, words
+from .answer import fix_text, quoted, where, words
+from .answer_words import Words
 from .catalogue import Catalogue
 from .models import Evidence, Limit, Report
 
@@ -62,64 +63,71 @@ def show(report: Report, cat: Catalogue, console: Console, verbose: bool = False
     for lang, answer in report.answer.items():
         w = words(lang)
         console.print(Text(answer.verdict, style=_COLOUR[report.verdict]))
-        head = f"{report.playbook} · {report.symptom}" if report.symptom else report.playbook
-        if report.symptom_inferred:
-            head += " · inferred from the evidence" if lang == "en" else " · 由证据推断"
-        console.print(Text(head, style="dim"))
+        parts = [report.playbook, report.symptom, w.l_inferred if report.symptom_inferred else ""]
+        console.print(Text(" · ".join(p for p in parts if p), style="dim"))
         console.print()
-        _body(report, console, verbose)
+        _findings(report, console, w, verbose)
+        _context(report, console, w, verbose)
         if report.findings:
-            fix = report.findings[0].fix
-            lead = cat.causes.get(report.findings[0].cause)
-            if lang == "zh" and lead is not None and lead.zh is not None and lead.zh.fix is not None:
-                text, risk, back = lead.zh.fix.text, lead.zh.fix.risk, lead.zh.fix.rollback
-            else:
-                text, risk, back = fix.text, fix.risk, fix.rollback
-            rows = [Text(text)]
-            if risk:
-                rows.append(Text(f"{'Risk' if lang == 'en' else '风险'}: {risk}", style="dim"))
-            if back:
-                rows.append(Text(f"{'Undo' if lang == 'en' else '回退'}: {back}", style="dim"))
-            rows.append(Text(f"{'Check' if lang == 'en' else '验证'}: {answer.validate_}", style="dim"))
-            console.print(_section("Fix" if lang == "en" else "修复", Group(*rows)))
+            _fix(report, cat, console, lang)
         if report.next_probes and (report.verdict != "healthy" or verbose):
-            rows2: list[RenderableType] = []
+            rows: list[RenderableType] = []
             for probe in report.next_probes if verbose else report.next_probes[:1]:
-                rows2.append(Text(f"$ {probe.command}", style="green"))
-                rows2.append(
-                    Text(f"{probe.probe}, {probe.footprint}, about {probe.seconds:g} s; separates {', '.join(probe.separates)}", style="dim")
+                rows.append(Text(f"$ {probe.command}", style="green"))
+                line = w.l_separates.format(
+                    probe=probe.probe,
+                    footprint=probe.footprint,
+                    seconds=f"{probe.seconds:g}",
+                    causes=", ".join(probe.separates),
                 )
-            console.print(_section("Next step" if lang == "en" else "下一步", Group(*rows2)))
-        console.print(_section("Say it" if lang == "en" else "口头回答", Text(answer.long if verbose else answer.short)))
-        console.print(Text(f"{'Boundary' if lang == 'en' else '边界'}: {answer.boundary}", style="dim"))
-        _ = w
+                rows.append(Text(line, style="dim"))
+            console.print(_section(w.l_next, Group(*rows)))
+        console.print(_section(w.l_say, Text(answer.long if verbose else answer.short)))
+        console.print(Text(f"{w.l_boundary}: {answer.boundary}", style="dim"))
 
 
-def _body(report: Report, console: Console, verbose: bool) -> None:
+def _fix(report: Report, cat: Catalogue, console: Console, lang: str) -> None:
+    w = words(lang)
+    lead = report.findings[0]
+    text, risk, undo = fix_text(cat.causes[lead.cause], lang)
+    rows = [Text(text)]
+    for label, value in ((w.l_risk, risk), (w.l_undo, undo), (w.l_check, report.answer[lang].validate_)):
+        if value:
+            rows.append(Text(f"{label}: {value}", style="dim"))
+    console.print(_section(w.l_fix, Group(*rows)))
+
+
+def _findings(report: Report, console: Console, w: Words, verbose: bool) -> None:
     by_id = {e.id: e for e in report.evidence}
     for finding in report.findings:
         items = [by_id[i] for i in finding.evidence if i in by_id]
         title = f"{finding.cause}  {finding.confidence:.2f}  {finding.severity}"
-        console.print(_section(title, Group(Text(finding.summary), _evidence(items if verbose else items[:3], verbose))))
+        console.print(
+            _section(title, Group(Text(finding.summary), _evidence(items if verbose else items[:3], verbose)))
+        )
     if report.verdict == "healthy":
         ids = list(dict.fromkeys(i for c in report.checked for i in c.evidence))
         items = [by_id[i] for i in ids if i in by_id]
         told = [Text(f"✓ {c.what}") for c in report.checked[:5]]
-        console.print(_section("Checked", Group(*told, _evidence(items if verbose else items[:3], verbose))))
+        console.print(_section(w.l_checked, Group(*told, _evidence(items if verbose else items[:3], verbose))))
+
+
+def _context(report: Report, console: Console, w: Words, verbose: bool) -> None:
     if report.limits:
         worst = sorted(report.limits, key=lambda x: (x.ratio is None, x.ratio or 0.0))
-        console.print(_section("Measured / limit", _limits(worst if verbose else worst[:4])))
+        console.print(_section(w.l_limits, _limits(worst if verbose else worst[:4])))
     if report.verdict != "cause" and report.hypotheses:
         table = Table(box=None, show_header=False, pad_edge=False)
         for h in report.hypotheses:
             table.add_row(f"{h.p:.2f}", h.cause)
-        console.print(_section("Still open", table))
-    if report.ruled_out:
-        lines = [Text.assemble((r.cause, "bold"), f"  {r.because} {' '.join(r.evidence[:2])}") for r in report.ruled_out]
-        console.print(_section("Ruled out", Group(*lines)))
-    if report.red_herrings:
-        lines = [Text.assemble((r.text, "bold"), f"  {r.because} {' '.join(r.evidence[:1])}") for r in report.red_herrings]
-        console.print(_section("Looks bad, is not", Group(*lines)))
+        console.print(_section(w.l_open, table))
+    for label, rows in (
+        (w.l_ruled, [(r.cause, r.because, r.evidence) for r in report.ruled_out]),
+        (w.l_herring, [(r.text, r.because, r.evidence) for r in report.red_herrings]),
+    ):
+        if rows:
+            lines = [Text.assemble((head, "bold"), f"  {why} {' '.join(ids[:2])}") for head, why, ids in rows]
+            console.print(_section(label, Group(*lines)))
     odd = [i for i in report.inputs if i.sha256 is None or (verbose and i.reason)]
     if odd:
-        console.print(_section("Inputs", Group(*(Text(f"{i.name}: {i.reason}") for i in odd[:8]))))
+        console.print(_section(w.l_inputs, Group(*(Text(f"{i.name}: {i.reason}") for i in odd[:8]))))

@@ -37,7 +37,9 @@ class Prompt:
         if head == "why" and rest[:1] == ["not"]:
             self._why(rest[1] if len(rest) > 1 else "", against=True)
         elif head == "why":
-            self._why(rest[0] if rest else (self.report.findings[0].cause if self.report.findings else ""), against=False)
+            self._why(
+                rest[0] if rest else (self.report.findings[0].cause if self.report.findings else ""), against=False
+            )
         elif head == "show" and rest:
             self._show(rest[0].upper())
         elif head == "what" and rest[:1] == ["if"] and len(rest) > 1:
@@ -57,7 +59,9 @@ class Prompt:
         self.console.print(Text(text))
 
     def _context(self, without: set[str]) -> Context:
-        evidence: list[Evidence] = [e for e in self.report.evidence if e.id not in without and not without & set(e.inputs)]
+        evidence: list[Evidence] = [
+            e for e in self.report.evidence if e.id not in without and not without & set(e.inputs)
+        ]
         limits: list[Limit] = [x for x in self.report.limits if not without & set(x.evidence)]
         recognised = {i.recognised_as: True for i in self.report.inputs if i.recognised_as}
         symptom = "" if self.report.symptom_inferred else self.report.symptom
@@ -74,14 +78,18 @@ class Prompt:
         for term in terms:
             sign = "-" if term.indicator.against else "+"
             facts = "; ".join(cite(e) for e in term.used[:3])
-            self._print(f"{sign} {term.indicator.strength}: {term.indicator.because or condition(term.indicator.when)}\n    {facts}")
+            self._print(
+                f"{sign} {term.indicator.strength}: {term.indicator.because or condition(term.indicator.when)}\n    {facts}"
+            )
             shown = True
         for ruled in self.report.ruled_out:
             if ruled.cause == name:
                 self._print(f"ruled out: {ruled.because} {' '.join(ruled.evidence)}")
                 shown = True
         if not shown or (against and not belief.contra):
-            missing = [condition(i.when) for i in cat.causes[name].indicators if i.strength != "weak" and not i.against][:4]
+            missing = [
+                condition(i.when) for i in cat.causes[name].indicators if i.strength != "weak" and not i.against
+            ][:4]
             self._print("nothing in this evidence is a sign of it; it would take: " + " | ".join(missing))
 
     def _show(self, ident: str) -> None:
@@ -109,7 +117,9 @@ class Prompt:
         if spec is None:
             self._print(f"no probe {name!r}. {near(name, catalogue().probes)}")
             return
-        self._print(f"{spec.what} ({spec.footprint}, about {spec.seconds:g} s)\n$ {spec.command}\nThen: diagnose … --evidence its output")
+        self._print(
+            f"{spec.what} ({spec.footprint}, about {spec.seconds:g} s)\n$ {spec.command}\nThen: diagnose … --evidence its output"
+        )
 
 
 def prompt(report: Report) -> None:
@@ -125,5 +135,3 @@ def prompt(report: Report) -> None:
             return
         if not talk.answer(line):
             return
-
-

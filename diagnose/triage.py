@@ -53,7 +53,11 @@ def run(
     """Run one triage and print it; returns the exit status."""
     settings = load({"lang": lang, "format": format_})
     lang, format_ = settings.lang, settings.format
-    for value, known, name in ((format_, FORMATS, "--format"), (lang, tuple(LANGS), "--lang"), (fail_on, tuple(SEVERITY), "--fail-on")):
+    for value, known, name in (
+        (format_, FORMATS, "--format"),
+        (lang, tuple(LANGS), "--lang"),
+        (fail_on, tuple(SEVERITY), "--fail-on"),
+    ):
         if value not in known:
             raise UsageError(f"{name} takes {', '.join(known)}, not {value!r}")
     symptom, paths = split(words, evidence)
@@ -61,7 +65,9 @@ def run(
     if stdin is not None and "-" not in paths and not paths:
         paths.append("-")
     if not symptom and not paths:
-        raise UsageError("nothing to look at", 'give a symptom or evidence: diagnose "TTFT is high" --evidence server.log')
+        raise UsageError(
+            "nothing to look at", 'give a symptom or evidence: diagnose "TTFT is high" --evidence server.log'
+        )
     report = investigate(symptom, paths, stdin, LANGS[lang])
     emit(report, format_, verbose)
     if all(i.sha256 is None for i in report.inputs) and report.inputs:

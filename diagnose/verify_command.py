@@ -52,7 +52,11 @@ def run(path: Path, evidence: list[str], format_: str) -> int:
     documents: list[Document] = open_inputs(paths, None)[0] if paths else []
     found = verify(report, documents, rerender=rerender)
     if format_ == "json":
-        typer.echo(json.dumps({"schema": "diagnose.verify/v1", "ok": not found, "mismatches": [str(m) for m in found]}, indent=1))
+        typer.echo(
+            json.dumps(
+                {"schema": "diagnose.verify/v1", "ok": not found, "mismatches": [str(m) for m in found]}, indent=1
+            )
+        )
     else:
         for item in found:
             typer.echo(f"BAD {item}")
