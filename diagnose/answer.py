@@ -133,7 +133,7 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
     shown = w.shown.format(facts=w.join.join(cite(e) for e in cited[:2])) if cited else ""
     beside = w.beside.format(lines=w.join.join(limit_line(item, w) for item in told)) if told else ""
     chain = _chain(report, cat, lang, w)
-    out = [r for r in report.ruled_out[:3]]
+    out = report.ruled_out[:3]
     ruled = w.ruled.format(items=w.join.join(f"{r.cause} ({r.because.rstrip('.')})" for r in out)) if out else ""
     text, risk, rollback = fix_text(cause, lang)
     fix = w.fix.format(text=text.rstrip("."), rollback=rollback.rstrip(".") or w.none, risk=risk.rstrip(".") or w.none)

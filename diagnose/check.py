@@ -29,13 +29,13 @@ def check_all(cat: Catalogue) -> list[str]:
         for book in cause.playbooks:
             if book not in cat.playbooks:
                 out.append(f"{cause.id}: unknown playbook {book} {near(book, cat.playbooks)}")
-    for book in cat.playbooks.values():
-        for step in book.steps:
+    for tree in cat.playbooks.values():
+        for step in tree.steps:
             for n, branch in enumerate(step.branches, 1):
-                attempt(branch.when, book.id, f"step {step.id} branch {n}")
+                attempt(branch.when, tree.id, f"step {step.id} branch {n}")
             if step.probe not in cat.probes:
-                out.append(f"{book.id}: step {step.id}: unknown probe {step.probe} {near(step.probe, cat.probes)}")
+                out.append(f"{tree.id}: step {step.id}: unknown probe {step.probe} {near(step.probe, cat.probes)}")
             for name in step.reads:
                 if name not in cat.signals and not any(s.startswith(name.rstrip("*")) for s in cat.signals):
-                    out.append(f"{book.id}: step {step.id}: unknown signal {name} {near(name, cat.signals)}")
+                    out.append(f"{tree.id}: step {step.id}: unknown signal {name} {near(name, cat.signals)}")
     return out

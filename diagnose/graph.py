@@ -22,7 +22,7 @@ from langgraph.graph.state import CompiledStateGraph  # noqa: E402
 from langgraph.runtime import Runtime  # noqa: E402
 
 from .assess import assess  # noqa: E402
-from .catalogue import Playbook, catalogue  # noqa: E402
+from .catalogue import Playbook, Step, catalogue  # noqa: E402
 from .document import Document  # noqa: E402
 from .gather import Gathered, gather, number  # noqa: E402
 from .limits import limits  # noqa: E402
@@ -118,25 +118,26 @@ def context(state: State) -> Context:
     )
 
 
-def _step_node(book: Playbook, index: int) -> Callable[[State], dict[str, Any]]:
-    step = book.steps[index]
+@dataclass(frozen=True)
+class StepNode:
+    """One step of a playbook as a node: decide, record, say where to go."""
 
-    def node(state: State) -> dict[str, Any]:
-        got = decide(step, context(state))
+    step: Step
+
+    def __call__(self, state: State) -> dict[str, Any]:
+        got = decide(self.step, context(state))
         return {
             "path": [got.record().model_dump(mode="json")],
-            "missing": [] if got.known else [step.probe],
+            "missing": [] if got.known else [self.step.probe],
             "step": got.to,
         }
-
-    return node
 
 
 def playbook_graph(book: Playbook) -> CompiledStateGraph[State, None, State, State]:
     """One playbook as a graph: a node per step, conditional edges along its branches."""
     graph: StateGraph[State, None, State, State] = StateGraph(State)
-    for index, step in enumerate(book.steps):
-        graph.add_node(step.id, _step_node(book, index))
+    for step in book.steps:
+        graph.add_node(step.id, StepNode(step))
         targets = {b.to for b in step.branches} | {step.else_to, step.else_unknown}
         graph.add_conditional_edges(
             step.id, operator.itemgetter("step"), {t: END if t == CONCLUDE else t for t in sorted(targets)}

@@ -42,7 +42,8 @@ def decide(step: Step, ctx: Context) -> Decision:
         unknown |= got.holds is None
     read = tuple(e for name in step.reads for e in ctx.of(name))[:4]
     if unknown:
-        return Decision(step, step.else_unknown, f"{step.ask} Not in the evidence.", read, bool(read and not step.branches))
+        known = bool(read and not step.branches)
+        return Decision(step, step.else_unknown, f"{step.ask} Not in the evidence.", read, known)
     return Decision(step, step.else_to, f"{step.ask} No.", read, True)
 
 

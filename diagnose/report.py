@@ -72,8 +72,8 @@ def referred(report: Report) -> set[str]:
     by_id = {e.id: e for e in report.evidence}
     todo = list(ids)
     while todo:
-        item = by_id.get(todo.pop())
-        for ref in item.inputs if item else ():
+        known = by_id.get(todo.pop())
+        for ref in known.inputs if known else ():
             if ref not in ids:
                 ids.add(ref)
                 todo.append(ref)

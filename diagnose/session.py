@@ -79,7 +79,8 @@ class Prompt:
             sign = "-" if term.indicator.against else "+"
             facts = "; ".join(cite(e) for e in term.used[:3])
             self._print(
-                f"{sign} {term.indicator.strength}: {term.indicator.because or condition(term.indicator.when)}\n    {facts}"
+                f"{sign} {term.indicator.strength}: "
+                f"{term.indicator.because or condition(term.indicator.when)}\n    {facts}"
             )
             shown = True
         for ruled in self.report.ruled_out:
@@ -118,7 +119,8 @@ class Prompt:
             self._print(f"no probe {name!r}. {near(name, catalogue().probes)}")
             return
         self._print(
-            f"{spec.what} ({spec.footprint}, about {spec.seconds:g} s)\n$ {spec.command}\nThen: diagnose … --evidence its output"
+            f"{spec.what} ({spec.footprint}, about {spec.seconds:g} s)\n$ {spec.command}\n"
+            "Then: diagnose … --evidence its output"
         )
 
 

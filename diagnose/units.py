@@ -6,8 +6,7 @@ GB/s is 1e9 bytes per second, Gb/s is 1e9 bits per second; MiB and GiB are power
 from __future__ import annotations
 
 UNITS = frozenset(
-    ["GB/s", "Gb/s", "us", "ms", "s", "B", "GiB", "tokens/s", "req/s"]
-    + ["TFLOP/s", "W", "MHz", "C", "count", "fraction"]
+    ["GB/s", "Gb/s", "us", "ms", "s", "B", "GiB", "tokens/s", "req/s", "TFLOP/s", "W", "MHz", "C", "count", "fraction"]
 )
 
 # spelling (lower case, except where case carries meaning) -> (canonical unit, factor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -17,16 +18,16 @@ from .safe_json import loads
 from .verify import verify
 
 
-def rerender(report: dict[str, object]) -> dict[str, object]:
+def rerender(report: dict[str, Any]) -> dict[str, Any]:
     """The answers of a report, rendered again from its typed parts."""
     parsed = Report.model_validate(report)
     return {lang: render(parsed, catalogue(), lang).model_dump(mode="json", by_alias=True) for lang in parsed.answer}
 
 
-def _found_beside(report: dict[str, object], place: Path) -> list[str]:
+def _found_beside(report: dict[str, Any], place: Path) -> list[str]:
     """Inputs of the report that exist relative to here or to the report."""
     out: list[str] = []
-    for item in report.get("inputs", []):  # type: ignore[union-attr]
+    for item in report.get("inputs", []):
         outer = str(item.get("name", "")).split("!")[0]
         for base in (Path(), place):
             if outer and (base / outer).exists() and str(base / outer) not in out:
