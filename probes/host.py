@@ -1,7 +1,223 @@
-"""Reader(s) of host; to be filled."""
+"""What a host or container has: CPUs, NUMA nodes, limits, memory, shared memory, cgroup files.
+
+Every line form here is distinctive, so one pass with a table of patterns reads any mixture of
+lscpu, numactl, nproc, taskset, ulimit, df, free, meminfo and cgroup files, whole or in part.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-READERS: list[Reader] = []
+from .facts import fact, gib, number, size
+
+
+def cpu_list(text: str) -> int:
+    """How many CPUs ``0-3,8,10-11`` names."""
+    count = 0
+    for part in text.split(","):
+        low, _, high = part.strip().partition("-")
+        if low.isdigit() and (not high or high.isdigit()):
+            count += int(high) - int(low) + 1 if high else 1
+    return count
+
+
+_CPUS = re.compile(r"^\s*CPU\(s\):\s+(\d+)\s*$")
+_MODEL = re.compile(r"^\s*Model name:\s+(\S.*?)\s*$")
+_NODES = re.compile(r"^\s*(?:NUMA node\(s\):\s+(\d+)|available: (\d+) nodes? \()")
+_NODE_CPUS = re.compile(r"^\s*(?:NUMA node(\d+) CPU\(s\):|node (\d+) cpus:)\s+([\d, -]+?)\s*$")
+_BIND = re.compile(r"^\s*(physcpubind|cpubind|nodebind|membind):\s+([\d ]+?)\s*$")
+_NPROC = re.compile(r"(?:^|\$\s*)nproc(?:\s+--all)?\s*(?:$|[:=>-]+\s*(\d+)\s*$)")
+_AFFINITY = re.compile(r"(?:pid \d+'s )?(?:current |new )?(?:CPU )?affinity (list|mask):\s*([0-9a-fA-F,-]+)\s*$", re.I)
+_ALLOWED = re.compile(r"^\s*Cpus_allowed_list:\s*([\d,-]+)\s*$")
+_TASKSET = re.compile(r"\btaskset\s+(?:-a\s+)?-(?:c|ac|cp|pc)\s+([\d,-]+)\b")
+_NUMACTL = re.compile(r"\bnumactl\s+((?:-{1,2}[\w-]+(?:[= ][\d,+-]+)?\s*)+)")
+_ULIMIT = re.compile(r"^\s*(max locked memory|open files)\s*\(.*?-[ln]\)\s*(\S+)\s*$", re.I)
+_PROC_LIMIT = re.compile(r"^\s*Max (locked memory|open files)\s+(\S+)\s+(\S+)", re.I)
+_ULIMIT_CMD = re.compile(r"ulimit\s+-(l|n)\b\s*[:=>-]*\s*(\d+|unlimited)?\s*$")
+_DF = re.compile(r"^\s*(\S+)\s+(?:(\w[\w.]+)\s+)?([\d.]+[KMGTP]?i?B?)\s+([\d.]+[KMGTP]?i?B?)\s+([\d.]+[KMGTP]?i?B?)\s+(\d+)%\s+(/\S*)\s*$")
+_FREE = re.compile(r"^\s*(Mem|Swap):\s+([\d.]+\w*)\s+([\d.]+\w*)\s+([\d.]+\w*)(?:\s+[\d.]+\w*\s+[\d.]+\w*\s+([\d.]+\w*))?")
+_MEMINFO = re.compile(r"^\s*(MemTotal|MemAvailable|SwapTotal|SwapFree):\s+(\d+) kB")
+_CPU_MAX = re.compile(r"(?:^|cpu\.max\s*[:=]?\s*|^\$?\s*)(\d{4,9})\s+(\d{4,7})\s*$")
+_QUOTA = re.compile(r"cpu\.cfs_(quota|period)_us\s*[:=]?\s*(-?\d+)")
+_THROTTLE = re.compile(r"^\s*(?:cpu\.stat:?\s*)?(nr_periods|nr_throttled|throttled_usec|throttled_time)\s*[:=]?\s*(\d+)\b")
+_MEM_MAX = re.compile(r"memory\.(?:max|limit_in_bytes)\s*[:=]?\s*(\d{6,})")
+_MEM_EVENT = re.compile(r"^\s*(?:memory\.events:?\s*)?(oom_kill|oom_group_kill|oom|max|high)\s+(\d+)\s*$")
+_GOVERNOR = re.compile(r"scaling_governor\s*[:=]?\s*(\w+)|The governor \"(\w+)\"|cpu governor\s*[:=]\s*(\w+)", re.I)
+_MOUNT = re.compile(r"^\s*(\S+:\S+|\S+)\s+(?:on\s+)?(/\S*)\s+(?:type\s+)?(nfs4?|cifs|lustre|fuse\.\w+|ceph|gpfs|beegfs|9p|overlay|glusterfs|wekafs)\b")
+
+
+class HostReader:
+    """Inventory of a host or container."""
+
+    name = "host"
+    needles = (
+        b"CPU(s):", b"NUMA node", b"available: ", b" cpus:", b"physcpubind", b"cpubind", b"nproc", b"affinity", b"Cpus_allowed_list",
+        b"taskset", b"numactl", b"locked memory", b"open files", b"ulimit", b"% /", b"Mem:", b"MemTotal", b"MemAvailable", b"Swap:",
+        b"cpu.max", b"cfs_quota", b"nr_throttled", b"nr_periods", b"memory.max", b"oom_kill", b"governor", b"/dev/shm", b" nfs", b"lustre",
+        b"throttled_usec",
+    )  # fmt: skip
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        pending = ""  # the command whose bare answer is on the next line
+        quota: float | None = None
+        swap_total: float | None = None
+        throttle: dict[str, tuple[float, Line]] = {}
+        in_events = False
+        for line in doc.lines():
+            text = line.text
+            if pending and (alone := text.strip()):
+                yield from self._answer(doc, line, pending, alone)
+                pending = ""
+            if (hit := _NPROC.search(text)) is not None:
+                if hit.group(1):
+                    yield fact(doc, line, "host.cpu.allowed_count", float(hit.group(1)), "count", label="nproc")
+                else:
+                    pending = "nproc --all" if "--all" in text else "nproc"
+                continue
+            if (hit := _ULIMIT_CMD.search(text)) is not None:
+                kind = "memlock" if hit.group(1) == "l" else "nofile"
+                if hit.group(2):
+                    yield fact(doc, line, f"host.limit.{kind}", hit.group(2))
+                else:
+                    pending = f"ulimit {kind}"
+                continue
+            if re.search(r"cat\s+\S*cpu\.max", text) and "memory" not in text:
+                pending = "cpu.max"
+                continue
+            if re.search(r"cat\s+\S*memory\.max\s*$", text):
+                pending = "memory.max"
+                continue
+            if re.search(r"cat\s+\S*scaling_governor", text):
+                pending = "governor"
+                continue
+            in_events = (in_events or "memory.events" in text) and bool(text.strip())
+            if (hit := _THROTTLE.match(text)) is not None:
+                throttle[hit.group(1)] = (float(hit.group(2)), line)
+            elif (hit := _QUOTA.search(text)) is not None:
+                if hit.group(1) == "quota":
+                    quota = float(hit.group(2))
+                    if quota > 0:
+                        yield fact(doc, line, "host.cpu.quota", quota / 1e5, "count", label="cgroup")
+            elif (hit := _MEM_EVENT.match(text)) is not None and (in_events or hit.group(1).startswith("oom_")):
+                yield fact(doc, line, "host.memory.events", float(hit.group(2)), "count", label=hit.group(1))
+            elif (hit := _FREE.match(text)) is not None:
+                yield from self._free(doc, line, hit)
+            elif (hit := _MEMINFO.match(text)) is not None:
+                value = float(hit.group(2)) / 2**20
+                if hit.group(1) == "SwapFree" and swap_total is not None:
+                    yield fact(doc, line, "host.swap.used", round(swap_total - value, 6), "GiB")
+                names = {"MemTotal": "host.memory.total", "MemAvailable": "host.memory.available", "SwapTotal": "host.swap.total"}
+                if hit.group(1) == "SwapTotal":
+                    swap_total = value
+                if hit.group(1) in names:
+                    yield fact(doc, line, names[hit.group(1)], value, "GiB")
+            else:
+                yield from self._plain(doc, line)
+        yield from self._throttled(doc, throttle)
+
+    def _answer(self, doc: Document, line: Line, command: str, text: str) -> Iterator[Fact]:
+        if command.startswith("nproc") and text.isdigit():
+            if command == "nproc":
+                yield fact(doc, line, "host.cpu.allowed_count", float(text), "count", label="nproc")
+            else:
+                yield fact(doc, line, "host.cpu.count", float(text), "count")
+        elif command.startswith("ulimit") and re.fullmatch(r"\d+|unlimited", text):
+            yield fact(doc, line, f"host.limit.{command.split()[1]}", text)
+        elif command == "cpu.max" and (hit := re.fullmatch(r"(\d+) (\d+)", text)):
+            yield fact(doc, line, "host.cpu.quota", int(hit.group(1)) / int(hit.group(2)), "count", label="cgroup")
+        elif command == "memory.max" and text.isdigit():
+            yield fact(doc, line, "host.memory.limit", int(text) / 2**30, "GiB", label="cgroup")
+        elif command == "governor" and text.isalpha():
+            yield fact(doc, line, "host.cpu.governor", text)
+
+    def _plain(self, doc: Document, line: Line) -> Iterator[Fact]:
+        text = line.text
+        if (hit := _CPUS.match(text)) is not None:
+            yield fact(doc, line, "host.cpu.count", float(hit.group(1)), "count")
+        elif (hit := _MODEL.match(text)) is not None:
+            yield fact(doc, line, "host.cpu.model", hit.group(1))
+        elif (hit := _NODES.match(text)) is not None:
+            yield fact(doc, line, "host.numa.nodes", float(hit.group(1) or hit.group(2)), "count")
+        elif (hit := _NODE_CPUS.match(text)) is not None:
+            cpus = hit.group(3) if "," in hit.group(3) or "-" in hit.group(3) else ",".join(hit.group(3).split())
+            yield fact(doc, line, "host.numa.cpus", cpus, label=hit.group(1) or hit.group(2))
+        elif (hit := _BIND.match(text)) is not None:
+            yield fact(doc, line, "host.numa.bind", ",".join(hit.group(2).split()), label=hit.group(1))
+        elif (hit := _AFFINITY.search(text)) is not None:
+            listed = hit.group(1).lower() == "list"
+            count = cpu_list(hit.group(2)) if listed else bin(int(hit.group(2).replace(",", ""), 16)).count("1")
+            if listed:
+                yield fact(doc, line, "host.cpu.allowed", hit.group(2))
+            yield fact(doc, line, "host.cpu.allowed_count", float(count), "count", label="affinity")
+        elif (hit := _ALLOWED.match(text)) is not None or (hit := _TASKSET.search(text)) is not None:
+            label = "taskset" if "taskset" in text else "affinity"
+            yield fact(doc, line, "host.cpu.allowed", hit.group(1))
+            yield fact(doc, line, "host.cpu.allowed_count", float(cpu_list(hit.group(1))), "count", label=label)
+        elif (hit := _NUMACTL.search(text)) is not None:
+            for flag, value in re.findall(r"(--?[\w-]+)[= ]([\d,+-]+)", hit.group(1)):
+                yield fact(doc, line, "host.numa.bind", value, label=flag.lstrip("-"))
+        elif (hit := _ULIMIT.match(text)) is not None or (hit := _PROC_LIMIT.match(text)) is not None:
+            kind = "memlock" if "locked" in hit.group(1).lower() else "nofile"
+            yield fact(doc, line, f"host.limit.{kind}", hit.group(2))
+        elif (hit := _DF.match(text)) is not None:
+            yield from self._df(doc, line, hit)
+        elif (hit := _CPU_MAX.search(text)) is not None and ("cpu.max" in text or hit.group(2) == "100000"):
+            yield fact(doc, line, "host.cpu.quota", int(hit.group(1)) / int(hit.group(2)), "count", label="cgroup")
+        elif (hit := _MEM_MAX.search(text)) is not None and int(hit.group(1)) < 1 << 60:
+            yield fact(doc, line, "host.memory.limit", int(hit.group(1)) / 2**30, "GiB", label="cgroup")
+        elif (hit := _GOVERNOR.search(text)) is not None:
+            yield fact(doc, line, "host.cpu.governor", next(g for g in hit.groups() if g))
+        elif (hit := _MOUNT.match(text)) is not None:
+            yield fact(doc, line, "host.filesystem", hit.group(3), label=hit.group(2))
+
+    def _df(self, doc: Document, line: Line, hit: re.Match[str]) -> Iterator[Fact]:
+        mount, total = hit.group(7), size(hit.group(3), "kib")
+        if mount == "/dev/shm" and total is not None:
+            yield fact(doc, line, "host.shm.size", total, "GiB", label=mount)
+            yield fact(doc, line, "host.shm.used", float(hit.group(6)) / 100, "fraction", label=mount)
+        elif float(hit.group(6)) >= 95:
+            yield fact(doc, line, "host.disk.full", float(hit.group(6)) / 100, "fraction", label=mount)
+        kind = hit.group(2) or ("nfs" if ":/" in hit.group(1) else "")
+        if kind:
+            yield fact(doc, line, "host.filesystem", kind, label=mount)
+
+    def _free(self, doc: Document, line: Line, hit: re.Match[str]) -> Iterator[Fact]:
+        def amount(cell: str) -> float | None:
+            if not cell[-1].isdigit():
+                return size(cell)
+            value = number(cell) or 0.0  # plain `free` counts KiB, `free -m` MiB, `free -g` GiB
+            total = number(hit.group(2)) or 0.0
+            scale = "kib" if total > 4e6 else "mib" if total > 4e3 else "gib"
+            return gib(value, scale)
+
+        total, used = amount(hit.group(2)), amount(hit.group(3))
+        if hit.group(1) == "Mem":
+            if total is not None:
+                yield fact(doc, line, "host.memory.total", total, "GiB")
+            if hit.group(5) and (left := amount(hit.group(5))) is not None:
+                yield fact(doc, line, "host.memory.available", left, "GiB")
+        elif total:
+            yield fact(doc, line, "host.swap.total", total, "GiB")
+            if used is not None:
+                yield fact(doc, line, "host.swap.used", used, "GiB")
+
+    def _throttled(self, doc: Document, seen: dict[str, tuple[float, Line]]) -> Iterator[Fact]:
+        if "nr_periods" in seen and "nr_throttled" in seen:
+            periods, throttled = seen["nr_periods"], seen["nr_throttled"]
+            if periods[0] > 0:
+                spans = (doc.span(throttled[1]), doc.span(periods[1]))
+                yield Fact(
+                    "host.cpu.throttled", round(throttled[0] / periods[0], 6), "fraction", spans=spans, kind="derived",
+                    formula="reader:host", status=doc.status,
+                )  # fmt: skip
+        for name, factor in (("throttled_usec", 1.0), ("throttled_time", 1e-3)):
+            if name in seen and seen[name][0] > 0:
+                yield fact(doc, seen[name][1], "host.cpu.throttled_time", seen[name][0] * factor, "us")
+
+
+READERS: list[Reader] = [HostReader()]

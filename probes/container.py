@@ -1,0 +1,144 @@
+"""How a job was started: docker/podman lines, compose and Kubernetes manifests, docker inspect, Slurm options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact
+from diagnose.plugin import Reader
+
+from .facts import fact, gib, number, size
+from .host import cpu_list
+
+_RUN = re.compile(r"\b(?:docker|podman|nerdctl)\s+(?:container\s+)?(?:run|create)\b")
+_FLAG = re.compile(
+    r"(?<!\S)--(gpus|shm-size|ulimit|device|ipc|network|net|cpus|cpuset-cpus|memory|runtime|cap-add|security-opt|privileged|pid)"
+    r"(?:[= ]\s*(\"[^\"]*\"|'[^']*'|[^\s-]\S*|-1\b))?"
+)
+_YAML = re.compile(r"^\s*-?\s*[\"']?(shm_size|ipc|ipc_mode|network_mode|runtime|mem_limit|cpus|cpuset|privileged|hostNetwork|hostIPC)[\"']?\s*:\s*[\"']?([^\"'#]+?)[\"']?\s*,?\s*$")
+_INSPECT = re.compile(r"^\s*\"(ShmSize|IpcMode|NetworkMode|NanoCpus|CpuQuota|Devices|DeviceRequests|Runtime|CpusetCpus|Memory|Privileged)\"\s*:\s*(.+?),?\s*$")
+_LIMITS = re.compile(r"^(\s*)[\"']?(limits|requests)[\"']?\s*:", re.I)
+_RESOURCE = re.compile(r"[\"']?(cpu|memory|nvidia\.com/[\w.-]+|amd\.com/gpu|rdma/[\w-]+|hugepages-\w+|ephemeral-storage|vpc\.amazonaws\.com/efa)[\"']?\s*:\s*[\"']?([\d.]+\s?[a-zA-Z]*)[\"']?")
+_MEDIUM = re.compile(r"medium[\"']?\s*:\s*[\"']?Memory")
+_SIZE_LIMIT = re.compile(r"sizeLimit[\"']?\s*:\s*[\"']?([\d.]+\s*\w+)")
+_SLURM = re.compile(
+    r"(?:#SBATCH|srun|sbatch|salloc)\b.*"
+)
+_SLURM_FLAG = re.compile(r"--(gres|gpus(?:-per-\w+)?|cpus-per-task|cpus-per-gpu|ntasks(?:-per-node)?|nodes|mem(?:-per-\w+)?|exclusive|cpu-bind|gpu-bind|mem-bind|network|mpi)(?:[= ]([^\s]+))?|(?<!\S)-(c|n|N) ?(\d+)")
+_SCONTROL = re.compile(r"\b(NumCPUs|NumTasks|CPUs/Task|TresPerNode|Gres|MinMemoryNode)=(\S+)")
+_SHARING = re.compile(r"^\s*(?:renameByDefault|timeSlicing|sharing)\s*:|nvidia\.com/gpu\.shared\b|nvidia\.com/gpu\.sharing-strategy[\"=: ]+(\S+)")
+_REPLICAS = re.compile(r"^\s*replicas\s*:\s*(\d+)")
+
+
+class ContainerReader:
+    """Options of containers and batch jobs that decide what a process may see and use."""
+
+    name = "container"
+    needles = (
+        b"docker", b"podman", b"nerdctl", b"--gpus", b"--shm-size", b"--ulimit", b"--ipc", b"shm_size", b"ShmSize", b"limits:", b"Limits:",
+        b"\"limits\"", b"medium", b"sizeLimit", b"#SBATCH", b"srun", b"sbatch", b"NumCPUs", b"\"Devices\"", b"DeviceRequests", b"IpcMode",
+        b"ipc:", b"runtime:", b"network_mode", b"hostNetwork", b"hostIPC", b"--cpus", b"timeSlicing", b"gpu.shared", b"NanoCpus",
+    )  # fmt: skip
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        in_run = in_slurm = False
+        block: tuple[int, str] | None = None
+        memory_volume = 0
+        slicing = 0
+        for line in doc.lines():
+            text = line.text
+            started = _RUN.search(text) is not None
+            in_run = in_run or started
+            if in_run or re.search(r"--(?:gpus|shm-size|ulimit|ipc)\b", text):
+                yield from self._docker(doc, line, started)
+            in_run = in_run and text.rstrip().endswith("\\")
+            in_slurm = in_slurm or _SLURM.search(text) is not None
+            if in_slurm:
+                yield from self._slurm(doc, line)
+            in_slurm = in_slurm and text.rstrip().endswith("\\")
+            for name, value in _SCONTROL.findall(text):
+                yield fact(doc, line, "slurm.option", value, label=name)
+            if (hit := _YAML.match(text)) is not None:
+                yield from self._option(doc, line, hit.group(1), hit.group(2).strip())
+            if (hit := _INSPECT.match(text)) is not None:
+                yield from self._inspect(doc, line, hit.group(1), hit.group(2))
+            if (hit := _LIMITS.match(text)) is not None:
+                block = (len(hit.group(1)), hit.group(2).lower())
+            elif block and text.strip() and len(text) - len(text.lstrip()) <= block[0] and not text.lstrip().startswith("}"):
+                block = None
+            if block and block[1] == "limits":
+                for name, value in _RESOURCE.findall(text):
+                    yield from self._resource(doc, line, name, value)
+            memory_volume = 4 if _MEDIUM.search(text) else memory_volume - 1
+            if memory_volume > 0 and (hit := _SIZE_LIMIT.search(text)) is not None and (amount := size(hit.group(1))) is not None:
+                yield fact(doc, line, "container.shm_size", amount, "GiB", label="emptyDir")
+            if (hit := _SHARING.search(text)) is not None:
+                slicing = 8
+                if hit.group(1) or "gpu.shared" in text:
+                    yield fact(doc, line, "container.flag", hit.group(1) or "shared", label="gpu-sharing")
+            elif slicing > 0:
+                slicing -= 1
+                if (hit := _REPLICAS.match(text)) is not None and int(hit.group(1)) > 1:
+                    yield fact(doc, line, "container.flag", f"{hit.group(1)} replicas", label="gpu-sharing")
+
+    def _docker(self, doc: Document, line: Line, started: bool) -> Iterator[Fact]:
+        if started:
+            yield fact(doc, line, "container.flag", "run", label="command", around="run")
+        for name, value in _FLAG.findall(line.text):
+            yield from self._option(doc, line, name, value.strip("\"'") or "true")
+
+    def _option(self, doc: Document, line: Line, name: str, value: str) -> Iterator[Fact]:
+        around = name
+        if name in ("shm-size", "shm_size"):
+            if (amount := size(value)) is not None:
+                yield fact(doc, line, "container.shm_size", amount, "GiB", label="shm-size", around=around)
+        elif name == "gpus":
+            yield fact(doc, line, "container.gpus", value, label="gpus", around=around)
+        elif name == "cpus" and (cpus := number(value)) is not None:
+            yield fact(doc, line, "host.cpu.quota", cpus, "count", label="container", around=around)
+        elif name in ("cpuset-cpus", "cpuset"):
+            yield fact(doc, line, "host.cpu.allowed", value, around=around)
+            yield fact(doc, line, "host.cpu.allowed_count", float(cpu_list(value)), "count", label="cpuset", around=around)
+        elif name in ("memory", "mem_limit"):
+            if (amount := size(value)) is not None:
+                yield fact(doc, line, "host.memory.limit", amount, "GiB", label="container", around=around)
+        elif name == "ulimit" and value.startswith("memlock"):
+            yield fact(doc, line, "host.limit.memlock", value.partition("=")[2], label="container", around=around)
+        else:
+            label = {"ipc_mode": "ipc", "network_mode": "network", "net": "network"}.get(name, name)
+            yield fact(doc, line, "container.flag", value, label=label, around=around)
+
+    def _inspect(self, doc: Document, line: Line, name: str, value: str) -> Iterator[Fact]:
+        plain = value.strip("\"")
+        if name == "ShmSize" and plain.isdigit() and int(plain):
+            yield fact(doc, line, "container.shm_size", int(plain) / 2**30, "GiB", label="inspect")
+        elif name == "NanoCpus" and plain.isdigit() and int(plain):
+            yield fact(doc, line, "host.cpu.quota", int(plain) / 1e9, "count", label="container")
+        elif name == "Memory" and plain.isdigit() and int(plain):
+            yield fact(doc, line, "host.memory.limit", int(plain) / 2**30, "GiB", label="container")
+        elif name not in ("Memory", "NanoCpus", "CpuQuota"):
+            yield fact(doc, line, "container.flag", plain[:80], label=name.lower())
+
+    def _resource(self, doc: Document, line: Line, name: str, value: str) -> Iterator[Fact]:
+        if name == "cpu":
+            amount = number(value)
+            if amount:
+                yield fact(doc, line, "host.cpu.quota", amount / 1000 if value.strip().endswith("m") else amount, "count", label="pod")
+        elif name == "memory":
+            hit = re.match(r"([\d.]+)\s*(\w*)", value)
+            if hit and (limit := gib(hit.group(1), hit.group(2) or "b")) is not None:
+                yield fact(doc, line, "host.memory.limit", limit, "GiB", label="pod")
+        elif "/gpu" in name or name.startswith("nvidia.com/mig"):
+            yield fact(doc, line, "container.gpus", value.strip(), label=name)
+        else:
+            yield fact(doc, line, "container.flag", value.strip(), label=name)
+
+    def _slurm(self, doc: Document, line: Line) -> Iterator[Fact]:
+        for name, value, short, count in _SLURM_FLAG.findall(line.text):
+            label = name or {"c": "cpus-per-task", "n": "ntasks", "N": "nodes"}[short]
+            yield fact(doc, line, "slurm.option", value or count or "true", label=label)
+
+
+READERS: list[Reader] = [ContainerReader()]

@@ -1,0 +1,43 @@
+"""Small helpers of the text readers: facts from a line, figures from a cell."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact, Subject, Value
+
+_NUMBER = re.compile(r"^[<>~]?\s*([-+]?\d[\d,]*(?:\.\d+)?)\s*([A-Za-z%/°]+[A-Za-z]*)?")
+_GIB = {
+    "b": 2.0**-30, "": 2.0**-30, "k": 2.0**-20, "kb": 2.0**-20, "kib": 2.0**-20, "ki": 2.0**-20,
+    "m": 2.0**-10, "mb": 2.0**-10, "mib": 2.0**-10, "mi": 2.0**-10, "bytes": 2.0**-30,
+    "g": 1.0, "gb": 1.0, "gib": 1.0, "gi": 1.0, "t": 1024.0, "tb": 1024.0, "tib": 1024.0, "ti": 1024.0,
+}  # fmt: skip
+
+
+def fact(
+    doc: Document, line: Line, signal: str, value: Value, unit: str | None = None, *, around: str | None = None, **who: Any
+) -> Fact:
+    """An observed fact backed by one line; `who` are subject fields."""
+    return Fact(signal, value, unit, Subject(**who), (doc.span(line, around),), status=doc.status)
+
+
+def number(cell: str) -> float | None:
+    """Leading number of a cell, whatever its unit: ``81559 MiB`` -> 81559; None for ``N/A``."""
+    hit = _NUMBER.match(cell.strip())
+    return float(hit.group(1).replace(",", "")) if hit else None
+
+
+def gib(amount: str | float, unit: str) -> float | None:
+    """An amount of memory in GiB. Tools print binary sizes under both spellings, so MB counts as MiB."""
+    factor = _GIB.get(unit.strip().lower())
+    return None if factor is None else float(str(amount).replace(",", "")) * factor
+
+
+def size(text: str, default: str = "b") -> float | None:
+    """``64M``, ``8Gi``, ``1.5 GiB`` in GiB."""
+    hit = re.match(r"\s*([\d.,]+)\s*([A-Za-z]*)", text)
+    if hit is None or not re.search(r"\d", hit.group(1)):
+        return None
+    return gib(hit.group(1), hit.group(2) or default)

@@ -1,0 +1,211 @@
+"""How busy a host is: top, uptime, vmstat, mpstat, pidstat, iostat, PSI, numastat, py-spy, dd and load times."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact
+from diagnose.plugin import Reader
+from diagnose.units import canonical
+
+from .facts import fact, number
+
+_LOAD = re.compile(r"load averages?:\s*([\d.]+)", re.I)
+_TOP_CPU = re.compile(r"^\s*(%Cpu(?:\(s\)|\d+)|Cpu\(s\))\s*:\s*(.+)$", re.I)
+_TOP_PART = re.compile(r"([\d.]+)\s*%?\s*(us|sy|ni|id|wa|hi|si|st)\b")
+_TOP_HEAD = re.compile(r"^\s*(?:F\s+)?PID\s+USER\b.*%CPU", re.I)
+_GIL = re.compile(r"GIL:\s*([\d.]+)%,\s*Active:\s*([\d.]+)%")
+_PYSPY = re.compile(r"^\s*([\d.]+)%\s+([\d.]+)%\s+[\d.]+s\s+[\d.]+s\s+(\S.*?)\s*$")
+_PSI = re.compile(r"^\s*(?:\S*(cpu|memory|io)\S*\s*[:=]?\s*)?(some|full)\s+avg10=([\d.]+)\s+avg60=([\d.]+)")
+_PSI_FILE = re.compile(r"pressure/(cpu|memory|io)|(cpu|memory|io)\.pressure")
+_NUMASTAT = re.compile(r"^\s*(numa_hit|numa_miss|numa_foreign|other_node|local_node)\s+([\d ]+?)\s*$")
+_NUMA_PROCESS = re.compile(r"^\s*(Private|Total)\s+([\d.]+(?:\s+[\d.]+)+)\s*$")
+_DD = re.compile(r"copied,\s*[\d.]+ s(?:econds)?,\s*([\d.]+)\s*([kMG]i?B/s)")
+_FIO = re.compile(r"^\s*(READ|WRITE):\s*(?:io=\S+,\s*)?(?:bw|aggrb)=([\d.]+)\s*([KMG]i?B/s)")
+_HDPARM = re.compile(r"Timing (?:buffered disk|cached) reads:.*=\s*([\d.]+)\s*(MB/sec)")
+_LOAD_TIME = re.compile(r"(Loading (?:model )?weights|Model loading|Loading weights|load weight|Weights? loading)\b[^\n]*?\btook\s+([\d.]+)\s*(?:s|sec|seconds)\b", re.I)
+_LOAD_BOTH = re.compile(r"(?:Model loading|Loading model weights) took ([\d.]+) Gi?B(?: memory)? and ([\d.]+) seconds", re.I)
+_SHARD = re.compile(r"checkpoint shards:.*?(\d+)/(\d+)\s*\[.*?([\d.]+)\s*s/it\]", re.I)
+_CPU_PARTS = {"us": "user", "sy": "system", "id": "idle", "wa": "iowait", "st": "steal", "si": "softirq"}
+_MP_PARTS = {"%usr": "user", "%user": "user", "%sys": "system", "%system": "system", "%idle": "idle", "%iowait": "iowait",
+             "%steal": "steal", "%soft": "softirq"}  # fmt: skip
+_NEEDED = {"steal": 0.02, "softirq": 0.1, "iowait": 0.05}  # below this it is not worth a fact
+
+
+@dataclass
+class _Worst:
+    """The most telling sample of a counter: highest, but for idle time the lowest."""
+
+    value: float
+    line: Line
+
+
+class LoadReader:
+    """Snapshots and samples of host load."""
+
+    name = "host_load"
+    needles = (
+        b"load average", b"Cpu(s)", b"%Cpu", b"%CPU", b"procs --", b"swpd", b"%usr", b"%idle", b"%steal", b"%iowait", b"%util",
+        b"avg10=", b"numa_miss", b"numa_hit", b"GIL:", b"%Own", b"copied,", b"bw=", b"aggrb=", b" took ", b"s/it]", b"Per-node process",
+        b"Timing ", b"nvcsw", b"cswch",
+    )  # fmt: skip
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        columns: list[str] = []
+        kind = ""
+        psi = ""
+        worst: dict[tuple[str, str | None, str], _Worst] = {}
+        functions = processes = 0
+        for line in doc.lines():
+            text = line.text
+            if (hit := _LOAD.search(text)) is not None:
+                yield fact(doc, line, "host.load", float(hit.group(1)), "count")
+            if (hit := _TOP_CPU.match(text)) is not None:
+                yield from self._top(doc, line, hit)
+                continue
+            if (hit := _GIL.search(text)) is not None:
+                yield fact(doc, line, "host.pyspy.gil", float(hit.group(1)) / 100, "fraction")
+                yield fact(doc, line, "host.pyspy.active", float(hit.group(2)) / 100, "fraction")
+                continue
+            if (hit := _PYSPY.match(text)) is not None and functions < 8:
+                functions += 1
+                yield fact(doc, line, "host.pyspy.function", float(hit.group(1)) / 100, "fraction", label=hit.group(3)[:120])
+                continue
+            if (hit := _PSI_FILE.search(text)) is not None:
+                psi = hit.group(1) or hit.group(2)
+            if (hit := _PSI.match(text)) is not None:
+                label = f"{hit.group(1) or psi or 'cpu'} {hit.group(2)}"
+                yield fact(doc, line, "host.psi", max(float(hit.group(3)), float(hit.group(4))) / 100, "fraction", label=label)
+                continue
+            if (hit := _NUMASTAT.match(text)) is not None:
+                signal = {"numa_hit": "host.numa.hit", "numa_miss": "host.numa.miss"}.get(hit.group(1))
+                for node, count in enumerate(hit.group(2).split() if signal else []):
+                    yield fact(doc, line, str(signal), float(count), "count", label=f"node {node}")
+                continue
+            if kind == "numastat" and (hit := _NUMA_PROCESS.match(text)) is not None and hit.group(1) == "Total":
+                for node, held in enumerate(hit.group(2).split()[:-1]):
+                    yield fact(doc, line, "host.numa.process", float(held) / 1024, "GiB", label=f"node {node}")
+                kind = ""
+                continue
+            yield from self._storage(doc, line)
+            header = self._header(text)
+            if header:
+                kind, columns = header
+                continue
+            words = text.split()
+            if kind == "top" and len(words) >= len(columns) and words[0].isdigit() and processes < 8:
+                made = self._process(doc, line, columns, words)
+                processes += len(made)
+                yield from made
+            elif kind in ("vmstat", "mpstat", "iostat", "pidstat") and columns:
+                self._row(line, kind, columns, words, worst)
+        for (signal, label, unit), item in worst.items():
+            yield fact(doc, item.line, signal, item.value, unit, label=label)
+
+    def _header(self, text: str) -> tuple[str, list[str]] | None:
+        words = text.lstrip("# ").split()
+        if _TOP_HEAD.match(text):
+            return "top", [w.lower() for w in words]
+        if "swpd" in words and "free" in words:
+            return "vmstat", words
+        if "%idle" in words and ("CPU" in words or "%usr" in words) and "UID" not in words and "PID" not in words:
+            return "mpstat", words
+        if "PID" in words and ("%wait" in words or "%usr" in words):
+            return "pidstat", words
+        if "%util" in words:
+            return "iostat", words
+        if text.startswith("Per-node process memory"):
+            return "numastat", []
+        if text.lstrip().startswith("avg-cpu:"):
+            return "mpstat", words[1:]
+        return None
+
+    def _top(self, doc: Document, line: Line, hit: re.Match[str]) -> Iterator[Fact]:
+        label = hit.group(1).strip("%") if hit.group(1)[-1].isdigit() else None
+        for share, part in _TOP_PART.findall(hit.group(2)):
+            name = _CPU_PARTS.get(part)
+            value = float(share) / 100
+            if name and value >= _NEEDED.get(name, 0.0):
+                yield fact(doc, line, f"host.cpu.{name}", value, "fraction", label=label)
+
+    def _process(self, doc: Document, line: Line, columns: list[str], words: list[str]) -> list[Fact]:
+        try:
+            at = columns.index("%cpu")
+        except ValueError:
+            return []
+        share = number(words[at])
+        name = " ".join(words[len(columns) - 1 :])
+        if share is None or share < 50:
+            return []
+        return [fact(doc, line, "host.process.cpu", share / 100, "count", label=f"{words[0]} {name}"[:80])]
+
+    def _row(
+        self, line: Line, kind: str, columns: list[str], words: list[str],
+        worst: dict[tuple[str, str | None, str], _Worst],
+    ) -> None:  # fmt: skip
+        if len(words) < len(columns) - (1 if kind == "mpstat" else 0) or not any(w[:1].isdigit() for w in words):
+            return
+        row = dict(zip(columns, words, strict=False))
+        if len(words) < len(columns):
+            row = dict(zip(columns[-len(words) :], words, strict=False))
+
+        def keep(signal: str, value: float | None, unit: str, label: str | None = None) -> None:
+            if value is None:
+                return
+            low = signal == "host.cpu.idle"
+            old = worst.get((signal, label, unit))
+            if old is None or (value < old.value if low else value > old.value):
+                worst[(signal, label, unit)] = _Worst(value, line)
+
+        if kind == "vmstat":
+            for name, signal in (("r", "host.cpu.run_queue"), ("si", "host.swap.in"), ("so", "host.swap.out")):
+                keep(signal, number(row.get(name, "")), "count")
+            for name, part in _CPU_PARTS.items():
+                if name in row and name not in ("si",) and (value := number(row[name])) is not None:
+                    if value / 100 >= _NEEDED.get(part, 0.0):
+                        keep(f"host.cpu.{part}", value / 100, "fraction")
+        elif kind == "mpstat":
+            label = row.get("CPU")
+            if label not in (None, "all") and number(row.get("%soft", "0")) == 0:
+                return
+            for name, part in _MP_PARTS.items():
+                if name in row and (value := number(row[name])) is not None and value / 100 >= _NEEDED.get(part, 0.0):
+                    keep(f"host.cpu.{part}", value / 100, "fraction", None if label == "all" else label)
+        elif kind == "pidstat":
+            name = row.get("Command", words[-1])
+            if (wait := number(row.get("%wait", "-"))) is not None and wait >= 5:
+                keep("host.process.wait", wait / 100, "fraction", name)
+            if (cpu := number(row.get("%CPU", "-"))) is not None and cpu >= 50:
+                keep("host.process.cpu", cpu / 100, "count", name)
+        else:
+            device = words[0]
+            keep("host.disk.util", (number(row["%util"]) or 0.0) / 100, "fraction", device)
+            for name in ("await", "r_await", "w_await"):
+                keep("host.disk.await", number(row.get(name, "")), "ms", device)
+
+    def _storage(self, doc: Document, line: Line) -> Iterator[Fact]:
+        text = line.text
+        for pattern, label in ((_DD, "dd"), (_HDPARM, "hdparm")):
+            if (hit := pattern.search(text)) is not None and (rate := canonical(float(hit.group(1)), hit.group(2))) is not None:
+                yield fact(doc, line, "host.disk.rate", rate[0], "GB/s", label=label)
+        if (hit := _FIO.match(text)) is not None and (rate := canonical(float(hit.group(2)), hit.group(3))) is not None:
+            yield fact(doc, line, "host.disk.rate", rate[0], "GB/s", label=f"fio {hit.group(1).lower()}")
+        if (hit := _LOAD_BOTH.search(text)) is not None:
+            took = fact(doc, line, "host.load_time", float(hit.group(2)), "s", label="model loading")
+            yield took
+            if took.value:
+                rate_value = float(hit.group(1)) * 1.073741824 / float(hit.group(2))
+                yield Fact(
+                    "host.load_rate", round(rate_value, 6), "GB/s", spans=took.spans, kind="derived",
+                    formula="reader:host_load", status=doc.status,
+                )  # fmt: skip
+        elif (hit := _LOAD_TIME.search(text)) is not None:
+            yield fact(doc, line, "host.load_time", float(hit.group(2)), "s", label=hit.group(1).lower())
+        if (hit := _SHARD.search(text)) is not None:
+            yield fact(doc, line, "host.shard_time", float(hit.group(3)), "s")
+
+
+READERS: list[Reader] = [LoadReader()]

@@ -1,0 +1,135 @@
+"""How GPUs, NICs and CPUs are wired: `nvidia-smi topo -m`, `topo -p2p`, `nvlink -s|-e|-c`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
+
+from .facts import fact
+
+_CELL = r"(?:X|NV\d+|PIX|PXB|PHB|NODE|SYS|SOC|C2C|N/A)"
+_NODE = re.compile(r"^(?:GPU\d+|NIC\d+|mlx\d+_\w+|rocep\w+|ibp\w+|bnxt_re\w*|irdma\w*|hfi1_\d+|efa_\d+)$")
+_ROW = re.compile(rf"^\W*((?:GPU|NIC|mlx|rocep|ibp|bnxt|irdma|hfi1|efa)\w*)\s+(.*\b{_CELL}\b.*)$")
+_LEGEND = re.compile(r"^\s*(NIC\d+)\s*:\s*([A-Za-z]\w*)\s*$")
+_P2P = {"OK", "CNS", "GNS", "TNS", "NS", "U", "DR"}
+
+
+class TopologyReader:
+    """The matrix of `topo -m`, also cut short, and that of `topo -p2p`."""
+
+    name = "nvidia_smi_topo"
+    needles = (b"GPU0\t", b"GPU0 ", b"GPU1\t", b"GPU1 ")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        columns: list[str] = []
+        affinity: list[str] = []
+        kind = "r"
+        nics = {m.group(1): m.group(2) for line in doc.lines() if (m := _LEGEND.match(line.text))}
+        for line in doc.lines():
+            text = line.text
+            if (asked := re.search(r"topo\s+-p2p\s+(\w+)", text)) is not None:
+                kind = asked.group(1)
+                continue
+            words = text.split()
+            heads = [w for w in words if _NODE.match(w)]
+            if len(heads) >= 1 and words and words[0] == heads[0] and not re.search(rf"\s{_CELL}(?:\s|$)", text):
+                if len(heads) >= 2 or "Affinity" in text:
+                    columns = heads
+                    rest = text[text.rfind(heads[-1]) + len(heads[-1]) :].strip()
+                    affinity = [c.strip() for c in re.split(r"\t+|\s{2,}", rest) if c.strip()]
+                    if not any(w in _P2P for w in words[1:]):
+                        continue
+            if not columns or not words or words[0] not in {*columns, *heads} or len(words) < 2:
+                continue
+            cells = words[1:]
+            if any(c in _P2P for c in cells) and all(c in _P2P or c == "X" for c in cells[: len(columns)]):
+                yield from self._p2p(doc, line, words[0], columns, cells, kind)
+            elif re.match(rf"{_CELL}$", cells[0]):
+                yield from self._row(doc, line, words[0], columns, cells, affinity, nics)
+
+    def _row(
+        self, doc: Document, line: Line, name: str, columns: list[str], cells: list[str], affinity: list[str],
+        nics: dict[str, str],
+    ) -> Iterator[Fact]:  # fmt: skip
+        if not name.startswith("GPU"):
+            return
+        gpu = int(name[3:])
+        for column, cell in zip(columns, cells, strict=False):
+            if not re.match(rf"{_CELL}$", cell) or cell in ("X", "N/A"):
+                continue
+            if column.startswith("GPU"):
+                yield fact(doc, line, "topo.link", cell, gpu=gpu, peer=int(column[3:]))
+            else:
+                yield fact(doc, line, "topo.gpu_nic", cell, gpu=gpu, nic=nics.get(column, column))
+        rest = cells[len(columns) :]
+        if len(cells) < len(columns) or not rest:
+            return
+        if affinity[:1] == ["CPU Affinity"] and re.match(r"[\d,-]+$", rest[0]):
+            yield fact(doc, line, "topo.cpu_affinity", rest[0], gpu=gpu)
+            if "NUMA Affinity" in affinity and len(rest) > 1 and rest[1].isdigit():
+                yield fact(doc, line, "gpu.numa", float(rest[1]), "count", gpu=gpu)
+
+    def _p2p(
+        self, doc: Document, line: Line, name: str, columns: list[str], cells: list[str], kind: str
+    ) -> Iterator[Fact]:
+        for column, cell in zip(columns, cells, strict=False):
+            if cell != "X" and column.startswith("GPU") and name.startswith("GPU"):
+                yield fact(doc, line, "topo.p2p", cell, gpu=int(name[3:]), peer=int(column[3:]), label=kind)
+
+
+_GPU = re.compile(r"^\s*GPU\s+(\d+)\s*:")
+_LINK = re.compile(r"^\s*Link\s+(\d+)\s*:\s*(.+?)\s*$")
+_RATE = re.compile(r"^([\d.]+)\s*GB/s$")
+_COUNTER = re.compile(r"^((?:Replay|Recovery|CRC|FLIT|Data|Effective|Symbol|Tx|Rx|Link)[\w /-]*?)\s*:\s*(\d+)$", re.I)
+
+
+class NvlinkReader:
+    """`nvidia-smi nvlink -s | -e | -c`: links kept as a count and the exceptions."""
+
+    name = "nvidia_smi_nvlink"
+    needles = (b"Link 0", b"Link 1", b"Link 2", b"Link 3", b"Link 4", b"Link 5", b"Link 6", b"Link 7", b"Link 8", b"inactive", b"inActive")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        gpu: int | None = None
+        active: dict[int | None, list[tuple[float, Line]]] = {}
+        for line in doc.lines():
+            text = line.prefix + line.text
+            if (head := _GPU.match(text)) is not None:
+                gpu = int(head.group(1))
+                if re.search(r"all links are inactive", text, re.I):
+                    yield fact(doc, line, "nvlink.inactive", "inactive", gpu=gpu, label="all")
+                continue
+            if re.search(r"all links are inactive", text, re.I):
+                yield fact(doc, line, "nvlink.inactive", "inactive", gpu=gpu, label="all")
+                continue
+            hit = _LINK.match(line.text)
+            if hit is None:
+                continue
+            link, rest = hit.groups()
+            rest = re.sub(r"^Link is\s+", "", rest.strip("<>").replace("supported:", "supported"))
+            if rest.lower() in ("inactive", "disabled", "off", "down", "<inactive>"):
+                yield fact(doc, line, "nvlink.inactive", rest.lower(), gpu=gpu, label=link)
+            elif (rate := _RATE.match(rest)) is not None:
+                active.setdefault(gpu, []).append((float(rate.group(1)), line))
+            elif (counter := _COUNTER.match(rest)) is not None and float(counter.group(2)) > 0:
+                label = f"{link} {counter.group(1)}"
+                yield fact(doc, line, "nvlink.errors", float(counter.group(2)), "count", gpu=gpu, label=label)
+            elif (can := re.match(r"P2P is supported\s*:?\s*(true|false)", rest, re.I)) is not None:
+                yield fact(doc, line, "nvlink.p2p", can.group(1).lower(), gpu=gpu, label=link)
+        for own, rows in active.items():
+            rates = sorted({rate for rate, _ in rows})
+            spans = (doc.span(rows[0][1]), doc.span(rows[-1][1]))
+            yield Fact(
+                "nvlink.links", float(len(rows)), "count", Subject(gpu=own), spans, kind="derived",
+                formula="reader:nvidia_smi_nvlink", status=doc.status,
+            )  # fmt: skip
+            for rate in rates:
+                where = next(line for r, line in rows if r == rate)
+                yield fact(doc, where, "nvlink.rate", rate, "GB/s", gpu=own, label=f"{rate:g}")
+
+
+READERS: list[Reader] = [TopologyReader(), NvlinkReader()]
