@@ -1,7 +1,9 @@
-"""Reader(s) of nsight; to be filled."""
+"""Readers of Nsight tools."""
 
 from __future__ import annotations
 
 from diagnose.plugin import Reader
 
-READERS: list[Reader] = []
+from . import kernel_text
+
+READERS: list[Reader] = [*kernel_text.READERS]
