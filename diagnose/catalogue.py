@@ -170,14 +170,19 @@ class Step(Data):
 
 
 class Playbook(Data):
-    """A debugging tree. Every path ends in `conclude`."""
+    """A debugging tree. Every path ends in `conclude`.
+
+    Attributes:
+        symptoms: patterns over the symptom's words (English and Chinese) by weight; specific phrases weigh
+            more, a negative weight speaks against. See `route`.
+        decides: what would settle an unclear symptom that this tree shares with others.
+    """
 
     id: str
     title: str
     title_zh: str = ""
     question: str
-    symptoms: tuple[str, ...]
-    symptoms_zh: tuple[str, ...] = ()
+    symptoms: dict[int, tuple[str, ...]]
     stages: tuple[str, ...]
     steps: tuple[Step, ...]
     decides: str = ""
