@@ -1,0 +1,63 @@
+"""Error texts of any program: the line as it stands, named by its exception class or component."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from diagnose.document import Document, Line, clean
+from diagnose.models import Fact, Subject
+
+KEEP = 12
+MAX_BYTES = 64 << 20
+_NEEDLE = re.compile(rb"(?i)error|warn|fail|fatal|exception|traceback|abort|critical|panic|refused|killed|cannot|unable")
+_ERROR = re.compile(
+    r"\b(error|fatal|critical|failed|failure|exception|panic|abort(ed|ing)?|refused|killed|cannot|can't|unable to|segmentation fault|timed? ?out)\b|\w(Error|Exception)\b"
+    r"|\bWARN(ING)?\b",
+    re.IGNORECASE,
+)
+_NOT = re.compile(
+    r"\b(0|no|zero|without) (error|failure|warning)s?\b|\b(errors?|failures?|failed|timeouts?)(?:\s+\w+)?\s*[:=]\s*0\b|\berror(s|_count)?\s+0\b"
+    r"|FutureWarning|DeprecationWarning|UserWarning|^\s*(#|//)|log.?level|--\S*(error|fail|abort)|_errors?_total\S* 0",
+    re.IGNORECASE,
+)
+_CLASS = re.compile(r"\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Timeout)|CUDA_ERROR_\w+|NCCL_?(?:ERR|ERROR)\w*|UCS_ERR_\w+|ncclUnhandled\w+|ncclSystemError|ncclInternalError)\b")
+_COMPONENT = re.compile(r"\b(NCCL|UCX|NIXL|vllm|sglang|ibv_\w+|cuda\w*|torch|NVRM|mlx5\w*|libfabric|OFI|gloo|MPI|triton|docker|kubelet)\b", re.IGNORECASE)
+_RAISED = re.compile(r"^((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt|Exit|Timeout|Hit|Warning|OutOfMemory\w*|Iteration|Failed))(?::|$)")
+
+
+def errors(doc: Document) -> Iterator[Fact]:
+    """`text.error` (distinct lines, digits aside, in order) and `text.exception` (last line of each traceback)."""
+    if doc.size > MAX_BYTES:
+        return
+    kept: dict[str, Fact] = {}
+    raised: dict[str, Fact] = {}
+    traced = False
+    encoding = doc.encoding
+    for number, start, raw in doc.raw_lines():
+        if encoding == "utf-8" and not traced and not _NEEDLE.search(raw[:2000]):
+            continue
+        body = raw.rstrip(b"\r")
+        text, prefix = clean(body[:4000], encoding)
+        line = Line(start, start + len(body), number, text, prefix)
+        said = text.strip()
+        if "Traceback (most recent call last)" in text:
+            traced = True
+            continue
+        if traced and (hit := _RAISED.match(said)):
+            traced = False
+            name = hit.group(1).rsplit(".", 1)[-1]
+            if len(raised) < KEEP:
+                raised.setdefault(said[:120], _fact(doc, line, "text.exception", name))
+            continue
+        if len(kept) < KEEP and _ERROR.search(said[:2000]) and not _NOT.search(said[:2000]):
+            shape = re.sub(r"\d+|0x[0-9a-f]+", "#", said[:160])
+            if shape not in kept:
+                named = _CLASS.search(said[:2000]) or _COMPONENT.search(said[:2000])
+                kept[shape] = _fact(doc, line, "text.error", named.group(1) if named else None)
+    yield from kept.values()
+    yield from raised.values()
+
+
+def _fact(doc: Document, line: Line, signal: str, label: str | None) -> Fact:
+    return Fact(signal, line.text.strip()[:200], None, Subject(label=label), (doc.span(line),), status=doc.status)

@@ -1,0 +1,282 @@
+"""Figures of lists, headed blocks and prose: which words name the metric, which the setting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from diagnose.document import Document, Line
+
+from .generic_axes import OTHER, classify, common
+from .generic_compare import Group, Reading, reading
+from .generic_figures import Figure, Metric, figures, header_unit, name_metric, with_unit
+
+MAX_LINE = 1000
+LOG = re.compile(
+    r"^\s*(?:\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,:+Z-]*\]?|\[?\d\d:\d\d:\d\d[.,\d]*\]?|[A-Z]\d{4} \d\d:\d\d:\d\d\S*|"
+    r"(?:INFO|WARNING|WARN|ERROR|DEBUG|TRACE)\b)|\bNCCL (?:INFO|TRACE|WARN)\b|^\[\s*\d+\.\d{6}\]|\[\w+\.py:\d+\]"
+)
+_PREFIX = re.compile(
+    r"^\s*(?:\(\w+ pid=\d+\)\s*)?(?:(?:INFO|WARNING|ERROR|DEBUG)\s*:?\s+)?(?:\[?\d{4}-\d\d-\d\d[T ]|\d\d-\d\d )?(?:\d\d:\d\d:\d\d[\d.,+Z]*\]?)?"
+    r"(?:\s*(?:INFO|WARNING|ERROR|DEBUG)\b:?)?(?:\s*\[[\w./]+\.py:\d+\])?\s*(?:Engine \d+:)?\s*"
+)
+_SKIP = re.compile(
+    r"\bNCCL (?:INFO|TRACE|WARN)\b|^\s*#\s*(?:HELP|TYPE)\b|^\s*[a-z_:]+\{[^}]*\}\s|NVRM|\bXid\b|0x[0-9a-f]{6,}|^\s*File \"|^\s*at\s"
+    r"|\b(?:float|half|bfloat16|int8|uint8|int32|double)\s+(?:sum|prod|max|min|none|avg)\b|LnkSta|LnkCap|ACSCtl|inet6? "
+    r"|^\s*(?:import|from|def|class|for|if|while|return|with)\b.*[:(]|<\d+>|\\$",
+)
+_COMMAND = re.compile(r"^\s*[$>]\s|^\s*--?[a-z]|^\s*(?:export\s+)?[A-Z][A-Z0-9_]{2,}=|^\s*(?:docker|vllm|python3?|torchrun|mpirun|srun)\s|\s--[a-z]")
+_BULLET = re.compile(r"^\s*(?:[-*•·–]\s+|\(?\d{1,2}[.)]\s+|\([a-z]\)\s+)")
+_LEAD = re.compile(r"^(?P<lead>[^\t:：=]{1,60}?)(?:\s*[:：]\s*(?=\S)|\s+[-–—]\s+|\t+|\s{2,}|\s*=>\s*)(?P<rest>\S.*)$")
+_CUT = re.compile(
+    r"[,;]\s+|[，；。、]\s*|\.\s+|\s\|\s|\s{3,}|\s+(?:vs\.?|versus|against|but|while|whereas|and|compared (?:to|with)|instead of|→|->)\s+",
+    re.IGNORECASE,
+)
+_FROM_TO = re.compile(r"^\s*(?:to|->|→|=>|down to|up to|到|变成|降到|升到|涨到)\s*$", re.IGNORECASE)
+_COUNTED = re.compile(
+    r"^\s*-?((?:[a-z]+ ){0,2}?(?:ops?|operations?|desc(?:riptor)?s?|chunks?|requests?|reqs?|messages?|msgs?|blocks?|transfers?"
+    r"|packets?|events?|layers?|kernels?|launches|deltas?|reads?|writes?|ios?))\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A figure of a line: `words` name it, `lead` stands before the colon, `block` and `heading` place it."""
+
+    figure: Figure
+    metric: Metric
+    words: str
+    lead: str
+    heading: str
+    caption: str
+    block: int
+    line: Line
+    noun: str = ""
+    clause: int = 0
+
+    @property
+    def name(self) -> str:
+        """All words on the line that tell it apart."""
+        return f"{self.lead} {self.words}".strip()
+
+
+@lru_cache(maxsize=4096)
+def strip(text: str) -> str:
+    """A line without log prefix and bullet."""
+    hit = _PREFIX.match(text)
+    if hit and hit.end() and LOG.search(text[:80]):
+        text = text[hit.end() :]
+    return _BULLET.sub("", text, count=1).strip()
+
+
+def skipped(line: Line) -> bool:
+    """Lines that other readers own, code, addresses."""
+    return len(line.text) > MAX_LINE or _SKIP.search(line.text) is not None
+
+
+def notes(lines: list[Line], used: set[int]) -> list[Note]:
+    """Figures of all lines not `used` by tables, with their headings."""
+    out: list[Note] = []
+    heading, caption, block = "", "", 0
+    shape = _headings(lines, used)
+    for i, line in enumerate(lines):
+        if i in used or not line.text.strip():
+            continue
+        kind = shape.get(i)
+        if kind == "heading":
+            joined = i and shape.get(i - 1) == "heading"
+            heading = f"{heading} {line.text.strip()}" if joined else line.text.strip()
+            caption = ""
+            block += 1
+        elif kind == "caption":
+            caption = line.text.strip()
+        elif not skipped(line):
+            out.extend(_line(line, heading, caption, block))
+    return out
+
+
+def _headings(lines: list[Line], used: set[int]) -> dict[int, str]:
+    """Which lines head what follows: a setting (`heading`) or a metric (`caption`)."""
+    out: dict[int, str] = {}
+    for i, line in enumerate(lines):
+        text = line.text.strip()
+        if i in used or not text or len(text) > 200:
+            continue
+        if _COMMAND.search(text):
+            out[i] = "heading"
+            continue
+        found = figures(text)
+        marked = text[0] in "#=*>[" or text.endswith((":", "：")) or text.startswith(("--- ", "== "))
+        short = len(text) <= 80 and not text.endswith((".", "。"))
+        if len(text.split()) > 12 or not (marked or (short and not found) or _bare_title(text, found)):
+            continue
+        metric = name_metric(text)
+        if found and any(f.unit not in (None, "count") for f in found):
+            if not text.endswith((":", "：")):
+                continue
+        elif found and metric.known and not marked:
+            continue
+        if metric.known and (text.endswith((":", "：")) or header_unit(text)) and not found:
+            out[i] = "caption"
+        elif marked or not found or _bare_title(text, found):
+            out[i] = "heading"
+    return out
+
+
+def _bare_title(text: str, found: list[Figure]) -> bool:
+    """``release 0.3.2``, ``2 GPUs``: words that alone name a setting."""
+    if len(text) > 60 or any(f.unit not in (None, "count") for f in found) or name_metric(text).known or "=" in text:
+        return False
+    return not re.search(r"[:：]\s*\S", text) and classify(text, "")[:1] not in ((OTHER,), ("flag",), ())
+
+
+def _line(line: Line, heading: str, caption: str, block: int) -> Iterator[Note]:
+    text = strip(line.text)
+    found = figures(text)
+    if not found:
+        return
+    lead, start = "", 0
+    hit = _LEAD.match(text)
+    if hit:
+        rest = hit.start("rest")
+        later = [f for f in found if f.start >= rest]
+        inside = any(f.unit not in (None, "count") for f in found if f.start < rest)
+        if later and not inside:
+            lead, start, found = hit.group("lead").strip(), rest, later
+    cuts = [c.span() for c in _CUT.finditer(text, start)]
+    cuts = [c for c in cuts if not any(f.start < c[1] and c[0] < f.end for f in found)]
+    spans = list(zip([start, *(c[1] for c in cuts)], [*(c[0] for c in cuts), len(text)], strict=True))
+    last: Metric | None = None
+    for k, (a, b) in enumerate(spans):
+        mine = [f for f in found if a <= f.start < b]
+        for n, figure in enumerate(mine):
+            left = mine[n - 1].end if n else a
+            right = mine[n + 1].start if n + 1 < len(mine) else b
+            before, after = text[left : figure.start].strip(" ~≈:=("), text[figure.end : right].strip(" ).")
+            if n and _FROM_TO.match(before):
+                before = ""
+            words = before if len(mine) > 1 and before else f"{before} {after}".strip()
+            noun = _COUNTED.match(text[figure.end : figure.end + 40])
+            metric = _metric(figure, words, lead, caption, last, text, a)
+            if metric is None:
+                if noun and figure.unit in (None, "count"):
+                    yield Note(figure, Metric("count", None, False), words, lead, heading, caption, block, line, noun.group(1), k)
+                continue
+            if metric.known:
+                last = metric
+            if figure.unit is None and caption and (unit := header_unit(caption)) and (made := with_unit(figure.value, unit)):
+                figure = Figure(figure.start, figure.end, figure.text, made[0], made[1], unit)
+            yield Note(figure, metric, words, lead, heading, caption, block, line, noun.group(1) if noun else "", k)
+
+
+def _metric(
+    figure: Figure, words: str, lead: str, caption: str, last: Metric | None, text: str, clause: int
+) -> Metric | None:
+    """The metric of a figure in prose, or None for a bare number that nothing names."""
+    unit = figure.unit
+    unitless = unit in (None, "count") and not figure.raw
+    for said in (words, f"{lead} {words}"):
+        got = name_metric(said, unit, figure.raw, figure.per)
+        if got.known:
+            before = text[max(0, figure.start - 3) : figure.start]
+            assigned = bool(re.search(r"[:=：]\s*~?$|\s{2,}$|\t$", before)) or "." in figure.text
+            return got if not unitless or assigned else None
+    if caption:
+        got = name_metric(f"{caption} {words}", unit, figure.raw, figure.per)
+        if got.known and (not unitless or header_unit(caption)):
+            return got
+    if unitless:
+        return None
+    if last is not None and name_metric("", unit, figure.raw, figure.per).better == last.better:
+        return last
+    return name_metric(words, unit, figure.raw, figure.per)
+
+
+def groups(doc: Document, found: list[Note], small: bool) -> Iterator[Group]:
+    """Comparable readings of the notes: within a line, within a block, across headed blocks."""
+    yield from _within_lines(doc, found)
+    by_line: dict[tuple[int, str], int] = {}
+    for note in found:
+        key = (note.line.start, _key(note))
+        by_line[key] = by_line.get(key, 0) + 1
+    single = [n for n in found if by_line[(n.line.start, _key(n))] == 1 and n.metric.name != "count"]
+    yield from _within_blocks(doc, single)
+    yield from _across(doc, single)
+    if small:
+        yield from _described(doc, single)
+
+
+def _key(note: Note) -> str:
+    return f"{note.metric.name}|{'r' if note.figure.unit is None else ''}"
+
+
+def _setting(note: Note, with_heading: bool = False) -> str:
+    return f"{note.heading} {note.name}".strip() if with_heading else note.name
+
+
+def _within_lines(doc: Document, found: list[Note]) -> Iterator[Group]:
+    lines: dict[tuple[int, str], list[Note]] = {}
+    for note in found:
+        if note.metric.name != "count":
+            lines.setdefault((note.line.start, note.metric.name), []).append(note)
+    for items in lines.values():
+        if not 2 <= len(items) <= 16:
+            continue
+        a, b = items[0], items[1]
+        text = strip(a.line.text)
+        gap = text[a.figure.end : b.figure.start]
+        if len(items) == 2 and _FROM_TO.match(gap) and a.figure.unit is not None:
+            rest = text[: a.figure.start] + " " + text[b.figure.end :]
+            yield Group(a.metric, [_reading(doc, a, "before"), _reading(doc, b, "after")], over=rest, firm=True)
+            continue
+        if len({n.words.lower() for n in items}) == len(items) and len({n.clause for n in items}) == len(items):
+            yield Group(a.metric, [_reading(doc, n, n.words or n.lead) for n in items], over=a.lead)
+        elif len(items) >= 4 and len({n.words.lower() for n in items[1:]}) == 1:
+            order = [_reading(doc, n, f"request {k}") for k, n in enumerate(items, 1)]
+            yield Group(a.metric, order, over="request")
+
+
+def _reading(doc: Document, note: Note, setting: str) -> Reading:
+    return reading(doc, note.line, note.figure, note.metric, setting)
+
+
+def _within_blocks(doc: Document, found: list[Note]) -> Iterator[Group]:
+    blocks: dict[tuple[int, str, str], list[Note]] = {}
+    for note in found:
+        blocks.setdefault((note.block, note.caption, note.metric.name), []).append(note)
+    for items in blocks.values():
+        names = [n.name.lower() for n in items]
+        if len(items) >= 4 and len(set(names)) == 1:
+            yield Group(items[0].metric, [_reading(doc, n, f"request {k}") for k, n in enumerate(items, 1)], over="time")
+        elif len(items) >= 2 and len(set(names)) > 1:
+            shared = common([n.name for n in items])[0]
+            yield Group(items[0].metric, [_reading(doc, n, n.name) for n in items], over=f"{items[0].caption} {shared}".strip(), firm=items[0].metric.known)
+
+
+def _across(doc: Document, found: list[Note]) -> Iterator[Group]:
+    """The same words under different headings."""
+    same: dict[tuple[str, str], list[Note]] = {}
+    for note in found:
+        if note.heading:
+            same.setdefault((note.metric.name, f"{note.caption} {note.name}".lower().strip()), []).append(note)
+    for items in same.values():
+        if len({n.block for n in items}) >= 2:
+            yield Group(items[0].metric, [_reading(doc, n, n.heading) for n in items], firm=True)
+
+
+def _described(doc: Document, found: list[Note]) -> Iterator[Group]:
+    """Figures under one heading only: kept for comparisons with another document."""
+    heads = {n.heading for n in found}
+    if len(heads) == 1 and (head := next(iter(heads))):
+        for note in found:
+            yield Group(note.metric, [_reading(doc, note, head)])
+
+
+def plain(doc: Document, found: Iterable[Note]) -> Iterator[Reading]:
+    """Every figure on its own, its setting being the words beside the metric."""
+    for note in found:
+        setting = note.lead if note.lead and not name_metric(note.lead).known else ""
+        yield _reading(doc, note, setting or note.heading or (note.noun if note.metric.name == "count" else ""))
