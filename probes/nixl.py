@@ -1,7 +1,378 @@
-"""Reader(s) of nixl; to be filled."""
+"""NIXL and KV transfer: vLLM's transfer statistics, metrics of vLLM and SGLang, telemetry, Mooncake, LMCache, hand-made stage tables."""
 
 from __future__ import annotations
 
-from diagnose.plugin import Reader
+import json
+import re
+from collections.abc import Iterator
 
-READERS: list[Reader] = []
+from diagnose.document import Document, Line
+from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
+from diagnose.units import canonical
+
+_SAMPLE = re.compile(r"^(\w+:\w+)(?:\{([^}]*)\})?\s+([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*$")
+# metric stem -> (signal, factor to its unit, unit)
+_METRICS = {
+    "vllm:nixl_xfer_time_seconds": ("kv.xfer_time", 1e3, "ms"),
+    "vllm:nixl_post_time_seconds": ("kv.post_time", 1e3, "ms"),
+    "vllm:nixl_bytes_transferred": ("kv.bytes", 1.0, "B"),
+    "vllm:nixl_num_descriptors": ("kv.descriptors", 1.0, "count"),
+    "sglang:kv_transfer_latency_ms": ("kv.xfer_time", 1.0, "ms"),
+    "sglang:kv_transfer_speed_gb_s": ("kv.throughput", 1.0, "GB/s"),
+    "sglang:kv_transfer_total_mb": ("kv.bytes", 2.0**20, "B"),
+}
+_TTFT = ("vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds")
+_FAILED = re.compile(r"nixl_num_(failed_transfers|failed_notifications|kv_expired_reqs)|num_(transfer|bootstrap)_failed_reqs")
+_STAT = re.compile(r"(Avg xfer time \(ms\)|Avg post time \(ms\)|Avg MB per transfer|Throughput \(MB/s\)|Avg number of descriptors|Num failed transfers|Num KV expired reqs)=([\d.]+)")
+_STAT_SIGNAL = {
+    "Avg xfer time (ms)": ("kv.xfer_time", 1.0, "ms"), "Avg post time (ms)": ("kv.post_time", 1.0, "ms"),
+    "Avg MB per transfer": ("kv.bytes", 2.0**20, "B"), "Throughput (MB/s)": ("kv.throughput", 2.0**20 / 1e9, "GB/s"),
+    "Avg number of descriptors": ("kv.descriptors", 1.0, "count"),
+    "Num failed transfers": ("kv.failed", 1.0, "count"), "Num KV expired reqs": ("kv.failed", 1.0, "count"),
+}  # fmt: skip
+_MOONCAKE = re.compile(r"Transfer Engine Stats.*?Throughput:\s*([\d.]+)\s*(MB/s|GB/s)")
+_LMCACHE = re.compile(r"(Retrieved|Stored|Retrieve|Store)\b.*?\bcost\s+([\d.]+)\s*ms.*?throughput:\s*([\d.]+)\s*GB/s", re.I)
+_SETTINGS = re.compile(
+    r"""["']?(kv_connector|kv_role|kv_buffer_device|kv_connector_module_path|enforce_handshake_compat|backends|use_host_buffer)["']?\s*[:=]\s*\[?["']?([\w.]+)"""
+)
+_SIDE = re.compile(
+    r"""\b(VLLM_NIXL_SIDE_CHANNEL_(?:HOST|PORT)|VLLM_NIXL_ABORT_REQUEST_TIMEOUT|MC_FORCE_TCP|MOONCAKE_PROTOCOL|NIXL_PLUGIN_DIR|NIXL_\w+)["'\]]*\s*[:=]\s*["']?([^\s"',;)]+)"""
+)
+_FLAG = re.compile(r"--(disaggregation-(?:transfer-backend|ib-device|mode|bootstrap-port))[ =]+(\S+)")
+_QUANTITY = r"~?\s*(\d[\d,]*(?:\.\d+)?)(?:\s*[-–]\s*(\d[\d,]*(?:\.\d+)?))?"  # noqa: RUF001 (a dash people type)
+_DESCRIPTORS = re.compile(rf"\bdesc(?:riptor)?s?\b[^\d=:|]{{0,40}}[\s=:|]+{_QUANTITY}\s*(k\b)?", re.I)
+_PAYLOAD = re.compile(rf"\b(?:payload|bytes|size)\b[^\d=:|]{{0,30}}per (?:transfer|request|xfer)[^\d]{{0,12}}{_QUANTITY}\s*([KMGT]i?B|B)\b|\b(?:payload|transfer size|kv size)\b[^\d]{{0,20}}{_QUANTITY}\s*([KMGT]i?B)\b", re.I)
+_PER_DESCRIPTOR = re.compile(
+    rf"(?:(?:bytes|size|[KMG]i?B)\s*(?:per|/)\s*desc(?:riptor)?|desc(?:riptor)?\s+size|(?:avg|average|mean)\.?\s+desc(?:riptor)?(?:\s+(?:size|bytes|len\w*))?)[^\d]{{0,16}}{_QUANTITY}\s*([KMG]i?B|B|bytes)\b"
+    rf"|{_QUANTITY}\s*([KMG]i?B|B|bytes)\s*(?:per|/)\s*(?:desc(?:riptor)?|op|piece|wr|fragment|block copy)\b", re.I
+)  # fmt: skip
+_POST_SHARE = re.compile(r"(?:post(?:ing)?|submi\w+)\b[^%\n]{0,40}?(\d+(?:\.\d+)?)\s*%|(\d+(?:\.\d+)?)\s*%[^\n]{0,30}\b(?:post(?:ing)?|submitting)\b", re.I)
+_WORDS = (
+    ("ttft", r"ttft|time to first token|首\s*token|首字"),
+    ("register", r"(?<!de)(?<!de-)(?:register|registration|reg_mr|mem_?reg|memory reg\w*|pin(?:ning)? memory|注册)"),
+    ("transfer", r"(?:kv|cache|nixl|block)[ _-]*(?:cache[ _-]*)?(?:xfer|transfer|migration|handoff|pull|fetch|传输)|\bxfer\b|transfer(?: time| wait| latency)?$|^transfer\b|传输"),
+    ("prefill", r"prefill|预填充"),
+    ("queue", r"queue|排队"),
+    ("compute", r"compute|forward|kernels?\b|model exec\w*|计算"),
+    ("total", r"^(?:total|step|sum|end.to.end|e2e|iteration)\b|total step|step (?:time|total)|总"),
+)  # fmt: skip
+_NAMED = [(name, re.compile(pattern, re.I)) for name, pattern in _WORDS]
+_TIME = re.compile(r"([A-Za-z_一-鿿][^\d:=|,;()\n]*?)\s*(?:[:=|]+\s*|\s{1,})(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s|sec|seconds|毫秒)?(?=$|[\s,;|)，。])")
+# The same bytes as many single transfers, and as one batched or contiguous one.
+_SINGLE = re.compile(r"\b(?:one (?:handle|transfer|xfer|request|call|desc\w*) (?:each|per)|each\b|per-?block|individual\w*|one by one|single desc\w*|unbatched|not batched)", re.I)
+_BATCHED = re.compile(r"\b(?:one (?:batched |big |single )?(?:transfer|xfer|call|request)\b(?! (?:each|per))|batched|coalesced|contiguous|merged)", re.I)
+_ANY_TIME = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s)\b")
+_UNIT_HEAD = re.compile(r"\((ms|us|s)\)")
+
+
+def _number(text: str | None) -> float:
+    return float((text or "0").replace(",", ""))
+
+
+class TransferReader:
+    """Statistics of KV transfers, whoever prints them, and the arithmetic on them."""
+
+    name = "kv_transfer"
+    needles = (b"KV Transfer metrics", b"nixl_", b"kv_transfer_", b"Transfer Engine Stats", b"escriptor", b"throughput:",
+               b"totalBytes", b"desc", b"posting", b"/op", b"per op", b"_failed_reqs")  # fmt: skip
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Facts of a document."""
+        sums: dict[tuple[str, str], tuple[float, Line]] = {}
+        stats: dict[str, Fact] = {}
+        written: dict[str, Fact] = {}
+        for line in doc.lines():
+            text = line.text
+            sample = _SAMPLE.match(text)
+            if sample:
+                name = sample.group(1)
+                for part in ("_sum", "_count"):
+                    if name.endswith(part):
+                        stem = name[: -len(part)]
+                        value = sums.get((stem, part), (0.0, line))[0] + float(sample.group(3))
+                        sums[(stem, part)] = (value, line)
+                if _FAILED.search(name) and float(sample.group(3)) > 0 and not name.endswith("_created"):
+                    yield self._fact(doc, line, "kv.failed", float(sample.group(3)), "count", name)
+                continue
+            for key, value in _STAT.findall(text):
+                signal, factor, unit = _STAT_SIGNAL[key]
+                fact = self._fact(doc, line, signal, float(value) * factor, unit, key)
+                if signal != "kv.failed":
+                    stats[signal] = fact  # the last interval stands for the run
+                elif float(value) > 0:
+                    yield fact
+            yield from self._engines(doc, line)
+            self._written(doc, line, written)
+        for group in (stats, self._means(doc, sums), written):
+            yield from group.values()
+            yield from self._derived(doc, group)
+        yield from self._share(doc, sums)
+
+    @staticmethod
+    def _fact(doc: Document, line: Line, signal: str, value: float, unit: str, label: str) -> Fact:
+        return Fact(signal, value, unit, Subject(label=label), (doc.span(line, label),), status=doc.status)
+
+    def _engines(self, doc: Document, line: Line) -> Iterator[Fact]:
+        hit = _MOONCAKE.search(line.text)
+        got = canonical(float(hit.group(1)), hit.group(2)) if hit else None
+        if got:
+            yield self._fact(doc, line, "kv.throughput", got[0], got[1], "mooncake")
+        hit = _LMCACHE.search(line.text)
+        if hit:
+            label = "lmcache " + hit.group(1).lower()
+            yield self._fact(doc, line, "kv.xfer_time", float(hit.group(2)), "ms", label)
+            yield self._fact(doc, line, "kv.throughput", float(hit.group(3)), "GB/s", label)
+
+    def _written(self, doc: Document, line: Line, out: dict[str, Fact]) -> None:
+        """Figures that people type: "descriptors per transfer 91,000-120,000", "16 KiB per descriptor"."""
+        text = line.text
+        if not re.search(r"desc|payload|per transfer|/op|per op|post|submit|piece|fragment", text, re.I):
+            return
+        if "Avg number of descriptors=" in text:
+            return
+        hit = _PER_DESCRIPTOR.search(text)
+        if hit:
+            groups = [g for g in hit.groups() if g]
+            got = canonical(_number(groups[0]), groups[-1])
+            if got:
+                value = got[0] * 2**30 if got[1] == "GiB" else got[0]
+                out.setdefault("kv.bytes_per_descriptor", self._fact(doc, line, "kv.bytes_per_descriptor", value, "B", "as written"))
+        else:
+            hit = _DESCRIPTORS.search(text)
+            after = text[hit.end() : hit.end() + 4].strip() if hit else ""
+            if hit and _number(hit.group(1)) >= 16 and not re.match(r"(?:[mu]?s|µs|%|[KMG]i?B)\b", after):
+                value = _number(hit.group(1)) * (1e3 if hit.group(3) else 1.0)
+                out.setdefault("kv.descriptors", self._fact(doc, line, "kv.descriptors", value, "count", "as written"))
+        hit = _PAYLOAD.search(text)
+        if hit:
+            groups = [g for g in hit.groups() if g]
+            got = canonical(_number(groups[0]), groups[-1])
+            if got:
+                value = got[0] * 2**30 if got[1] == "GiB" else got[0]
+                out.setdefault("kv.bytes", self._fact(doc, line, "kv.bytes", value, "B", "as written"))
+        hit = _POST_SHARE.search(text)
+        if hit and "desc" not in text.lower()[:4]:
+            value = float(hit.group(1) or hit.group(2)) / 100
+            out.setdefault("kv.post_share", self._fact(doc, line, "kv.post_share", value, "fraction", "as written"))
+
+    @staticmethod
+    def _means(doc: Document, sums: dict[tuple[str, str], tuple[float, Line]]) -> dict[str, Fact]:
+        out: dict[str, Fact] = {}
+        for stem, (signal, factor, unit) in _METRICS.items():
+            total, count = sums.get((stem, "_sum")), sums.get((stem, "_count"))
+            if total is None or count is None or count[0] <= 0:
+                continue
+            spans = (doc.span(total[1]), doc.span(count[1]))
+            out[signal] = Fact(
+                signal, total[0] / count[0] * factor, unit, Subject(label=stem), spans, kind="derived",
+                formula="reader:kv_transfer", status=doc.status,
+            )  # fmt: skip
+        return out
+
+    @staticmethod
+    def _derived(doc: Document, group: dict[str, Fact]) -> Iterator[Fact]:
+        pairs = (
+            ("kv.bytes_per_descriptor", "kv.bytes", "kv.descriptors", "B"),
+            ("kv.post_share", "kv.post_time", "kv.xfer_time", "fraction"),
+        )
+        for signal, top, bottom, unit in pairs:
+            a, b = group.get(top), group.get(bottom)
+            if signal in group or a is None or b is None:
+                continue
+            x, y = float(a.value or 0), float(b.value or 0)
+            if x > 0 and y > 0:
+                yield Fact(
+                    signal, x / y, unit, Subject(label=a.subject.label), kind="derived", formula="a / b", inputs=(a, b),
+                    status=doc.status,
+                )  # fmt: skip
+        size, time = group.get("kv.bytes"), group.get("kv.xfer_time")
+        if "kv.throughput" not in group and size and time and float(time.value or 0) > 0:
+            rate = float(size.value or 0) / float(time.value or 1) / 1e6
+            yield Fact(
+                "kv.throughput", rate, "GB/s", Subject(label=size.subject.label), kind="derived",
+                formula="a / b / 1000000", inputs=(size, time), status=doc.status,
+            )  # fmt: skip
+
+    def _share(self, doc: Document, sums: dict[tuple[str, str], tuple[float, Line]]) -> Iterator[Fact]:
+        """Mean transfer time over mean time to first token, from one /metrics."""
+        means = self._means(doc, sums)
+        moved = means.get("kv.xfer_time")
+        for stem in _TTFT:
+            total, count = sums.get((stem, "_sum")), sums.get((stem, "_count"))
+            if moved is None or total is None or count is None or count[0] <= 0 or total[0] <= 0:
+                continue
+            first = Fact(
+                "kv.stage", total[0] / count[0] * 1e3, "ms", Subject(label="ttft"), (doc.span(total[1]), doc.span(count[1])),
+                kind="derived", formula="reader:kv_transfer", status=doc.status,
+            )  # fmt: skip
+            yield first
+            yield Fact(
+                "kv.share", float(moved.value or 0) / float(first.value or 1), "fraction", Subject(label="metrics"),
+                kind="derived", formula="a / b", inputs=(moved, first), status=doc.status,
+            )  # fmt: skip
+
+
+class StageReader:
+    """Breakdowns of a request or a step that someone typed: which stage takes the time, and do they add up."""
+
+    name = "kv_stages"
+    needles = (b"ransfer", b"xfer", b"per-block", b"atched", b"egister", b"reg_mr", "传输".encode(), "注册".encode())
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Facts of a document, only where a transfer and something to hold it against are both there."""
+        if doc.size > 1 << 16:
+            return
+        unit = "ms"
+        found: dict[str, Fact] = {}
+        for line in doc.lines():
+            head = _UNIT_HEAD.search(line.text)
+            if head and not re.search(r"\d", line.text):
+                unit = head.group(1)
+            if len(line.text) > 400 or "KV Transfer metrics" in line.text:
+                continue
+            # a percentile in the name is no figure: "TTFT p50: 1630 ms"
+            text = re.sub(r"\b[pP]\d\d(?:\.\d)?\b", lambda m: "p" * len(m.group()), line.text)
+            for hit in _TIME.finditer(text):
+                words, value, spelling = hit.group(1).strip(), _number(hit.group(2)), hit.group(3)
+                name = next((n for n, pattern in _NAMED if pattern.search(words)), None)
+                got = canonical(value, spelling or unit)
+                if name is None or got is None or (spelling is None and not head and unit == "ms" and not _aligned(line.text)):
+                    continue
+                ms = {"us": got[0] / 1e3, "ms": got[0], "s": got[0] * 1e3}.get(got[1])
+                if ms is None:
+                    continue
+                subject = Subject(label=f"{name}: {words[:40]}")
+                fact = Fact("kv.stage", ms, "ms", subject, (doc.span(line),), status=doc.status)
+                # a disaggregated TTFT beside an aggregated one: the larger is the one asked about
+                if name not in found or (name == "ttft" and ms > float(found[name].value or 0)):
+                    found[name] = fact
+        yield from self._batching(doc)
+        if "transfer" not in found or len(found) < 2:
+            return
+        yield from found.values()
+        yield from self._derived(doc, found)
+
+    @staticmethod
+    def _batching(doc: Document) -> Iterator[Fact]:
+        """Many single transfers beside one batched transfer of the same blocks."""
+        best: dict[str, Fact] = {}
+        for line in doc.lines():
+            single, batched = _SINGLE.search(line.text), _BATCHED.search(line.text)
+            times = _ANY_TIME.findall(line.text)
+            got = canonical(_number(times[-1][0]), times[-1][1]) if times else None
+            if got is None or bool(single) == bool(batched):
+                continue
+            ms = {"us": got[0] / 1e3, "ms": got[0], "s": got[0] * 1e3}[got[1]]
+            kind = "single transfers" if single else "one transfer"
+            fact = Fact("kv.stage", ms, "ms", Subject(label=kind), (doc.span(line),), status=doc.status)
+            best.setdefault(kind, fact)
+        a, b = best.get("single transfers"), best.get("one transfer")
+        if a and b and float(b.value or 0) > 0:
+            yield Fact(
+                "kv.batching", float(a.value or 0) / float(b.value or 1), "count", Subject(label="written"), kind="derived",
+                formula="a / b", inputs=(a, b), status=doc.status,
+            )  # fmt: skip
+
+    @staticmethod
+    def _derived(doc: Document, found: dict[str, Fact]) -> Iterator[Fact]:
+        def value(name: str) -> float:
+            return float(found[name].value or 0)
+
+        def ratio(signal: str, unit: str, formula: str, *names: str) -> Fact:
+            numbers = [value(n) for n in names]
+            result = numbers[0] / numbers[1] if formula == "a / b" else (numbers[0] + numbers[1]) / numbers[2]
+            inputs = tuple(found[n] for n in names)
+            return Fact(signal, result, unit, Subject(label="stages"), kind="derived", formula=formula, inputs=inputs, status=doc.status)
+
+        if "ttft" in found and value("ttft") > 0 and value("transfer") <= value("ttft"):
+            yield ratio("kv.share", "fraction", "a / b", "transfer", "ttft")
+        if {"compute", "total"} <= set(found) and value("total") > 0:
+            yield ratio("kv.serial", "count", "(a + b) / c", "compute", "transfer", "total")
+        if "register" in found and value("transfer") > 0:
+            yield ratio("kv.register_share", "count", "a / b", "register", "transfer")
+
+
+def _aligned(text: str) -> bool:
+    """A table row: a name, two or more blanks, one number."""
+    return re.match(r"^\s*[A-Za-z_一-鿿][\w /().>-]*?\s{2,}[\d.,]+\s*$", text) is not None
+
+
+class NixlJsonReader:
+    """Telemetry and results that a NIXL script wrote as JSON."""
+
+    name = "nixl_json"
+    needles = (b'"descCount"', b'"us_per_desc"', b'"totalBytes"')
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Facts of a document."""
+        if doc.size > 1 << 20:
+            return
+        try:
+            raw = json.loads(doc.data.decode("utf-8", "replace"))
+        except ValueError:
+            return
+        if not isinstance(raw, dict):
+            return
+        lines = list(doc.lines())
+        results = raw.get("results")
+        rates: dict[str, Fact] = {}
+        for name, item in (results if isinstance(results, dict) else {}).items():
+            start = next((i for i, line in enumerate(lines) if f'"{name}"' in line.text), None)
+            if start is None or not isinstance(item, dict):
+                continue
+            for line in lines[start : start + 10]:
+                hit = re.search(r'"(GB_per_s|us_per_desc)":\s*([\d.eE+-]+)', line.text)
+                if hit and hit.group(1) == "GB_per_s":
+                    rate = Fact("nixl.bench.bw", float(hit.group(2)), "GB/s", Subject(label=name), (doc.span(line),), status=doc.status)
+                    rates[name] = rate
+                    yield rate
+                if "}" in line.text:
+                    break
+        single = next((f for name, f in rates.items() if "each" in name), None)
+        batched = next((f for name, f in rates.items() if "batched" in name), None)
+        if single and batched and float(single.value or 0) > 0:
+            yield Fact(
+                "kv.batching", float(batched.value or 0) / float(single.value or 1), "count", Subject(label="bench"),
+                kind="derived", formula="a / b", inputs=(batched, single), status=doc.status,
+            )  # fmt: skip
+
+
+class NixlTableReader:
+    """nixlbench tables: block size, batch size, bandwidth, latency."""
+
+    name = "nixlbench"
+    needles = (b"Block Size (B)",)
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """One fact a row."""
+        started = False
+        for line in doc.lines():
+            if "Block Size (B)" in line.text:
+                started = True
+                continue
+            row = re.match(r"^\s*(\d+)\s+(\d+)\s+([\d.]+)\s+([\d.]+)", line.text) if started else None
+            if row:
+                label = f"block {row.group(1)}|batch {row.group(2)}"
+                yield Fact("nixl.bench.bw", float(row.group(3)), "GB/s", Subject(label=label), (doc.span(line),), status=doc.status)
+
+
+class KvSettingsReader:
+    """Settings of KV connectors wherever they are written."""
+
+    name = "kv_settings"
+    needles = (b"kv_connector", b"kv_role", b"NIXL", b"disaggregation", b"kv_buffer_device", b"MC_FORCE_TCP", b"use_host_buffer")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Facts of a document."""
+        seen: set[tuple[str, str]] = set()
+        for line in doc.lines():
+            for pattern in (_SETTINGS, _SIDE, _FLAG):
+                for name, value in pattern.findall(line.text):
+                    if (name, value) in seen:
+                        continue
+                    seen.add((name, value))
+                    yield Fact("nixl.setting", value, None, Subject(label=name), (doc.span(line, name),), status=doc.status)
+
+
+READERS: list[Reader] = [TransferReader(), StageReader(), NixlJsonReader(), NixlTableReader(), KvSettingsReader()]

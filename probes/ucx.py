@@ -104,7 +104,8 @@ class UcxReader:
     """All UCX texts in one pass; each pattern is tried only on lines that hold its key word."""
 
     name = "ucx"
-    needles = (b"UCX", b"ucx", b"ucp_", b"uct_", b"Transport:", b"cfg#", b"rc_mlx5", b"software emulation")
+    needles = (b"UCX", b"ucx", b"ucp_", b"uct_", b"Transport:", b"cfg#", b"rc_mlx5", b"software emulation",
+               b"Library version", b"Configured with", b"--with-verbs", b"--with-cuda", b"--with-gdrcopy")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document."""

@@ -1,9 +1,388 @@
-"""Named predicates of the movement family."""
+"""Named predicates of the movement family: transports allowed and used, devices, descriptors, stages."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
-from ..predicates import Context, Outcome
+from ..models import Evidence
+from ..predicates import UNKNOWN, Context, Outcome, parse_version
 
-RULES: dict[str, Callable[[Context], Outcome]] = {}
+_RDMA = re.compile(r"^(?:rc|dc|ud|ib|srd|gga|ugni|cxi)(?:_\w+)?$")
+_GPU_COPY = {"cuda", "cuda_copy", "rocm", "rocm_copy", "ze", "ze_copy"}
+_BRIDGES = re.compile(r"^tcp/(?:docker|virbr|veth|br-|cni|flannel|cali|cilium|tun|tailscale|podman|lxc|weave)")
+_SMALL = 65536  # bytes per descriptor; below it submission costs more than moving on any RDMA or NVLink path
+
+
+def _tls(ctx: Context) -> list[tuple[bool, list[str], Evidence]]:
+    """Every UCX_TLS that was set to something else than all: (is a list of exclusions, names, evidence)."""
+    out = []
+    for item in [*ctx.of("ucx.env", {"label": "^UCX_TLS$"}), *ctx.of("env.var", {"label": "^UCX_TLS$"})]:
+        text = str(item.value).strip("\"' ")
+        names = [n.strip().lstrip("\\") for n in text.lstrip("^").split(",") if n.strip()]
+        if names and names != ["all"]:
+            out.append((text.startswith("^"), names, item))
+    return out
+
+
+def _restricted(ctx: Context, lacking: Callable[[bool, list[str]], bool]) -> Outcome:
+    found = _tls(ctx)
+    if not found:
+        return UNKNOWN
+    hits = tuple(item for excluded, names, item in found if lacking(excluded, names))
+    return Outcome(bool(hits), hits or tuple(item for _, _, item in found))
+
+
+def _lacks_rdma(excluded: bool, names: list[str]) -> bool:
+    if excluded:
+        return "ib" in names or {"rc", "dc", "ud"} <= {n.split("_")[0] for n in names}
+    return "all" not in names and not any(_RDMA.match(n) for n in names)
+
+
+def _lacks_copy(excluded: bool, names: list[str]) -> bool:
+    if excluded:
+        return bool(_GPU_COPY & set(names))
+    return "all" not in names and not _GPU_COPY & set(names)
+
+
+def _lacks_ipc(excluded: bool, names: list[str]) -> bool:
+    if excluded:
+        return "cuda_ipc" in names or "cuda" in names
+    return "all" not in names and not {"cuda_ipc", "cuda"} & set(names)
+
+
+def tls_lacks_rdma(ctx: Context) -> Outcome:
+    """UCX_TLS leaves no RDMA transport."""
+    return _restricted(ctx, _lacks_rdma)
+
+
+def tls_lacks_gpu_copy(ctx: Context) -> Outcome:
+    """UCX_TLS leaves no transport that copies GPU memory."""
+    return _restricted(ctx, _lacks_copy)
+
+
+def tls_lacks_ipc(ctx: Context) -> Outcome:
+    """UCX_TLS leaves no CUDA IPC, so no NVLink inside a node."""
+    return _restricted(ctx, _lacks_ipc)
+
+
+def tls_set(ctx: Context) -> Outcome:
+    """UCX_TLS is set to a choice of transports."""
+    return _restricted(ctx, lambda _excluded, _names: True)
+
+
+def rdma_here(ctx: Context) -> Outcome:
+    """An RDMA port that is active, or a UCX or NCCL reading that names one."""
+    active = tuple(e for e in ctx.of("rdma.port.state") if e.value == "ACTIVE")
+    rated = tuple(ctx.of("rdma.port.rate"))
+    found = active or rated or tuple(ctx.of("rdma.device")) or tuple(ctx.of("topo.gpu_nic"))[:2]
+    return Outcome(True, found[:3]) if found else UNKNOWN
+
+
+def tcp_lane(ctx: Context) -> Outcome:
+    """A data lane runs over TCP and none of the same kind over anything better."""
+    groups: dict[str, list[Evidence]] = {}
+    for item in ctx.of("ucx.lane"):
+        groups.setdefault(item.subject.label or "", []).append(item)
+    if not groups:
+        return UNKNOWN
+    hits: list[Evidence] = []
+    for label, items in groups.items():
+        kind = label.split("|")[0]
+        if kind in ("ka", "amo", "amo_am", "stream") or not kind:
+            continue
+        if all(str(e.value).startswith("tcp/") for e in items):
+            hits.extend(items)
+    # remote memory access emulated over active messages while other lanes use the fast path still crawls
+    return Outcome(bool(hits), tuple(hits or [e for items in groups.values() for e in items])[:4])
+
+
+def tcp_proto(ctx: Context) -> Outcome:
+    """The protocol table puts large messages on TCP."""
+    found = ctx.of("ucx.proto")
+    if not found:
+        return UNKNOWN
+    hits = tuple(e for e in found if re.search(r"\| tcp/", str(e.value)) and "wireup" not in (e.subject.label or ""))
+    return Outcome(bool(hits), hits[:3] or tuple(found[:3]))
+
+
+def bridge_lane(ctx: Context) -> Outcome:
+    """Traffic goes over a container or virtual bridge."""
+    found = ctx.of("ucx.lane")
+    if not found:
+        return UNKNOWN
+    hits = tuple(e for e in found if _BRIDGES.match(str(e.value)))
+    return Outcome(bool(hits), hits or tuple(found[:3]))
+
+
+def lanes_on_one_nic(ctx: Context) -> Outcome:
+    """Several processes put their remote lanes on one RDMA device although there are more."""
+    lanes = [
+        e for e in ctx.of("ucx.lane")
+        if (e.subject.label or "").split("|")[0] in ("rma", "am", "tag") and "intra" not in (e.subject.label or "")
+        and _RDMA.match(str(e.value).split("/")[0])
+    ]  # fmt: skip
+    devices = {e.subject.nic for s in ("rdma.device", "rdma.port.state", "rdma.port.rate", "topo.gpu_nic") for e in ctx.of(s)}
+    devices.discard(None)
+    if not lanes or len(devices) < 2:
+        return UNKNOWN
+    used = {str(e.value).split("/")[1].split(":")[0] for e in lanes}
+    users = max(e.count for e in lanes)
+    return Outcome(len(used) == 1 and users >= 3, tuple(lanes[:3]))
+
+
+def _device_choice(ctx: Context) -> list[tuple[list[str], Evidence]]:
+    found = [*ctx.of("ucx.env", {"label": "^UCX_NET_DEVICES$"}), *ctx.of("env.var", {"label": "^UCX_NET_DEVICES$"})]
+    out = []
+    for item in found:
+        names = [n.split(":")[0] for n in str(item.value).strip("\"' ").split(",") if n]
+        if names and names != ["all"]:
+            out.append((names, item))
+    return out
+
+
+def device_is_poor(ctx: Context) -> Outcome:
+    """UCX_NET_DEVICES names a port that is down, far from the GPU, or half as fast as another one."""
+    chosen = _device_choice(ctx)
+    if not chosen:
+        return UNKNOWN
+    rates = {e.subject.nic: (v, e) for v, e in ctx.numbers("rdma.port.rate")}
+    best = max((v for v, _ in rates.values()), default=0.0)
+    for names, item in chosen:
+        for name in names:
+            down = [e for e in ctx.of("rdma.port.state") if e.subject.nic == name and e.value != "ACTIVE"]
+            if down:
+                return Outcome(True, (item, down[0]))
+        mine = [rates[n] for n in names if n in rates]
+        if mine and sum(v for v, _ in mine) <= best / 2:
+            return Outcome(True, (item, *[e for _, e in mine][:2]))
+        near = [e for e in ctx.of("topo.gpu_nic") if e.value in ("PIX", "PXB")]
+        far = [e for e in ctx.of("topo.gpu_nic") if e.subject.nic in names and e.value in ("SYS", "NODE")]
+        if near and far and not any(e.subject.nic in names for e in near):
+            return Outcome(True, (item, far[0], near[0]))
+    return Outcome(False, tuple(item for _, item in chosen)) if rates else UNKNOWN
+
+
+def device_is_socket(ctx: Context) -> Outcome:
+    """UCX_NET_DEVICES names only network interfaces, which leaves TCP."""
+    chosen = _device_choice(ctx)
+    if not chosen:
+        return UNKNOWN
+    socket = re.compile(r"^(?:eth|en[ospx]|bond\d|ib\d|ibs|ibp\d+s\d+$|docker|lo$|wlan|br-|virbr|team)")
+    hits = tuple(item for names, item in chosen if all(socket.match(n) for n in names))
+    return Outcome(bool(hits), hits or tuple(item for _, item in chosen))
+
+
+def _listed(ctx: Context, pattern: str) -> Outcome:
+    """False when the transports listed hold one that fits, True when the list looks whole and holds none."""
+    found = ctx.of("ucx.transports")
+    if not found:
+        return UNKNOWN
+    for item in found:
+        names = str(item.value).split(",")
+        if any(re.match(pattern, n) for n in names):
+            return Outcome(False, (item,))
+        if len(names) >= 3 and {"self", "tcp", "sysv", "posix"} & set(names):
+            return Outcome(True, (item,))
+    return UNKNOWN
+
+
+def listing_lacks_cuda(ctx: Context) -> Outcome:
+    """`ucx_info -d` lists transports and none for CUDA."""
+    return _listed(ctx, r"cuda|gdr_copy|rocm|ze")
+
+
+def listing_lacks_rdma(ctx: Context) -> Outcome:
+    """`ucx_info -d` lists transports and none for RDMA."""
+    return _listed(ctx, r"rc|dc|ud|srd|gga")
+
+
+def _gpu_asked(ctx: Context) -> tuple[bool, tuple[Evidence, ...]]:
+    seen = (
+        tuple(e for e in ctx.of("mpi.cuda_support") if e.value == "yes") + tuple(ctx.of("gpu.name"))
+        + tuple(e for e in ctx.of("mpi.build", {"label": "cuda"}) if e.value == "with")
+    )  # fmt: skip
+    words = re.search(r"gpu|cuda|device (?:pointer|buffer|memor)|\bD D\b|显存|kv\b|nixl", ctx.symptom, re.IGNORECASE)
+    return bool(seen or words), seen[:2]
+
+
+def build_lacks_cuda(ctx: Context) -> Outcome:
+    """UCX was configured without CUDA, and GPU memory is in question."""
+    found = ctx.of("ucx.build", {"label": "^cuda$"})
+    if not found:
+        return UNKNOWN
+    asked, seen = _gpu_asked(ctx)
+    hits = tuple(e for e in found if e.value in ("without", "unmentioned"))
+    return Outcome(bool(hits) and asked, (*(hits or tuple(found)), *seen))
+
+
+def listing_lacks_cuda_asked(ctx: Context) -> Outcome:
+    """No CUDA transport is listed, and GPU memory is in question."""
+    got = listing_lacks_cuda(ctx)
+    if not got.holds:
+        return got
+    asked, seen = _gpu_asked(ctx)
+    return Outcome(asked, (*got.used, *seen))
+
+
+def build_lacks_verbs(ctx: Context) -> Outcome:
+    """UCX was configured without verbs."""
+    found = ctx.of("ucx.build", {"label": "^verbs$"})
+    if not found:
+        return UNKNOWN
+    hits = tuple(e for e in found if e.value == "without")
+    return Outcome(bool(hits), hits or tuple(found))
+
+
+def md_lacks_cuda(ctx: Context) -> Outcome:
+    """An RDMA memory domain registers host memory and not CUDA memory, while UCX has CUDA."""
+    found = [e for e in ctx.of("ucx.md.memory") if re.match(r"mlx|ib|bnxt|irdma|efa|rocep|rdmap", e.subject.label or "")]
+    if not found:
+        return UNKNOWN
+    if listing_lacks_cuda(ctx).holds is not False:
+        return UNKNOWN
+    hits = tuple(e for e in found if "cuda" not in str(e.value))
+    return Outcome(bool(hits), hits or tuple(found[:3]))
+
+
+def two_versions(ctx: Context) -> Outcome:
+    """Two UCX releases are in play."""
+    found: dict[tuple[int, ...], Evidence] = {}
+    for item in [*(e for e in ctx.of("version") if (e.subject.label or "").lower() == "ucx"), *ctx.of("ucx.headers")]:
+        found.setdefault(parse_version(str(item.value))[:2], item)
+    if not found:
+        return UNKNOWN
+    return Outcome(len(found) > 1, tuple(found.values())[:3])
+
+
+def _size(text: str) -> float | None:
+    if text in ("inf", "infinity"):
+        return float("inf")
+    hit = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", text.lower())
+    return float(hit.group(1)) * {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}[hit.group(2)] if hit else None
+
+
+def rndv_forced(ctx: Context) -> Outcome:
+    """UCX_RNDV_THRESH is set where it keeps large messages eager or sends small ones by rendezvous."""
+    found = ctx.of("ucx.env", {"label": "^UCX_RNDV_THRESH$"})
+    if not found:
+        return UNKNOWN
+    hits = []
+    for item in found:
+        sizes = [_size(part.split(":")[-1].strip()) for part in str(item.value).split(",")]
+        if any(s is not None and (s >= 2**18 or s <= 512) for s in sizes):
+            hits.append(item)
+    return Outcome(bool(hits), tuple(hits or found))
+
+
+def rcache_off(ctx: Context) -> Outcome:
+    """A registration or mapping cache is switched off."""
+    off = {"n", "no", "0", "off", "false"}
+    hits = [
+        e for e in ctx.of("ucx.env", {"label": r"RCACHE(?:_ENABLE)?$|^UCX_MEM_EVENTS$|^UCX_CUDA_IPC_CACHE$|MALLOC_HOOKS$"})
+        if str(e.value).lower() in off
+    ]  # fmt: skip
+    hits += [e for e in ctx.of("ucx.env", {"label": "REG_METHODS$"}) if str(e.value).lower() == "direct"]
+    hits += [e for e in ctx.of("ucx.env", {"label": "MMAP_HOOK_MODE$"}) if str(e.value).lower() == "none"]
+    hits += [e for e in ctx.of("ucx.env", {"label": "RCACHE_MAX_(?:REGIONS|SIZE)$"}) if str(e.value) in ("0", "1")]
+    return Outcome(True, tuple(hits)) if hits else UNKNOWN
+
+
+def memlock_low(ctx: Context) -> Outcome:
+    """The limit of locked memory is finite and small."""
+    found = ctx.of("host.limit.memlock")
+    if not found:
+        return UNKNOWN
+    hits = []
+    for item in found:
+        number = re.search(r"\d+", str(item.value))
+        if number and "unlimited" not in str(item.value) and int(number.group()) <= 16777216:
+            hits.append(item)
+    return Outcome(bool(hits), tuple(hits or found)[:3])
+
+
+def small_descriptors(ctx: Context) -> Outcome:
+    """A descriptor or operation moves few bytes."""
+    found = [*ctx.numbers("kv.bytes_per_descriptor"), *ctx.numbers("compare.bytes_per_op")]
+    if not found:
+        return UNKNOWN
+    hits = tuple(e for v, e in found if 0 < v <= _SMALL)
+    return Outcome(bool(hits), hits or tuple(e for _, e in found))
+
+
+def small_descriptors_cost(ctx: Context) -> Outcome:
+    """Small descriptors, and their number or the posting time shows that they cost."""
+    small = small_descriptors(ctx)
+    if not small.holds:
+        return small
+    posting = tuple(e for v, e in ctx.numbers("kv.post_share") if v >= 0.25)
+    many = tuple(e for v, e in ctx.numbers("kv.descriptors") if v >= 4096)
+    larger = tuple(
+        e for v, e in [*ctx.numbers("compare.bytes_per_op"), *ctx.numbers("kv.bytes_per_descriptor")] if v > 4 * _SMALL
+    )
+    if posting or many or larger:
+        return Outcome(True, (*small.used, *posting, *many, *larger)[:5])
+    return UNKNOWN
+
+
+def side_channel_local(ctx: Context) -> Outcome:
+    """The NIXL side channel is bound to this host only."""
+    found = [*ctx.of("nixl.setting", {"label": "SIDE_CHANNEL_HOST"}), *ctx.of("env.var", {"label": "SIDE_CHANNEL_HOST"})]
+    if not found:
+        return UNKNOWN
+    hits = tuple(e for e in found if re.search(r"localhost|127\.0\.0\.1|0\.0\.0\.0", str(e.value)))
+    return Outcome(bool(hits), hits or tuple(found))
+
+
+def host_staged_kv(ctx: Context) -> Outcome:
+    """The KV connector is told to go through host memory."""
+    found = [e for e in ctx.of("nixl.setting", {"label": "kv_buffer_device|use_host_buffer"})]
+    if not found:
+        return UNKNOWN
+    hits = tuple(e for e in found if str(e.value).lower() in ("cpu", "true"))
+    return Outcome(bool(hits), hits or tuple(found))
+
+
+def serial_stages(ctx: Context) -> Outcome:
+    """Compute and transfer add up to the step, and the transfer is a good part of it."""
+    found = ctx.numbers("kv.serial")
+    if not found:
+        return UNKNOWN
+    value, item = found[0]
+    inputs = [e for e in ctx.evidence if e.id in item.inputs]
+    by_kind = {(e.subject.label or "").split(":")[0]: float(e.value) for e in inputs if isinstance(e.value, (int, float))}
+    share = by_kind.get("transfer", 0.0) / max(by_kind.get("total", 1.0), 1e-9)
+    return Outcome(0.93 <= value <= 1.06 and share >= 0.15, (item, *inputs))
+
+
+def perftest_at_rate(ctx: Context) -> Outcome:
+    """RDMA bandwidth by perftest is what the port's rate allows."""
+    rates, speeds = ctx.numbers("rdma.port.rate"), ctx.numbers("rdma.perftest.bw")
+    if not rates or not speeds:
+        return UNKNOWN
+    rate, speed = max(rates, key=lambda n: n[0]), max(speeds, key=lambda n: n[0])
+    return Outcome(speed[0] * 8 / rate[0] >= 0.85, (speed[1], rate[1]))
+
+
+def kv_transfer_ok(ctx: Context) -> Outcome:
+    """KV transfers run at the rate of a fast NIC with few bytes wasted on posting, or take little of the TTFT."""
+    shares = ctx.numbers("kv.share")
+    if shares:
+        return Outcome(all(v < 0.1 for v, _ in shares), tuple(e for _, e in shares))
+    rates, posts = ctx.numbers("kv.throughput"), ctx.numbers("kv.post_share")
+    if not rates:
+        return UNKNOWN
+    good = min(v for v, _ in rates) >= 20 and all(v < 0.25 for v, _ in posts)
+    return Outcome(good, tuple(e for _, e in rates)[:2])
+
+
+RULES: dict[str, Callable[[Context], Outcome]] = {
+    f.__name__: f
+    for f in (
+        tls_lacks_rdma, tls_lacks_gpu_copy, tls_lacks_ipc, tls_set, rdma_here, tcp_lane, tcp_proto, bridge_lane,
+        lanes_on_one_nic, device_is_poor, device_is_socket, listing_lacks_cuda, listing_lacks_cuda_asked,
+        listing_lacks_rdma, build_lacks_cuda, build_lacks_verbs, md_lacks_cuda, two_versions, rndv_forced, rcache_off,
+        memlock_low, small_descriptors, small_descriptors_cost, side_channel_local, host_staged_kv, serial_stages,
+        perftest_at_rate, kv_transfer_ok,
+    )
+}  # fmt: skip

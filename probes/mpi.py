@@ -1,0 +1,119 @@
+"""Open MPI over UCX: `ompi_info`, configure lines, error blocks, and tables of the OSU micro-benchmarks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
+from diagnose.units import canonical
+
+_CUDA = re.compile(r"mpi_built_with_cuda_support:value:(true|false)|CUDA support:\s*(yes|no)\b|MPI extensions:.*\b(cuda)\b")
+_BUILD = re.compile(r"--(with|without)-(cuda|ucx|verbs)\b(=no\b)?")
+_COMPONENT = re.compile(r"^\s*MCA (pml|btl|osc|mtl|accelerator): (\w+) \(|mca:(pml|btl|osc|mtl|accelerator):(\w+):version")
+_ASKED = re.compile(r"Component:\s+(\S+)")
+_FRAMEWORK = re.compile(r"Framework:\s+(\S+)")
+_OSU_HEAD = re.compile(r"#\s*OSU MPI(?:-CUDA|-ROCM)?\s+(.*?)\s+(?:Test|v\d)")
+_OSU_COLUMNS = re.compile(r"#\s*Size\s+(Bandwidth|Latency|Avg Lat\w*)\s*\(([^)]+)\)")
+_OSU_ROW = re.compile(r"^\s*(\d+)\s+([\d.]+)(?:\s|$)")
+_DROP = 1.25  # a bandwidth falling this much from one size to the next is a step, not noise
+
+
+class MpiReader:
+    """What Open MPI says about its UCX and CUDA parts."""
+
+    name = "openmpi"
+    needles = (b"mpi_built_with_cuda", b"CUDA support", b"Open MPI", b"--with-ucx", b"MCA ", b"mca:", b"Framework:")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Facts of a document."""
+        framework = ""
+        seen: set[tuple[str, str]] = set()
+        for line in doc.lines():
+            text = line.text
+            cuda = _CUDA.search(text)
+            if cuda:
+                yes = (cuda.group(1) or cuda.group(2) or "yes") in ("true", "yes")
+                yield Fact("mpi.cuda_support", "yes" if yes else "no", None, spans=(doc.span(line),), status=doc.status)
+            if "--with-ucx" in text or ("Configure command" in text or "'--with" in text):
+                for hit in _BUILD.finditer(text):
+                    value = "without" if hit.group(1) == "without" or hit.group(3) else "with"
+                    subject = Subject(label=hit.group(2))
+                    yield Fact("mpi.build", value, None, subject, (doc.span(line, hit.group()),), status=doc.status)
+            part = _COMPONENT.search(text)
+            if part:
+                name = (part.group(1) or part.group(3), part.group(2) or part.group(4))
+                if name not in seen:
+                    seen.add(name)
+                    yield Fact("mpi.component", name[1], None, Subject(label=name[0]), (doc.span(line),), status=doc.status)
+            version = re.search(r"^\s*Open MPI:\s+v?(\d+\.\d+\.\d+)|Open MPI\)? v?(\d+\.\d+\.\d+)", text)
+            if version:
+                number = version.group(1) or version.group(2)
+                yield Fact("version", number, None, Subject(label="openmpi"), (doc.span(line),), status=doc.status)
+            hit = _FRAMEWORK.search(text)
+            if hit:
+                framework = hit.group(1)
+            hit = _ASKED.search(text)
+            if hit and framework:
+                subject = Subject(label=f"{framework} not found")
+                yield Fact("mpi.component", hit.group(1), None, subject, (doc.span(line),), status=doc.status)
+                framework = ""
+
+
+class OsuReader:
+    """OSU tables: the largest size, and steps down in bandwidth."""
+
+    name = "osu"
+    needles = (b"OSU MPI", b"# Size")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Facts of a document."""
+        test, unit = "OSU", ""
+        rows: list[tuple[int, float, Line]] = []
+        for line in doc.lines():
+            text = line.text
+            head = _OSU_HEAD.search(text)
+            if head:
+                yield from self._table(doc, test, unit, rows)
+                test, unit, rows = head.group(1), "", []
+                continue
+            columns = _OSU_COLUMNS.search(text)
+            if columns:
+                yield from self._table(doc, test, unit, rows)
+                unit, rows = columns.group(2), []
+                continue
+            row = _OSU_ROW.match(text) if unit else None
+            if row:
+                rows.append((int(row.group(1)), float(row.group(2)), line))
+        yield from self._table(doc, test, unit, rows)
+
+    @staticmethod
+    def _table(doc: Document, test: str, unit: str, rows: list[tuple[int, float, Line]]) -> Iterator[Fact]:
+        if not rows or not unit:
+            return
+
+        def fact(size: int, value: float, line: Line) -> Fact | None:
+            got = canonical(value, unit)
+            if got is None:
+                return None
+            return Fact("mpi.osu", got[0], got[1], Subject(label=f"{test}|{size}"), (doc.span(line),), status=doc.status)
+
+        last = fact(*rows[-1])
+        if last:
+            yield last
+        if "B/s" not in unit:
+            return
+        for small, large in zip(rows, rows[1:], strict=False):
+            if large[0] < 1024 or large[1] <= 0 or small[1] / large[1] < _DROP:
+                continue
+            a, b = fact(*small), fact(*large)
+            if a and b:
+                yield Fact(
+                    "mpi.osu.drop", small[1] / large[1], "count", Subject(label=f"{test}|{small[0]}|{large[0]}"),
+                    kind="derived", formula="a / b", inputs=(a, b), status=doc.status,
+                )  # fmt: skip
+
+
+READERS: list[Reader] = [MpiReader(), OsuReader()]
