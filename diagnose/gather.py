@@ -108,8 +108,8 @@ def number(gathered: Gathered) -> list[Evidence]:
     order = sorted(seen.items(), key=lambda kv: tuple(str(p) if i != 1 else f"{p:>15}" for i, p in enumerate(kv[0])))
     ids: dict[int, str] = {}
     by_key: dict[tuple[object, ...], str] = {}
-    for n, (key, fact) in enumerate(order, 1):
-        ids[id(fact)] = by_key[key] = f"E{n}"
+    for n, (ordered, fact) in enumerate(order, 1):
+        ids[id(fact)] = by_key[ordered] = f"E{n}"
 
     def ref(fact: Fact) -> str:
         if id(fact) in ids:

@@ -1,42 +1,53 @@
 """Search every line of every document for the catalogue's marks, at log speed.
 
 Two filters keep this fast. A mark's regular expression yields literals one of which any match
-must contain; and lines are keyed by their *shape* (the line without digits and the letters a-f,
-so that addresses, ranks and sizes vanish): candidates are worked out once per shape and reused
+must contain; and lines are keyed by their *shape* (the line without digits and addresses, so that
+ranks, ports and sizes vanish): candidates are worked out once per shape and reused
 for the hundreds of thousands of lines that differ only in numbers.
 """
 
 from __future__ import annotations
 
 import re
-import re._constants as sre
-import re._parser as sre_parser
+import re._constants as sre  # type: ignore[import-not-found]
+import re._parser as sre_parser  # type: ignore[import-not-found]
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .catalogue import Mark
-from .document import Document, Line, clean
+from .document import Document, Line, Span, clean
 from .models import Fact, Subject
 
-_DROP = b"0123456789abcdefABCDEF\r"
+_DROP = b"0123456789\r"
 _LOWER = bytes(range(256)).lower()
+_PATIENCE = 500
+_MOST_SHAPES = 200_000
+_Identity = tuple["str | float", Subject]
+_ADDRESS = re.compile(rb"0x[0-9a-fA-F]+")
 
 
 def shape(raw: bytes) -> bytes:
-    """A line without digits and hex letters, lower case."""
+    """A line without digits and addresses, lower case."""
+    if b"0x" in raw:
+        raw = _ADDRESS.sub(b"", raw)
     return raw.translate(_LOWER, _DROP)
 
 
-def _runs(tree: Any) -> list[set[str]]:
-    """For a parsed pattern: alternatives sets of literals, each set such that a match contains one member."""
-    out: list[set[str]] = []
+# What a matching line must hold: literals (all of them) and alternatives (one of each, itself a Need).
+Need = tuple["bytes | tuple[Need, ...]", ...]
+
+
+def _need(tree: Any) -> Need:
+    """Literals of at least two shaped bytes that any match of a parsed pattern contains."""
+    out: list[Any] = []
     run = ""
 
     def flush() -> None:
         nonlocal run
-        if len(run) >= 3:
-            out.append({run})
+        shaped = shape(run.encode())
+        if len(shaped) >= 2:
+            out.append(shaped)
         run = ""
 
     for op, arg in tree:
@@ -49,38 +60,33 @@ def _runs(tree: Any) -> list[set[str]]:
                 run += "".join(chr(a) for _, a in inner)
                 continue
             flush()
-            out.extend(_runs(inner))
+            out.extend(_need(inner))
             continue
         flush()
         if op is sre.BRANCH:
-            options: set[str] = set()
-            for branch in arg[1]:
-                best = _best(_runs(branch))
-                if best is None:
-                    break
-                options |= best
-            else:
+            options = tuple(_need(branch) for branch in arg[1])
+            if all(options):
                 out.append(options)
         elif op in (sre.MAX_REPEAT, sre.MIN_REPEAT) and arg[0] >= 1:
-            out.extend(_runs(list(arg[2])))
+            out.extend(_need(list(arg[2])))
     flush()
-    return out
+    return tuple(out)
 
 
-def _best(sets: list[set[str]]) -> set[str] | None:
-    """The set whose shortest member is longest once digits and hex letters are gone."""
-
-    def worth(options: set[str]) -> int:
-        return min(len(shape(s.encode())) for s in options)
-
-    ranked = sorted((s for s in sets if worth(s) >= 2), key=lambda s: (-worth(s), len(s)))
-    return ranked[0] if ranked else None
+def needles(pattern: str) -> Need:
+    """What a line must hold for the pattern to be worth trying; empty if it has no usable literal."""
+    return _need(list(sre_parser.parse(pattern, re.IGNORECASE)))
 
 
-def needles(pattern: str) -> tuple[bytes, ...] | None:
-    """Shapes of which any matching line must contain one; None if the pattern has no usable literal."""
-    best = _best(_runs(list(sre_parser.parse(pattern, re.IGNORECASE))))
-    return tuple(sorted(shape(s.encode()) for s in best)) if best else None
+def admits(need: Need, shaped: bytes) -> bool:
+    """Could a line of this shape match?"""
+    for part in need:
+        if isinstance(part, bytes):
+            if part not in shaped:
+                return False
+        elif not any(admits(option, shaped) for option in part):
+            return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,7 @@ class _Ready:
     mark: Mark
     search: re.Pattern[str]
     veto: re.Pattern[str] | None
-    needles: tuple[bytes, ...] | None
+    needles: Need
 
 
 class Scanner:
@@ -104,23 +110,29 @@ class Scanner:
             )
             for mark in marks
         ]
+        self._of = {mark.signal: mark for mark in reversed(marks)}
 
     def candidates(self, shaped: bytes) -> tuple[_Ready, ...]:
         """Marks that could match a line of this shape."""
-        return tuple(r for r in self._ready if r.needles is None or any(n in shaped for n in r.needles))
+        return tuple(r for r in self._ready if admits(r.needles, shaped))
 
     def scan(self, doc: Document) -> Iterator[Fact]:
-        """Facts of all marks in `doc`; at most `keep` distinct facts a mark, repeats counted."""
+        """Facts of all marks in `doc`; at most `keep` distinct facts a mark, their repeats counted.
+
+        A mark that tried `_PATIENCE` lines of one shape in vain is not tried on that shape again.
+        """
         cache: dict[bytes, tuple[_Ready, ...]] = {}
-        kept: dict[str, dict[tuple[object, ...], Fact]] = {}
-        counts: dict[tuple[object, ...], int] = {}
+        vain: dict[tuple[bytes, int], int] = {}
+        kept: dict[str, dict[_Identity, Span]] = {}
+        counts: dict[tuple[str, _Identity], int] = {}
         encoding = doc.encoding
         for number, start, raw in doc.raw_lines():
-            key = shape(raw if encoding == "utf-8" else raw[::2])
+            key = shape(raw if encoding == "utf-8" else raw.replace(b"\0", b""))
             ready = cache.get(key)
             if ready is None:
-                if len(cache) > 200_000:
+                if len(cache) > _MOST_SHAPES:
                     cache.clear()
+                    vain.clear()
                 ready = cache[key] = self.candidates(key)
             if not ready:
                 continue
@@ -128,39 +140,46 @@ class Scanner:
             text, prefix = clean(body, encoding)
             line = Line(start, start + len(body), number, text, prefix)
             for item in ready:
-                fact = self._match(doc, line, item)
-                if fact is None:
+                found = _match(text, item)
+                if found is None:
+                    tries = vain[key, id(item)] = vain.get((key, id(item)), 0) + 1
+                    if tries >= _PATIENCE:
+                        cache[key] = tuple(r for r in cache[key] if r is not item)
                     continue
-                identity = (fact.signal, fact.value, fact.subject)
-                counts[identity] = counts.get(identity, 0) + 1
-                mine = kept.setdefault(fact.signal, {})
-                if identity not in mine and len(mine) < item.mark.keep:
-                    mine[identity] = fact
-        for mine in kept.values():
-            for identity, fact in mine.items():
-                yield replace(fact, count=counts[identity])
+                identity, around = found
+                mine = kept.setdefault(item.mark.signal, {})
+                if identity not in mine:
+                    if len(mine) >= item.mark.keep:
+                        continue
+                    mine[identity] = doc.span(line, around)
+                place = (item.mark.signal, identity)
+                counts[place] = counts.get(place, 0) + 1
+        for signal, mine in kept.items():
+            mark = self._of[signal]
+            for identity, span in mine.items():
+                value, subject = identity
+                yield Fact(
+                    signal, value, mark.unit, subject, (span,), mark.what,
+                    count=counts[signal, identity], status=doc.status,
+                )  # fmt: skip
 
-    def _match(self, doc: Document, line: Line, item: _Ready) -> Fact | None:
-        hit = item.search.search(line.text)
-        if hit is None or (item.veto is not None and item.veto.search(line.text)):
+
+def _match(text: str, item: _Ready) -> tuple[_Identity, str] | None:
+    """Value and subject of a matching line, and the text to centre a long quote on."""
+    hit = item.search.search(text)
+    if hit is None or (item.veto is not None and item.veto.search(text)):
+        return None
+    mark = item.mark
+    got = (hit.group(mark.value) if mark.value is not None else hit.group()) or ""
+    value: str | float = got.strip()[:200]
+    if mark.unit is not None:
+        try:
+            value = float(got.replace(",", ""))
+        except ValueError:
             return None
-        mark = item.mark
-        got = hit.group(mark.value) if mark.value is not None else hit.group()
-        value: str | float = (got or "").strip()
-        if mark.unit is not None:
-            try:
-                value = float(str(got).replace(",", ""))
-            except ValueError:
-                return None
-        subject = Subject(
-            label=hit.group(mark.label) if mark.label is not None else None,
-            rank=_int(hit, mark.rank),
-            gpu=_int(hit, mark.gpu),
-        )
-        return Fact(
-            mark.signal, value if mark.unit else str(value)[:200], mark.unit, subject,
-            (doc.span(line, hit.group()[:60]),), mark.what, status=doc.status,
-        )  # fmt: skip
+    label = hit.group(mark.label) if mark.label is not None else None
+    subject = Subject(label=label, rank=_int(hit, mark.rank), gpu=_int(hit, mark.gpu))
+    return (value, subject), hit.group()[:60]
 
 
 def _int(hit: re.Match[str], group: str | int | None) -> int | None:

@@ -35,7 +35,7 @@ def build(
         symptom_inferred=inferred,
         playbook=ctx.playbook,
         lang="both" if len(langs) > 1 else langs[0],
-        verdict=got.verdict,  # type: ignore[arg-type]
+        verdict=got.verdict,
         confidence=round(got.confidence, 2),
         findings=findings(got),
         chain=chain(got),
