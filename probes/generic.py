@@ -6,22 +6,28 @@ log lines it only looks for error texts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 
+from diagnose.axes import OTHER, classify
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
 from . import generic_arithmetic, generic_errors, generic_prose
 from .generic_compare import Group, Reading, facts, reading
-from .generic_figures import Figure, Metric, name_metric, statistic
-from .generic_tables import Row, Table, tables
+from .generic_figures import Figure, Metric, cell, name_metric, statistic
+from .generic_tables import Row, Table, matrices, tables
 
 MAX_BYTES = 2 << 20
 MAX_LINES = 4000
 MAX_FACTS = 150
 SMALL = 60  # lines up to which a document is taken as typed by hand
+
+
+# Profiles list parts of one run, not settings of several.
+_PROFILE = re.compile(r"function|self cpu|own ?time|(num|# of|nb) ?calls|instances|%mem|\bpid\b|command", re.IGNORECASE)
 
 
 class GenericReader:
@@ -51,10 +57,10 @@ def logged(lines: list[Line]) -> bool:
 
 
 def _facts(doc: Document, lines: list[Line], small: bool) -> Iterator[Fact]:
-    used: set[int] = set()
+    used = matrices(lines)
     found: list[Group] = []
     loose: list[Reading] = []
-    for table in tables(lines) if b"NVIDIA-SMI" not in doc.head else ():
+    for table in tables(lines, used) if b"NVIDIA-SMI" not in doc.head else ():
         made, readings = of_table(doc, table)
         if readings:
             used.update(table.lines)
@@ -77,24 +83,51 @@ def of_table(doc: Document, table: Table) -> tuple[list[Group], list[Reading]]:
     row_known = [m.known or bool(statistic(r.label)) for m, r in zip(rows, table.rows, strict=True)]
     col_known = sum(m.known for m in columns)
     by_rows = sum(row_known) > 0 and sum(row_known) / len(rows) > col_known / max(1, len(columns))
+    if _PROFILE.search(" ".join((table.corner, *table.columns))):
+        return [], []
     groups: list[Group] = []
     loose: list[Reading] = []
-    for k, name in enumerate(table.columns):
+    settings = _row_settings(table)
+    names = [_column_setting(table, k) for k in range(len(table.columns))]
+    for k, name in enumerate(names):
         down = Group(columns[k], over=table.corner, context=table.caption, firm=True)
-        for row in table.rows:
+        for row, setting in zip(table.rows, settings, strict=True):
             figure = row.figures[k]
             if figure is None:
                 continue
             metric = _cell_metric(columns[k], row, name, figure, by_rows)
-            item = reading(doc, row.line, figure, metric, name if by_rows else row.label)
+            item = reading(doc, row.line, figure, metric, name if by_rows else setting)
             loose.append(item)
             if not by_rows:
                 down.members.append(item)
         if not by_rows:
             groups.append(down)
     for row in table.rows:
-        groups.extend(_across(doc, table, row, columns, by_rows))
+        groups.extend(_across(doc, table, row, columns, names, by_rows))
     return groups, loose
+
+
+def _row_settings(table: Table) -> list[str]:
+    """Row labels with the words of the row that differ between rows; the words alone where the label is a reading."""
+    differ = [
+        k for k in range(len(table.columns))
+        if len({r.words[k].lower() for r in table.rows if r.words and r.words[k]}) > 1
+    ]  # fmt: skip
+    out: list[str] = []
+    for row in table.rows:
+        words = " ".join(row.words[k] for k in differ if row.words)[:80]
+        index = cell(row.label) is not None and classify("1", "2", table.corner)[0] == OTHER
+        out.append(words if index and words else f"{row.label} {words}".strip())
+    return out
+
+
+def _column_setting(table: Table, k: int) -> str:
+    """A column's name with its words where those differ between columns: ``board A Gen 2 x4``."""
+    words = [
+        row.words[k] for row in table.rows
+        if row.words and not any(row.figures) and row.words[k] and len(set(row.words)) > 1
+    ]  # fmt: skip
+    return " ".join([table.columns[k], *words])[:120]
 
 
 def _metric_of(name: str, cells: list[Figure | None], caption: str) -> Metric:
@@ -114,10 +147,12 @@ def _cell_metric(column: Metric, row: Row, name: str, figure: Figure, by_rows: b
     return got if got.known else name_metric(f"{row.label} {name}", figure.unit, figure.raw, figure.per)
 
 
-def _across(doc: Document, table: Table, row: Row, columns: list[Metric], by_rows: bool) -> Iterator[Group]:
+def _across(
+    doc: Document, table: Table, row: Row, columns: list[Metric], names: list[str], by_rows: bool
+) -> Iterator[Group]:
     """Columns of one row that measure the same thing under different settings."""
     kinds: dict[str, Group] = {}
-    for k, name in enumerate(table.columns):
+    for k, name in enumerate(names):
         figure = row.figures[k]
         if figure is None:
             continue

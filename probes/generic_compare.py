@@ -6,16 +6,17 @@ depends only on its metric, its settings and its figures.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from statistics import median
 
+from diagnose.axes import OTHER, amount, classify, common
 from diagnose.document import Document, Line, Span
 from diagnose.models import Fact, Subject
 
-from .generic_axes import OTHER, amount, classify, common
 from .generic_figures import Figure, Metric
 
 SAME = 1.10
@@ -95,7 +96,9 @@ def facts(groups: Iterable[Group]) -> list[Fact]:
     for group in groups:
         for fact in of_group(group):
             label = fact.subject.label or ""
-            key = (fact.signal, "|".join(label.split("|")[:2]), label if fact.signal == "compare.ratio" else "")
+            axis, metric, *settings = (*label.split("|"), "")
+            pair = "|".join(sorted(settings)) if fact.signal == "compare.ratio" else ""
+            key = (fact.signal, f"{axis}|{metric}", pair)
             rival = out.get(key)
             if rival is None or float(fact.value or 0) > float(rival.value or 0):
                 out[key] = fact
@@ -136,7 +139,9 @@ def _pairs(group: Group, members: Sequence[Reading], over: str) -> Iterator[Fact
         axes = classify(a.setting, b.setting, over)
         ratio = max(a.level, b.level) / min(a.level, b.level)
         for axis in axes:
-            if axis == OTHER and not (group.firm and group.metric.known):
+            if axis == OTHER and not (group.firm and group.metric.known and ratio >= 1.2):
+                continue
+            if ratio < 1.02 and not group.metric.known:
                 continue
             apart = common([a.setting, b.setting])[1]
             rank = (-sum(len(r.split()) for r in apart), ratio)
@@ -144,6 +149,23 @@ def _pairs(group: Group, members: Sequence[Reading], over: str) -> Iterator[Fact
                 best[axis] = (rank, a, b)
     for axis, (_, a, b) in best.items():
         yield from ratio_facts(axis, group, a, b)
+
+
+_GPUS = re.compile(
+    r"(?P<n>\d{1,5})\s*(?:[x×](?![a-z0-9])|:|-?\s?(?:gpus?|cards?|nodes?|ranks?|卡|机|个))|(?P<one>\b(?:single|one)\b|单)|(?P<two>\b(?:two|dual|both)\b|双)",
+    re.IGNORECASE,
+)
+
+
+def gpus_of(setting: str) -> int | None:
+    """``2x H100`` -> 2, ``single GPU`` -> 1, ``8`` -> 8."""
+    step = amount(setting)
+    if step is not None:
+        return int(step)
+    hit = _GPUS.search(setting)
+    if hit is None:
+        return None
+    return int(hit.group("n")) if hit.group("n") else 1 if hit.group("one") else 2
 
 
 def worse_first(metric: Metric, a: Reading, b: Reading) -> tuple[Reading, Reading]:
@@ -158,6 +180,11 @@ def ratio_facts(axis: str, group: Group, a: Reading, b: Reading) -> Iterator[Fac
     yield fact
     if float(fact.value or 0) <= SAME:
         yield replace(fact, signal="compare.same")
+    if axis == "ngpus" and group.metric.better:
+        few, many = sorted((a, b), key=lambda r: gpus_of(r.setting) or 0)
+        counts = gpus_of(few.setting), gpus_of(many.setting)
+        if counts[0] and counts[1]:
+            yield from scaling(group, counts[0], few, counts[1], many)
 
 
 def _ratio(signal: str, axis: str, group: Group, worse: Reading, better: Reading) -> Fact:
@@ -197,7 +224,7 @@ def _sweep(group: Group, members: Sequence[Reading], steps: Sequence[float], ove
     for fact in ratio_facts(name, group, low, high):
         if fact.signal == "compare.ratio":
             yield fact
-        elif len(good) >= 3:
+        elif fact.signal == "compare.same":
             label = f"{name}|{group.metric.name}|{tidy(good[0][1].setting)}|{tidy(good[-1][1].setting)}"
             yield replace(fact, signal="compare.flat", subject=Subject(label=label))
     jump = max(

@@ -10,9 +10,9 @@ from diagnose.models import Fact, Subject
 
 KEEP = 12
 MAX_BYTES = 64 << 20
-_NEEDLE = re.compile(rb"(?i)error|warn|fail|fatal|exception|traceback|abort|critical|panic|refused|killed|cannot|unable")
+_NEEDLE = re.compile(rb"(?i)error|warn|fail|fatal|exception|traceback|abort|critical|panic|refused|killed|cannot|unable|fault|denied|not found|no such|timed.?out|invalid")
 _ERROR = re.compile(
-    r"\b(error|fatal|critical|failed|failure|exception|panic|abort(ed|ing)?|refused|killed|cannot|can't|unable to|segmentation fault|timed? ?out)\b|\w(Error|Exception)\b"
+    r"\b(error|fatal|critical|failed|failure|exception|panic|abort(ed|ing)?|refused|killed|cannot|can't|unable to|segmentation fault|permission denied|no such file|not found|timed? ?out)\b|\w(Error|Exception)\b"
     r"|\bWARN(ING)?\b",
     re.IGNORECASE,
 )

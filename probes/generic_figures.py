@@ -81,11 +81,17 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What a figure measures: `name` with the statistic appended; `known` if words said so, not only the unit."""
+    """What a figure measures.
+
+    Attributes:
+        name: from the lexicon, the statistic appended. better: direction that is good, or None.
+        known: words said so, not only the unit. counts: it can be a plain number.
+    """
 
     name: str
     better: str | None
     known: bool
+    counts: bool = False
 
 
 def number(text: str) -> float:
@@ -180,7 +186,8 @@ def statistic(words: str) -> str:
 @lru_cache(maxsize=4096)
 def name_metric(words: str, unit: str | None = None, raw: str = "", per: str = "") -> Metric:
     """The metric that `words` (and a unit) name."""
-    soft = words[:160].translate(_SOFT)
+    said = f"{words[:160]} {raw}" if unit == "tokens/s" else words[:160]
+    soft = said.translate(_SOFT)
     stat = statistic(words[:160])
     tail = f"_{stat}" if stat else ""
     if per in ("tok", "token") and unit in _TIME:
@@ -194,8 +201,8 @@ def name_metric(words: str, unit: str | None = None, raw: str = "", per: str = "
     for name, better, pattern, allowed in _lexicon():
         if unit is not None and allowed and unit not in allowed:
             continue
-        if pattern.search(soft) or (name in ("tpot", "throughput", "iterations") and pattern.search(words[:160])):
-            return Metric(name + tail, better, True)
+        if pattern.search(soft) or (name in ("tpot", "throughput", "iterations") and pattern.search(said)):
+            return Metric(name + tail, better, True, not allowed or "count" in allowed)
     name = _BY_UNIT.get(unit or "count", "count")
     return Metric(name + tail, _UNIT_BETTER.get(name), False)
 

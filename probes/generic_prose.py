@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from diagnose.axes import OTHER, classify, common
 from diagnose.document import Document, Line
 
-from .generic_axes import OTHER, classify, common
 from .generic_compare import Group, Reading, reading
-from .generic_figures import Figure, Metric, figures, header_unit, name_metric, with_unit
+from .generic_figures import Figure, Metric, figures, header_unit, name_metric, statistic, with_unit
 
 MAX_LINE = 1000
 LOG = re.compile(
@@ -24,12 +24,15 @@ _PREFIX = re.compile(
 )
 _SKIP = re.compile(
     r"\bNCCL (?:INFO|TRACE|WARN)\b|^\s*#\s*(?:HELP|TYPE)\b|^\s*[a-z_:]+\{[^}]*\}\s|NVRM|\bXid\b|0x[0-9a-f]{6,}|^\s*File \"|^\s*at\s"
-    r"|\b(?:float|half|bfloat16|int8|uint8|int32|double)\s+(?:sum|prod|max|min|none|avg)\b|LnkSta|LnkCap|ACSCtl|inet6? "
+    r"|\b(?:float|half|bfloat16|int8|uint8|int32|double)\s+(?:sum|prod|max|min|none|avg)\b|LnkSta|LnkCap|ACSCtl|inet6? |SpecDecoding metrics|nThread \d|minBytes|nranks \d"
     r"|^\s*(?:import|from|def|class|for|if|while|return|with)\b.*[:(]|<\d+>|\\$",
 )
 _COMMAND = re.compile(r"^\s*[$>]\s|^\s*--?[a-z]|^\s*(?:export\s+)?[A-Z][A-Z0-9_]{2,}=|^\s*(?:docker|vllm|python3?|torchrun|mpirun|srun)\s|\s--[a-z]")
 _BULLET = re.compile(r"^\s*(?:[-*•·–]\s+|\(?\d{1,2}[.)]\s+|\([a-z]\)\s+)")
-_LEAD = re.compile(r"^(?P<lead>[^\t:：=]{1,60}?)(?:\s*[:：]\s*(?=\S)|\s+[-–—]\s+|\t+|\s{2,}|\s*=>\s*)(?P<rest>\S.*)$")
+_LEADS = (
+    re.compile(r"^(?P<lead>[^\t:：=]{1,60}?)\s*[:：]\s*(?P<rest>\S.*)$"),
+    re.compile(r"^(?P<lead>[^\t:：=]{1,60}?)(?:\s+[-–—]\s+|\t+|\s{2,}|\s*=>\s*)(?P<rest>\S.*)$"),
+)
 _CUT = re.compile(
     r"[,;]\s+|[，；。、]\s*|\.\s+|\s\|\s|\s{3,}|\s+(?:vs\.?|versus|against|but|while|whereas|and|compared (?:to|with)|instead of|→|->)\s+",
     re.IGNORECASE,
@@ -138,38 +141,59 @@ def _line(line: Line, heading: str, caption: str, block: int) -> Iterator[Note]:
     found = figures(text)
     if not found:
         return
-    lead, start = "", 0
-    hit = _LEAD.match(text)
-    if hit:
+    lead, start, gap = "", 0, False
+    for pattern in _LEADS:
+        hit = pattern.match(text)
+        if hit is None:
+            continue
         rest = hit.start("rest")
         later = [f for f in found if f.start >= rest]
         inside = any(f.unit not in (None, "count") for f in found if f.start < rest)
         if later and not inside:
             lead, start, found = hit.group("lead").strip(), rest, later
+            gap = pattern is _LEADS[1]
+            break
     cuts = [c.span() for c in _CUT.finditer(text, start)]
     cuts = [c for c in cuts if not any(f.start < c[1] and c[0] < f.end for f in found)]
     spans = list(zip([start, *(c[1] for c in cuts)], [*(c[0] for c in cuts), len(text)], strict=True))
     last: Metric | None = None
     for k, (a, b) in enumerate(spans):
         mine = [f for f in found if a <= f.start < b]
+        if k and gap:
+            lead = ""  # a label before a gap names the figure beside it, not the next one
         for n, figure in enumerate(mine):
             left = mine[n - 1].end if n else a
             right = mine[n + 1].start if n + 1 < len(mine) else b
             before, after = text[left : figure.start].strip(" ~≈:=("), text[figure.end : right].strip(" ).")
+            after = f"{_adjective(text, figure)} {after}".strip()
             if n and _FROM_TO.match(before):
                 before = ""
             words = before if len(mine) > 1 and before else f"{before} {after}".strip()
-            noun = _COUNTED.match(text[figure.end : figure.end + 40])
+            noun = _counted(text, figure, lead or before)
             metric = _metric(figure, words, lead, caption, last, text, a)
             if metric is None:
                 if noun and figure.unit in (None, "count"):
-                    yield Note(figure, Metric("count", None, False), words, lead, heading, caption, block, line, noun.group(1), k)
+                    yield Note(figure, Metric("count", None, False), words, lead, heading, caption, block, line, noun, k)
                 continue
             if metric.known:
                 last = metric
             if figure.unit is None and caption and (unit := header_unit(caption)) and (made := with_unit(figure.value, unit)):
                 figure = Figure(figure.start, figure.end, figure.text, made[0], made[1], unit)
-            yield Note(figure, metric, words, lead, heading, caption, block, line, noun.group(1) if noun else "", k)
+            yield Note(figure, metric, words, lead, heading, caption, block, line, noun, k)
+
+
+def _adjective(text: str, figure: Figure) -> str:
+    """``output`` of ``113.31 output tokens/s``."""
+    inside = text[figure.start + len(figure.text) : figure.end].split()
+    return inside[0] if len(inside) == 2 and inside[0].isalpha() and inside[0].lower() != figure.raw.lower() else ""
+
+
+def _counted(text: str, figure: Figure, before: str) -> str:
+    """What a bare number counts: the noun behind it, or the label before it."""
+    hit = _COUNTED.match(text[figure.end : figure.end + 40])
+    if hit:
+        return hit.group(1)
+    return before if _COUNTED.match(before + " ") and not re.search(r"size|time|rate", before) else ""
 
 
 def _metric(
@@ -178,21 +202,26 @@ def _metric(
     """The metric of a figure in prose, or None for a bare number that nothing names."""
     unit = figure.unit
     unitless = unit in (None, "count") and not figure.raw
-    for said in (words, f"{lead} {words}"):
+    for said in filter(None, (words, f"{lead} {words}".strip() if lead else "")):
         got = name_metric(said, unit, figure.raw, figure.per)
         if got.known:
             before = text[max(0, figure.start - 3) : figure.start]
-            assigned = bool(re.search(r"[:=：]\s*~?$|\s{2,}$|\t$", before)) or "." in figure.text
-            return got if not unitless or assigned else None
+            assigned = bool(re.search(r"[:=：]\s*~?$|\s{2,}$|\t$", before)) if got.counts else False
+            return got if not unitless or assigned or "." in figure.text else None
     if caption:
-        got = name_metric(f"{caption} {words}", unit, figure.raw, figure.per)
+        if lead.lower() == "count":
+            return None
+        got = name_metric(f"{caption} {lead} {words}", unit, figure.raw, figure.per)
         if got.known and (not unitless or header_unit(caption)):
             return got
     if unitless:
         return None
-    if last is not None and name_metric("", unit, figure.raw, figure.per).better == last.better:
+    plain = name_metric("", unit, figure.raw, figure.per)
+    beside = not words or classify(words, "")[:1] not in ((OTHER,), ())
+    if last is not None and beside and plain.better == last.better:
         return last
-    return name_metric(words, unit, figure.raw, figure.per)
+    got = name_metric(words, unit, figure.raw, figure.per)
+    return replace(got, known=got.known or unit in ("tokens/s", "req/s"))
 
 
 def groups(doc: Document, found: list[Note], small: bool) -> Iterator[Group]:
@@ -253,7 +282,19 @@ def _within_blocks(doc: Document, found: list[Note]) -> Iterator[Group]:
             yield Group(items[0].metric, [_reading(doc, n, f"request {k}") for k, n in enumerate(items, 1)], over="time")
         elif len(items) >= 2 and len(set(names)) > 1:
             shared = common([n.name for n in items])[0]
-            yield Group(items[0].metric, [_reading(doc, n, n.name) for n in items], over=f"{items[0].caption} {shared}".strip(), firm=items[0].metric.known)
+            led = len({n.lead.lower() for n in items if n.lead}) == len(items)
+            if not items[0].metric.known and not _alike(items, found, led):
+                continue
+            members = [_reading(doc, n, n.lead if led else n.name) for n in items]
+            yield Group(items[0].metric, members, over=f"{items[0].caption} {shared}".strip(), firm=items[0].metric.known)
+
+
+def _alike(items: list[Note], found: list[Note], led: bool) -> bool:
+    """Figures that only their unit names compare where their lines are built alike."""
+    if led and len({n.words.lower() for n in items}) == 1:
+        return True
+    lines = {n.line.start for n in items}
+    return sum(1 for n in found if n.line.start in lines) == len(lines)
 
 
 def _across(doc: Document, found: list[Note]) -> Iterator[Group]:
@@ -278,5 +319,5 @@ def _described(doc: Document, found: list[Note]) -> Iterator[Group]:
 def plain(doc: Document, found: Iterable[Note]) -> Iterator[Reading]:
     """Every figure on its own, its setting being the words beside the metric."""
     for note in found:
-        setting = note.lead if note.lead and not name_metric(note.lead).known else ""
+        setting = note.lead if note.lead and not name_metric(note.lead).known and not statistic(note.lead) else ""
         yield _reading(doc, note, setting or note.heading or (note.noun if note.metric.name == "count" else ""))

@@ -28,11 +28,12 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`figures[i]` belongs to `Table.columns[i]`; None where the cell is words or missing."""
+    """`figures[i]` and `words[i]` belong to `Table.columns[i]`: the figure is None where the cell is words or missing."""
 
     label: str
     figures: tuple[Figure | None, ...]
     line: Line
+    words: tuple[str, ...] = ()
 
 
 @dataclass
@@ -86,10 +87,24 @@ def _is_head(cells: list[Cell], below: list[Cell]) -> bool:
     return bool(below) and name_metric(below[0].text).known
 
 
-def tables(lines: list[Line]) -> Iterator[Table]:
+def matrices(lines: list[Line]) -> set[int]:
+    """Lines of device-to-device matrices, which readers of their tools own."""
+    out: set[int] = set()
+    inside = False
+    for i, line in enumerate(lines):
+        inside = bool(_MATRIX.search(line.text[:200])) or (inside and bool(re.match(r"\s*(?:GPU|NIC)?\d+\s", line.text)))
+        if inside:
+            out.add(i)
+    return out
+
+
+def tables(lines: list[Line], skip: set[int] | frozenset[int] = frozenset()) -> Iterator[Table]:
     """Tables of a list of lines, in order."""
     i = 0
     while i + 1 < len(lines):
+        if i in skip:
+            i += 1
+            continue
         made = _table(lines, i)
         if made is None:
             i += 1
@@ -109,7 +124,7 @@ def _table(lines: list[Line], i: int) -> Table | None:
     if first is None:
         return None
     below_kind, below = split(lines[first].text)
-    if below_kind != kind or not _is_head(head, below) or not any(cell(c.text) for c in below):
+    if below_kind != kind or not _is_head(head, below) or not _figures_below(lines, first, kind, len(below)):
         return None
     shift = len(below) - len(head)
     if kind != "space" and shift:
@@ -137,7 +152,20 @@ def _table(lines: list[Line], i: int) -> Table | None:
         table.lines.append(j)
         table.rows.extend(_composite(label, texts, heads, found, lines[j]))
         j += 1
-    return table if table.rows else None
+    return table if any(any(r.figures) for r in table.rows) else None
+
+
+def _figures_below(lines: list[Line], i: int, kind: str, width: int) -> bool:
+    """One of the next rows of this width holds a figure: rows of words may come first."""
+    for line in lines[i : i + 8]:
+        if _RULE.match(line.text):
+            continue
+        row_kind, cells = split(line.text)
+        if row_kind != kind or len(cells) != width:
+            return False
+        if any(cell(part) for c in cells[1:] for part in re.split(r"\s+/\s+", c.text)):
+            return True
+    return False
 
 
 def _next(lines: list[Line], j: int) -> int | None:
@@ -177,7 +205,8 @@ def _composite(
     names = re.split(r"\s+/\s+", label)
     width = len(parts[0]) if parts else 0
     if any(found) or width < 2 or any(len(p) != width for p in parts):
-        yield Row(label, found, line)
+        words = tuple("" if f else t for f, t in zip(found, texts, strict=True))
+        yield Row(label, found, line, words)
         return
     shared = names[0].rsplit(" ", 1)[0] if " " in names[0] else ""
     for k in range(width):
@@ -202,7 +231,8 @@ def _csv(lines: list[Line], i: int) -> Table | None:
         found = tuple(cell(p, u) for p, u in zip(parts[1:], heads, strict=True))
         if not any(found):
             break
-        rows.append(Row(parts[0], found, line))
+        words = tuple("" if f else t for f, t in zip(found, parts[1:], strict=True))
+        rows.append(Row(parts[0], found, line, words))
     if len(rows) < 2:
         return None
     return Table(names[0], tuple(names[1:]), _caption(lines, i), rows, list(range(i, i + 1 + len(rows))))
@@ -211,7 +241,7 @@ def _csv(lines: list[Line], i: int) -> Table | None:
 def _words(lines: list[Line], i: int) -> Table | None:
     """A head of single words over rows of as many words, all but the first of them figures."""
     head = lines[i].text.split()
-    if not 2 <= len(head) <= 10 or any(cell(w) for w in head) or lines[i].text.rstrip().endswith((":", ".", ",")):
+    if not 2 <= len(head) <= 10 or re.search(r"[=\\]", lines[i].text) or any(cell(w) for w in head) or lines[i].text.rstrip().endswith((":", ".", ",")):
         return None
     heads = [header_unit(w) for w in head[1:]]
     rows: list[Row] = []

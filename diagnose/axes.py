@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from diagnose.catalogue import catalogue
-
-from .generic_figures import number
+from .catalogue import catalogue
 
 OTHER = "other"
 _SWITCH = re.compile(
@@ -58,7 +56,7 @@ def amount(text: str) -> float | None:
     hit = _AMOUNT.match(text) if len(text) <= 40 else None
     if hit is None:
         return None
-    return number(hit.group("number")) * _MULT.get((hit.group("mult") or "").lower(), 1.0)
+    return float(hit.group("number").replace(",", "")) * _MULT.get((hit.group("mult") or "").lower(), 1.0)
 
 
 def is_switch(text: str) -> bool:
