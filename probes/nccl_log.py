@@ -176,6 +176,8 @@ def _comm(st: _State, line: Line, msg: str, head: re.Match[str] | None) -> _Seen
         st.put(line, "nccl.init.start", "Init START", None, Subject(rank=int(hit[1]), host=host))
     elif "Init COMPLETE" in msg:
         st.put(line, "nccl.init.complete", "Init COMPLETE", None, Subject(rank=int(hit[1]), host=host))
+    elif "Destroy COMPLETE" in msg:
+        st.put(line, "nccl.init.end", "Destroy COMPLETE", None, Subject(rank=int(hit[1]), host=host))
     return None
 
 
@@ -228,7 +230,8 @@ _KINDS: tuple[tuple[bytes, Handler], ...] = (
     (b" set by environment to ", _env), (b" reset to NCCL_", _env), (b"NCCL_SOCKET_IFNAME set to", _env),
     (b"NCCL_IB_HCA set to", _env),
     (b"NCCL version ", _version),
-    (b"Init START", _comm), (b"Init COMPLETE", _comm), (b"Init timings", _comm), (b"localRanks", _comm),
+    (b"Init START", _comm), (b"Init COMPLETE", _comm), (b"Init timings", _comm),
+    (b"localRanks", _comm), (b"Destroy COMPLETE", _comm),
     (b" coll channels", _channels),
     (b"=== System", _topology), (b"Pattern ", _topology), (b":GPU/", _topology),
     (b"Using network", _net), (b" : Using ", _net), (b"Bootstrap: Using", _net), (b"GPU Direct RDMA", _net),
