@@ -48,6 +48,8 @@ _KNOWN = frozenset(
     tool-call-parser reasoning-parser tp dp ep pp
     """.split()
 )
+# words that also name results or anything else: an option only behind dashes
+_DASHES_ONLY = frozenset(("max-concurrent-requests", "parallel", "profile", "concurrency", "rate", "streaming"))
 _BENCH_KNOWN = frozenset(
     """
     request-rate max-concurrency num-prompts random-input-len random-output-len random-range-ratio random-prefix-len
@@ -138,7 +140,7 @@ class ServingArgsReader:
                 for hit in _KEY.finditer(text):
                     flag = name_of(hit.group("key"))
                     known = _BENCH_KNOWN if bench else _KNOWN
-                    if flag not in known:
+                    if flag not in known or flag in _DASHES_ONLY:
                         continue
                     value = hit.group("val").strip("'\" ")
                     if value.lower() in _NOTHING:

@@ -146,4 +146,20 @@ def _histograms(facts: list[Fact]) -> Iterable[Fact]:
                        spans=last[1].spans, status=last[1].status)  # fmt: skip
 
 
-DERIVERS: list[Deriver] = [counters]
+def weight_rate(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
+    """Weights of one GPU over the time of a token: the memory rate of decoding, whatever the GPU."""
+    weights = [f for f in facts if f.signal == "serving.weights" and isinstance(f.value, float)]
+    step = [f for f in facts if f.signal == "serving.server.itl" and isinstance(f.value, float)]
+    step = step or [
+        f for f in facts
+        if f.signal in ("serving.client.tpot", "serving.client.itl") and f.subject.label in ("median", "mean", "p50")
+        and isinstance(f.value, float)
+    ]  # fmt: skip
+    if weights and step and float(step[0].value or 0) > 0:
+        size, time = weights[0], step[0]
+        value = float(size.value or 0) * 1.073741824 / float(time.value or 1) * 1000
+        yield Fact("serving.weight_rate", value, "GB/s", kind="derived", formula="a * 1.073741824 / b * 1000",
+                   inputs=(size, time), status=size.status)  # fmt: skip
+
+
+DERIVERS: list[Deriver] = [counters, weight_rate]
