@@ -101,6 +101,8 @@ def classify(a: str, b: str, over: str = "") -> tuple[str, ...]:
     if amounts or switched:
         first = _named(over, switched) or _named(shared, switched)
         second = tuple(x.name for x in _axes() if x.second and (_matches(x.one, shared) or x.name in second))
+    elif over and re.sub(r"\d+", "#", a.lower()) == re.sub(r"\d+", "#", b.lower()):
+        first = _named(over, False)  # gpu-01, gpu-02 under "host"
     first = first or _differs(a, b) or _named(over, False)
     if not first:
         return second or (OTHER,)

@@ -6,9 +6,11 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
+from diagnose.axes import OTHER, classify
 from diagnose.models import Fact, Subject
 
 from .generic_compare import Group, Reading, tidy
+from .generic_figures import name_metric
 from .generic_prose import Note
 
 _OPERATION = re.compile(r"\b(ops?|operations?|desc(riptor)?s?|transfers?|xfers?|ios?|messages?|msgs?|packets?)\b", re.IGNORECASE)
@@ -23,6 +25,7 @@ def arithmetic(
     by_line = {(n.line.start, n.figure.start): r for n, r in zip(notes, singles[len(singles) - len(notes) :], strict=True)}
     yield from _per_op(notes, by_line)
     yield from _buffer(notes, by_line)
+    yield from _printed(notes, by_line)
     yield from _multiples(groups)
     yield from _dispersion(singles)
     yield from _proportional(derived)
@@ -86,6 +89,30 @@ def _buffer(notes: Sequence[Note], by_line: dict[tuple[int, int], Reading]) -> I
                 )  # fmt: skip
     if best is not None:
         yield best[1]
+
+
+_VERSUS = re.compile(
+    r"(?P<a>[\w./+-]+(?: [\w./+-]+)?) (?:vs\.?|versus|over|than|compared (?:to|with)) (?P<b>[\w./+-]+(?: [\w./+-]+)?)", re.IGNORECASE
+)
+
+
+def _printed(notes: Sequence[Note], by_line: dict[tuple[int, int], Reading]) -> Iterator[Fact]:
+    """``cost, cuda_ipc vs rc_x   ~20x``: a ratio that the text itself states."""
+    for note in notes:
+        hit = _VERSUS.search(note.line.text) if note.figure.raw.lower() in ("x", "×") and note.figure.value >= 1 else None
+        if hit is None:
+            continue
+        axis = classify(hit.group("a"), hit.group("b")) or (OTHER,)
+        faster = re.search(r"faster|higher|more (through|band)|speed-?up|better", note.line.text, re.IGNORECASE)
+        worse, better = ("b", "a") if faster else ("a", "b")
+        metric = name_metric(note.line.text)
+        name = metric.name if metric.known else "time"
+        read = _at(note, by_line)
+        yield Fact(
+            "compare.ratio", note.figure.value, "count",
+            Subject(label=f"{axis[0]}|{name}|{tidy(hit.group(worse))}|{tidy(hit.group(better))}"), (read.span,),
+            f"stated: {note.figure.text}x, {tidy(hit.group())}", status=read.status,
+        )  # fmt: skip
 
 
 def _multiples(groups: Sequence[Group]) -> Iterator[Fact]:

@@ -30,8 +30,8 @@ _SKIP = re.compile(
 _COMMAND = re.compile(r"^\s*[$>]\s|^\s*--?[a-z]|^\s*(?:export\s+)?[A-Z][A-Z0-9_]{2,}=|^\s*(?:docker|vllm|python3?|torchrun|mpirun|srun)\s|\s--[a-z]")
 _BULLET = re.compile(r"^\s*(?:[-*•·–]\s+|\(?\d{1,2}[.)]\s+|\([a-z]\)\s+)")
 _LEADS = (
-    re.compile(r"^(?P<lead>[^\t:：=]{1,60}?)\s*[:：]\s*(?P<rest>\S.*)$"),
-    re.compile(r"^(?P<lead>[^\t:：=]{1,60}?)(?:\s+[-–—]\s+|\t+|\s{2,}|\s*=>\s*)(?P<rest>\S.*)$"),
+    re.compile(r"^(?P<lead>[^\t:：]{1,80}?)\s*[:：]\s*(?P<rest>\S.*)$"),
+    re.compile(r"^(?P<lead>[^\t:：]{1,80}?)(?:\s+[-–—]\s+|\t+|\s{2,}|\s*=>\s*)(?P<rest>\S.*)$"),
 )
 _CUT = re.compile(
     r"[,;]\s+|[，；。、]\s*|\.\s+|\s\|\s|\s{3,}|\s+(?:vs\.?|versus|against|but|while|whereas|and|compared (?:to|with)|instead of|→|->)\s+",
@@ -108,10 +108,10 @@ def _headings(lines: list[Line], used: set[int]) -> dict[int, str]:
         text = line.text.strip()
         if i in used or not text or len(text) > 200:
             continue
-        if _COMMAND.search(text):
+        found = figures(text)
+        if _COMMAND.search(text) and not any(f.unit not in (None, "count") or f.raw for f in found):
             out[i] = "heading"
             continue
-        found = figures(text)
         marked = text[0] in "#=*>[" or text.endswith((":", "：")) or text.startswith(("--- ", "== "))
         short = len(text) <= 80 and not text.endswith((".", "。"))
         if len(text.split()) > 12 or not (marked or (short and not found) or _bare_title(text, found)):
@@ -148,7 +148,7 @@ def _line(line: Line, heading: str, caption: str, block: int) -> Iterator[Note]:
             continue
         rest = hit.start("rest")
         later = [f for f in found if f.start >= rest]
-        inside = any(f.unit not in (None, "count") for f in found if f.start < rest)
+        inside = any(not _sets(f, later[0] if later else f) for f in found if f.start < rest)
         if later and not inside:
             lead, start, found = hit.group("lead").strip(), rest, later
             gap = pattern is _LEADS[1]
@@ -180,6 +180,11 @@ def _line(line: Line, heading: str, caption: str, block: int) -> Iterator[Note]:
             if figure.unit is None and caption and (unit := header_unit(caption)) and (made := with_unit(figure.value, unit)):
                 figure = Figure(figure.start, figure.end, figure.text, made[0], made[1], unit)
             yield Note(figure, metric, words, lead, heading, caption, block, line, noun, k)
+
+
+def _sets(figure: Figure, first: Figure) -> bool:
+    """Can a figure before the colon be the setting: a count, a power, a clock, a size beside something else?"""
+    return figure.unit in (None, "count") or (figure.unit in ("W", "MHz", "B", "GiB", "C") and figure.unit != first.unit)
 
 
 def _adjective(text: str, figure: Figure) -> str:
