@@ -41,7 +41,7 @@ class GenericReader:
         if doc.is_binary:
             return
         yield from generic_errors.errors(doc)
-        if doc.size > MAX_BYTES or doc.head.lstrip()[:1] == b"{":
+        if doc.size > MAX_BYTES or doc.head.lstrip()[:1] in (b"{", b"<"):
             return
         lines = list(islice(doc.lines(), MAX_LINES))
         small = sum(1 for line in lines if line.text.strip()) <= SMALL

@@ -17,7 +17,7 @@ from diagnose.axes import OTHER, amount, classify, common
 from diagnose.document import Document, Line, Span
 from diagnose.models import Fact, Subject
 
-from .generic_figures import Figure, Metric
+from .generic_figures import Figure, Metric, statistic
 
 SAME = 1.10
 KNEE = 1.8
@@ -119,6 +119,8 @@ def of_group(group: Group) -> Iterator[Fact]:
     named = classify(members[0].setting, members[1].setting, over)
     if len(members) >= 3 and named and named[0] in SUBJECT_AXES:
         yield from spread(group, members, named[0])
+        if named[0] in ("request", "time"):
+            return
     yield from _pairs(group, members, over)
 
 
@@ -133,15 +135,15 @@ def _distinct(group: Group) -> list[Reading]:
 def _pairs(group: Group, members: Sequence[Reading], over: str) -> Iterator[Fact]:
     """Per axis the clearest pair: fewest axes apart, then widest."""
     best: dict[str, tuple[tuple[int, float], Reading, Reading]] = {}
-    for a, b in combinations(members, 2):
-        if a.level <= 0 or b.level <= 0:
+    for a, b in _couples(members):
+        if a.level <= 0 or b.level <= 0 or _only_statistics(a.setting, b.setting):
             continue
         axes = classify(a.setting, b.setting, over)
         ratio = max(a.level, b.level) / min(a.level, b.level)
         for axis in axes:
             if axis == OTHER and not (group.firm and group.metric.known and ratio >= 1.2):
                 continue
-            if ratio < 1.02 and not group.metric.known:
+            if ratio < 1.02 and not group.metric.better:
                 continue
             apart = common([a.setting, b.setting])[1]
             rank = (-sum(len(r.split()) for r in apart), ratio)
@@ -149,6 +151,22 @@ def _pairs(group: Group, members: Sequence[Reading], over: str) -> Iterator[Fact
                 best[axis] = (rank, a, b)
     for axis, (_, a, b) in best.items():
         yield from ratio_facts(axis, group, a, b)
+
+
+def _couples(members: Sequence[Reading]) -> Iterator[tuple[Reading, Reading]]:
+    """All pairs of a few; of many, those with the first and with the extremes."""
+    if len(members) <= 8:
+        yield from combinations(members, 2)
+        return
+    ends = {0, *(members.index(pick(members, key=lambda m: m.level)) for pick in (min, max))}
+    for i in sorted(ends):
+        yield from ((members[i], m) for k, m in enumerate(members) if k != i)
+
+
+def _only_statistics(a: str, b: str) -> bool:
+    """Median beside P99 of one run are no two settings."""
+    rest = common([a, b])[1]
+    return all(statistic(r) and len(r.split()) <= 2 for r in rest)
 
 
 _GPUS = re.compile(
@@ -283,6 +301,8 @@ def spread(group: Group, members: Sequence[Reading], axis: str) -> Iterator[Fact
     name = f"{axis}|{group.metric.name}"
     if axis in ("request", "time"):
         yield from trends(name, good)
+        if len(good) <= 4:
+            yield from ratio_facts(axis, group, low, high)
     else:
         middle = median(levels)
         center = min(good, key=lambda m: abs(m.level - middle))

@@ -23,10 +23,11 @@ _PREFIX = re.compile(
     r"(?:\s*(?:INFO|WARNING|ERROR|DEBUG)\b:?)?(?:\s*\[[\w./]+\.py:\d+\])?\s*(?:Engine \d+:)?\s*"
 )
 _SKIP = re.compile(
-    r"\bNCCL (?:INFO|TRACE|WARN)\b|^\s*#\s*(?:HELP|TYPE)\b|^\s*[a-z_:]+\{[^}]*\}\s|NVRM|\bXid\b|0x[0-9a-f]{6,}|^\s*File \"|^\s*at\s"
+    r"\bNCCL (?:INFO|TRACE|WARN)\b|^\s*#\s*(?:HELP|TYPE)\b|^\s*[a-zA-Z_:][\w:]*\{|^[a-z_:]+_(?:sum|count|total|bucket|created)\s+[\d.]|^\s*\||(?:\"[^\"]*\"[^\"]*){3}|NVRM|\bXid\b|0x[0-9a-f]{6,}|^\s*File \"|^\s*at\s"
     r"|\b(?:float|half|bfloat16|int8|uint8|int32|double)\s+(?:sum|prod|max|min|none|avg)\b|LnkSta|LnkCap|ACSCtl|inet6? |SpecDecoding metrics|nThread \d|minBytes|nranks \d"
     r"|^\s*(?:import|from|def|class|for|if|while|return|with)\b.*[:(]|<\d+>|\\$",
 )
+_PROGRESS = re.compile(r"\d+/\d+ \[\d+:\d+<")
 _COMMAND = re.compile(r"^\s*[$>]\s|^\s*--?[a-z]|^\s*(?:export\s+)?[A-Z][A-Z0-9_]{2,}=|^\s*(?:docker|vllm|python3?|torchrun|mpirun|srun)\s|\s--[a-z]")
 _BULLET = re.compile(r"^\s*(?:[-*•·–]\s+|\(?\d{1,2}[.)]\s+|\([a-z]\)\s+)")
 _LEADS = (
@@ -237,8 +238,8 @@ def groups(doc: Document, found: list[Note], small: bool) -> Iterator[Group]:
         key = (note.line.start, _key(note))
         by_line[key] = by_line.get(key, 0) + 1
     single = [n for n in found if by_line[(n.line.start, _key(n))] == 1 and n.metric.name != "count"]
-    yield from _within_blocks(doc, single)
-    yield from _across(doc, single)
+    yield from _within_blocks(doc, single, small)
+    yield from _across(doc, [n for n in single if small or n.heading[:1] in "$#" or _COMMAND.search(n.heading)])
     if small:
         yield from _described(doc, single)
 
@@ -277,15 +278,20 @@ def _reading(doc: Document, note: Note, setting: str) -> Reading:
     return reading(doc, note.line, note.figure, note.metric, setting)
 
 
-def _within_blocks(doc: Document, found: list[Note]) -> Iterator[Group]:
+def _within_blocks(doc: Document, found: list[Note], small: bool) -> Iterator[Group]:
+    """Lists under one heading; in a long text only such as name alike subjects (ranks, hosts)."""
     blocks: dict[tuple[int, str, str], list[Note]] = {}
     for note in found:
         blocks.setdefault((note.block, note.caption, note.metric.name), []).append(note)
     for items in blocks.values():
         names = [n.name.lower() for n in items]
         if len(items) >= 4 and len(set(names)) == 1:
+            if any(_PROGRESS.search(n.line.text) for n in items):
+                continue  # averages of a progress bar
             yield Group(items[0].metric, [_reading(doc, n, f"request {k}") for k, n in enumerate(items, 1)], over="time")
         elif len(items) >= 2 and len(set(names)) > 1:
+            if not small and len({re.sub(r"\d+", "#", n) for n in names}) > 1:
+                continue
             shared = common([n.name for n in items])[0]
             led = len({n.lead.lower() for n in items if n.lead}) == len(items)
             if not items[0].metric.known and not _alike(items, found, led):

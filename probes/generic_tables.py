@@ -14,7 +14,7 @@ MAX_COLUMNS = 16
 MAX_ROWS = 200
 _RULE = re.compile(r"^[\s|:+=_-]{3,}$")
 _GAP = re.compile(r"\t+| {2,}")
-_MATRIX = re.compile(r"D\\D|GPU0\s+GPU1|^\s*X\s|Proto\s+Recv-Q", re.IGNORECASE)
+_MATRIX = re.compile(r"D\\D|GPU0\s+GPU1|\bredop\b|^\s*X\s|Proto\s+Recv-Q", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
