@@ -89,6 +89,16 @@ def admits(need: Need, shaped: bytes) -> bool:
     return True
 
 
+def primary(need: Need) -> tuple[bytes, ...]:
+    """The most telling set of literals of which a matching line holds at least one; empty if there is none."""
+    sets = [(part,) if isinstance(part, bytes) else _either(part) for part in need]
+    return max(sets, key=lambda s: min(map(len, s)), default=())
+
+
+def _either(options: tuple[Need, ...]) -> tuple[bytes, ...]:
+    return tuple(literal for option in options for literal in primary(option))
+
+
 @dataclass(frozen=True, slots=True)
 class _Ready:
     mark: Mark
@@ -112,9 +122,19 @@ class Scanner:
         ]
         self._of = {mark.signal: mark for mark in reversed(marks)}
 
+        self._index: dict[bytes, list[_Ready]] = {}
+        self._always = [r for r in self._ready if not r.needles]
+        for item in self._ready:
+            for literal in primary(item.needles):
+                self._index.setdefault(literal, []).append(item)
+
     def candidates(self, shaped: bytes) -> tuple[_Ready, ...]:
         """Marks that could match a line of this shape."""
-        return tuple(r for r in self._ready if admits(r.needles, shaped))
+        found = {id(r): r for r in self._always}
+        for literal, items in self._index.items():
+            if literal in shaped:
+                found.update((id(r), r) for r in items)
+        return tuple(r for r in found.values() if admits(r.needles, shaped))
 
     def scan(self, doc: Document) -> Iterator[Fact]:
         """Facts of all marks in `doc`; at most `keep` distinct facts a mark, their repeats counted.
