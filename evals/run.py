@@ -1,0 +1,187 @@
+"""Run suites through the engine and score them. `run` is the API, `command` the words around it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diagnose.evals import report as output
+from diagnose.evals.scoring import Baseline, Outcome, Scores, majority, nearest, score, share
+from diagnose.evals.suites import SUITES, Case, collect
+
+from diagnose import __version__
+from diagnose.document import Document
+from diagnose.errors import EXIT_FINDING, EXIT_OK, DiagnoseError, UsageError
+from diagnose.models import Report
+
+Engine = Callable[[str, list[Document]], Report]
+_MOST_TEXT = 200_000  # characters of a case that a baseline reads
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores of every suite, in the order run."""
+
+    scores: tuple[Scores, ...]
+    catalogue: str
+
+    @property
+    def overall(self) -> Scores | None:
+        """All cases together, ablations apart."""
+        outcomes = [o for s in self.scores if s.kept is None for o in s.outcomes]
+        return score("all", outcomes) if outcomes else None
+
+
+def engine(symptom: str, documents: list[Document]) -> Report:
+    """The engine under test: one call, offline."""
+    from diagnose.engine import report
+
+    return report(symptom, documents)
+
+
+def run(
+    suites: Sequence[str] = SUITES,
+    paths: Iterable[Path] = (),
+    *,
+    quick: bool = False,
+    under_test: Engine = engine,
+    watch: Callable[[Case, Report | None, Outcome], None] | None = None,
+) -> Result:
+    """Score the engine.
+
+    Args:
+        suites: names of `SUITES`; those without data here are left out.
+        paths: files or folders with cases, each a suite of its own.
+        quick: a fixed small sample of each.
+        under_test: what answers; a test may put another engine here.
+        watch: called after each case.
+
+    Raises:
+        UsageError: an unknown suite, a path without cases, or nothing to run.
+    """
+    scores: list[Scores] = []
+    for name, cases in collect(suites, paths, quick):
+        outcomes = []
+        for case in cases:
+            got, outcome = judge(name, case, under_test)
+            outcomes.append(outcome)
+            if watch is not None:
+                watch(case, got, outcome)
+        if name == "ablation":
+            scores.append(score(name, outcomes, kept=share(o.kept for o in outcomes)))
+        else:
+            scores.append(score(name, outcomes, baselines(cases)))
+    if not scores:
+        raise UsageError("no cases found", "name a file or folder with cases")
+    from diagnose.catalogue import catalogue
+
+    return Result(tuple(scores), catalogue().version)
+
+
+def judge(suite: str, case: Case, under_test: Engine) -> tuple[Report | None, Outcome]:
+    """One case: ask the engine, check its quotes. An engine that fails is wrong, never fatal to the run."""
+    documents = case.documents()
+    start = time.process_time()
+    try:
+        got = under_test(case.symptom, documents)
+    except (DiagnoseError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as err:
+        took = time.process_time() - start
+        return None, Outcome(case.id, suite, case.key, "error", 0.0, seconds=took, error=f"{type(err).__name__}: {err}")
+    took = time.process_time() - start
+    by_name = {d.name: d for d in documents}
+    spans = [s for e in got.evidence for s in e.spans]
+    return got, Outcome(
+        id=case.id, suite=suite, key=case.key, verdict=got.verdict, confidence=got.confidence,
+        findings=tuple((f.cause, f.confidence) for f in got.findings) if got.verdict == "cause" else (),
+        hypotheses=tuple((h.cause, h.p) for h in sorted(got.hypotheses, key=lambda h: -h.p)),
+        quotes=len(spans), verbatim=sum(_verbatim(s.quote, s.bytes, by_name.get(s.capture)) for s in spans),
+        cited=_cited(case, got), seconds=took,
+    )  # fmt: skip
+
+
+def _verbatim(quote: str, span: tuple[int, int], document: Document | None) -> bool:
+    """Is a quote the bytes it claims to be?"""
+    if document is None:
+        return False
+    return document.read(*span).decode("utf-8", "replace") == quote
+
+
+def _cited(case: Case, got: Report) -> float | None:
+    """Share of the key's evidence that the leading finding's quotes touch."""
+    if not case.key.evidence or not got.findings:
+        return None
+    ids = set(got.findings[0].evidence)
+    by_id = {e.id: e for e in got.evidence}
+    queue = list(ids)
+    while queue:  # a derived fact stands on its inputs
+        item = by_id.get(queue.pop())
+        fresh = [i for i in item.inputs if i not in ids] if item else []
+        ids.update(fresh)
+        queue += fresh
+    quotes = [" ".join(s.quote.split()) for i in ids if i in by_id for s in by_id[i].spans]
+    wanted = [" ".join(line.split()) for e in case.key.evidence for line in e.splitlines() if line.strip()]
+    hits = sum(any(w in q or q in w for q in quotes if q) for w in wanted)
+    return hits / len(wanted) if wanted else None
+
+
+def baselines(cases: Sequence[Case]) -> tuple[Baseline, ...]:
+    """What guessing reaches on the same cases."""
+    if len(cases) < 3:
+        return ()
+    keys = [c.key for c in cases]
+    guesses = [majority(keys)]
+    if all(c.texts for c in cases):
+        guesses.append(nearest([c.text[:_MOST_TEXT] for c in cases], keys, [c.group for c in cases]))
+    return tuple(guesses)
+
+
+def command(
+    words: Sequence[str], quick: bool, compare: Path | None, format_: str, threshold: float, verbose: bool = False
+) -> int:
+    """`diagnose eval`: run, print, and say by the exit status whether top-1 holds.
+
+    Args:
+        words: suite names and paths, in any order; none means every suite.
+        compare: an earlier ``--format json`` output.
+        format_: text, json or junit. threshold: exit 1 when top-1 over all cases falls below.
+
+    Raises:
+        UsageError: an unknown format, suite or path.
+    """
+    if format_ not in ("text", "json", "junit"):
+        raise UsageError(f"--format takes text, json, junit, not {format_!r}")
+    names = [w for w in words if w in SUITES]
+    paths = [Path(w) for w in words if w not in SUITES]
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path} is neither a suite nor a path", f"suites: {', '.join(SUITES)}")
+    earlier = _earlier(compare) if compare is not None else None
+    result = run(names if words else SUITES, paths, quick=quick, watch=output.explain if verbose else None)
+    made = output.as_json(result.scores, result.overall, __version__, result.catalogue)
+    if format_ == "json":
+        print(json.dumps(made, ensure_ascii=False, indent=1))
+    elif format_ == "junit":
+        print(output.junit(result.scores))
+    else:
+        output.text(result.scores, result.overall, verbose)
+    if earlier is not None:
+        for line in output.differences(earlier, made):
+            print(line, file=sys.stdout if format_ == "text" else sys.stderr)
+    overall = result.overall
+    top1 = overall.first.value if overall is not None else None
+    return EXIT_FINDING if top1 is not None and top1 < threshold else EXIT_OK
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as err:
+        raise UsageError(f"{path} cannot be read: {err}") from err
+    if not isinstance(loaded, dict) or loaded.get("schema") != output.SCHEMA:
+        raise UsageError(f"{path} is no {output.SCHEMA}", "write one with: diagnose eval --format json")
+    return loaded

@@ -1,0 +1,378 @@
+"""Scores of a diagnosis: what was right, how sure it was, and what guessing would have reached.
+
+Pure functions over `Outcome`s; nothing here reads a file or runs the engine.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+SURE = 0.8
+KEPT = 0.5
+INCONCLUSIVE = "inconclusive"
+HEALTHY = "none.healthy"
+
+
+@dataclass(frozen=True)
+class Key:
+    """The answer key of a case.
+
+    Attributes:
+        label: the cause. also: causes that are as right. verdict: cause, healthy or inconclusive.
+        evidence: substrings of the input that a right diagnosis has to rest on.
+    """
+
+    label: str
+    also: tuple[str, ...] = ()
+    verdict: str = "cause"
+    evidence: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        """Answers that count as right."""
+        return frozenset([INCONCLUSIVE]) if self.verdict == INCONCLUSIVE else frozenset([self.label, *self.also])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the engine said about one case.
+
+    Attributes:
+        verdict, confidence: of the report.
+        findings: ``(cause, confidence)`` in the order given, empty unless the verdict is a cause.
+        hypotheses: further ``(cause, p)``, best first.
+        quotes, verbatim: spans cited, and how many of them are the bytes at their place.
+        cited: share of the key's evidence found in quotes of the leading finding, or None without a key.
+    """
+
+    id: str
+    suite: str
+    key: Key
+    verdict: str
+    confidence: float
+    findings: tuple[tuple[str, float], ...] = ()
+    hypotheses: tuple[tuple[str, float], ...] = ()
+    quotes: int = 0
+    verbatim: int = 0
+    cited: float | None = None
+    seconds: float = 0.0
+    error: str = ""
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """Answers in the order of belief: verdicts without a cause stand for themselves."""
+        lead = [HEALTHY] if self.verdict == "healthy" else [c for c, _ in self.findings]
+        if self.verdict == INCONCLUSIVE:
+            lead = [INCONCLUSIVE]
+        return tuple(dict.fromkeys([*lead, *(c for c, _ in self.hypotheses)]))
+
+    @property
+    def first(self) -> bool:
+        """Is the leading answer right?"""
+        return self.ranked[:1] != () and self.ranked[0] in self.key.accepted
+
+    @property
+    def third(self) -> bool:
+        """Is a right answer among the first three? An open verdict takes up none of the three places."""
+        ranked = [c for c in self.ranked if c != INCONCLUSIVE] if self.verdict == INCONCLUSIVE else list(self.ranked)
+        return self.first or any(c in self.key.accepted for c in ranked[:3])
+
+    @property
+    def belief(self) -> float:
+        """Probability given to the leading cause (or to health), also where the verdict was left open."""
+        if self.verdict == "healthy":
+            return self.confidence
+        leads = self.findings or self.hypotheses
+        return leads[0][1] if leads else 0.0
+
+    @property
+    def believed_right(self) -> bool:
+        """Was what `belief` belongs to right?"""
+        if self.verdict == "healthy":
+            return HEALTHY in self.key.accepted
+        leads = self.findings or self.hypotheses
+        return bool(leads) and leads[0][0] in self.key.accepted
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """Probabilities given to the likeliest right answer and to the likeliest wrong one."""
+        beliefs: dict[str, float] = {}
+        for cause, p in (*self.findings, *self.hypotheses):
+            beliefs[cause] = max(p, beliefs.get(cause, 0.0))
+        if self.verdict == "healthy":
+            beliefs[HEALTHY] = self.confidence
+        if self.verdict == INCONCLUSIVE:
+            beliefs[INCONCLUSIVE] = 1.0 - max(beliefs.values(), default=0.0)
+            if self.key.verdict != INCONCLUSIVE:
+                del beliefs[INCONCLUSIVE]  # leaving it open claims nothing
+        right = max((p for c, p in beliefs.items() if c in self.key.accepted), default=0.0)
+        wrong = max((p for c, p in beliefs.items() if c not in self.key.accepted), default=0.0)
+        return right, wrong
+
+    @property
+    def wrong_and_sure(self) -> bool:
+        """The leading answer is a wrong one, said with confidence."""
+        return self.verdict != INCONCLUSIVE and not self.first and self.belief >= SURE
+
+    @property
+    def kept(self) -> bool:
+        """Is a right cause (or health) still held, at or above `KEPT`? Only ablations want that false."""
+        if self.verdict == "healthy":
+            return HEALTHY in self.key.accepted and self.confidence >= KEPT
+        return any(c in self.key.accepted and p >= KEPT for c, p in self.findings)
+
+    @property
+    def alarm(self) -> bool:
+        """Something was found where nothing is wrong."""
+        return self.key.verdict == "healthy" and self.verdict == "cause" and not self.first
+
+
+@dataclass(frozen=True)
+class Share:
+    """``hits of n`` with Wilson's 95 % interval."""
+
+    hits: int
+    n: int
+
+    @property
+    def value(self) -> float | None:
+        """The share, or None of nothing."""
+        return self.hits / self.n if self.n else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson score interval, 95 %."""
+        return wilson(self.hits, self.n)
+
+
+def brier_of(pairs: Iterable[tuple[float, float]]) -> float | None:
+    """Mean of ``((1 - p right)^2 + (p wrong)^2) / 2``: leaving a case open costs a half, being sure and wrong 1."""
+    got = [((1 - right) ** 2 + wrong**2) / 2 for right, wrong in pairs]
+    return sum(got) / len(got) if got else None
+
+
+def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson score interval of a proportion; ``(0, 1)`` of nothing."""
+    if n == 0:
+        return 0.0, 1.0
+    p, z2 = hits / n, z * z
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def share(flags: Iterable[bool]) -> Share:
+    """How many of the flags are set."""
+    got = list(flags)
+    return Share(sum(got), len(got))
+
+
+# ---------------------------------------------------------------- calibration
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One row of the reliability table."""
+
+    low: float
+    high: float
+    mean: float
+    right: Share
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well the stated probabilities hold."""
+
+    brier: float | None
+    ece: float | None
+    bins: tuple[Bin, ...]
+
+
+def calibration(pairs: Sequence[tuple[float, bool]], bins: int = 10) -> Calibration:
+    """Brier score, expected calibration error and the reliability table of ``(probability, came true)``."""
+    if not pairs:
+        return Calibration(None, None, ())
+    brier = sum((p - hit) ** 2 for p, hit in pairs) / len(pairs)
+    groups: dict[int, list[tuple[float, bool]]] = defaultdict(list)
+    for p, hit in pairs:
+        groups[min(int(p * bins), bins - 1)].append((p, hit))
+    rows, ece = [], 0.0
+    for index in sorted(groups):
+        members = groups[index]
+        mean = sum(p for p, _ in members) / len(members)
+        right = share(hit for _, hit in members)
+        ece += len(members) / len(pairs) * abs(mean - (right.value or 0.0))
+        rows.append(Bin(index / bins, (index + 1) / bins, mean, right))
+    return Calibration(brier, ece, tuple(rows))
+
+
+# ---------------------------------------------------------------- baselines
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a method that knows nothing reaches, each case judged by the others."""
+
+    name: str
+    first: Share
+    third: Share
+    brier: float | None
+
+
+def answer_of(key: Key) -> str:
+    """The label that a guesser has to produce."""
+    return INCONCLUSIVE if key.verdict == INCONCLUSIVE else key.label
+
+
+def majority(keys: Sequence[Key]) -> Baseline:
+    """Always the labels most frequent among the other cases."""
+    counts = Counter(answer_of(k) for k in keys)
+    first, third, spreads = [], [], []
+    for key in keys:
+        rest = counts.copy()
+        rest[answer_of(key)] -= 1
+        total = max(len(keys) - 1, 1)
+        best = sorted((c for c in rest if rest[c] > 0), key=lambda c: (-rest[c], c))
+        first.append(bool(best) and best[0] in key.accepted)
+        third.append(any(c in key.accepted for c in best[:3]))
+        right = max((rest[c] / total for c in best if c in key.accepted), default=0.0)
+        spreads.append((right, max((rest[c] / total for c in best if c not in key.accepted), default=0.0)))
+    return Baseline("majority label", share(first), share(third), brier_of(spreads))
+
+
+_WORD = re.compile(r"[A-Za-z_][\w.:/-]{1,40}|[一-鿿]")
+
+
+def _terms(text: str) -> Counter[str]:
+    return Counter(w.lower() for w in _WORD.findall(text))
+
+
+def nearest(texts: Sequence[str], keys: Sequence[Key], groups: Sequence[str] = ()) -> Baseline:
+    """Labels of the most similar other cases by TF-IDF; cases of one group do not help each other."""
+    bags = [_terms(t) for t in texts]
+    spread = Counter(term for bag in bags for term in bag)
+    weight = {term: math.log((1 + len(bags)) / (1 + n)) + 1 for term, n in spread.items()}
+    vectors: list[dict[str, float]] = []
+    for bag in bags:
+        raw = {t: (1 + math.log(c)) * weight[t] for t, c in bag.items()}
+        norm = math.sqrt(sum(v * v for v in raw.values())) or 1.0
+        vectors.append({t: v / norm for t, v in raw.items()})
+    first, third, spreads = [], [], []
+    for i, key in enumerate(keys):
+        near = sorted(
+            (-sum(v * vectors[j].get(t, 0.0) for t, v in vectors[i].items()), j)
+            for j in range(len(keys))
+            if j != i and (not groups or not groups[i] or groups[i] != groups[j])
+        )
+        labels = list(dict.fromkeys(answer_of(keys[j]) for _, j in near))[:3]
+        hit = bool(labels) and labels[0] in key.accepted
+        first.append(hit)
+        third.append(any(c in key.accepted for c in labels))
+        likeness = -near[0][0] if near else 0.0
+        spreads.append((likeness, 0.0) if hit else (0.0, likeness))
+    return Baseline("nearest neighbour", share(first), share(third), brier_of(spreads))
+
+
+# ---------------------------------------------------------------- the whole
+
+
+@dataclass(frozen=True)
+class CauseRow:
+    """How one label fares."""
+
+    cause: str
+    first: Share
+    third: Share
+    belief: float
+    taken_for: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Everything that is printed for one suite.
+
+    Attributes:
+        answered: cases with a verdict other than inconclusive, and of those the right ones in `right_of_answered`.
+        kept: for ablation, cases that keep their cause although its lines are gone.
+        brier: over all cases, open ones included; `calibration` is over the answered ones.
+        noise: findings beyond the first that are not in the key, per case with findings.
+    """
+
+    suite: str
+    n: int
+    first: Share
+    third: Share
+    verdict: Share
+    wrong_and_sure: Share
+    alarms: Share
+    answered: Share
+    right_of_answered: Share
+    verbatim: Share
+    cited: float | None
+    noise: float | None
+    errors: Share
+    brier: float | None
+    calibration: Calibration
+    causes: tuple[CauseRow, ...]
+    baselines: tuple[Baseline, ...] = ()
+    kept: Share | None = None
+    seconds: float = 0.0
+    slowest: float = 0.0
+    outcomes: tuple[Outcome, ...] = field(default=(), repr=False)
+
+
+def score(
+    suite: str, outcomes: Sequence[Outcome], baselines: tuple[Baseline, ...] = (), kept: Share | None = None
+) -> Scores:
+    """All scores of a suite."""
+    cited = [o.cited for o in outcomes if o.cited is not None and o.first]
+    with_findings = [o for o in outcomes if o.findings]
+    extra = [sum(c not in o.key.accepted for c, _ in o.findings[1:]) for o in with_findings]
+    spans = Share(sum(o.verbatim for o in outcomes), sum(o.quotes for o in outcomes))
+    judged = [o for o in outcomes if o.key.verdict != INCONCLUSIVE]
+    answered = [o for o in judged if o.verdict != INCONCLUSIVE]
+    return Scores(
+        suite=suite,
+        n=len(outcomes),
+        first=share(o.first for o in outcomes),
+        third=share(o.third for o in outcomes),
+        verdict=share(o.verdict == o.key.verdict for o in outcomes),
+        wrong_and_sure=share(o.wrong_and_sure for o in outcomes),
+        alarms=share(o.alarm for o in outcomes if o.key.verdict == "healthy"),
+        answered=Share(len(answered), len(judged)),
+        right_of_answered=share(o.first for o in answered),
+        verbatim=spans,
+        cited=sum(cited) / len(cited) if cited else None,
+        noise=sum(extra) / len(extra) if extra else None,
+        errors=share(bool(o.error) for o in outcomes),
+        brier=brier_of(o.spread for o in outcomes),
+        calibration=calibration([(o.belief, o.believed_right) for o in answered]),
+        causes=per_cause(outcomes),
+        baselines=baselines,
+        kept=kept,
+        seconds=sum(o.seconds for o in outcomes),
+        slowest=max((o.seconds for o in outcomes), default=0.0),
+        outcomes=tuple(outcomes),
+    )
+
+
+def per_cause(outcomes: Sequence[Outcome]) -> tuple[CauseRow, ...]:
+    """One row a label of the key, in alphabetical order."""
+    groups: dict[str, list[Outcome]] = defaultdict(list)
+    for item in outcomes:
+        groups[answer_of(item.key)].append(item)
+    rows = []
+    for cause in sorted(groups):
+        members = groups[cause]
+        confused = Counter((o.ranked or ("nothing",))[0] for o in members if not o.first)
+        taken_for = sorted(confused.items(), key=lambda c: (-c[1], c[0]))[:3]
+        belief = sum(o.belief for o in members) / len(members)
+        rows.append(
+            CauseRow(cause, share(o.first for o in members), share(o.third for o in members), belief, tuple(taken_for))
+        )
+    return tuple(rows)

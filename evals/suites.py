@@ -1,0 +1,206 @@
+"""Where cases come from: incident files, our own synthetic cases, captures with known states, ablations.
+
+Only this package reads answer keys; the engine gets a symptom and documents, nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from diagnose.evals.scoring import HEALTHY, Key
+
+from diagnose.document import Document
+from diagnose.errors import UsageError
+from diagnose.inputs import open_inputs
+
+SUITES = ("cases", "incidents", "captures", "ablation")
+_QUICK = 24  # cases a suite under --quick
+_QUICK_BYTES = 2 << 20  # larger captures are left out there
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question with its evidence and its key.
+
+    Attributes:
+        texts: ``(name, text)`` of pasted artifacts. paths: files and folders instead of texts.
+        group: cases of one group share a source. status: taint of the documents.
+    """
+
+    id: str
+    symptom: str
+    key: Key
+    texts: tuple[tuple[str, str], ...] = ()
+    paths: tuple[Path, ...] = ()
+    group: str = ""
+    status: tuple[str, ...] = ("provided",)
+
+    def documents(self) -> list[Document]:
+        """The evidence as the engine gets it."""
+        if self.paths:
+            docs, _ = open_inputs([str(p) for p in self.paths], None)
+            return list(docs)
+        return [Document.of(name, text.encode(), self.status) for name, text in self.texts]
+
+    @property
+    def text(self) -> str:
+        """Symptom and artifacts, for baselines."""
+        return "\n".join([self.symptom, *(t for _, t in self.texts)])
+
+
+def parse_incident(raw: dict[str, Any], status: tuple[str, ...] = ("provided",)) -> Case:
+    """A case from an incident's JSON, or from an entry of a cases file."""
+    root = raw["root_cause"]
+    label = str(root["label"])
+    verdict = str(raw.get("verdict") or ("healthy" if label == HEALTHY else "cause"))
+    key = Key(label, tuple(root.get("also_accept") or ()), verdict, tuple(raw.get("evidence") or ()))
+    texts = tuple((f"{i}-{a['kind']}.txt", str(a["text"])) for i, a in enumerate(raw.get("artifacts") or []))
+    source = raw.get("source")
+    group = f"{source.get('repo', '')}/{source.get('thread', '')}" if isinstance(source, dict) else ""
+    return Case(str(raw["id"]), str(raw.get("symptom") or ""), key, texts, group=group, status=status)
+
+
+def load(path: Path) -> list[Case]:
+    """Cases of a file or a folder: incident JSON, a YAML list of cases, or a KEY.json beside captures.
+
+    Raises:
+        UsageError: the file is none of these.
+    """
+    if path.is_dir():
+        if (path / "KEY.json").is_file():
+            return captures(path)
+        found = sorted([*path.glob("*.json"), *path.glob("*.yaml")])
+        if not found:
+            raise UsageError(f"no cases in {path}", "incident *.json, cases *.yaml, or captures with a KEY.json")
+        return [case for item in found for case in load(item)]
+    if not path.is_file():
+        raise UsageError(f"no such file or folder: {path}")
+    if path.name == "KEY.json":
+        return captures(path.parent)
+    try:
+        if path.suffix == ".yaml":
+            return _listed(path.read_text("utf-8"))
+        return [parse_incident(json.loads(path.read_text("utf-8")))]
+    except (ValueError, KeyError, TypeError, yaml.YAMLError) as err:
+        raise UsageError(f"{path} is no case: {err}") from err
+
+
+def _listed(text: str) -> list[Case]:
+    return [parse_incident(raw, ("recorded", "simulated")) for raw in yaml.safe_load(text) or []]
+
+
+def own_cases() -> list[Case]:
+    """The synthetic cases shipped with the package."""
+    folder: Traversable = files("diagnose.evals") / "cases"
+    if not folder.is_dir():
+        return []
+    found = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
+    return [case for item in found for case in _listed(item.read_text("utf-8"))]
+
+
+def captures(root: Path) -> list[Case]:
+    """Captures of known state: KEY.json names files and folders below its own folder."""
+    key = json.loads((root / "KEY.json").read_text("utf-8"))
+    out = []
+    for raw in key["cases"]:
+        accept = [*raw["accept"], *(raw.get("also_accept") or [])]
+        answer = Key(accept[0], tuple(accept[1:]), raw["verdict"])
+        paths = tuple(root / name for name in raw["files"])
+        out.append(Case(raw["id"], raw["symptom"], answer, paths=paths, group=raw["id"], status=("recorded",)))
+    return out
+
+
+def shared(name: str) -> Path | None:
+    """A folder of cases beside the checkout or the working folder, if there is one."""
+    checkout = Path(str(files("diagnose.evals"))).resolve().parent
+    for base in (Path.cwd(), checkout):
+        for place in (base / "shared" / name, base.parent / "shared" / name):
+            if place.is_dir():
+                return place
+    return None
+
+
+# ---------------------------------------------------------------- ablation
+
+
+def ablate(case: Case) -> Case | None:
+    """The case without the lines that hold the key's evidence; None if the key names no line of it."""
+    texts = [(name, without(text, case.key.evidence)) for name, text in case.texts]
+    if tuple(texts) == case.texts:
+        return None
+    return replace(case, id=f"{case.id} ablated", texts=tuple((n, t) for n, t in texts if t.strip()))
+
+
+def without(text: str, needles: Sequence[str]) -> str:
+    """`text` without every line that a needle touches; a needle may run over several lines."""
+    gone: set[int] = set()
+    starts = [0, *(m.end() for m in re.finditer("\n", text))]
+    for needle in needles:
+        at = text.find(needle) if needle.strip() else -1
+        while at >= 0:
+            end = at + len(needle.rstrip("\n"))
+            gone |= {i for i, start in enumerate(starts) if start < end and at < _end(starts, i, text)}
+            at = text.find(needle, at + 1)
+    lines = text.split("\n")
+    return "\n".join(line for i, line in enumerate(lines) if i not in gone)
+
+
+def _end(starts: list[int], index: int, text: str) -> int:
+    return starts[index + 1] if index + 1 < len(starts) else len(text)
+
+
+# ---------------------------------------------------------------- collecting
+
+
+def collect(names: Sequence[str], paths: Iterable[Path], quick: bool) -> Iterator[tuple[str, list[Case]]]:
+    """``(suite, cases)`` in order. Ablation follows from the pasted cases of all other suites.
+
+    Raises:
+        UsageError: an unknown suite, or a path without cases.
+    """
+    unknown = [n for n in names if n not in SUITES]
+    if unknown:
+        raise UsageError(f"no suite {unknown[0]!r}", f"suites: {', '.join(SUITES)}; a path is a suite of its own")
+    pasted: list[Case] = []
+    for path in paths:
+        found = load(path)
+        pasted += [c for c in found if c.texts]
+        yield path.name, sample(found) if quick else found
+    for name in names:
+        found = _suite(name)
+        if name == "ablation":
+            base = pasted or [*own_cases(), *_suite("incidents")]
+            found = [a for c in base if (a := ablate(c)) is not None]
+        else:
+            pasted += [c for c in found if c.texts]
+        if found:
+            yield name, sample(found) if quick else found
+
+
+def _suite(name: str) -> list[Case]:
+    if name == "cases":
+        return own_cases()
+    place = shared(name) if name != "ablation" else None
+    return load(place) if place is not None else []
+
+
+def sample(cases: Sequence[Case]) -> list[Case]:
+    """A fixed small sample: by hash of the id, without large captures."""
+    small = [c for c in cases if sum(_bytes(p) for p in c.paths) <= _QUICK_BYTES]
+    chosen = {c.id for c in sorted(small, key=lambda c: hashlib.sha256(c.id.encode()).digest())[:_QUICK]}
+    return [c for c in small if c.id in chosen]
+
+
+def _bytes(path: Path) -> int:
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size if path.is_file() else 0
