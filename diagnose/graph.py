@@ -68,7 +68,8 @@ class Session:
     rejected: list[InputRef] = field(default_factory=list)
     gathered: Gathered | None = None
     progress: Callable[[str], None] = lambda text: None
-    without: frozenset[str] = frozenset()  # evidence ids set aside ("what if -E3")
+    # key, context, and the list the key was taken from (held, so that its identity stays taken)
+    indexed: tuple[tuple[int, str], Context, list[dict[str, Any]]] | None = None
 
 
 def _open(state: State, session: Session) -> None:
@@ -85,7 +86,7 @@ def _gather(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
     session.progress(f"reading {len(session.documents)} input(s)")
     got = gather(session.documents)
     session.gathered = got
-    evidence = [e for e in number(got) if e.id not in session.without]
+    evidence = number(got)
     known, references = limits(evidence)
     inputs = [*got.inputs, *session.rejected]
     return {
@@ -107,15 +108,21 @@ def _route(state: State) -> dict[str, Any]:
     return {"playbook": playbook, "inferred": True, "symptom": cat.playbooks[playbook].question}
 
 
-def context(state: State) -> Context:
-    """The evidence of a state, indexed for conditions."""
-    return Context(
+def context(state: State, session: Session | None) -> Context:
+    """The evidence of a state, indexed for conditions; built once a run where there is a session."""
+    key = (id(state["evidence"]), state["playbook"])
+    if session is not None and session.indexed is not None and session.indexed[0] == key:
+        return session.indexed[1]
+    made = Context(
         [Evidence.model_validate(e) for e in state["evidence"]],
         state["playbook"],
         "" if state.get("inferred") else state.get("symptom", ""),
         [Limit.model_validate(x) for x in state["limits"]],
         state["recognised"],
     )
+    if session is not None:
+        session.indexed = (key, made, state["evidence"])
+    return made
 
 
 @dataclass(frozen=True)
@@ -124,8 +131,8 @@ class StepNode:
 
     step: Step
 
-    def __call__(self, state: State) -> dict[str, Any]:
-        got = decide(self.step, context(state))
+    def __call__(self, state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+        got = decide(self.step, context(state, runtime.context))
         return {
             "path": [got.record().model_dump(mode="json")],
             "missing": [] if got.known else [self.step.probe],
@@ -133,26 +140,32 @@ class StepNode:
         }
 
 
-def playbook_graph(book: Playbook) -> CompiledStateGraph[State, None, State, State]:
+def _next_step(state: State) -> str:
+    return state["step"]
+
+
+def _chosen_playbook(state: State) -> str:
+    return state["playbook"]
+
+
+def playbook_graph(book: Playbook) -> CompiledStateGraph[State, Session, State, State]:
     """One playbook as a graph: a node per step, conditional edges along its branches."""
-    graph: StateGraph[State, None, State, State] = StateGraph(State)
+    graph: StateGraph[State, Session, State, State] = StateGraph(State, context_schema=Session)
     for step in book.steps:
         graph.add_node(step.id, StepNode(step))
         targets = {b.to for b in step.branches} | {step.else_to, step.else_unknown}
-        graph.add_conditional_edges(
-            step.id, operator.itemgetter("step"), {t: END if t == CONCLUDE else t for t in sorted(targets)}
-        )
+        graph.add_conditional_edges(step.id, _next_step, {t: END if t == CONCLUDE else t for t in sorted(targets)})
     graph.add_edge(START, book.steps[0].id)
     return graph.compile()
 
 
-def _assess(state: State) -> dict[str, Any]:
-    got = assess(catalogue(), context(state))
+def _assess(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+    got = assess(catalogue(), context(state, runtime.context))
     return {"verdict": got.verdict, "confidence": got.confidence, "leading": [b.cause.id for b in got.accepted[:3]]}
 
 
 def _explain(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
-    cat, ctx = catalogue(), context(state)
+    cat, ctx = catalogue(), context(state, runtime.context)
     report = build_report(
         cat,
         ctx,
@@ -193,7 +206,7 @@ def build(
         graph.add_edge(name, "assess")
     graph.add_edge(START, "gather")
     graph.add_edge("gather", "route")
-    graph.add_conditional_edges("route", operator.itemgetter("playbook"), {n: n for n in names})
+    graph.add_conditional_edges("route", _chosen_playbook, {n: n for n in names})
     graph.add_edge("assess", "explain")
     graph.add_edge("explain", "verify")
     graph.add_edge("verify", END)

@@ -12,7 +12,7 @@ import re
 import re._constants as sre  # type: ignore[import-not-found]
 import re._parser as sre_parser  # type: ignore[import-not-found]
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from .catalogue import Mark
@@ -99,27 +99,27 @@ def _either(options: tuple[Need, ...]) -> tuple[bytes, ...]:
     return tuple(literal for option in options for literal in primary(option))
 
 
-@dataclass(frozen=True, slots=True)
 class _Ready:
-    mark: Mark
-    search: re.Pattern[str]
-    veto: re.Pattern[str] | None
-    needles: Need
+    """A mark with its prefilter; the pattern is compiled when a line first gets past that."""
+
+    def __init__(self, mark: Mark) -> None:
+        self.mark = mark
+        self.needles = needles(mark.pattern)
+
+    @cached_property
+    def search(self) -> re.Pattern[str]:
+        return re.compile(self.mark.pattern, re.IGNORECASE)
+
+    @cached_property
+    def veto(self) -> re.Pattern[str] | None:
+        return re.compile(self.mark.unless, re.IGNORECASE) if self.mark.unless else None
 
 
 class Scanner:
     """Compiled marks. One per process; build it from `catalogue().marks`."""
 
     def __init__(self, marks: list[Mark]) -> None:
-        self._ready = [
-            _Ready(
-                mark,
-                re.compile(mark.pattern, re.IGNORECASE),
-                re.compile(mark.unless, re.IGNORECASE) if mark.unless else None,
-                needles(mark.pattern),
-            )
-            for mark in marks
-        ]
+        self._ready = [_Ready(mark) for mark in marks]
         self._of = {mark.signal: mark for mark in reversed(marks)}
 
         self._index: dict[bytes, list[_Ready]] = {}
