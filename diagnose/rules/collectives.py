@@ -71,9 +71,26 @@ def overrides(ctx: Context) -> list[Evidence]:
     return out
 
 
+def _not_tried_out(ctx: Context, items: list[Evidence]) -> list[Evidence]:
+    """Without variables that the text itself varies or offers as the cure: they are somebody's experiment."""
+    values: dict[str, set[str]] = {}
+    for item in ctx.of("env.var"):
+        values.setdefault((item.subject.label or "").upper(), set()).add(_value(item))
+    cured = bool(ctx.of("nccl.mark.p2p_off_cures"))
+    axes = {(e.subject.label or "").split("|")[0] for e in ctx.of("compare.ratio")}
+    kept = []
+    for item in items:
+        name = (item.subject.label or "").upper()
+        trial = len(values[name]) > 1 or (cured and name == "NCCL_P2P_DISABLE")
+        trial |= "algorithm" in axes and name in ("NCCL_ALGO", "NCCL_PROTO")
+        if not trial:
+            kept.append(item)
+    return kept
+
+
 def env_forbids(ctx: Context) -> Outcome:
     """A variable switches a fast path off or forces a slow one, and a collective is being asked about."""
-    got = overrides(ctx)
+    got = _not_tried_out(ctx, overrides(ctx))
     if not got or ctx.playbook not in COLLECTIVE_QUESTIONS:
         return UNKNOWN
     names = {(e.subject.label or "").upper() for e in got}
@@ -106,7 +123,7 @@ def env_effect_seen(ctx: Context) -> Outcome:
 def interface_named_and_missing(ctx: Context) -> Outcome:
     """NCCL_SOCKET_IFNAME (or its relatives) is set and nothing matches it."""
     named = [e for n in ("NCCL_SOCKET_IFNAME", "NCCL_OOB_NET_IFNAME", "GLOO_SOCKET_IFNAME", "NCCL_IB_HCA", "TP_SOCKET_IFNAME") for e in _env(ctx, n)]
-    missing = [*ctx.of("nccl.mark.no_interface"), *ctx.of("nccl.mark.bad_family"), *ctx.of("nccl.mark.gloo_interface")]
+    missing = [*ctx.of("nccl.mark.no_interface"), *ctx.of("nccl.mark.bad_family"), *ctx.of("nccl.mark.gloo_address")]
     return Outcome(True, (*missing[:2], *named[:2])) if named and missing else UNKNOWN
 
 
@@ -292,8 +309,12 @@ def nic_far(ctx: Context) -> Outcome:
     used = " ".join(_value(e) for e in [*ctx.of("nccl.ib.devices"), *_env(ctx, "NCCL_IB_HCA")])
     if used:
         mine = [e for e in paths if e.subject.nic and re.search(rf"\b{re.escape(e.subject.nic)}\b", used)]
-        if mine and near and not any(e in near for e in mine):
-            return Outcome(True, (*mine[:2], *near[:1], *ctx.of("nccl.ib.devices")[:1], *_env(ctx, "NCCL_IB_HCA")[:1]))
+        wanted = {int(g) for e in _env(ctx, "CUDA_VISIBLE_DEVICES") for g in re.findall(r"\d+", _value(e))}
+        for gpu in sorted({e.subject.gpu for e in near if e.subject.gpu is not None}):
+            taken = [e for e in mine if e.subject.gpu == gpu]
+            if taken and (not wanted or gpu in wanted) and all(_value(e) in ("SYS", "NODE") for e in taken):
+                better = [e for e in near if e.subject.gpu == gpu]
+                return Outcome(True, (*taken[:2], *better[:1], *_env(ctx, "NCCL_IB_HCA")[:1]))
     nodes = several_nodes(ctx)
     if near or nodes is None:
         return UNKNOWN
@@ -435,6 +456,15 @@ def ranks_uneven(ctx: Context) -> Outcome:
     return UNKNOWN
 
 
+def ranks_very_uneven(ctx: Context) -> Outcome:
+    """One rank takes more than twice as long as another for the same operation."""
+    got = ranks_uneven(ctx)
+    if not got.holds:
+        return UNKNOWN
+    high, low = (float(e.value or 0) for e in got.used)
+    return Outcome(high > 2 * low, got.used)
+
+
 def ranks_in_different_collectives(ctx: Context) -> Outcome:
     """At the same sequence number ranks wait in different operations or with different sizes."""
     by_number: dict[str, dict[str, Evidence]] = {}
@@ -527,6 +557,7 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         no_nvlink_matrix, nvlink_uneven, far_pair, nccl_path_crosses, nic_far, versions_differ, retry_on_ethernet,
         retry_on_infiniband, gid_index_wrong, mtu_differs, path_mtu_fails, tcp_blocked_host_up, congested, separate_runs,
         only_small_sizes, average_quoted, low_latency_protocol_at_large_sizes, one_channel, ranks_uneven,
+        ranks_very_uneven,
         ranks_in_different_collectives, ranks_at_different_numbers, init_is_slow, init_slow_and_many_ranks,
         healthy_collective, healthy_limit,
     )

@@ -1,0 +1,103 @@
+"""Reader of what torch.distributed says about its collectives: watchdog lines, their counters, flight-recorder dumps.
+
+A watchdog line names the operation, its number and its sizes; over the ranks these tell a divergence (ranks wait in
+different operations) from a rank that is merely late (the same operation, lower numbers).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact, Subject
+
+KEEP = 64  # ranks reported
+LIMIT = 32 << 20
+_RANK = re.compile(r"\[(?:PG (?:ID )?\d+ [^\]]*?)?\b[Rr]ank ?(\d+)\]")
+_WORK = re.compile(
+    r"(?:WorkNCCL\(|Watchdog caught collective operation timeout.{0,40}?)"
+    r"SeqNum=(\d+), OpType=(\w+)(?:, NumelIn=(\d+))?(?:, NumelOut=(\d+))?"
+)
+_TIMEOUT = re.compile(r"Watchdog caught collective operation timeout|collective operation timeout: WorkNCCL|ran for \d+ milliseconds before timing out")
+_QUEUED = re.compile(r"[Ll]ast enqueued (?:NCCL )?work: (-?\d+)(?:.*?[Ll]ast completed (?:NCCL )?work: (-?\d+))?")
+
+
+class TorchDistributedReader:
+    """Watchdog lines of ProcessGroupNCCL."""
+
+    name = "torch_distributed"
+    needles = (b"WorkNCCL", b"OpType=", b"ast enqueued", b"ProcessGroupNCCL")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """One fact a rank and operation."""
+        seen: set[tuple[str, Subject, str]] = set()
+        for line in doc.lines():
+            if "Seq" not in line.text and "enqueued" not in line.text:
+                continue
+            for fact in self._line(doc, line):
+                key = (fact.signal, fact.subject, str(fact.value))
+                if key not in seen and len(seen) < 4 * KEEP:
+                    seen.add(key)
+                    yield fact
+
+    @staticmethod
+    def _line(doc: Document, line: Line) -> Iterator[Fact]:
+        hit = _RANK.search(line.text) or re.search(r"rank ?(\d+)", line.prefix)
+        rank = int(hit[1]) if hit else None
+        span = (doc.span(line, "SeqNum"),)
+        if work := _WORK.search(line.text):
+            value = work[2] + (f" {work[3]}" if work[3] else "")
+            signal = "torch.watchdog" if _TIMEOUT.search(line.text) or "WorkNCCL" in line.text else "torch.watchdog.rank"
+            yield Fact(signal, value, None, Subject(rank=rank, label=f"SeqNum={work[1]}"), span, status=doc.status)
+        if queued := _QUEUED.search(line.text):
+            for signal, number in (("torch.enqueued", queued[1]), ("torch.completed", queued[2])):
+                if number is not None:
+                    yield Fact(signal, float(number), "count", Subject(rank=rank), span, status=doc.status)
+
+
+class FlightRecorderReader:
+    """A flight-recorder dump as JSON: the entries that never completed."""
+
+    name = "flight_recorder"
+    needles = (b'"collective_seq_id"', b'"profiling_name"')
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """The first entry that is not completed, per dump, in the watchdog's terms."""
+        if doc.size > LIMIT:
+            return
+        text = doc.data.decode("latin-1")
+        decoder = json.JSONDecoder()
+        at = 0
+        for found in re.finditer(r'\{\s*"(?:frames|record_id|pg_id)"', text):
+            if found.start() < at:
+                continue
+            try:
+                entry, at = decoder.raw_decode(text, found.start())
+            except ValueError:
+                doc.lines_skipped += 1
+                continue
+            if str(entry.get("state")) == "completed" or "collective_seq_id" not in entry:
+                continue
+            yield self._fact(doc, text, found.start(), at, entry)
+            return
+
+    @staticmethod
+    def _fact(doc: Document, text: str, start: int, end: int, entry: dict[str, Any]) -> Fact:
+        name = str(entry.get("profiling_name", "")).removeprefix("nccl:").upper()
+        sizes = entry.get("input_sizes") or []
+        numel = 1
+        for size in (sizes[0] if sizes and isinstance(sizes[0], list) else sizes):
+            numel *= int(size) if str(size).isdigit() else 1
+        where = text.find('"profiling_name"', start, end)
+        where = where if where >= 0 else start
+        line = text.count("\n", 0, where) + 1
+        rank = re.search(r'"rank"\s*:\s*"?(\d+)', text)
+        subject = Subject(rank=int(rank[1]) if rank else None, label=f"SeqNum={entry['collective_seq_id']}")
+        span = doc.bytes_span(where, min(end, where + 400), line)
+        return Fact("torch.watchdog", f"{name} {numel}".strip(), None, subject, (span,), status=doc.status)
+
+
+READERS = [TorchDistributedReader(), FlightRecorderReader()]
