@@ -41,7 +41,7 @@ _SHAPES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("tencent secret id", ("akid",), rf"\bAKID{_A}{{32}}\b"),
     ("volcengine access key", ("aklt",), rf"\bAKLT{_A}{{32,}}={{0,2}}"),
     ("github token", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"), rf"\b(?:gh[pousr]_{_A}{{20,}}|github_pat_\w{{20,}})"),
-    ("gitlab token", ("gl",), r"\bgl(?:pat|dt|rt|cbt|ptt|ft|soat|ffct|imt|agent)-[A-Za-z0-9_.-]{{16,}}"),
+    ("gitlab token", ("gl",), r"\bgl(?:pat|dt|rt|cbt|ptt|ft|soat|ffct|imt|agent)-[A-Za-z0-9_.-]{16,}"),
     ("bitbucket token", ("atbb", "atatt"), rf"\b(?:ATBB{_A}{{24,}}|ATATT3[A-Za-z0-9_=-]{{40,}})"),
     ("hugging face token", ("hf_", "api_org_"), rf"\b(?:hf|api_org)_{_A}{{24,}}"),
     ("anthropic key", ("sk-ant-",), rf"\bsk-ant-{_W}{{12,}}"),
