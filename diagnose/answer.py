@@ -34,10 +34,24 @@ def quoted(item: Evidence, width: int = 110) -> str:
 def cite(item: Evidence) -> str:
     """``statement [E3, file:line]``, with the quote where the statement does not repeat it."""
     quote = quoted(item)
-    body = item.statement.rstrip(".")
+    body = item.statement.rstrip("。.")
     if item.kind == "observed" and quote and str(item.value) not in body:
         body = f"{body}: “{quote}”"
     return f"{body} [{item.id}, {where(item)}]"
+
+
+def reading(item: Evidence) -> str:
+    """The fact itself, as short as it can be said: ``NCCL_P2P_DISABLE=1``, ``--max-num-seqs 4``, a quote, a figure."""
+    label = item.subject.label or ""
+    if item.signal == "env.var":
+        return f"{label}={item.value}"
+    if item.signal == "serving.arg":
+        return f"--{label}" + ("" if item.value in (True, "true") else f" {item.value}")
+    if item.signal == "version":
+        return f"{label} {item.value}"
+    if item.kind == "derived" or item.unit:
+        return item.statement.rstrip("。.")
+    return f"“{quoted(item, 90)}”" if item.quote else item.statement.rstrip("。.")
 
 
 def _title(cause: Cause, lang: str) -> str:
@@ -129,16 +143,20 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
     cause = cat.causes[lead.cause]
     cited = [by_id[i] for i in lead.evidence if i in by_id][:MOST_CITED]
     told = telling(report)
-    verdict = w.verdict.format(title=_title(cause, lang).rstrip("."), p=f"{lead.confidence:.2f}")
+    key = reading(cited[0]) if cited else ""
+    title = _title(cause, lang).rstrip("。.")
+    verdict = w.verdict.format(title=title, key=key, p=f"{lead.confidence:.2f}") if key else w.bare.format(title=title)
     shown = w.shown.format(facts=w.join.join(cite(e) for e in cited[:2])) if cited else ""
     beside = w.beside.format(lines=w.join.join(limit_line(item, w) for item in told)) if told else ""
     chain = _chain(report, cat, lang, w)
     out = report.ruled_out[:3]
     ruled = w.ruled.format(items=w.join.join(f"{r.cause} ({r.because.rstrip('.')})" for r in out)) if out else ""
     text, risk, rollback = fix_text(cause, lang)
-    fix = w.fix.format(text=text.rstrip("."), rollback=rollback.rstrip(".") or w.none, risk=risk.rstrip(".") or w.none)
+    fix = w.fix.format(
+        text=text.rstrip("。."), rollback=rollback.rstrip("。.") or w.none, risk=risk.rstrip("。.") or w.none
+    )
     doubt = w.doubt if lead.confidence < 0.8 else ""
-    short = w.glue(verdict, shown, beside, w.change.format(text=text.rstrip(".")), doubt)
+    short = w.glue(verdict, shown, beside, w.change.format(text=text.rstrip("。.")), doubt)
     long = w.glue(
         verdict, _text(cause, lang, "definition"), _text(cause, lang, "mechanism"),
         w.shown.format(facts=w.join.join(cite(e) for e in cited)) if cited else "",
@@ -175,12 +193,12 @@ def _change_of_mind(report: Report, rivals: list[str], w: Words) -> str:
 
 
 def _chain(report: Report, cat: Catalogue, lang: str, w: Words) -> str:
-    names = [_title(cat.causes[f.cause], lang).rstrip(".") for f in report.findings if f.cause in cat.causes]
+    names = [_title(cat.causes[f.cause], lang).rstrip("。.") for f in report.findings if f.cause in cat.causes]
     linked = {link.to for link in report.chain} & {f.cause for f in report.findings}
     if not linked:
         return w.also.format(names=w.join.join(names[1:])) if len(names) > 1 else ""
     order = [report.findings[0].cause, *(f.cause for f in report.findings[1:] if f.cause in linked)]
-    return w.chain.format(steps=" → ".join([*(_title(cat.causes[c], lang).rstrip(".") for c in order), w.symptom]))
+    return w.chain.format(steps=" → ".join([*(_title(cat.causes[c], lang).rstrip("。.") for c in order), w.symptom]))
 
 
 def _healthy(report: Report, cat: Catalogue, lang: str) -> Answer:
@@ -191,7 +209,7 @@ def _healthy(report: Report, cat: Catalogue, lang: str) -> Answer:
     told = telling(report)
     beside = w.beside.format(lines=w.join.join(limit_line(item, w) for item in told)) if told else ""
     shown = w.shown.format(facts=w.join.join(cite(e) for e in facts)) if facts else ""
-    reasons = w.join.join(dict.fromkeys(c.what.rstrip(".") for c in report.checked[:3]))
+    reasons = w.join.join(dict.fromkeys(c.what.rstrip("。.") for c in report.checked[:3]))
     odd = w.odd.format(
         items=w.join.join(f"{r.text.rstrip('.')} ({r.because.rstrip('.')})" for r in report.red_herrings[:2])
     )

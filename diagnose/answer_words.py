@@ -10,6 +10,7 @@ class Words:
     """One language. Attribute names say what each sentence is for."""
 
     verdict: str
+    bare: str
     shown: str
     seen: str
     beside: str
@@ -73,7 +74,8 @@ class Words:
 
 
 EN = Words(
-    verdict="{title} (confidence {p}).",
+    verdict="{title}: {key} (confidence {p}).",
+    bare="{title}.",
     shown="The evidence: {facts}.",
     seen="What the input does say: {facts}.",
     beside="Beside its limit: {lines}.",
@@ -133,7 +135,8 @@ EN = Words(
 )
 
 ZH = Words(
-    verdict="{title}(置信度 {p})。",
+    verdict="{title}:{key}(置信度 {p})。",
+    bare="{title}。",
     shown="依据:{facts}。",
     seen="输入里能看到的是:{facts}。",
     beside="与上限对照:{lines}。",

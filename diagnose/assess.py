@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from .catalogue import Catalogue, Cause, Indicator
 from .models import Evidence
-from .predicates import Context, holds
+from .predicates import Context, holds, pattern
 
 HEALTHY = "none.healthy"
 ACCEPT = 0.5  # probability from which a cause is a finding
@@ -106,7 +106,7 @@ def believe(cause: Cause, ctx: Context) -> Belief:
         term = Term(indicator, group, got.used)
         (belief.contra if indicator.against else belief.pro).append(term)
     prior = PRIOR_LISTED if not cause.playbooks or ctx.playbook in cause.playbooks else PRIOR_OTHER
-    if any(re.search(cue, ctx.symptom, re.IGNORECASE) for cue in cause.cues):
+    if any(pattern(cue, re.IGNORECASE).search(ctx.symptom) for cue in cause.cues):
         prior += CUE
     belief.prior = prior
     belief.score = prior + _sum(belief.pro, WEIGHT) - _sum(belief.contra, AGAINST)

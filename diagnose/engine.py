@@ -44,7 +44,7 @@ def triage(symptom: str, docs: Iterable[Document], playbook: str = "") -> Triage
     evidence = number(gathered)
     known, references = limits(evidence)
     inferred = not symptom.strip()
-    playbook = playbook or (routing.infer(evidence) if inferred else routing.route(cat, symptom))
+    playbook = playbook or (routing.infer(evidence) if inferred else routing.route(cat, symptom, evidence))
     if inferred and playbook in cat.playbooks:
         symptom = cat.playbooks[playbook].question
     ctx = Context(evidence, playbook, "" if inferred else symptom, known, gathered.recognised)

@@ -101,9 +101,9 @@ def _gather(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
 def _route(state: State) -> dict[str, Any]:
     cat = catalogue()
     symptom = state.get("symptom", "").strip()
-    if symptom:
-        return {"playbook": route(cat, symptom), "inferred": False}
     evidence = [Evidence.model_validate(e) for e in state["evidence"]]
+    if symptom:
+        return {"playbook": route(cat, symptom, evidence), "inferred": False}
     playbook = infer(evidence)
     return {"playbook": playbook, "inferred": True, "symptom": cat.playbooks[playbook].question}
 

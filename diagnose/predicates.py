@@ -57,6 +57,10 @@ _EXTRA: dict[str, tuple[str, ...]] = {
 }
 
 
+# The standard cache holds 512 patterns, fewer than the catalogue has.
+pattern = lru_cache(maxsize=None)(re.compile)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """`holds` is True, False, or None where nothing here can decide; `used` is the evidence."""
@@ -115,7 +119,7 @@ def _fits(item: Evidence, where: Mapping[str, Any]) -> bool:
     for key, want in where.items():
         got = getattr(item.subject, key, None)
         if key == "label":
-            if re.search(str(want), got or "", re.IGNORECASE) is None:
+            if pattern(str(want), re.IGNORECASE).search(got or "") is None:
                 return False
         elif got != want:
             return False
@@ -228,7 +232,7 @@ def _passes(item: Evidence, when: Mapping[str, Any]) -> bool:
             if str(value).lower() not in [str(b).lower() for b in bound]:
                 return False
         elif test == "matches":
-            if re.search(bound, str(value), re.IGNORECASE) is None:
+            if pattern(str(bound), re.IGNORECASE).search(str(value)) is None:
                 return False
         elif test == "count_at_least" and item.count < bound:
             return False
@@ -310,7 +314,7 @@ def _compare(when: Mapping[str, Any], ctx: Context) -> Outcome:
         if (e.subject.label or "").split("|")[0] in _listed(when["compare"])
     ]
     if "metric" in when:
-        found = [f for f in found if re.search(when["metric"], (f[1].subject.label or "||").split("|")[1], re.I)]
+        found = [f for f in found if pattern(when["metric"], re.I).search((f[1].subject.label or "||").split("|")[1])]
     if not found:
         return UNKNOWN
     good = tuple(e for value, e in found if _number_test(value, when))

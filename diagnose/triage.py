@@ -84,19 +84,18 @@ def run(
 
 def investigate(symptom: str, paths: list[str], stdin: BinaryIO | None, langs: tuple[str, ...]) -> Report:
     """Open the evidence and run the graph over it."""
+    from .catalogue import catalogue
     from .graph import Session, State, build
     from .inputs import open_inputs
     from .progress import Progress
+    from .route import ranking
 
     documents, rejected = open_inputs(paths, stdin)
     with Progress() as progress:
         session = Session(documents=documents, rejected=rejected, progress=progress.say)
         names = None
-        if symptom:
-            from .catalogue import catalogue
-            from .route import route
-
-            names = [route(catalogue(), symptom)]
+        if symptom and (ranked := ranking(catalogue(), symptom)):
+            names = [ranked[0][0]]  # only the playbook that will be walked has to be compiled
         graph = build(names)
         start: State = {"symptom": symptom, "paths": paths, "langs": list(langs), "path": [], "missing": []}
         result = graph.invoke(start, context=session)
