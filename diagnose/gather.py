@@ -43,7 +43,14 @@ def matching(doc: Document) -> list[Reader]:
     head = doc.data if doc.size <= _HEAD else doc.read(0, _HEAD)
     if doc.encoding != "utf-8":
         head = head.decode(doc.encoding, "replace").encode()
-    return [r for r in known if any(n in head for n in r.needles) or r.name == GENERIC]
+    hits = [r for r in known if any(n in head for n in r.needles) or r.name == GENERIC]
+    return next(([r] for r in hits if owns(r, doc)), hits)
+
+
+def owns(reader: Reader, doc: Document) -> bool:
+    """Does this reader claim the whole document: one format from end to end, in which marks and figures mean nothing?"""
+    claim = getattr(reader, "owns", None)
+    return bool(claim is not None and claim(doc))
 
 
 def read_document(doc: Document, out: Gathered) -> None:
@@ -51,7 +58,8 @@ def read_document(doc: Document, out: Gathered) -> None:
     out.documents[doc.name] = doc
     problems: list[str] = []
     names: list[tuple[int, str]] = []
-    for reader in matching(doc):
+    chosen = matching(doc)
+    for reader in chosen:
         before = len(out.facts)
         try:
             out.facts.extend(reader.parse(doc))
@@ -63,7 +71,7 @@ def read_document(doc: Document, out: Gathered) -> None:
             whole = doc.cut is None
             out.recognised[reader.name] = out.recognised.get(reader.name, True) and whole
     before = len(out.facts)
-    if not doc.is_binary:
+    if not doc.is_binary and not any(owns(r, doc) for r in chosen):
         out.facts.extend(scanner().scan(doc))
     if len(out.facts) > before:
         names.append((0, "marks"))

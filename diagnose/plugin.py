@@ -40,7 +40,11 @@ BUILTIN = (
 
 
 class Reader(Protocol):
-    """What a reader looks like. `parse` may raise `ParseError` and nothing else."""
+    """What a reader looks like. `parse` may raise `ParseError` and nothing else.
+
+    A reader may also have ``owns(doc) -> bool``: True for a document that is its format from end to end
+    (a trace, a database), on which then no other reader and no mark runs.
+    """
 
     name: str
     needles: tuple[bytes, ...]

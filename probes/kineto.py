@@ -87,6 +87,10 @@ class KinetoReader:
     name = "kineto"
     needles = (b'"traceEvents"', b'"cat": "kernel"', b'"cat":"kernel"', b'"cat": "cuda_runtime"')
 
+    def owns(self, doc: Document) -> bool:
+        """A trace file, as opposed to a few events pasted among other text."""
+        return doc.head.lstrip()[:1] in (b"{", b"[") and b'"ph"' in doc.head and b'"ts"' in doc.head
+
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Shares of the steady window, by GPU."""
         trace = _Trace(header=doc.head.split(b'"traceEvents"')[0].decode("utf-8", "replace"))
