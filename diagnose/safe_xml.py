@@ -55,8 +55,10 @@ def parse_spans(data: bytes, tool: str = "xml", max_bytes: int = MAX_BYTES) -> t
     def end(tag: str) -> None:
         builder.end(tag)
         element, first, line = open_.pop()
-        close = data.find(b">", parser.CurrentByteIndex)  # `</tag>`, or the `/>` of an empty element
-        places[element] = (first, close + 1 if close >= 0 else len(data), line)
+        at = parser.CurrentByteIndex  # of `</tag>`, or just behind the `/>` of an empty element
+        if not (len(element) == 0 and not element.text and data[at - 2 : at] == b"/>"):
+            at = data.find(b">", at) + 1 or len(data)
+        places[element] = (first, at, line)
 
     parser.StartDoctypeDeclHandler = doctype
     parser.EntityDeclHandler = lambda *_: refuse("entities")

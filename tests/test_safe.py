@@ -1,0 +1,96 @@
+"""Hostile XML and JSON become one `ParseError`; places are exact bytes."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from diagnose import safe_json, safe_xml
+from diagnose.errors import ParseError
+
+LAUGHS = b'<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;">]><a>&y;</a>'
+
+
+@pytest.mark.parametrize(
+    "data", [LAUGHS, b"<a><b></a>", b"", b"<a>" * 5000, b'<?xml version="1.0" encoding="no"?><a/>']
+)
+def test_bad_xml_is_one_parse_error(data: bytes) -> None:
+    with pytest.raises(ParseError, match="XML"):
+        safe_xml.parse(data)
+
+
+def test_xml_size_is_capped() -> None:
+    with pytest.raises(ParseError, match="limit"):
+        safe_xml.parse(b"<a>" + b"x" * 100 + b"</a>", max_bytes=50)
+
+
+def test_external_doctype_is_ignored_and_elements_have_places() -> None:
+    data = b'<?xml version="1.0" ?>\n<!DOCTYPE log SYSTEM "x.dtd">\n<log>\n <gpu id="0"><temp>41 C</temp><none/></gpu>'
+    data += b"\n</log>"
+    root, places = safe_xml.parse_spans(data)
+    temp, none = root.find("gpu/temp"), root.find("gpu/none")
+    assert temp is not None and temp.text == "41 C" and none is not None
+    start, end, line = places[temp]
+    assert data[start:end] == b"<temp>41 C</temp>" and line == 4
+    assert data[slice(*places[none][:2])] == b"<none/>"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"[" * 100_000, b'{"a":' * 300 + b"1" + b"}" * 300, b"{", b"\xff\xfe\x00", b"1" * 5000, b"", b"nope", b"\x80"],
+)  # fmt: skip
+def test_bad_json_is_one_parse_error(data: bytes) -> None:
+    with pytest.raises(ParseError, match="JSON"):
+        safe_json.loads(data)
+
+
+def test_json_with_byte_order_mark() -> None:
+    assert safe_json.loads(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
+
+
+TREE: dict[str, Any] = {"a": [1, {"b": 'c"}', "d": {"e": 1.5, "é": [True, None]}}], "k": {"a": "x\\"}, "": []}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    "path", [(), ("a",), ("a", 0), ("a", 1, "b"), ("a", 1, "d", "e"), ("a", 1, "d", "é", 1), ("k", "a"), ("",)]
+)
+def test_located_bytes_parse_to_the_value(path: tuple[str | int, ...], indent: int | None) -> None:
+    text = b"some log line\n" + json.dumps(TREE, indent=indent).encode()
+    place = safe_json.locate(text, path, start=13)
+    assert place is not None
+    start, end, line = place
+    want: Any = TREE
+    for step in path:
+        want = want[step]
+    part = text[start:end]
+    if path and isinstance(path[-1], str):
+        assert json.loads(b"{" + part + b"}") == {path[-1]: want}
+    else:
+        assert json.loads(part) == want
+    assert line == text.count(b"\n", 0, start) + 1
+
+
+def test_path_that_is_not_there() -> None:
+    assert safe_json.locate(b'{"a": [1]}', ("a", 1)) is None
+    assert safe_json.locate(b'{"a": [1]}', ("a", 0, "b")) is None
+
+
+@pytest.mark.parametrize("data", [b'{"a" 1}', b'{"a": 1', b'{"a": [1 2]}', b'{"a": "x', b"{a: 1}"])
+def test_locating_in_broken_json_is_a_parse_error(data: bytes) -> None:
+    with pytest.raises(ParseError):
+        safe_json.locate(data, ("a", 0))
+
+
+def test_locating_is_linear() -> None:
+    def seconds(n: int) -> float:
+        data = b'{"t":[' + b",".join(b'{"n":%d,"s":"a,]}"}' % i for i in range(n)) + b"]}"
+        before = time.perf_counter()
+        assert safe_json.locate(data, ("t", n - 1, "n")) is not None
+        return time.perf_counter() - before
+
+    small, large = min(seconds(2_000) for _ in range(3)), min(seconds(16_000) for _ in range(3))
+    assert large < 24 * small
