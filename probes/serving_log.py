@@ -68,6 +68,8 @@ _ONCE = (
     _once("init engine", r"init engine .*?took ([\d.]+) s", ("serving.compile_time", "s", "engine start")),
     _once("resolved architecture", r"Resolved architecture: (\w+)", ("serving.architecture", None, None)),
     _once("quantization=", r"config: model=.*?[ ,]quantization=(\w+)", ("serving.quantization", None, None)),
+    _once("global", rf"(?:total_)?global_(?:num_)?tokens(?:_for_logprob)?(?: \([^)]*\))?\s*[:=]?\s*{_N}",
+          ("serving.decode_batch", "count", None)),
     _once("captured cuda graph", rf"largest captured CUDA graph batch\s*[=:]?\s*{_N}", ("serving.graph_batch", "count", None)),
 )  # fmt: skip
 _GRAPH_SIZES = re.compile(
@@ -170,7 +172,7 @@ class ServingLogReader:
     needles = (b"vLLM", b"vllm", b"reqs", b"KV cache", b"KV token", b"running-req", b"sglang", b"max_total_num_tokens",
                b"max_running_requests", b"attention backend", b"attention block", b"Running:", b"unning", b"TensorRT-LLM",
                b"generation throughput", b"gen throughput", b"accept", b"max_num_", b"context", b"captured CUDA",
-               b"text-generation", b"cuda graph", b"Model loading", b"NumQueued", b"numQueued")  # fmt: skip
+               b"text-generation", b"cuda graph", b"global_", b"Model loading", b"NumQueued", b"numQueued")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Start-up facts where they stand, then the summary of the periodic lines."""

@@ -383,6 +383,26 @@ def hits_zero(ctx: Context) -> Outcome:
     return _yes(got[1]) if got[0] < 0.01 and (asked is None or asked[0] > 0) else _no(got[1])
 
 
+def prefix_hits(ctx: Context) -> Outcome:
+    """A good part of the prompts came from the prefix cache."""
+    got = _top(ctx, "serving.prefix_hit_rate")
+    moved = [e for v, e in ctx.numbers("serving.counter", {"label": "^prefix hits$"}) if v > 0]
+    if got is None and not moved:
+        return UNKNOWN
+    if got is not None and got[0] > 0.3:
+        return _yes(got[1])
+    return _yes(moved[0]) if moved and got is None else _no(got[1] if got else None)
+
+
+def custom_ar_off(ctx: Context) -> Outcome:
+    """The engine's own all-reduce is off in a group of several GPUs."""
+    off = next(iter(ctx.of("serving.mark.custom_ar_off")), None) or _flag(ctx, "^disable-custom-all-reduce$")
+    if off is None:
+        return UNKNOWN
+    sizes = _option(ctx, "^(tensor-parallel-size|tp-size|tp)$")
+    return _no(sizes[0][1]) if sizes and max(s[0] for s in sizes) <= 1 else _yes(off)
+
+
 def acceptance_low(ctx: Context) -> Outcome:
     """Speculation whose drafts are mostly rejected."""
     rate, length = _low(ctx, "serving.accept_rate"), _low(ctx, "serving.accept_length", "^(min|last|window)?$")
@@ -460,15 +480,16 @@ def eager_effect(ctx: Context) -> Outcome:
 
 def graph_batch_exceeded(ctx: Context) -> Outcome:
     """More requests decode than the largest captured graph covers."""
-    largest, running = _top(ctx, "serving.graph_batch"), _top(ctx, "serving.running")
-    figures = [
-        (v, e) for v, e in ctx.numbers("figure")
-        if re.search(r"(total|global|sum|all).{0,30}(tokens|batch|requests)", e.subject.label or "", re.I)
-    ]  # fmt: skip
-    offered = max([*([running] if running else []), *figures], key=lambda r: r[0], default=None)
+    captured = [*ctx.numbers("serving.graph_batch"), *_option(ctx, "^(cuda-graph-max-bs(-decode)?|max-cudagraph-capture-size)$")]
+    largest = max(captured, key=lambda r: r[0], default=None)
+    offered = max(
+        [r for r in (_top(ctx, "serving.running"), _top(ctx, "serving.decode_batch")) if r is not None],
+        key=lambda r: r[0], default=None,
+    )  # fmt: skip
     if largest is None or offered is None:
         return UNKNOWN
-    return _yes(largest[1], offered[1]) if offered[0] > 1.1 * largest[0] else _no(largest[1])
+    # a step of hundreds of requests is no longer bound by launches
+    return _yes(largest[1], offered[1]) if 1.1 * largest[0] < offered[0] and largest[0] < 200 else _no(largest[1])
 
 
 def front_busy(ctx: Context) -> Outcome:
@@ -602,7 +623,7 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         cap_binds, cap_below_load, cap_suspicious, cap_raises, budget_small, budget_tiny, budget_raises, budget_hurts,
         kv_pressure, kv_configured_small, concurrency_below_load, memory_raises, waiting_with_room, burst, saturated, queue_dominates,
         preempting, prefill_dominates, mixed_prompts, prefix_off_repeats, block_exceeds_prompt, hits_zero,
-        acceptance_low, client_slower, first_request_slow, ttft_grows, uniform_ttft, quant_explicit, eager, eager_effect,
+        prefix_hits, custom_ar_off, acceptance_low, client_slower, first_request_slow, ttft_grows, uniform_ttft, quant_explicit, eager, eager_effect,
         graph_batch_exceeded, front_busy, rate_behind_semaphore, not_streamed, tp_hurts, workers_raise,
     )
 } | {"healthy_serving_ttft": healthy_serving_ttft, "healthy_serving_tpot": healthy_serving_tpot}  # fmt: skip
