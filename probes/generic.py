@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 from diagnose.axes import OTHER, classify
@@ -17,7 +18,7 @@ from diagnose.plugin import Reader
 
 from . import generic_arithmetic, generic_errors, generic_prose
 from .generic_compare import Group, Reading, facts, reading
-from .generic_figures import Figure, Metric, cell, name_metric, statistic
+from .generic_figures import Figure, Metric, cell, header_unit, name_metric, statistic, with_unit
 from .generic_tables import Row, Table, matrices, tables
 
 MAX_BYTES = 2 << 20
@@ -45,9 +46,16 @@ class GenericReader:
             return
         lines = list(islice(doc.lines(), MAX_LINES))
         small = sum(1 for line in lines if line.text.strip()) <= SMALL
+        if small:
+            lines = [named(line) for line in lines]
         if not small and logged(lines):
             return
         yield from islice(_facts(doc, lines, small), MAX_FACTS)
+
+
+def named(line: Line) -> Line:
+    """``worker-2: 2.9 GB/s`` is a row of a list when nothing but the text says so, not a launcher's prefix."""
+    return replace(line, text=line.prefix + line.text) if line.prefix and line.prefix[0] not in "[( " else line
 
 
 def logged(lines: list[Line]) -> bool:
@@ -78,7 +86,9 @@ def _facts(doc: Document, lines: list[Line], small: bool) -> Iterator[Fact]:
 
 def of_table(doc: Document, table: Table) -> tuple[list[Group], list[Reading]]:
     """Groups down the columns and across the rows, and every figure on its own."""
-    columns = [_metric_of(name, [r.figures[k] for r in table.rows], table.caption) for k, name in enumerate(table.columns)]
+    columns = [
+        _metric_of(name, [r.figures[k] for r in table.rows], table.caption) for k, name in enumerate(table.columns)
+    ]
     rows = [name_metric(r.label) for r in table.rows]
     row_known = [m.known or bool(statistic(r.label)) for m, r in zip(rows, table.rows, strict=True)]
     col_known = sum(m.known for m in columns)
@@ -92,7 +102,7 @@ def of_table(doc: Document, table: Table) -> tuple[list[Group], list[Reading]]:
     for k, name in enumerate(names):
         down = Group(columns[k], over=table.corner, context=table.caption, firm=True)
         for row, setting in zip(table.rows, settings, strict=True):
-            figure = row.figures[k]
+            figure = _by_row(row, k) if by_rows else row.figures[k]
             if figure is None:
                 continue
             metric = _cell_metric(columns[k], row, name, figure, by_rows)
@@ -140,6 +150,13 @@ def _metric_of(name: str, cells: list[Figure | None], caption: str) -> Metric:
     return got
 
 
+def _by_row(row: Row, k: int) -> Figure | None:
+    """A cell in the unit that its row's label prints."""
+    figure, unit = row.figures[k], header_unit(row.label)
+    made = with_unit(figure.value, unit) if figure is not None and figure.unit is None and unit else None
+    return replace(figure, value=made[0], unit=made[1], raw=unit) if figure is not None and made else figure
+
+
 def _cell_metric(column: Metric, row: Row, name: str, figure: Figure, by_rows: bool) -> Metric:
     if not by_rows:
         return column
@@ -153,7 +170,7 @@ def _across(
     """Columns of one row that measure the same thing under different settings."""
     kinds: dict[str, Group] = {}
     for k, name in enumerate(names):
-        figure = row.figures[k]
+        figure = _by_row(row, k) if by_rows else row.figures[k]
         if figure is None:
             continue
         metric = _cell_metric(columns[k], row, name, figure, by_rows)

@@ -13,7 +13,9 @@ from .generic_compare import Group, Reading, tidy
 from .generic_figures import name_metric
 from .generic_prose import Note
 
-_OPERATION = re.compile(r"\b(ops?|operations?|desc(riptor)?s?|transfers?|xfers?|ios?|messages?|msgs?|packets?)\b", re.IGNORECASE)
+_OPERATION = re.compile(
+    r"\b(ops?|operations?|desc(riptor)?s?|transfers?|xfers?|ios?|messages?|msgs?|packets?)\b", re.IGNORECASE
+)
 _ITEM = re.compile(r"\b(chunk|event|message|delta|packet|line|token|frame)s?\b", re.IGNORECASE)
 _BURST = re.compile(r"burst|at once|together|per read|per flush|per write|in one|group|batch|成批|一次", re.IGNORECASE)
 
@@ -22,7 +24,9 @@ def arithmetic(
     derived: Sequence[Fact], groups: Sequence[Group], notes: Sequence[Note], singles: Sequence[Reading]
 ) -> Iterator[Fact]:
     """All of them."""
-    by_line = {(n.line.start, n.figure.start): r for n, r in zip(notes, singles[len(singles) - len(notes) :], strict=True)}
+    by_line = {
+        (n.line.start, n.figure.start): r for n, r in zip(notes, singles[len(singles) - len(notes) :], strict=True)
+    }
     yield from _per_op(notes, by_line)
     yield from _buffer(notes, by_line)
     yield from _printed(notes, by_line)
@@ -47,7 +51,9 @@ def _per_op(notes: Sequence[Note], by_line: dict[tuple[int, int], Reading]) -> I
                 "compare.bytes_per_op", value, "B", Subject(label=tidy(note.lead or note.words or "op")), (read.span,),
                 f"{note.figure.text} {note.figure.raw} per operation", status=read.status,
             )  # fmt: skip
-    total = [n for n in notes if n.figure.unit in ("B", "GiB") and n.metric.name in ("bytes", "memory") and not n.figure.per]
+    total = [
+        n for n in notes if n.figure.unit in ("B", "GiB") and n.metric.name in ("bytes", "memory") and not n.figure.per
+    ]
     counts = [
         n for n in notes
         if n.figure.unit in (None, "count") and n.figure.value >= 16 and _OPERATION.search(n.noun or n.name)
@@ -92,14 +98,17 @@ def _buffer(notes: Sequence[Note], by_line: dict[tuple[int, int], Reading]) -> I
 
 
 _VERSUS = re.compile(
-    r"(?P<a>[\w./+-]+(?: [\w./+-]+)?) (?:vs\.?|versus|over|than|compared (?:to|with)) (?P<b>[\w./+-]+(?: [\w./+-]+)?)", re.IGNORECASE
+    r"(?P<a>[\w./+-]+(?: [\w./+-]+)?) (?:vs\.?|versus|over|than|compared (?:to|with)) (?P<b>[\w./+-]+(?: [\w./+-]+)?)",
+    re.IGNORECASE,
 )
 
 
 def _printed(notes: Sequence[Note], by_line: dict[tuple[int, int], Reading]) -> Iterator[Fact]:
     """``cost, cuda_ipc vs rc_x   ~20x``: a ratio that the text itself states."""
     for note in notes:
-        hit = _VERSUS.search(note.line.text) if note.figure.raw.lower() in ("x", "×") and note.figure.value >= 1 else None
+        hit = (
+            _VERSUS.search(note.line.text) if note.figure.raw.lower() in ("x", "×") and note.figure.value >= 1 else None
+        )
         if hit is None:
             continue
         axis = classify(hit.group("a"), hit.group("b")) or (OTHER,)
@@ -119,7 +128,9 @@ def _multiples(groups: Sequence[Group]) -> Iterator[Fact]:
     """Whole numbers that are all multiples of one step that is no accident of round figures."""
     seen: set[tuple[str, int]] = set()
     for group in groups:
-        items = [m for m in group.members if m.figure.unit in (None, "count") and not m.figure.raw and m.figure.value > 0]
+        items = [
+            m for m in group.members if m.figure.unit in (None, "count") and not m.figure.raw and m.figure.value > 0
+        ]
         values = [int(m.figure.value) for m in items if m.figure.value == int(m.figure.value)]
         if len(values) < 3 or len(values) != len(items) or len(set(values)) < 3:
             continue
@@ -145,7 +156,12 @@ def _dispersion(singles: Sequence[Reading]) -> Iterator[Fact]:
         label = f"{base}|{tidy(setting)}" if setting else base
         for signal, top, bottom, unit in (
             ("stat.cv", stats.get("std"), stats.get("mean"), "fraction"),
-            ("stat.tail", stats.get("p99") or stats.get("p95") or stats.get("max"), stats.get("p50") or stats.get("mean"), "count"),
+            (
+                "stat.tail",
+                stats.get("p99") or stats.get("p95") or stats.get("max"),
+                stats.get("p50") or stats.get("mean"),
+                "count",
+            ),
         ):
             if top is None or bottom is None or bottom.level <= 0 or top.figure.unit != bottom.figure.unit:
                 continue

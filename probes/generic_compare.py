@@ -270,7 +270,11 @@ def scaling(group: Group, few: float, one: Reading, many: float, more: Reading) 
         return
     label = f"ngpus|{group.metric.name}|{tidy(more.setting)}|{tidy(one.setting)}"
     if group.metric.better == "higher":
-        value, formula, inputs = more.level / one.level * few / many, f"a / b * {few:g} / {many:g}", (more.fact, one.fact)
+        value, formula, inputs = (
+            more.level / one.level * few / many,
+            f"a / b * {few:g} / {many:g}",
+            (more.fact, one.fact),
+        )
     else:
         value, formula, inputs = one.level / more.level, "a / b", (one.fact, more.fact)
     if (one.figure.unit or "") == (more.figure.unit or ""):
@@ -348,7 +352,10 @@ def trends(name: str, items: Sequence[Reading]) -> Iterator[Fact]:
     later = median(levels[1:])
     near = min(items[1:], key=lambda m: abs(m.level - later))
     if levels[0] >= 2 * later and max(levels[1:]) <= 1.6 * later:
-        yield fact("trend.first_outlier", items[0], near, "only the first differs, first over median of the rest")
+        first = fact("trend.first_outlier", items[0], near, "only the first differs, first over median of the rest")
+        yield first
+        metric = name.partition("|")[2]
+        yield replace(first, signal="compare.ratio", subject=Subject(label=f"cold_warm|{metric}|first|later"))
     middle = median(levels)
     peaks = [i for i, v in enumerate(levels) if v > 2 * middle]
     gaps = {b - a for a, b in zip(peaks, peaks[1:], strict=False)}

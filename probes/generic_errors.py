@@ -10,7 +10,9 @@ from diagnose.models import Fact, Subject
 
 KEEP = 12
 MAX_BYTES = 64 << 20
-_NEEDLE = re.compile(rb"(?i)error|warn|fail|fatal|exception|traceback|abort|critical|panic|refused|killed|cannot|unable|fault|denied|not found|no such|timed.?out|invalid")
+_NEEDLE = re.compile(
+    rb"(?i)error|warn|fail|fatal|exception|traceback|abort|critical|panic|refused|killed|cannot|unable|fault|denied|not found|no such|timed.?out|invalid"
+)
 _ERROR = re.compile(
     r"\b(error|fatal|critical|failed|failure|exception|panic|abort(ed|ing)?|refused|killed|cannot|can't|unable to|segmentation fault|permission denied|no such file|not found|timed? ?out)\b|\w(Error|Exception)\b"
     r"|\bWARN(ING)?\b",
@@ -21,9 +23,16 @@ _NOT = re.compile(
     r"|FutureWarning|DeprecationWarning|UserWarning|^\s*(#|//)|log.?level|--\S*(error|fail|abort)|_errors?_total\S* 0",
     re.IGNORECASE,
 )
-_CLASS = re.compile(r"\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Timeout)|CUDA_ERROR_\w+|NCCL_?(?:ERR|ERROR)\w*|UCS_ERR_\w+|ncclUnhandled\w+|ncclSystemError|ncclInternalError)\b")
-_COMPONENT = re.compile(r"\b(NCCL|UCX|NIXL|vllm|sglang|ibv_\w+|cuda\w*|torch|NVRM|mlx5\w*|libfabric|OFI|gloo|MPI|triton|docker|kubelet)\b", re.IGNORECASE)
-_RAISED = re.compile(r"^((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt|Exit|Timeout|Hit|Warning|OutOfMemory\w*|Iteration|Failed))(?::|$)")
+_CLASS = re.compile(
+    r"\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Timeout)|CUDA_ERROR_\w+|NCCL_?(?:ERR|ERROR)\w*|UCS_ERR_\w+|ncclUnhandled\w+|ncclSystemError|ncclInternalError)\b"
+)
+_COMPONENT = re.compile(
+    r"\b(NCCL|UCX|NIXL|vllm|sglang|ibv_\w+|cuda\w*|torch|NVRM|mlx5\w*|libfabric|OFI|gloo|MPI|triton|docker|kubelet)\b",
+    re.IGNORECASE,
+)
+_RAISED = re.compile(
+    r"^((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt|Exit|Timeout|Hit|Warning|OutOfMemory\w*|Iteration|Failed))(?::|$)"
+)
 
 
 def errors(doc: Document) -> Iterator[Fact]:

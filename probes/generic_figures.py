@@ -50,13 +50,20 @@ _STATS = {
     "median": "p50", "avg": "mean", "average": "mean", "maximum": "max", "minimum": "min", "stddev": "std",
     "平均": "mean", "中位": "p50", "最大": "max", "最小": "min", "worst": "max", "best": "min", "peak": "max",
 }  # fmt: skip
+_NAMES = re.compile(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b|--[a-z][\w-]+")
 _SOFT = str.maketrans({c: " " for c in "_:-.()[]{}=,"})
 _BY_UNIT = {
     "s": "time", "ms": "time", "us": "time", "GB/s": "bandwidth", "Gb/s": "bandwidth", "B": "bytes", "GiB": "bytes",
     "fraction": "fraction", "tokens/s": "throughput", "req/s": "request_rate", "W": "power", "MHz": "clock",
     "C": "temperature", "TFLOP/s": "flops", "count": "count",
 }  # fmt: skip
-_UNIT_BETTER = {"time": "lower", "bandwidth": "higher", "throughput": "higher", "request_rate": "higher", "flops": "higher"}
+_UNIT_BETTER = {
+    "time": "lower",
+    "bandwidth": "higher",
+    "throughput": "higher",
+    "request_rate": "higher",
+    "flops": "higher",
+}
 _TIME = ("s", "ms", "us")
 
 
@@ -186,15 +193,30 @@ def statistic(words: str) -> str:
 @lru_cache(maxsize=4096)
 def name_metric(words: str, unit: str | None = None, raw: str = "", per: str = "") -> Metric:
     """The metric that `words` (and a unit) name."""
+    words = _NAMES.sub(" ", words[:160])  # NCCL_ALGO and --decode-… name settings, not what is measured
     said = f"{words[:160]} {raw}" if unit == "tokens/s" else words[:160]
     soft = said.translate(_SOFT)
+    if unit is None and (spelled := header_unit(words)):
+        unit = (with_unit(1.0, spelled) or (1.0, None))[1]
     stat = statistic(words[:160])
     tail = f"_{stat}" if stat else ""
     if per in ("tok", "token") and unit in _TIME:
         return Metric("tpot" + tail, "lower", True)
     if per in ("it", "iter", "iteration", "step", "batch") and unit in _TIME:
         return Metric("step_time" + tail, "lower", True)
-    if per in ("op", "operation", "desc", "descriptor", "transfer", "request", "req", "msg", "packet", "block", "call") and unit in ("B", "GiB"):
+    if per in (
+        "op",
+        "operation",
+        "desc",
+        "descriptor",
+        "transfer",
+        "request",
+        "req",
+        "msg",
+        "packet",
+        "block",
+        "call",
+    ) and unit in ("B", "GiB"):
         return Metric("bytes_per_op" + tail, "higher", True)
     if raw.lower() in _RATES:
         return Metric("iterations" + tail, "higher", True)

@@ -28,11 +28,13 @@ _SKIP = re.compile(
     r"|^\s*(?:import|from|def|class|for|if|while|return|with)\b.*[:(]|<\d+>|\\$",
 )
 _PROGRESS = re.compile(r"\d+/\d+ \[\d+:\d+<")
-_COMMAND = re.compile(r"^\s*[$>]\s|^\s*--?[a-z]|^\s*(?:export\s+)?[A-Z][A-Z0-9_]{2,}=|^\s*(?:docker|vllm|python3?|torchrun|mpirun|srun)\s|\s--[a-z]")
+_COMMAND = re.compile(
+    r"^\s*[$>]\s|^\s*--?[a-z]|^\s*(?:export\s+)?[A-Z][A-Z0-9_]{2,}=|^\s*(?:docker|vllm|python3?|torchrun|mpirun|srun)\s|\s--[a-z]"
+)
 _BULLET = re.compile(r"^\s*(?:[-*•·–]\s+|\(?\d{1,2}[.)]\s+|\([a-z]\)\s+)")
 _LEADS = (
     re.compile(r"^(?P<lead>[^\t:：]{1,80}?)\s*[:：]\s*(?P<rest>\S.*)$"),
-    re.compile(r"^(?P<lead>[^\t:：]{1,80}?)(?:\s+[-–—]\s+|\t+|\s{2,}|\s*=>\s*)(?P<rest>\S.*)$"),
+    re.compile(r"^(?P<lead>[^\t:：]{1,80}?)(?:\s+[-–—]\s+|\t+|\s{2,}|\s*(?:=>|->|→)\s*)(?P<rest>\S.*)$"),
 )
 _CUT = re.compile(
     r"[,;]\s+|[，；。、]\s*|\.\s+|\s\|\s|\s{3,}|\s+(?:vs\.?|versus|against|but|while|whereas|and|compared (?:to|with)|instead of|→|->)\s+",
@@ -162,30 +164,40 @@ def _line(line: Line, heading: str, caption: str, block: int) -> Iterator[Note]:
         mine = [f for f in found if a <= f.start < b]
         if k and gap:
             lead = ""  # a label before a gap names the figure beside it, not the next one
+        anchors = [f for f in mine if f.unit not in (None, "count") or f.raw]  # plain numbers belong to the words
         for n, figure in enumerate(mine):
-            left = mine[n - 1].end if n else a
-            right = mine[n + 1].start if n + 1 < len(mine) else b
+            others = [f for f in (anchors if figure in anchors else mine) if f is not figure]
+            left = max((f.end for f in others if f.end <= figure.start), default=a)
+            right = min((f.start for f in others if f.start >= figure.end), default=b)
             before, after = text[left : figure.start].strip(" ~≈:=("), text[figure.end : right].strip(" ).")
             after = f"{_adjective(text, figure)} {after}".strip()
             if n and _FROM_TO.match(before):
                 before = ""
-            words = before if len(mine) > 1 and before else f"{before} {after}".strip()
+            words = before if len(others) and before else f"{before} {after}".strip()
             noun = _counted(text, figure, lead or before)
             metric = _metric(figure, words, lead, caption, last, text, a)
             if metric is None:
                 if noun and figure.unit in (None, "count"):
-                    yield Note(figure, Metric("count", None, False), words, lead, heading, caption, block, line, noun, k)
+                    yield Note(
+                        figure, Metric("count", None, False), words, lead, heading, caption, block, line, noun, k
+                    )
                 continue
             if metric.known:
                 last = metric
-            if figure.unit is None and caption and (unit := header_unit(caption)) and (made := with_unit(figure.value, unit)):
+            if (
+                figure.unit is None
+                and (unit := header_unit(caption) or header_unit(lead))
+                and (made := with_unit(figure.value, unit))
+            ):
                 figure = Figure(figure.start, figure.end, figure.text, made[0], made[1], unit)
             yield Note(figure, metric, words, lead, heading, caption, block, line, noun, k)
 
 
 def _sets(figure: Figure, first: Figure) -> bool:
     """Can a figure before the colon be the setting: a count, a power, a clock, a size beside something else?"""
-    return figure.unit in (None, "count") or (figure.unit in ("W", "MHz", "B", "GiB", "C") and figure.unit != first.unit)
+    return figure.unit in (None, "count") or (
+        figure.unit in ("W", "MHz", "B", "GiB", "C") and figure.unit != first.unit
+    )
 
 
 def _adjective(text: str, figure: Figure) -> str:
@@ -213,7 +225,7 @@ def _metric(
         if got.known:
             before = text[max(0, figure.start - 3) : figure.start]
             assigned = bool(re.search(r"[:=：]\s*~?$|\s{2,}$|\t$", before)) if got.counts else False
-            return got if not unitless or assigned or "." in figure.text else None
+            return got if not unitless or assigned or "." in figure.text or header_unit(lead) else None
     if caption:
         if lead.lower() == "count":
             return None
@@ -223,7 +235,7 @@ def _metric(
     if unitless:
         return None
     plain = name_metric("", unit, figure.raw, figure.per)
-    beside = not words or classify(words, "")[:1] not in ((OTHER,), ())
+    beside = not words or (len(words.split()) <= 5 and classify(words, "")[:1] not in ((OTHER,), ()))
     if last is not None and beside and plain.better == last.better:
         return last
     got = name_metric(words, unit, figure.raw, figure.per)
@@ -267,7 +279,8 @@ def _within_lines(doc: Document, found: list[Note]) -> Iterator[Group]:
             rest = text[: a.figure.start] + " " + text[b.figure.end :]
             yield Group(a.metric, [_reading(doc, a, "before"), _reading(doc, b, "after")], over=rest, firm=True)
             continue
-        if len({n.words.lower() for n in items}) == len(items) and len({n.clause for n in items}) == len(items):
+        apart = len({n.clause for n in items}) == len(items) or classify(a.words, b.words)[:1] == ("direction",)
+        if apart and len({n.words.lower() for n in items}) == len(items):
             yield Group(a.metric, [_reading(doc, n, n.words or n.lead) for n in items], over=a.lead)
         elif len(items) >= 4 and len({n.words.lower() for n in items[1:]}) == 1:
             order = [_reading(doc, n, f"request {k}") for k, n in enumerate(items, 1)]
@@ -288,7 +301,9 @@ def _within_blocks(doc: Document, found: list[Note], small: bool) -> Iterator[Gr
         if len(items) >= 4 and len(set(names)) == 1:
             if any(_PROGRESS.search(n.line.text) for n in items):
                 continue  # averages of a progress bar
-            yield Group(items[0].metric, [_reading(doc, n, f"request {k}") for k, n in enumerate(items, 1)], over="time")
+            yield Group(
+                items[0].metric, [_reading(doc, n, f"request {k}") for k, n in enumerate(items, 1)], over="time"
+            )
         elif len(items) >= 2 and len(set(names)) > 1:
             if not small and len({re.sub(r"\d+", "#", n) for n in names}) > 1:
                 continue
@@ -297,15 +312,20 @@ def _within_blocks(doc: Document, found: list[Note], small: bool) -> Iterator[Gr
             if not items[0].metric.known and not _alike(items, found, led):
                 continue
             members = [_reading(doc, n, n.lead if led else n.name) for n in items]
-            yield Group(items[0].metric, members, over=f"{items[0].caption} {shared}".strip(), firm=items[0].metric.known)
+            yield Group(
+                items[0].metric, members, over=f"{items[0].caption} {shared}".strip(), firm=items[0].metric.known
+            )
 
 
 def _alike(items: list[Note], found: list[Note], led: bool) -> bool:
     """Figures that only their unit names compare where their lines are built alike."""
     if led and len({n.words.lower() for n in items}) == 1:
         return True
-    lines = {n.line.start for n in items}
-    return sum(1 for n in found if n.line.start in lines) == len(lines)
+    built: dict[int, list[str]] = {n.line.start: [] for n in items}
+    for note in found:
+        if note.line.start in built:
+            built[note.line.start].append(note.metric.name)
+    return len({tuple(names) for names in built.values()}) == 1
 
 
 def _across(doc: Document, found: list[Note]) -> Iterator[Group]:

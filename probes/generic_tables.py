@@ -92,7 +92,9 @@ def matrices(lines: list[Line]) -> set[int]:
     out: set[int] = set()
     inside = False
     for i, line in enumerate(lines):
-        inside = bool(_MATRIX.search(line.text[:200])) or (inside and bool(re.match(r"\s*(?:GPU|NIC)?\d+\s", line.text)))
+        inside = bool(_MATRIX.search(line.text[:200])) or (
+            inside and bool(re.match(r"\s*(?:GPU|NIC)?\d+\s", line.text))
+        )
         if inside:
             out.add(i)
     return out
@@ -241,7 +243,12 @@ def _csv(lines: list[Line], i: int) -> Table | None:
 def _words(lines: list[Line], i: int) -> Table | None:
     """A head of single words over rows of as many words, all but the first of them figures."""
     head = lines[i].text.split()
-    if not 2 <= len(head) <= 10 or re.search(r"[=\\]", lines[i].text) or any(cell(w) for w in head) or lines[i].text.rstrip().endswith((":", ".", ",")):
+    if (
+        not 2 <= len(head) <= 10
+        or re.search(r"[=\\]", lines[i].text)
+        or any(cell(w) for w in head)
+        or lines[i].text.rstrip().endswith((":", ".", ","))
+    ):
         return None
     heads = [header_unit(w) for w in head[1:]]
     rows: list[Row] = []

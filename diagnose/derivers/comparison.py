@@ -18,7 +18,12 @@ def across_documents(facts: list[Fact], recognised: Mapping[str, bool]) -> Itera
     """`compare.ratio` (and `compare.same`) for metrics that each of two to four documents gives once."""
     by: dict[tuple[str, str, str | None], Place] = {}
     for fact in facts:
-        if fact.kind == "observed" and fact.spans and isinstance(fact.value, (int, float)) and not isinstance(fact.value, bool):
+        if (
+            fact.kind == "observed"
+            and fact.spans
+            and isinstance(fact.value, (int, float))
+            and not isinstance(fact.value, bool)
+        ):
             key = _key(fact)
             if key is not None:
                 by.setdefault(key, {}).setdefault(fact.spans[0].capture, []).append(fact)
@@ -34,7 +39,15 @@ def across_documents(facts: list[Fact], recognised: Mapping[str, bool]) -> Itera
         low, high = sorted(((float(f.value or 0), c) for c, f in once.items()))[:: len(once) - 1]
         if low[0] <= 0:
             continue
-        made = list(_pair(name, once[low[1]], once[high[1]], context[low[1]] - context[high[1]], context[high[1]] - context[low[1]]))
+        made = list(
+            _pair(
+                name,
+                once[low[1]],
+                once[high[1]],
+                context[low[1]] - context[high[1]],
+                context[high[1]] - context[low[1]],
+            )
+        )
         if made and (name not in widest or high[0] / low[0] > widest[name][0]):
             widest[name] = high[0] / low[0], made
     for _ratio, made in widest.values():
