@@ -106,7 +106,7 @@ def _peer(book: Book) -> None:
     best: dict[tuple[int, int, str], tuple[float, Evidence]] = {}
     for value, item in book.numbers("p2p.bandwidth"):
         a, b = item.subject.gpu, item.subject.peer
-        if a is None or b is None or a == b or value <= 0:
+        if a is None or b is None or a == b or value <= 0 or "disabled" in (item.subject.label or "").lower():
             continue
         both = "both ways" if re.search(r"bidir|both", item.subject.label or "", re.I) else ""
         key = (min(a, b), max(a, b), both)
@@ -168,7 +168,7 @@ def _kernels(book: Book) -> None:
         if not _MATMUL.search(label):
             continue
         kind = next((name for name, pattern in _PRECISION if pattern.search(label)), "")
-        what = f"GEMM, {label}"
+        what = f"GEMM TFLOP/s, {label}"
         peak = None
         if got.gpu is not None:
             peak = {"fp8": got.gpu.fp8, "bf16": got.gpu.bf16, "fp16": got.gpu.tensor16}.get(kind)

@@ -1,18 +1,20 @@
-"""Floors of serving: what a decode step must read, whatever the engine does.
+"""Floors of serving: what a decode step must read and a prefill must calculate, whatever the engine does.
 
-The weights that the engine reports for one GPU over the memory's rate bound the time of a step from
-below. Speculation makes several tokens a step and a mixture reads only the experts that are hit, so
-neither gets a floor from the weights alone.
+The weights that the engine reports for one GPU (or the model's config.json) over the memory's rate
+bound a step from below. Speculation makes several tokens a step and a mixture reads only the experts
+that are hit, so neither gets a floor from the weights alone.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from . import floors
-from .hardware import Rate
-from .limits_base import Book, capture, product
+from .hardware import Gpu, Rate
+from .limits_base import Book, Product, capture, product
 from .models import Evidence
+from .shapes import Shape, shape
 
 _MIXTURE = re.compile(
     r"moe|mixtral|deepseek[_-]?(?:v[23]|r1)|gpt[_-]?oss|a\d+b\b|8x\d+b|scout|maverick|kimi|glm-?4\.5", re.I
@@ -22,28 +24,95 @@ _KEY = ("median", "p50", "mean", "")
 
 
 def judge(book: Book) -> None:
-    """TPOT beside the weight read."""
-    weights = book.one("serving.weights")
+    """TPOT beside the weight read, TTFT beside the prefill."""
     got = product(book)
-    for value, item in _tpot(book):
-        what = "TPOT, weight read of a step"
-        if weights is None:
+    tp, tp_used = _tensor_parallel(book)
+    model, model_used = _shape(book)
+    _tpot(book, got, model, (*model_used, *tp_used), tp)
+    if model is not None:
+        _ttft(book, got, model, (*model_used, *tp_used), tp)
+
+
+def _tpot(book: Book, got: Product, model: Shape | None, model_used: tuple[Evidence, ...], tp: int) -> None:
+    weights = book.one("serving.weights")
+    what = "TPOT of a decode step, weight read"
+    for value, item in readings(book, "serving.client.tpot"):
+        if weights is None and (model is None or model.weight_bytes is None):
             continue  # nothing in the evidence says how much a step must read
-        used: tuple[Evidence, ...] = (item, weights[1], *got.used)
-        reason = _unfit(book)
+        used = (item, *([weights[1]] if weights else model_used), *got.used)
+        reason = _unfit(book) or ("a mixture of experts reads only the experts that are hit" if _mixed(model) else "")
         if got.gpu is None or reason:
             book.floor(what, value, None, "ms", used, reason=reason or got.reason)
             continue
         rate = Rate(f"memory bandwidth, {got.gpu.name}", got.gpu.memory, "GB/s", got.gpu.source)
-        least = floors.read_floor(weights[0] * 2**30, rate.value)
-        source = f"{weights[1].id} x 2^30 B / {book.cite(rate)}"
-        book.floor(what, value, least.value, "ms", used, source)
+        if weights is not None:
+            size, source = weights[0] * 2**30, f"{weights[1].id} x 2^30 B / {book.cite(rate)}"
+        else:
+            assert model is not None and model.weight_bytes is not None
+            size = floors.weight_read(model, 1, model.weight_bytes).value / tp
+            source = f"weights of {model.params:,} parameters / {tp} GPUs / {book.cite(rate)}"
+        book.floor(what, value, floors.read_floor(size, rate.value).value, "ms", used, source)
 
 
-def _tpot(book: Book) -> list[tuple[float, Evidence]]:
+def _ttft(book: Book, got: Product, model: Shape, model_used: tuple[Evidence, ...], tp: int) -> None:
+    total, count = book.one("serving.client.input_tokens"), book.one("serving.client.prompts")
+    if total is None or count is None or count[0] < 1 or capture(total[1]) != capture(count[1]):
+        return
+    tokens = round(total[0] / count[0])
+    hits = [n for n in book.numbers("serving.prefix_hit_rate") if n[0] > 0.01]
+    for value, item in readings(book, "serving.client.ttft"):
+        if capture(item) != capture(total[1]):
+            continue
+        what = f"TTFT, prefill of {tokens} tokens"
+        used = (item, total[1], count[1], *model_used, *got.used)
+        peak = _peak(got.gpu, model)
+        if peak is None or hits:
+            reason = got.reason or "no dense peak for the weights' precision is known"
+            book.floor(what, value, None, "ms", used, reason="part of the prompts was cached" if hits else reason)
+            continue
+        least = floors.prefill_floor(model, tokens, peak.value, tp)
+        book.floor(what, value, least.value, "ms", used, f"prefill arithmetic / {tp} GPUs / {book.cite(peak)}")
+
+
+def _peak(gpu: Gpu | None, model: Shape) -> Rate | None:
+    if gpu is None:
+        return None
+    name, value = ("fp8", gpu.fp8) if model.weight_bytes == 1.0 else ("16-bit", gpu.tensor16)
+    return Rate(f"dense {name} peak, {gpu.name}", value, "TFLOP/s", gpu.source) if value else None
+
+
+def _mixed(model: Shape | None) -> bool:
+    return model is not None and model.experts > 0
+
+
+def _shape(book: Book) -> tuple[Shape | None, tuple[Evidence, ...]]:
+    """The model's shape from its config, if that is among the evidence and modelled."""
+    config: dict[str, Any] = {e.subject.label or "": int(v) for v, e in book.numbers("model.size")}
+    traits = {e.subject.label or "": str(e.value) for e in book.of("model.trait")}
+    if not config:
+        return None, ()
+    quantised = {k: v for k, v in {**config, **traits}.items() if k in ("quant_method", "bits")}
+    config |= {k: v == "True" if k == "tie_word_embeddings" else v for k, v in traits.items()}
+    config |= {k: traits[k].split(", ") for k in ("layer_types", "layers_block_type") if k in traits}
+    if quantised:
+        config["quantization_config"] = quantised
+    try:
+        return shape(config), tuple(book.of("model.size")[:3])
+    except ValueError:
+        return None, ()
+
+
+def _tensor_parallel(book: Book) -> tuple[int, tuple[Evidence, ...]]:
+    for item in book.of("serving.arg"):
+        if item.subject.label in ("tensor-parallel-size", "tp", "tp-size", "tp_size") and str(item.value).isdigit():
+            return max(int(str(item.value)), 1), (item,)
+    return 1, ()
+
+
+def readings(book: Book, signal: str) -> list[tuple[float, Evidence]]:
     """One reading a capture: the median where there is one."""
     best: dict[str, tuple[int, float, Evidence]] = {}
-    for value, item in book.numbers("serving.client.tpot"):
+    for value, item in book.numbers(signal):
         label = (item.subject.label or "").lower()
         order = next((i for i, k in enumerate(_KEY) if label == k), None)
         if order is None or value <= 0:

@@ -277,12 +277,47 @@ def test_tpot_beside_the_weight_read() -> None:
         return facts.add("serving.client.tpot", 7.0, "ms", label="median")
 
     got = server().only()
-    assert (got.what, got.measured, got.unit) == ("TPOT, weight read of a step", 7.0, "ms")
+    assert (got.what, got.measured, got.unit) == ("TPOT of a decode step, weight read", 7.0, "ms")
     assert got.limit == pytest.approx(4.81, abs=0.01)
     assert got.ratio == pytest.approx(1.456, abs=0.001)
     assert is_floor(got) and met(got)
     for flags in ({"speculative_config": "{}"}, {"model": "mistralai/Mixtral-8x7B-v0.1"}):
         assert server(**flags).only().limit is None
+
+
+LLAMA = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+         "intermediate_size": 14336, "vocab_size": 128256}  # fmt: skip
+
+
+def configured(**client: float) -> Facts:
+    facts = Facts().add("gpu.name", H100, gpu=0).add("model.trait", "bfloat16", label="torch_dtype")
+    for key, value in LLAMA.items():
+        facts.add("model.size", float(value), "count", label=key)
+    for name, reading in client.items():
+        label = "median" if name in ("ttft", "tpot") else None
+        facts.add(f"serving.client.{name}", reading, "ms" if label else "count", label=label)
+    return facts
+
+
+def test_floors_from_the_models_config() -> None:
+    assert configured(tpot=7.0).only().limit == pytest.approx(4.48, abs=0.02)
+    halved = configured(tpot=7.0).add("serving.arg", "2", label="tensor-parallel-size")
+    assert halved.only().limit == pytest.approx(2.24, abs=0.02)
+    got = configured(ttft=250.0, input_tokens=819200.0, prompts=100.0).only()
+    assert got.what == "TTFT, prefill of 8192 tokens"
+    assert (got.limit, got.ratio) == (pytest.approx(133.4, abs=0.5), pytest.approx(1.874, abs=0.01))
+    cached = configured(ttft=250.0, input_tokens=819200.0, prompts=100.0)
+    assert cached.add("serving.prefix_hit_rate", 0.8, "fraction").only().limit is None
+
+
+def test_layers_that_are_not_modelled_give_no_floor() -> None:
+    hybrid = configured(tpot=7.0).add("model.trait", "full_attention, linear_attention", label="layer_types")
+    assert hybrid.all() == []
+
+
+def test_a_disabled_peer_path_is_not_judged() -> None:
+    facts = Facts().add("gpu.name", H100, gpu=0).mesh(2, "NV18")
+    assert facts.add("p2p.bandwidth", 30.0, "GB/s", gpu=0, peer=1, label="unidirectional p2p disabled").all() == []
 
 
 def test_met_reads_ceilings_and_floors_the_right_way_round() -> None:
