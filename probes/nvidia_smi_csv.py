@@ -160,7 +160,7 @@ class CsvReader:
             if "used_gpu_memory" in names or "used_memory" in names:
                 columns = names
                 continue
-            if not columns or len(cells) != len(columns) or len(cells) < 2 and not re.match(r"^[\d.]+\b", text):
+            if not columns or len(cells) != len(columns) or (len(cells) < 2 and not re.match(r"^[\d.]+\b", text)):
                 continue
             row = dict(zip(columns, cells, strict=True))
             if "pid" in row:

@@ -31,12 +31,12 @@ _OTHER = re.compile(rf"Process (\d+) has\s+{_N} memory in use", re.I)
 _GPU = re.compile(r"\bGPU (\d+)\b")
 _HAND = re.compile(
     r"\b(?:torch\.cuda\.)?(?:max_)?(?P<what>memory_allocated|memory_reserved|allocated|reserved(?: but unallocated)?|requested|free)"
-    rf"(?:\(\w*\))?\s*[:=|]?\s*(?P<n>[\d.,]+)\s*(?P<u>[KMGT]i?B)\b", re.I,
+    r"(?:\(\w*\))?\s*[:=|]?\s*(?P<n>[\d.,]+)\s*(?P<u>[KMGT]i?B)\b", re.I,
 )  # fmt: skip
 _SUMMARY = re.compile(rf"^\|\s*(Allocated memory|GPU reserved memory|Non-releasable memory)\s*\|\s*{_N}\s*\|", re.I)
 _VLLM_FREE = re.compile(
-    rf"Free memory on device\s*(?:cuda:(\d+))?\s*\(([\d.]+)/([\d.]+) GiB\) on startup is less than desired GPU memory "
-    rf"utilization \(([\d.]+), ([\d.]+) GiB\)", re.I,
+    r"Free memory on device\s*(?:cuda:(\d+))?\s*\(([\d.]+)/([\d.]+) GiB\) on startup is less than desired GPU memory "
+    r"utilization \(([\d.]+), ([\d.]+) GiB\)", re.I,
 )  # fmt: skip
 
 

@@ -1,9 +1,471 @@
-"""Named predicates of the platform family."""
+"""Named predicates of the platform family: figures of one GPU, one failure or one host held together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 
-from ..predicates import Context, Outcome
+from ..models import Evidence
+from ..predicates import UNKNOWN, Context, Outcome, parse_version
+from .hosts import RULES as HOST_RULES
 
-RULES: dict[str, Callable[[Context], Outcome]] = {}
+Reading = tuple[float, Evidence]
+
+# Rated board power in W, as the default limit of the model's data sheet (nvidia.com product pages); exact names only.
+RATED_POWER = {
+    "NVIDIA H100 80GB HBM3": 700, "NVIDIA H200": 700, "NVIDIA H100 PCIe": 350, "NVIDIA A100-SXM4-80GB": 400,
+    "NVIDIA A100-SXM4-40GB": 400, "NVIDIA A100 80GB PCIe": 300, "NVIDIA A100-PCIE-40GB": 250, "NVIDIA L40S": 350,
+    "NVIDIA L4": 72, "NVIDIA A10": 150, "NVIDIA A40": 300, "NVIDIA B200": 1000, "Tesla V100-SXM2-32GB": 300,
+    "Tesla V100-SXM2-16GB": 300, "Tesla T4": 70, "NVIDIA GeForce RTX 4090": 450, "NVIDIA GeForce RTX 3090": 350,
+    "NVIDIA GeForce RTX 5090": 575,
+}  # fmt: skip
+# Lowest driver branch that runs a CUDA major version without the compatibility package (CUDA release notes, table 2).
+DRIVER_FLOOR = {13: 580, 12: 525, 11: 450, 10: 410}
+_BUSY = 0.8
+_RESTING = {"P5", "P8", "P12", "P15"}
+
+
+def _per_gpu(ctx: Context, signal: str, label: str | None = "") -> dict[int | None, Reading]:
+    """Last reading of each GPU; `label` "" takes any, None only unlabelled ones."""
+    out: dict[int | None, Reading] = {}
+    for value, item in ctx.numbers(signal):
+        if label == "" or item.subject.label == label:
+            out[item.subject.gpu] = (value, item)
+    return out
+
+
+def _pick(readings: dict[int | None, Reading], gpu: int | None) -> Reading | None:
+    """The reading of a GPU, or the one that was printed without saying which GPU."""
+    hit = readings.get(gpu) or readings.get(None)
+    if hit is None and gpu is None and len(readings) == 1:
+        return next(iter(readings.values()))
+    return hit
+
+
+def _outcome(hits: list[Evidence], known: bool) -> Outcome:
+    return Outcome(True, tuple(hits[:6])) if hits else Outcome(False) if known else UNKNOWN
+
+
+def _power_limits(ctx: Context) -> list[tuple[float, tuple[Evidence, ...]]]:
+    """Limit in force over the board's default, with the evidence, for each GPU."""
+    defaults = _per_gpu(ctx, "gpu.power.default")
+    names = {e.subject.gpu: e for e in ctx.of("gpu.name")}
+    out = []
+    for gpu, (limit, item) in _per_gpu(ctx, "gpu.power.limit").items():
+        normal = _pick(defaults, gpu)
+        if normal is not None:
+            out.append((limit / normal[0], (item, normal[1]) if normal[1] is not item else (item,)))
+        elif (name := names.get(gpu)) is not None and str(name.value) in RATED_POWER:
+            out.append((limit / RATED_POWER[str(name.value)], (item, name)))
+    return out
+
+
+def power_limit_reduced(ctx: Context) -> Outcome:
+    """The power limit in force is clearly below the board's default."""
+    ratios = _power_limits(ctx)
+    return _outcome([e for ratio, used in ratios if ratio < 0.92 for e in used], bool(ratios))
+
+
+def power_limit_binds(ctx: Context) -> Outcome:
+    """… and the card draws all it may, or says that the cap is what holds it."""
+    reduced = power_limit_reduced(ctx)
+    if not reduced.holds:
+        return reduced
+    limits = _per_gpu(ctx, "gpu.power.limit")
+    hits = [e for e in ctx.of("gpu.throttle") if e.subject.label == "sw_power_cap"]
+    for gpu, (draw, item) in _per_gpu(ctx, "gpu.power").items():
+        limit = _pick(limits, gpu)
+        if limit is not None and draw >= 0.93 * limit[0]:
+            hits += [item, limit[1]]
+    return _outcome(hits, True)
+
+
+def power_limit_costs(ctx: Context) -> Outcome:
+    """… and this machine is measured slower than another or than itself, by no more than clocks explain."""
+    reduced = power_limit_reduced(ctx)
+    if not reduced.holds:
+        return reduced
+    hits = [e for value, e in ctx.numbers("compare.ratio") if 1.03 <= value <= 2.5]
+    return Outcome(True, (*reduced.used[:2], *hits[:4])) if hits else Outcome(False, reduced.used[:2])
+
+
+def _clock_ratios(ctx: Context) -> Iterable[tuple[float, bool, tuple[Evidence, ...]]]:
+    """(SM clock / max, is the power budget used up, evidence) of GPUs that are busy."""
+    tops, utils = _per_gpu(ctx, "gpu.clock.sm.max"), _per_gpu(ctx, "gpu.util", None)
+    powers, limits = _per_gpu(ctx, "gpu.power", None), _per_gpu(ctx, "gpu.power.limit")
+    for value, item in ctx.numbers("gpu.clock.sm"):
+        gpu = item.subject.gpu
+        top, util = _pick(tops, gpu), _pick(utils, gpu)
+        if top is None or util is None or util[0] < _BUSY or top[0] <= 0:
+            continue
+        power, limit = _pick(powers, gpu), _pick(limits, gpu)
+        capped = power is not None and limit is not None and power[0] >= 0.9 * limit[0]
+        yield value / top[0], capped, (item, top[1], util[1])
+
+
+def clock_low_under_load(ctx: Context) -> Outcome:
+    """A busy GPU runs well below its clock without having used up its power budget."""
+    seen = list(_clock_ratios(ctx))
+    return _outcome([e for ratio, capped, used in seen if ratio < 0.75 and not capped for e in used], bool(seen))
+
+
+def clock_very_low_under_load(ctx: Context) -> Outcome:
+    """… at half of it or less."""
+    seen = list(_clock_ratios(ctx))
+    return _outcome([e for ratio, capped, used in seen if ratio < 0.55 and not capped for e in used], bool(seen))
+
+
+def clock_spread_under_load(ctx: Context) -> Outcome:
+    """Of several busy GPUs of one model, one is clocked much lower."""
+    utils = _per_gpu(ctx, "gpu.util", None)
+    clocks = [
+        (value, item)
+        for gpu, (value, item) in _per_gpu(ctx, "gpu.clock.sm", None).items()
+        if (util := _pick(utils, gpu)) is None or util[0] >= 0.5
+    ]
+    names = {str(e.value) for e in ctx.of("gpu.name")}
+    if len(clocks) < 2 or len(names) > 1:
+        return UNKNOWN
+    low, high = min(clocks, key=lambda c: c[0]), max(clocks, key=lambda c: c[0])
+    if low[0] < 400:  # an idle card among busy ones
+        return UNKNOWN
+    return Outcome(high[0] / low[0] >= 1.25, (low[1], high[1]))
+
+
+def app_clock_below_default(ctx: Context) -> Outcome:
+    """Application clocks are set below their default."""
+    defaults = _per_gpu(ctx, "gpu.clock.app.default", "graphics")
+    pairs = [(r, d) for g, r in _per_gpu(ctx, "gpu.clock.app", "graphics").items() if (d := _pick(defaults, g))]
+    return _outcome([e for now, top in pairs if now[0] < 0.95 * top[0] for e in (now[1], top[1])], bool(pairs))
+
+
+def resting_pstate_under_load(ctx: Context) -> Outcome:
+    """A performance state of rest on a GPU that is busy."""
+    utils = _per_gpu(ctx, "gpu.util", None)
+    hits, known = [], False
+    for item in ctx.of("gpu.pstate"):
+        util = _pick(utils, item.subject.gpu)
+        if util is None:
+            continue
+        known = True
+        if item.value in _RESTING and util[0] >= _BUSY:
+            hits += [item, util[1]]
+    return _outcome(hits, known)
+
+
+def gpu_hot(ctx: Context) -> Outcome:
+    """The GPU is at its thermal limit."""
+    hits = [e for v, e in ctx.numbers("gpu.temperature.headroom") if v <= 1]
+    limits = _per_gpu(ctx, "gpu.temperature.limit")
+    for value, item in ctx.numbers("gpu.temperature"):
+        limit = _pick(limits, item.subject.gpu)
+        hot = 104 if item.subject.label == "memory" else limit[0] - 2 if limit else 90
+        if value >= hot:
+            hits.append(item)
+    return _outcome(hits, bool(ctx.of("gpu.temperature")))
+
+
+def _widths(ctx: Context) -> list[tuple[float, float | None, tuple[Evidence, ...]]]:
+    """(lanes now, lanes possible, evidence); what is possible comes from the card, or from its peers in the same text."""
+    tops: dict[int | None, Reading] = _per_gpu(ctx, "gpu.pcie.width.max")
+    now = ctx.numbers("gpu.pcie.width")
+    best = max(now, key=lambda r: r[0], default=None)
+    out: list[tuple[float, float | None, tuple[Evidence, ...]]] = []
+    for value, item in now:
+        top = _pick(tops, item.subject.gpu)
+        if top is None and best is not None and best[0] > value:
+            top = best
+        out.append((value, top[0] if top else None, (item, top[1]) if top else (item,)))
+    return out
+
+
+def pcie_narrow(ctx: Context) -> Outcome:
+    """A GPU has fewer PCIe lanes than it could have."""
+    seen = _widths(ctx)
+    return _outcome([e for now, top, used in seen if top and now < top for e in used], bool(seen))
+
+
+def pcie_very_narrow(ctx: Context) -> Outcome:
+    """… a quarter of them or less."""
+    seen = _widths(ctx)
+    return _outcome([e for now, top, used in seen if top and now <= top / 4 for e in used], bool(seen))
+
+
+def _generations(ctx: Context) -> Iterable[tuple[float, float, bool, tuple[Evidence, ...]]]:
+    """(generation now, possible, is the GPU at work, evidence)."""
+    tops = {g: r for g, r in _per_gpu(ctx, "gpu.pcie.gen.max").items()}
+    utils, states = _per_gpu(ctx, "gpu.util", None), {e.subject.gpu: e for e in ctx.of("gpu.pstate")}
+    for value, item in ctx.numbers("gpu.pcie.gen"):
+        top = _pick(tops, item.subject.gpu)
+        if top is None:
+            continue
+        util, state = _pick(utils, item.subject.gpu), states.get(item.subject.gpu)
+        working = util is not None and util[0] >= 0.2
+        used = [item, top[1], *([util[1]] if util else []), *([state] if state else [])]
+        yield value, top[0], working, tuple(used)
+
+
+def pcie_gen_low_at_work(ctx: Context) -> Outcome:
+    """The link stays below its generation while the GPU works."""
+    seen = list(_generations(ctx))
+    return _outcome([e for now, top, busy, used in seen if now < top and busy for e in used], bool(seen))
+
+
+def pcie_gen_first_at_work(ctx: Context) -> Outcome:
+    """… at two or more generations below."""
+    seen = list(_generations(ctx))
+    return _outcome([e for now, top, busy, used in seen if now <= top - 2 and busy for e in used], bool(seen))
+
+
+def pcie_idle_gen_only(ctx: Context) -> Outcome:
+    """The worry is a low link generation at full width on a card that is not working: a state of rest."""
+    gens = ctx.numbers("gpu.pcie.gen")
+    widths = _widths(ctx)
+    if not gens or not widths or any(top is not None and now < top for now, top, _ in widths):
+        return UNKNOWN
+    tops = _per_gpu(ctx, "gpu.pcie.gen.max")
+    best = max(v for v, _ in gens)
+    low = [e for v, e in gens if v < (((top := _pick(tops, e.subject.gpu)) and top[0]) or best)]
+    working = any(v >= 0.2 for v, _ in ctx.numbers("gpu.util"))
+    asked = re.search(r"pci|\bgen ?\d|slot|link|带宽", ctx.symptom, re.IGNORECASE) is not None
+    return Outcome(bool(low) and not working and asked, tuple(low[:4]))
+
+
+def sw_power_cap_only(ctx: Context) -> Outcome:
+    """The only active reason is the power cap, at the board's own limit, with a clock that is normal for full load."""
+    reasons = ctx.of("gpu.throttle")
+    if not reasons or any(e.subject.label not in ("sw_power_cap", "idle", "gpu_idle") for e in reasons):
+        return UNKNOWN
+    caps = [e for e in reasons if e.subject.label == "sw_power_cap"]
+    asked = re.search(r"cap|throttl|power|clock|降频|功耗", ctx.symptom, re.IGNORECASE) is not None
+    if not caps or not asked or any(ratio < 0.92 for ratio, _ in _power_limits(ctx)):
+        return UNKNOWN
+    limits = _per_gpu(ctx, "gpu.power.limit")
+    full = [
+        e
+        for gpu, (draw, e) in _per_gpu(ctx, "gpu.power").items()
+        if (limit := _pick(limits, gpu)) is not None and draw >= 0.93 * limit[0]
+    ]
+    return Outcome(True, (*caps[:2], *full[:2])) if full else UNKNOWN
+
+
+def pci_endpoint_downgraded(ctx: Context) -> Outcome:
+    """A device, not a bridge, has negotiated fewer lanes than it has."""
+    tops = {e.subject.label: (v, e) for v, e in ctx.numbers("pci.link.width.max")}
+    hits, known = [], False
+    for value, item in ctx.numbers("pci.link.width"):
+        top = tops.get(item.subject.label)
+        if top is None or re.search(r"bridge|root port|switch", item.subject.label or "", re.IGNORECASE):
+            continue
+        known = True
+        if value < top[0]:
+            hits += [item, top[1]]
+    return _outcome(hits, known)
+
+
+def shared_by_processes(ctx: Context) -> Outcome:
+    """Two compute processes hold real memory on one GPU."""
+    if any(str(e.value).startswith("Enabled") for e in ctx.of("gpu.mig")):
+        return UNKNOWN
+    per: dict[int | None, list[Evidence]] = {}
+    for held, item in ctx.numbers("gpu.process.memory"):
+        if held >= 1 and not (item.subject.label or "").endswith(" G"):
+            per.setdefault(item.subject.gpu, []).append(item)
+    return _outcome([e for group in per.values() if len(group) > 1 for e in group], bool(per))
+
+
+def computed_by_processes(ctx: Context) -> Outcome:
+    """Two processes use the SMs of one GPU at the same time."""
+    per: dict[int | None, list[Evidence]] = {}
+    for share, item in ctx.numbers("gpu.process.sm"):
+        if share >= 0.05:
+            per.setdefault(item.subject.gpu, []).append(item)
+    return _outcome([e for group in per.values() if len(group) > 1 for e in group], bool(per))
+
+
+def _failures(ctx: Context) -> dict[str, dict[str, Reading]]:
+    """Figures of each failed allocation by name."""
+    out: dict[str, dict[str, Reading]] = {}
+    for name in ("requested", "free", "total", "allocated", "reserved", "reserved_unallocated", "own", "wanted_share"):
+        for value, item in ctx.numbers(f"gpu.oom.{name}"):
+            label = item.subject.label or ""
+            if name == "requested" or name not in out.setdefault(label, {}):
+                out.setdefault(label, {})[name] = (value, item)
+    return out
+
+
+def _idle_reserve(figures: dict[str, Reading]) -> tuple[float, tuple[Evidence, ...]] | None:
+    """Memory PyTorch holds and does not use: printed, or reserved - allocated; the oldest text prints it as `cached`."""
+    if "reserved_unallocated" in figures:
+        return figures["reserved_unallocated"][0], (figures["reserved_unallocated"][1],)
+    if "reserved" in figures and "allocated" in figures:
+        reserved, allocated = figures["reserved"], figures["allocated"]
+        idle = reserved[0] - allocated[0]
+        if idle < 0:  # first generation: the figure called cached is the idle part alone
+            idle = reserved[0]
+        return idle, (reserved[1], allocated[1])
+    return None
+
+
+def oom_fragmentation(ctx: Context) -> Outcome:
+    """The allocator held as much unused memory as it asked for, and could not use it."""
+    hits: list[Evidence] = []
+    known = False
+    for figures in _failures(ctx).values():
+        idle, asked = _idle_reserve(figures), figures.get("requested")
+        if idle is None or asked is None:
+            continue
+        known = True
+        if idle[0] >= asked[0]:
+            hits += [*idle[1], asked[1]]
+    return _outcome(hits, known)
+
+
+def oom_capacity(ctx: Context) -> Outcome:
+    """Even with all unused reserve the request would not have fitted."""
+    hits: list[Evidence] = []
+    known = False
+    for figures in _failures(ctx).values():
+        idle, asked = _idle_reserve(figures), figures.get("requested")
+        if asked is not None and idle is not None:
+            known = True
+            if idle[0] < asked[0]:
+                hits += [asked[1], *idle[1], *([figures["free"][1]] if "free" in figures else [])]
+        elif asked is not None and "free" in figures:
+            known = True
+            if figures["free"][0] < asked[0]:
+                hits += [asked[1], figures["free"][1]]
+        elif "wanted_share" in figures and "free" in figures and figures["free"][0] < figures["wanted_share"][0]:
+            known = True
+            hits += [figures["free"][1]]
+    return _outcome(hits, known)
+
+
+def oom_foreign(ctx: Context) -> Outcome:
+    """Another process held more of the card than the one that failed."""
+    others = ctx.numbers("gpu.oom.other")
+    hits: list[Evidence] = []
+    for label, figures in _failures(ctx).items():
+        mine = figures.get("own") or figures.get("allocated")
+        held = [(v, e) for v, e in others if (e.subject.label or "").startswith(f"{label} ")]
+        if held and mine is None:
+            hits += [e for _, e in held]
+        elif held and mine is not None:
+            # without the "this process has" figure one of the listed processes is the failing one itself
+            foreign = held if "own" in figures else [h for h in held if h[0] > 1.15 * mine[0] + 1.0]
+            total = figures.get("total")
+            if foreign and sum(v for v, _ in foreign) >= 0.3 * (total[0] if total else mine[0]):
+                hits += [e for _, e in foreign]
+    return _outcome(hits, bool(others))
+
+
+def startup_memory_taken(ctx: Context) -> Outcome:
+    """At start, before the engine loaded anything, a good part of the card was already in use."""
+    figures = _failures(ctx).get("startup", {})
+    if "free" not in figures or "total" not in figures:
+        return UNKNOWN
+    return Outcome(figures["free"][0] < 0.85 * figures["total"][0], (figures["free"][1],))
+
+
+def driver_below_cuda(ctx: Context) -> Outcome:
+    """The driver's branch is older than the CUDA major version in use can run on."""
+    driver = ctx.version("driver")
+    wanted = [v for name in ("torch-cuda", "cuda") if (v := ctx.version(name)) and v[0][0] in DRIVER_FLOOR]
+    if driver is None or not wanted:
+        return UNKNOWN
+    worst = max(wanted, key=lambda v: v[0])
+    return Outcome(driver[0][0] < DRIVER_FLOOR[worst[0][0]], (driver[1], worst[1]))
+
+
+def driver_serves_cuda(ctx: Context) -> Outcome:
+    """The question is whether driver and CUDA fit, and they do: minor-version compatibility."""
+    below = driver_below_cuda(ctx)
+    if below.holds is not False:
+        return UNKNOWN
+    asked = re.search(r"driver|mismatch|compat|驱动", ctx.symptom, re.IGNORECASE) is not None
+    broken = any(ctx.of(s) for s in ("gpu.mark.driver_old", "gpu.mark.ptx_toolchain", "gpu.mark.compat_804", "env.mark.no_gpu"))
+    return Outcome(asked and not broken, below.used)
+
+
+def _visible(value: str) -> int | None:
+    """How many devices CUDA_VISIBLE_DEVICES shows; None where it says all."""
+    text = value.strip()
+    if text.lower() in ("all",):
+        return None
+    if text.lower() in ("", "-1", "void", "none", "nodevfiles"):
+        return 0
+    return len([p for p in text.split(",") if p.strip()])
+
+
+def _devices(ctx: Context) -> tuple[int, Evidence] | None:
+    found = [
+        (count, e)
+        for e in ctx.of("env.var", {"label": r"^(?:CUDA|NVIDIA|HIP|ROCR)_VISIBLE_DEVICES$"})
+        if (count := _visible(str(e.value))) is not None
+    ]
+    return min(found, key=lambda f: f[0]) if found else None
+
+
+def all_gpus_masked(ctx: Context) -> Outcome:
+    """The variable that selects devices selects none."""
+    got = _devices(ctx)
+    return UNKNOWN if got is None else Outcome(got[0] == 0, (got[1],))
+
+
+def fewer_visible_than_asked(ctx: Context) -> Outcome:
+    """Fewer devices are visible than the job's parallel size needs."""
+    got = _devices(ctx)
+    sizes: dict[str, Reading] = {}
+    for item in ctx.of("serving.arg", {"label": r"^(?:tensor-parallel-size|tp|tp-size|tensor-parallel|pipeline-parallel-size|nproc-per-node)$"}):
+        if str(item.value).isdigit():
+            sizes[item.subject.label or ""] = (float(str(item.value)), item)
+    if got is None or not sizes:
+        return UNKNOWN
+    need = 1.0
+    for value, _ in sizes.values():
+        need *= value
+    return Outcome(got[0] < need, (got[1], *(e for _, e in sizes.values())))
+
+
+def fewer_visible_than_present(ctx: Context) -> Outcome:
+    """Fewer devices are visible to the job than the machine has."""
+    got, present = _devices(ctx), ctx.numbers("gpu.count")
+    if got is None or not present:
+        return UNKNOWN
+    most = max(present, key=lambda p: p[0])
+    return Outcome(0 < got[0] < most[0], (got[1], most[1]))
+
+
+def container_without_gpus(ctx: Context) -> Outcome:
+    """A container was started without asking for GPUs, and the program sees none."""
+    runs = ctx.of("container.flag", {"label": "^command$"})
+    inspected = [e for e in ctx.of("container.flag", {"label": "^(?:devicerequests|devices)$"}) if e.value in ("null", "[]")]
+    if not (runs or inspected) or not ctx.of("env.mark.no_gpu"):
+        return UNKNOWN
+    given = ctx.of("container.gpus") or [
+        e for e in ctx.of("container.flag") if re.search(r"nvidia", f"{e.subject.label} {e.value}", re.IGNORECASE)
+    ]
+    return Outcome(not given, (*runs[:1], *inspected[:1], *given[:1]))
+
+
+def torch_too_old_for_gpu(ctx: Context) -> Outcome:
+    """A Blackwell card with a wheel from before its architecture (torch 2.7 / CUDA 12.8)."""
+    cards = [e for e in ctx.of("gpu.name") if re.search(r"RTX 50\d0|\bB[123]00\b|GB[23]00|RTX PRO \d000 Blackwell", str(e.value))]
+    cuda = ctx.version("torch-cuda")
+    if not cards or cuda is None:
+        return UNKNOWN
+    return Outcome((0, 0) < cuda[0] < parse_version("12.8"), (cards[0], cuda[1]))
+
+
+RULES: dict[str, Callable[[Context], Outcome]] = {
+    rule.__name__: rule
+    for rule in (
+        power_limit_reduced, power_limit_binds, power_limit_costs, clock_low_under_load, clock_very_low_under_load,
+        clock_spread_under_load, app_clock_below_default, resting_pstate_under_load, gpu_hot, pcie_narrow,
+        pcie_very_narrow, pcie_gen_low_at_work, pcie_gen_first_at_work, pcie_idle_gen_only, sw_power_cap_only,
+        pci_endpoint_downgraded, shared_by_processes, computed_by_processes, oom_fragmentation, oom_capacity,
+        oom_foreign, startup_memory_taken, driver_below_cuda, driver_serves_cuda, all_gpus_masked,
+        fewer_visible_than_asked, fewer_visible_than_present, container_without_gpus, torch_too_old_for_gpu,
+    )
+}  # fmt: skip
+RULES |= HOST_RULES

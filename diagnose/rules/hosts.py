@@ -1,0 +1,232 @@
+"""Named predicates of hosts: CPUs, NUMA, memory and storage held together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from ..models import Evidence
+from ..predicates import UNKNOWN, Context, Outcome
+
+Reading = tuple[float, Evidence]
+
+
+def _outcome(hits: list[Evidence], known: bool) -> Outcome:
+    return Outcome(True, tuple(hits[:6])) if hits else Outcome(False) if known else UNKNOWN
+
+
+def _cpus(ctx: Context) -> tuple[float, Evidence] | None:
+    """CPUs that may be used: quota or affinity if known, else what the machine shows."""
+    tight = [*ctx.numbers("host.cpu.quota"), *ctx.numbers("host.cpu.allowed_count")]
+    if tight:
+        return min(tight, key=lambda c: c[0])
+    shown = ctx.numbers("host.cpu.count")
+    return max(shown, key=lambda c: c[0]) if shown else None
+
+
+def load_above_cpus(ctx: Context) -> Outcome:
+    """Load average or run queue clearly above the CPUs."""
+    cpus = _cpus(ctx)
+    loads = [*ctx.numbers("host.load"), *ctx.numbers("host.cpu.run_queue")]
+    if cpus is None or not loads:
+        return UNKNOWN
+    load = max(loads, key=lambda x: x[0])
+    return Outcome(load[0] > 1.3 * cpus[0], (load[1], cpus[1]))
+
+
+def load_far_above_cpus(ctx: Context) -> Outcome:
+    """… twice the CPUs or more."""
+    got = load_above_cpus(ctx)
+    if not got.holds:
+        return got
+    return Outcome(float(str(got.used[0].value)) >= 2 * float(str(got.used[1].value)), got.used)
+
+
+def quota_far_below_cpus(ctx: Context) -> Outcome:
+    """The quota is a small part of the CPUs that thread pools will count, and none was told so."""
+    quotas, shown = ctx.numbers("host.cpu.quota"), ctx.numbers("host.cpu.count")
+    if not quotas or not shown:
+        return UNKNOWN
+    quota, count = min(quotas, key=lambda q: q[0]), max(shown, key=lambda c: c[0])
+    told = ctx.of("env.var", {"label": r"^(?:OMP|MKL|OPENBLAS)_NUM_THREADS$"})
+    return Outcome(count[0] >= 4 * quota[0] and not told, (quota[1], count[1]))
+
+
+def threads_above_cpus(ctx: Context) -> Outcome:
+    """A thread variable asks for more threads than there are CPUs."""
+    cpus = _cpus(ctx)
+    asked = [
+        (int(str(e.value)), e)
+        for e in ctx.of("env.var", {"label": r"^(?:OMP|MKL|OPENBLAS)_NUM_THREADS$"})
+        if str(e.value).isdigit()
+    ]
+    if cpus is None or not asked:
+        return UNKNOWN
+    most = max(asked, key=lambda a: a[0])
+    return Outcome(most[0] >= 2 * cpus[0], (most[1], cpus[1]))
+
+
+def native_threads_burn(ctx: Context) -> Outcome:
+    """py-spy: always active, hardly ever with the GIL: native threads use the CPU up."""
+    active, gil = ctx.numbers("host.pyspy.active"), ctx.numbers("host.pyspy.gil")
+    if not active or not gil:
+        return UNKNOWN
+    return Outcome(active[0][0] >= 0.9 and gil[0][0] <= 0.3, (active[0][1], gil[0][1]))
+
+
+def native_threads_many_cpus(ctx: Context) -> Outcome:
+    """… in a process whose pool is sized by many visible CPUs, with no thread limit set."""
+    burn, shown = native_threads_burn(ctx), ctx.numbers("host.cpu.count")
+    if not burn.holds or not shown:
+        return burn if burn.holds is False else UNKNOWN
+    count = max(shown, key=lambda c: c[0])
+    told = ctx.of("env.var", {"label": r"^OMP_NUM_THREADS$"})
+    tops = [e for v, e in ctx.numbers("host.pyspy.function") if v >= 0.3]
+    return Outcome(count[0] >= 32 and not told, (*tops[:1], count[1]))
+
+
+def one_cpu_for_many(ctx: Context) -> Outcome:
+    """A process is held to one or two CPUs on a machine that has many."""
+    allowed = [(v, e) for v, e in ctx.numbers("host.cpu.allowed_count") if e.subject.label in ("affinity", "taskset", "cpuset")]
+    if not allowed:
+        return UNKNOWN
+    few = min(allowed, key=lambda a: a[0])
+    shown = ctx.numbers("host.cpu.count")
+    return Outcome(few[0] <= 2 and (not shown or shown[0][0] >= 8), (few[1], *(e for _, e in shown[:1])))
+
+
+def cpu_saturated(ctx: Context) -> Outcome:
+    """All CPUs together have no idle time left."""
+    idle = [(v, e) for v, e in ctx.numbers("host.cpu.idle") if not (e.subject.label or "").strip("Cpu").isdigit()]
+    if not idle:
+        return UNKNOWN
+    low = min(idle, key=lambda i: i[0])
+    waiting = max((v for v, _ in ctx.numbers("host.cpu.iowait")), default=0.0)
+    return Outcome(low[0] <= 0.05 and waiting < 0.2, (low[1],))
+
+
+def _cpu_set(text: str) -> set[int]:
+    out: set[int] = set()
+    for part in text.replace(" ", ",").split(","):
+        low, _, high = part.partition("-")
+        if low.isdigit():
+            out |= set(range(int(low), int(high if high.isdigit() else low) + 1))
+    return out
+
+
+def bound_to_far_node(ctx: Context) -> Outcome:
+    """A process is bound to CPUs or memory of a node that is not its GPU's, and all GPUs named are far from it."""
+    binds = ctx.of("host.numa.bind")
+    nodes = ctx.numbers("gpu.numa") or [(v, e) for v, e in ctx.numbers("pci.numa") if v >= 0]
+    near = [(_cpu_set(str(e.value)), e) for e in ctx.of("topo.cpu_affinity")]
+    bound = [e for e in binds if re.search(r"node|membind|preferred|^m$|^N$|localalloc", e.subject.label or "")]
+    if bound and nodes:
+        wanted = {int(n) for e in bound for n in re.findall(r"\d+", str(e.value))}
+        there = {int(v) for v, _ in nodes}
+        if wanted and there and len(there) > 1 and len(wanted) < len(there):
+            far = [e for v, e in nodes if int(v) not in wanted]
+            return Outcome(bool(far), (bound[0], *far[:2]))
+        if wanted and there:
+            return Outcome(not wanted & there, (bound[0], nodes[0][1]))
+    cpus = [(_cpu_set(str(e.value)), e) for e in ctx.of("host.cpu.allowed")]
+    if cpus and near and len({frozenset(s) for s, _ in near}) == 1:
+        return Outcome(not cpus[0][0] & near[0][0], (cpus[0][1], near[0][1]))
+    return UNKNOWN
+
+
+def numa_misses(ctx: Context) -> Outcome:
+    """A good part of a node's allocations were meant for another node."""
+    hits = {e.subject.label: (v, e) for v, e in ctx.numbers("host.numa.hit")}
+    found = [
+        e
+        for v, e in ctx.numbers("host.numa.miss")
+        for h in [hits.get(e.subject.label)]
+        if h is not None and v > 0.1 * h[0] and v > 1e5
+    ]
+    return _outcome(found, bool(hits))
+
+
+def numa_slower_side(ctx: Context) -> Outcome:
+    """The same work is clearly slower under one NUMA binding than under another."""
+    found = [(v, e) for v, e in ctx.numbers("compare.ratio") if (e.subject.label or "").startswith("numa|")]
+    return _outcome([e for v, e in found if v >= 1.15], bool(found))
+
+
+def memory_exhausted(ctx: Context) -> Outcome:
+    """Hardly any host memory is available."""
+    total, left = ctx.numbers("host.memory.total"), ctx.numbers("host.memory.available")
+    if not total or not left:
+        return UNKNOWN
+    most, least = max(total, key=lambda t: t[0]), min(left, key=lambda t: t[0])
+    return Outcome(least[0] < 0.03 * most[0], (least[1], most[1]))
+
+
+def swapping(ctx: Context) -> Outcome:
+    """Pages move in and out of swap all the time."""
+    seen = [*ctx.numbers("host.swap.in"), *ctx.numbers("host.swap.out")]
+    return _outcome([e for v, e in seen if v >= 1000], bool(seen))
+
+
+def swap_in_use(ctx: Context) -> Outcome:
+    """A good part of swap is in use while memory is short."""
+    used, total = ctx.numbers("host.swap.used"), ctx.numbers("host.swap.total")
+    if not used or not total:
+        return UNKNOWN
+    left, whole = ctx.numbers("host.memory.available"), ctx.numbers("host.memory.total")
+    short = bool(left and whole) and left[0][0] < 0.1 * whole[0][0]
+    return Outcome(used[0][0] >= 0.3 * total[0][0] and used[0][0] >= 1 and short, (used[0][1], total[0][1]))
+
+
+def disk_saturated(ctx: Context) -> Outcome:
+    """A disk is busy all the time and its requests wait."""
+    util = {e.subject.label: (v, e) for v, e in ctx.numbers("host.disk.util")}
+    waits = {e.subject.label: (v, e) for v, e in ctx.numbers("host.disk.await")}
+    hits = [
+        e for name, (v, e) in util.items() if v >= 0.9 and (name not in waits or waits[name][0] >= 10)
+    ]
+    hits += [e for name, (v, e) in waits.items() if v >= 50 and name in util and util[name][0] >= 0.5]
+    return _outcome(hits, bool(util))
+
+
+def weights_load_slowly(ctx: Context) -> Outcome:
+    """Weights come in at a rate that no local disk has, or take minutes."""
+    rates, times, shards = (ctx.numbers(f"host.{n}") for n in ("load_rate", "load_time", "shard_time"))
+    hits = [e for v, e in rates if v < 0.25]
+    if not rates:
+        hits += [e for v, e in times if v >= 180]
+    hits += [e for v, e in shards if v >= 20]
+    return _outcome(hits, bool(rates or times or shards))
+
+
+def network_filesystem(ctx: Context) -> Outcome:
+    """A network file system is mounted where data or models live, and something is slow there."""
+    mounts = [e for e in ctx.of("host.filesystem") if re.match(r"nfs|cifs|lustre|fuse|ceph|gpfs|beegfs|9p|glusterfs|weka", str(e.value))]
+    slow = weights_load_slowly(ctx)
+    waits = [e for v, e in ctx.numbers("host.cpu.iowait") if v >= 0.2]
+    if not mounts:
+        return UNKNOWN
+    return Outcome(bool(slow.holds or waits or ctx.of("host.mark.task_blocked")), (*mounts[:2], *waits[:1]))
+
+
+def slow_disk_rate(ctx: Context) -> Outcome:
+    """A storage test gives less than a SATA disk's rate."""
+    seen = ctx.numbers("host.disk.rate")
+    return _outcome([e for v, e in seen if v < 0.2], bool(seen))
+
+
+def small_shm_for_workers(ctx: Context) -> Outcome:
+    """/dev/shm has the container default's size, or is full."""
+    sizes = [*ctx.numbers("host.shm.size"), *ctx.numbers("container.shm_size")]
+    hits = [e for v, e in sizes if v <= 0.0626] + [e for v, e in ctx.numbers("host.shm.used") if v >= 0.95]
+    return _outcome(hits, bool(sizes))
+
+
+RULES: dict[str, Callable[[Context], Outcome]] = {
+    rule.__name__: rule
+    for rule in (
+        load_above_cpus, load_far_above_cpus, quota_far_below_cpus, threads_above_cpus, native_threads_burn,
+        native_threads_many_cpus, one_cpu_for_many, cpu_saturated, bound_to_far_node, numa_misses, numa_slower_side,
+        memory_exhausted, swapping, swap_in_use, disk_saturated, weights_load_slowly, network_filesystem,
+        slow_disk_rate, small_shm_for_workers,
+    )
+}  # fmt: skip
