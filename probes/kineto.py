@@ -10,6 +10,7 @@ import re
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from diagnose.document import Document, Span
@@ -107,6 +108,11 @@ class KinetoReader:
                 yield from _facts(doc, trace, device, verdict, subject)
 
 
+@lru_cache(maxsize=1 << 15)
+def _is_loader(name: str) -> bool:
+    return _LOADER.search(name) is not None
+
+
 def _take(trace: _Trace, event: dict[str, Any], at: int, end_at: int) -> None:
     category = str(event.get("cat", "")).lower()
     name = str(event.get("name", ""))
@@ -132,7 +138,7 @@ def _take(trace: _Trace, event: dict[str, Any], at: int, end_at: int) -> None:
                 trace.sync_at = (end - start, at, end_at)
         _op(trace, thread, start, end)
     elif category in ("cpu_op", "operator", "user_annotation", "python_function"):
-        if _LOADER.search(name):
+        if _is_loader(name):
             trace.inputs.append((start, end))
         elif name.startswith("ProfilerStep"):
             trace.steps.append((start, end))

@@ -18,6 +18,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from statistics import median
 
 COMPUTE, COMM, HOST_COPY, DEVICE_COPY = range(4)
@@ -36,6 +37,7 @@ LONG_GAP = 500.0  # us; shorter gaps are not blamed on the data loader without s
 QUEUED = 2.0  # us before the gap began: launched in time
 
 
+@lru_cache(maxsize=1 << 15)
 def is_comm(name: str) -> bool:
     """Is a kernel communication: NCCL/RCCL, and the custom all-reduces of inference engines."""
     return _COMM.search(name) is not None
