@@ -11,14 +11,16 @@ from .catalogue import catalogue
 
 OTHER = "other"
 _SWITCH = re.compile(
-    r"^\W*(on|off|with|without|w/o|w/|no|not|yes|true|false|enabled?|disabled?|[01]|unset|set|default|none|unlimited|high|low|long"
+    r"^\W*(on|off|with|without|w/o|w/|no|not|yes|true|false|enabled?|disabled?|[01]|unset|set|default|none"
+    r"|unlimited|high|low|long"
     r"|short|normal|before|after|now|old|new|开启?|关闭?|有|无|是|否|前|后)?\W*$",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\s()\[\],;:=|]+")
 _AMOUNT = re.compile(
     r"^[\s<>=~≈@x×(-]*(?P<number>\d{1,3}(?:,\d{3})+|\d{1,15}(?:\.\d{1,9})?)\s*(?P<mult>[kKmMgG]i?)?"
-    r"[bB]?(?:[ -]?(?:x|tokens?|bytes?|toks?|users?|reqs?|requests?|clients?|streams?|gpus?|nodes?|ranks?|ms|s|W|%|卡|机))?[\s)+]*$",
+    r"[bB]?(?:[ -]?(?:x|tokens?|bytes?|toks?|users?|reqs?|requests?|clients?|streams?|gpus?|nodes?|ranks?|ms|s|W"
+    r"|%|卡|机))?[\s)+]*$",
     re.IGNORECASE,
 )
 _MULT = {"k": 1e3, "m": 1e6, "g": 1e9, "ki": 1024.0, "mi": 1024.0**2, "gi": 1024.0**3}

@@ -6,12 +6,12 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
+from diagnose.probes.generic_compare import Group, Reading, tidy
+from diagnose.probes.generic_figures import name_metric
+from diagnose.probes.generic_prose import Note
+
 from diagnose.axes import OTHER, classify
 from diagnose.models import Fact, Subject
-
-from .generic_compare import Group, Reading, tidy
-from .generic_figures import name_metric
-from .generic_prose import Note
 
 _OPERATION = re.compile(
     r"\b(ops?|operations?|desc(riptor)?s?|transfers?|xfers?|ios?|messages?|msgs?|packets?)\b", re.IGNORECASE
@@ -68,8 +68,8 @@ def _per_op(notes: Sequence[Note], by_line: dict[tuple[int, int], Reading]) -> I
             formula = "a / b" if a.figure.unit == "B" else "a * 1073741824 / b"
             yield Fact(
                 "compare.bytes_per_op", value, "B", Subject(label=tidy(count.noun or count.name)), (a.span, b.span),
-                f"{a.figure.text} {a.figure.raw} over {b.figure.text} {tidy(count.noun)}", kind="derived", formula=formula,
-                inputs=(a.fact, b.fact), status=a.status,
+                f"{a.figure.text} {a.figure.raw} over {b.figure.text} {tidy(count.noun)}",
+                kind="derived", formula=formula, inputs=(a.fact, b.fact), status=a.status,
             )  # fmt: skip
 
 
@@ -78,7 +78,8 @@ def _buffer(notes: Sequence[Note], by_line: dict[tuple[int, int], Reading]) -> I
     sizes = [n for n in notes if n.figure.unit == "B" and n.figure.value < 65536 and _ITEM.search(n.line.text)]
     bursts = [
         n for n in notes
-        if n.figure.unit in (None, "count") and n.figure.value >= 3 and _ITEM.search(n.noun) and _BURST.search(n.line.text)
+        if n.figure.unit in (None, "count") and n.figure.value >= 3
+        and _ITEM.search(n.noun) and _BURST.search(n.line.text)
     ]  # fmt: skip
     best: tuple[float, Fact] | None = None
     for size in sizes:
@@ -98,7 +99,8 @@ def _buffer(notes: Sequence[Note], by_line: dict[tuple[int, int], Reading]) -> I
 
 
 _VERSUS = re.compile(
-    r"(?P<a>[\w./+-]+(?: [\w./+-]+)?) (?:vs\.?|versus|over|than|compared (?:to|with)) (?P<b>[\w./+-]+(?: [\w./+-]+)?)",
+    r"(?P<a>[\w./+-]+(?: [\w./+-]+)?) (?:vs\.?|versus|over|than|compared (?:to"
+    r"|with)) (?P<b>[\w./+-]+(?: [\w./+-]+)?)",
     re.IGNORECASE,
 )
 

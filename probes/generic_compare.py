@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, pairwise
 from statistics import median
+
+from diagnose.probes.generic_figures import Figure, Metric, statistic
 
 from diagnose.axes import OTHER, amount, classify, common
 from diagnose.document import Document, Line, Span
 from diagnose.models import Fact, Subject
-
-from .generic_figures import Figure, Metric, statistic
 
 SAME = 1.10
 KNEE = 1.8
@@ -170,7 +170,8 @@ def _only_statistics(a: str, b: str) -> bool:
 
 
 _GPUS = re.compile(
-    r"(?P<n>\d{1,5})\s*(?:[x×](?![a-z0-9])|:|-?\s?(?:gpus?|cards?|nodes?|ranks?|卡|机|个))|(?P<one>\b(?:single|one)\b|单)|(?P<two>\b(?:two|dual|both)\b|双)",
+    r"(?P<n>\d{1,5})\s*(?:[x×](?![a-z0-9])|:|-?\s?(?:gpus?|cards?|nodes?|ranks?|卡|机|个))|(?P<one>\b(?:single"
+    r"|one)\b|单)|(?P<two>\b(?:two|dual|both)\b|双)",
     re.IGNORECASE,
 )
 
@@ -246,7 +247,7 @@ def _sweep(group: Group, members: Sequence[Reading], steps: Sequence[float], ove
             label = f"{name}|{group.metric.name}|{tidy(good[0][1].setting)}|{tidy(good[-1][1].setting)}"
             yield replace(fact, signal="compare.flat", subject=Subject(label=label))
     jump = max(
-        ((_jump(group.metric, x, y), x[1], y[1]) for x, y in zip(good, good[1:], strict=False)),
+        ((_jump(group.metric, x, y), x[1], y[1]) for x, y in pairwise(good)),
         key=lambda j: j[0],
     )
     if jump[0] >= KNEE and len(good) >= 3:
@@ -346,7 +347,7 @@ def trends(name: str, items: Sequence[Reading]) -> Iterator[Fact]:
             formula=_over(top, bottom), inputs=(top.fact, bottom.fact), status=top.status,
         )  # fmt: skip
 
-    rises = sum(1 for a, b in zip(levels, levels[1:], strict=False) if b >= 0.98 * a)
+    rises = sum(1 for a, b in pairwise(levels) if b >= 0.98 * a)
     if levels[-1] >= 1.8 * levels[0] and rises >= 0.85 * (len(levels) - 1) and max(levels) <= 1.1 * levels[-1]:
         yield fact("trend.growth", items[-1], items[0], "grows along the list, last over first")
     later = median(levels[1:])
@@ -358,7 +359,7 @@ def trends(name: str, items: Sequence[Reading]) -> Iterator[Fact]:
         yield replace(first, signal="compare.ratio", subject=Subject(label=f"cold_warm|{metric}|first|later"))
     middle = median(levels)
     peaks = [i for i, v in enumerate(levels) if v > 2 * middle]
-    gaps = {b - a for a, b in zip(peaks, peaks[1:], strict=False)}
+    gaps = {b - a for a, b in pairwise(peaks)}
     if len(peaks) >= 3 and len(gaps) == 1 and (gap := gaps.pop()) >= 2:
         yield Fact(
             "trend.period", gap, "count", Subject(label=name), _spans(*(items[i] for i in peaks[:3])),

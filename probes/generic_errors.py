@@ -11,27 +11,34 @@ from diagnose.models import Fact, Subject
 KEEP = 12
 MAX_BYTES = 64 << 20
 _NEEDLE = re.compile(
-    rb"(?i)error|warn|fail|fatal|exception|traceback|abort|critical|panic|refused|killed|cannot|unable|fault|denied|not found|no such|timed.?out|invalid"
+    rb"(?i)error|warn|fail|fatal|exception|traceback|abort|critical|panic|refused|killed|cannot|unable|fault"
+    rb"|denied|not found|no such|timed.?out|invalid"
 )
 _ERROR = re.compile(
-    r"\b(error|fatal|critical|failed|failure|exception|panic|abort(ed|ing)?|refused|killed|cannot|can't|unable to|segmentation fault|permission denied|no such file|not found|timed? ?out)\b|\w(Error|Exception)\b"
+    r"\b(error|fatal|critical|failed|failure|exception|panic|abort(ed|ing)?|refused|killed|cannot|can't"
+    r"|unable to|segmentation fault|permission denied|no such file|not found|timed? ?out)\b|\w(Error|Exception)\b"
     r"|\bWARN(ING)?\b",
     re.IGNORECASE,
 )
 _NOT = re.compile(
-    r"\b(0|no|zero|without) (error|failure|warning)s?\b|\b(errors?|failures?|failed|timeouts?)(?:\s+\w+)?\s*[:=]\s*0\b|\berror(s|_count)?\s+0\b"
-    r"|FutureWarning|DeprecationWarning|UserWarning|^\s*(#|//)|log.?level|--\S*(error|fail|abort)|_errors?_total\S* 0",
+    r"\b(0|no|zero|without) (error|failure|warning)s?\b|\b(errors?|failures?|failed"
+    r"|timeouts?)(?:\s+\w+)?\s*[:=]\s*0\b|\berror(s|_count)?\s+0\b"
+    r"|FutureWarning|DeprecationWarning|UserWarning|^\s*(#|//)|log.?level|--\S*(error|fail|abort)"
+    r"|_errors?_total\S* 0",
     re.IGNORECASE,
 )
 _CLASS = re.compile(
-    r"\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Timeout)|CUDA_ERROR_\w+|NCCL_?(?:ERR|ERROR)\w*|UCS_ERR_\w+|ncclUnhandled\w+|ncclSystemError|ncclInternalError)\b"
+    r"\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Timeout)|CUDA_ERROR_\w+|NCCL_?(?:ERR"
+    r"|ERROR)\w*|UCS_ERR_\w+|ncclUnhandled\w+|ncclSystemError|ncclInternalError)\b"
 )
 _COMPONENT = re.compile(
-    r"\b(NCCL|UCX|NIXL|vllm|sglang|ibv_\w+|cuda\w*|torch|NVRM|mlx5\w*|libfabric|OFI|gloo|MPI|triton|docker|kubelet)\b",
+    r"\b(NCCL|UCX|NIXL|vllm|sglang|ibv_\w+|cuda\w*|torch|NVRM|mlx5\w*|libfabric|OFI|gloo|MPI|triton|docker"
+    r"|kubelet)\b",
     re.IGNORECASE,
 )
 _RAISED = re.compile(
-    r"^((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt|Exit|Timeout|Hit|Warning|OutOfMemory\w*|Iteration|Failed))(?::|$)"
+    r"^((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt|Exit|Timeout|Hit|Warning|OutOfMemory\w*"
+    r"|Iteration|Failed))(?::|$)"
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,7 +19,8 @@ _RATES = (
 _CJK = {"token/秒": "tokens/s", "tokens/秒": "tokens/s", "个token/秒": "tokens/s", "gb/秒": "GB/s", "请求/秒": "req/s"}
 _SINGLE = frozenset("bchswx")  # one-letter spellings need care: "8B" is a model, "4 h" a unit, "x16" a width
 _PER = (
-    r"(?:\s?/\s?|\s+per\s+)(?P<per>it|iter|iteration|step|batch|tok|token|op|operation|call|desc|descriptor|req|request"
+    r"(?:\s?/\s?|\s+per\s+)(?P<per>it|iter|iteration|step|batch|tok|token|op|operation|call|desc|descriptor|req"
+    r"|request"
     r"|image|sample|gpu|user|msg|layer|block|epoch|rank|chunk|transfer|packet|event)s?(?![A-Za-z/])"
 )
 
@@ -32,7 +32,8 @@ def _alternation() -> str:
 
 _CORE = (
     rf"(?P<number>{_NUMBER})"
-    rf"(?:(?P<space>[ \u00a0]?)(?P<adj>(?:total|output|input|prompt|generated|decode|prefill)[ ])?(?P<unit>{_alternation()})"
+    rf"(?:(?P<space>[ \u00a0]?)(?P<adj>(?:total|output|input|prompt|generated|decode"
+    rf"|prefill)[ ])?(?P<unit>{_alternation()})"
     rf"(?:(?<=[^\x00-\x7f])|(?![A-Za-z0-9_/])|(?=(?:\s?/\s?|\s+per\s+)[a-z]))(?:{_PER})?"
     r"|(?P<mult>[kKM])(?![A-Za-z0-9_])"
     r"|-(?P<hyphen>byte|token|bit|way|node|GPU|gpu)(?![a-z])"
@@ -43,7 +44,8 @@ _BARE = re.compile(_CORE, re.IGNORECASE)
 _RANGE = re.compile(r"\s?(?:-|–|~|to|至|到)\s?(?=\d)")
 _DATE = re.compile(r"\d{4}[-/]\d\d[-/]\d\d|\d{1,2}:\d\d(?::\d\d)?|0x[0-9a-fA-F]+|\d+(?:\.\d+){2,}")
 _STAT = re.compile(
-    r"\b(p\d{2}(?: ?9)?|median|mean|avg|average|max(?:imum)?|min(?:imum)?|std(?:dev)?|stddev|worst|best|peak)\b|平均|中位|最大|最小",
+    r"\b(p\d{2}(?: ?9)?|median|mean|avg|average|max(?:imum)?|min(?:imum)?|std(?:dev)?|stddev|worst|best|peak)\b"
+    r"|平均|中位|最大|最小",
     re.IGNORECASE,
 )
 _STATS = {
@@ -51,7 +53,7 @@ _STATS = {
     "平均": "mean", "中位": "p50", "最大": "max", "最小": "min", "worst": "max", "best": "min", "peak": "max",
 }  # fmt: skip
 _NAMES = re.compile(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b|--[a-z][\w-]+")
-_SOFT = str.maketrans({c: " " for c in "_:-.()[]{}=,"})
+_SOFT = str.maketrans(dict.fromkeys("_:-.()[]{}=,", " "))
 _BY_UNIT = {
     "s": "time", "ms": "time", "us": "time", "GB/s": "bandwidth", "Gb/s": "bandwidth", "B": "bytes", "GiB": "bytes",
     "fraction": "fraction", "tokens/s": "throughput", "req/s": "request_rate", "W": "power", "MHz": "clock",
@@ -234,7 +236,7 @@ def header_unit(words: str) -> str:
     for inner in re.findall(r"[(\[]([^()\[\]]{1,20})[)\]]", words[:200]):
         low = inner.strip().lower()
         if low in ("msecs", "msec") or (low and with_unit(1.0, inner) is not None):
-            return inner.strip()
+            return str(inner).strip()
     last = re.split(r"[\s,_]+", words.strip())[-1] if words.strip() else ""
     if len(last) > 1 or last in ("s", "%"):
         spelled = last.strip("()")
@@ -265,8 +267,3 @@ def cell(text: str, head_unit: str = "") -> Figure | None:
         if made is not None:
             return Figure(0, len(text), found[0].text, made[0], made[1], head_unit, found[0].per)
     return found[0]
-
-
-def pairs(items: list[Figure]) -> Iterator[tuple[Figure, Figure]]:
-    """Neighbours."""
-    yield from zip(items, items[1:], strict=False)

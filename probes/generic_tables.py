@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from diagnose.document import Line
+from diagnose.probes.generic_figures import Figure, cell, header_unit, name_metric
 
-from .generic_figures import Figure, cell, header_unit, name_metric
+from diagnose.document import Line
 
 MAX_COLUMNS = 16
 MAX_ROWS = 200
@@ -28,7 +28,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`figures[i]` and `words[i]` belong to `Table.columns[i]`: the figure is None where the cell is words or missing."""
+    """`figures[i]` and `words[i]` belong to column `i`; the figure is None where the cell is words or missing."""
 
     label: str
     figures: tuple[Figure | None, ...]
@@ -66,7 +66,7 @@ def _at(text: str, gap: re.Pattern[str], edges: bool = False) -> list[Cell]:
         part = text[pos:stop]
         bare = part.strip()
         at = pos + len(part) - len(part.lstrip())
-        if bare or (edges and 0 < pos and hit is not None):
+        if bare or (edges and pos > 0 and hit is not None):
             out.append(Cell(bare, at, at + len(bare)))
         pos = hit.end() if hit else stop
         if len(out) > MAX_COLUMNS:

@@ -1,4 +1,4 @@
-"""What people type: small tables, lists, headed blocks, prose. Each shape with the comparison that must come out of it."""
+"""What people type: tables, lists, headed blocks, prose. Each shape with the comparison that must come out of it."""
 
 from __future__ import annotations
 

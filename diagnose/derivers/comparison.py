@@ -91,7 +91,8 @@ def _pair(name: str, low: Fact, high: Fact, low_only: frozenset[str], high_only:
     for axis in axes:
         for signal in ("compare.ratio", "compare.same")[: 2 if ratio <= SAME else 1]:
             yield Fact(
-                signal, ratio, "count", Subject(label=f"{axis}|{name}|{worse}|{good}"), (*high.spans[:1], *low.spans[:1]),
+                signal, ratio, "count", Subject(label=f"{axis}|{name}|{worse}|{good}"),
+                (*high.spans[:1], *low.spans[:1]),
                 f"{name}: {high.value:g} beside {low.value:g} {low.unit or ''} in another text".strip(), kind="derived",
                 formula="a / b", inputs=(high, low), status=high.status,
             )  # fmt: skip
