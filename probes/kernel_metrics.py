@@ -220,14 +220,14 @@ def _part(text: str) -> str:
 
 
 def short(name: str) -> str:
-    """A kernel's name without its template and call arguments, at most 60 characters."""
-    name = re.sub(r"^(?:void|static|__global__)\s+", "", name.strip())
+    """A kernel's name without return type, template and call arguments, at most 60 characters."""
     depth, out = 0, []
-    for char in name:
+    for char in name.strip().replace("(anonymous namespace)::", "").replace("{anonymous}::", ""):
         if char in "<(":
             depth += 1
         elif char in ">)":
             depth = max(0, depth - 1)
         elif depth == 0:
             out.append(char)
-    return ("".join(out).strip() or name)[:60]
+    words = "".join(out).split()
+    return (words[-1] if words else name.strip())[:60]
