@@ -116,4 +116,42 @@ class OsuReader:
                 )  # fmt: skip
 
 
-READERS: list[Reader] = [MpiReader(), OsuReader()]
+_PAIR = re.compile(
+    r"(?P<host>\bH[ -]?H\b|\bhost (?:buffers?|memory|to host)|\bhost[- ]host\b|\bDRAM\b|cpu (?:buffers?|memory))"
+    r"|(?P<gpu>\bD[ -]?D\b|\bdevice (?:buffers?|memory|to device)|\b(?:gpu|cuda) (?:buffers?|memory)|\bVRAM\b|--use_cuda|device[- ]device)",
+    re.IGNORECASE,
+)
+_RATE = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s*([MG]i?B/s(?:ec)?|Gb/s(?:ec)?|Gbps|Gbit/s)", re.IGNORECASE)
+
+
+class MemoryReader:
+    """The same transfer between host buffers and between GPU buffers, as people put them side by side."""
+
+    name = "memory_kinds"
+    needles = (b"H H", b"D D", b"use_cuda", b"host buffer", b"host memory", b"GPU buffer", b"DRAM", b"VRAM", b"device buffer")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Facts of a document: the best rate of either kind, and their quotient."""
+        if doc.size > 1 << 18:
+            return
+        best: dict[str, Fact] = {}
+        for line in doc.lines():
+            kinds = {hit.lastgroup for hit in _PAIR.finditer(line.text)}
+            rates = _RATE.findall(line.text)
+            got = canonical(float(rates[-1][0].replace(",", "")), rates[-1][1]) if rates else None
+            if len(kinds) != 1 or got is None:
+                continue
+            value = got[0] / 8 if got[1] == "Gb/s" else got[0]
+            kind = str(kinds.pop())
+            if kind not in best or value > float(best[kind].value or 0):
+                best[kind] = Fact("mpi.memory_bw", value, "GB/s", Subject(label=kind), (doc.span(line),), status=doc.status)
+        host, gpu = best.get("host"), best.get("gpu")
+        if host and gpu and float(gpu.value or 0) > 0:
+            yield from (host, gpu)
+            yield Fact(
+                "mpi.host_over_gpu", float(host.value or 0) / float(gpu.value or 1), "count", Subject(), kind="derived",
+                formula="a / b", inputs=(host, gpu), status=doc.status,
+            )  # fmt: skip
+
+
+READERS: list[Reader] = [MpiReader(), OsuReader(), MemoryReader()]
