@@ -22,6 +22,7 @@ NAMES = {
     "reduce": "reduce", "sendrecv": "sendrecv", "alltoall": "all-to-all", "all_to_all": "all-to-all",
     "gather": "gather", "scatter": "scatter",
 }  # fmt: skip
+_REDUCING = ("all-reduce", "collective")  # a table without its command may be an all-reduce
 _LABEL = re.compile(r"^(?P<op>[a-z_]+) (?P<size>\d+) B\b")
 _NVLINK = re.compile(r"^NV(\d+)$")
 _SYSTEM = re.compile(r"totalBw ([\d.]+)")
@@ -59,8 +60,10 @@ def judge(book: Book) -> None:
         reason, value = ceiling.reason, ceiling.value
         if value and size and not _filled(item):
             value, reason = None, "no size is large enough: latency still counts, and a ceiling would say nothing"
-        if value is None and not reason:
-            reason = hardware.link_class(measured) or "the links are not in the evidence"
+        if value is None:
+            reason = reason or "the links are not in the evidence"
+            hint = hardware.link_class(measured)
+            reason = f"{reason}; {hint}" if hint else reason
         book.ceiling(what, measured, value, "GB/s", (item, *members, *ceiling.used), _cited(book, ceiling), reason)
 
 
@@ -260,7 +263,7 @@ def _with_nvls(book: Book, got: Product, ring: Ceiling, name: str, measured: flo
     seen = [e for e in book.of("nccl.algo") if "nvls" in f"{e.value} {e.subject.label}".lower()]
     efficiency = hardware.nvls_efficiency(gpu.cc) if gpu is not None and gpu.switched else None
     rate = hardware.nvlink_rate(gpu.cc) if gpu is not None else None
-    can = gpu is not None and efficiency is not None and rate is not None and ranks >= 3 and name == "all-reduce"
+    can = gpu is not None and efficiency is not None and rate is not None and ranks >= 3 and name in _REDUCING
     if can and (seen or measured > ring.value * TOLERANCE) and gpu and efficiency and rate:
         top = floors.nvls(gpu.links, rate.value, ranks, efficiency.value)
         if top.value > ring.value:
@@ -307,7 +310,7 @@ def _network(
         if not local:
             return Ceiling(None, words, reason="ranks a node are not known", used=used)
         return Ceiling(total * (ranks - 1) / (local * (ranks - local)), words, source, used=used)
-    if name == "all-reduce" and nodes == 2 and ranks and measured > total * TOLERANCE:
+    if name in _REDUCING and nodes == 2 and ranks and measured > total * TOLERANCE:
         top = floors.tree_two_nodes(nics, rate, ranks)
         return Ceiling(top.value, f"{words}, tree: busbw counts more than the wire carries", source, used=used)
     return Ceiling(total, f"{words}, ring", source, used=used)

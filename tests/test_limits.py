@@ -212,6 +212,17 @@ def test_tree_over_two_nodes_may_count_more_than_the_wire() -> None:
     assert "tree" in got.what
 
 
+def test_a_table_without_its_command_may_be_an_all_reduce() -> None:
+    got = Facts().gpus(8).mesh(8, "NV18").busbw(480.0, op="collective").only()
+    assert (got.what, got.ratio) == ("collective busbw, 8 GPUs, NV18, NVLS", pytest.approx(0.979, abs=0.001))
+
+
+def test_a_figure_alone_bounds_the_link_class() -> None:
+    got = Facts().busbw(846.8).only()
+    assert got.limit is None and got.reason is not None
+    assert "no reading names the GPU" in got.reason and "NVLink 5" in got.reason
+
+
 def test_average_bandwidth_is_never_judged() -> None:
     assert Facts().gpus(2).mesh(2, "NV18").add("nccl_tests.avg_busbw", 78.0, "GB/s").all() == []
 
