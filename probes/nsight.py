@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from diagnose.plugin import Reader
 
-from . import copies, kernel_text, ncu, nsys
+from . import copies, kernel_text, ncu, nsys, nsys_sqlite
 
-READERS: list[Reader] = [*ncu.READERS, *kernel_text.READERS, *nsys.READERS, *copies.READERS]
+READERS: list[Reader] = [*ncu.READERS, *kernel_text.READERS, *nsys.READERS, *nsys_sqlite.READERS, *copies.READERS]
