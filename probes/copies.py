@@ -1,6 +1,6 @@
 """Copy and kernel benchmarks: bandwidthTest, nvbandwidth, p2pBandwidthLatencyTest, JSON lines of micro benchmarks.
 
-Source: NVIDIA cuda-samples (bandwidthTest, p2pBandwidthLatencyTest), NVIDIA/nvbandwidth 0.8 (`output.cpp`, text and `-j`).
+Source: NVIDIA cuda-samples (bandwidthTest, p2pBandwidthLatencyTest), NVIDIA/nvbandwidth 0.8 (`output.cpp`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,14 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-_DIRECTION = (("h2d", r"host[ _-]*to[ _-]*device|\bh2d\b|htod"), ("d2h", r"device[ _-]*to[ _-]*host|\bd2h\b|dtoh"), ("d2d", r"device[ _-]*to[ _-]*device|\bd2d\b|dtod"))
+_DIRECTION = (
+    ("h2d", r"host[ _-]*to[ _-]*device|\bh2d\b|htod"),
+    ("d2h", r"device[ _-]*to[ _-]*host|\bd2h\b|dtoh"),
+    ("d2d", r"device[ _-]*to[ _-]*device|\bd2d\b|dtod"),
+)
 
 
 def direction(text: str) -> str | None:
@@ -25,9 +30,12 @@ class BandwidthTest:
     """The CUDA sample bandwidthTest: pinned and pageable copies by transfer size."""
 
     name = "bandwidth_test"
-    needles = (b"Memory Transfers", b"bandwidthTest")
+    needles: tuple[bytes, ...] = (b"Memory Transfers", b"bandwidthTest")
     _row = re.compile(r"^\s*(\d+)\s+([\d.]+)\s*$")
-    _csv = re.compile(r"bandwidthTest-(\w+)-(Pinned|Paged|Pageable), Bandwidth = ([\d.]+) (MB/s|GB/s).*?Size = (\d+) bytes", re.IGNORECASE)
+    _csv = re.compile(
+        r"bandwidthTest-(\w+)-(Pinned|Paged|Pageable), Bandwidth = ([\d.]+) (MB/s|GB/s).*?Size = (\d+) bytes",
+        re.IGNORECASE,
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact a row."""
@@ -51,7 +59,9 @@ class BandwidthTest:
             else:
                 continue
             if got is not None:
-                made.append(Fact("copy.bandwidth", got[0], got[1], Subject(label=label), (doc.span(line),), status=doc.status))
+                made.append(
+                    Fact("copy.bandwidth", got[0], got[1], Subject(label=label), (doc.span(line),), status=doc.status)
+                )
         yield from made[:40]
         yield from pinned_gain(made)
 
@@ -60,9 +70,11 @@ class GpuTrace:
     """Rows of nvprof's or nsys's GPU trace that give rate and memory kinds of a copy."""
 
     name = "gpu_trace"
-    needles = (b"Pageable", b"Pinned")
+    needles: tuple[bytes, ...] = (b"Pageable", b"Pinned")
     _row = re.compile(r"([\d.]+)\s?(GB/s|MB/s|GiB/s|MiB/s)\s+(Pageable|Pinned|Device)\s+(Pageable|Pinned|Device)")
-    _kineto = re.compile(r"Memcpy (HtoD|DtoH) \((Pageable|Pinned|Device) -> (Pageable|Pinned|Device)\).{0,80}?([\d.]+)\s?(GB/s|MB/s)")
+    _kineto = re.compile(
+        r"Memcpy (HtoD|DtoH) \((Pageable|Pinned|Device) -> (Pageable|Pinned|Device)\).{0,80}?([\d.]+)\s?(GB/s|MB/s)"
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """First copies of each kind."""
@@ -81,7 +93,9 @@ class GpuTrace:
             if got is None or {src, dst} == {"Device"}:
                 continue
             label = f"{'d2h' if src == 'Device' else 'h2d'} {(dst if src == 'Device' else src).lower()}"
-            kept.setdefault(label, []).append(Fact("copy.bandwidth", got[0], got[1], Subject(label=label), (doc.span(line),), status=doc.status))
+            kept.setdefault(label, []).append(
+                Fact("copy.bandwidth", got[0], got[1], Subject(label=label), (doc.span(line),), status=doc.status)
+            )
         for facts in kept.values():
             yield from facts[:2]
 
@@ -90,7 +104,7 @@ class Matrices:
     """Matrices of nvbandwidth and p2pBandwidthLatencyTest."""
 
     name = "p2p_matrix"
-    needles = (b"D\\D", b"memcpy_ce", b"memcpy_sm", b"bandwidth (GB/s)", b"GPU\\CPU")
+    needles: tuple[bytes, ...] = (b"D\\D", b"memcpy_ce", b"memcpy_sm", b"bandwidth (GB/s)", b"GPU\\CPU")
     _title = re.compile(r"memcpy (?:CE|SM) |Matrix|P2P Connectivity|bandwidth \(GB/s\)|Running \w+", re.IGNORECASE)
 
     def parse(self, doc: Document) -> Iterator[Fact]:
@@ -104,10 +118,9 @@ class Matrices:
             tokens = text.replace("D\\D", " ").replace("GPU\\CPU", " ").replace("CPU", " ").replace("GPU", " ").split()
             if not tokens or not title:
                 continue
-            if tokens == [str(i) for i in range(len(tokens))]:
-                if columns == 0:
-                    columns = len(tokens)
-                    continue
+            if columns == 0 and tokens == [str(i) for i in range(len(tokens))]:
+                columns = len(tokens)
+                continue
             if columns and len(tokens) == columns + 1 and tokens[0].isdigit():
                 yield from self._row(doc, line, title, int(tokens[0]), tokens[1:])
             elif columns and not tokens[0][:1].isdigit():
@@ -124,26 +137,45 @@ class Matrices:
                 continue
             if "connectivity" in lower:
                 if row != column:
-                    yield Fact("p2p.can_access", value == 1, None, Subject(gpu=row, peer=column), span, status=doc.status)
+                    yield Fact(
+                        "p2p.can_access", value == 1, None, Subject(gpu=row, peer=column), span, status=doc.status
+                    )
             elif "cpu" in lower and "latency" not in lower:
-                way = "h2d" if re.search(r"cpu\(row\) *->|host_to_device", lower) else "d2h" if re.search(r"-> *cpu|cpu\(row\) *<-|device_to_host", lower) else None
+                way = (
+                    "h2d"
+                    if re.search(r"cpu\(row\) *->|host_to_device", lower)
+                    else "d2h"
+                    if re.search(r"-> *cpu|cpu\(row\) *<-|device_to_host", lower)
+                    else None
+                )
                 if way and value:
-                    yield Fact("copy.bandwidth", value, "GB/s", Subject(gpu=column, label=f"{way} pinned"), span, status=doc.status)
+                    yield Fact(
+                        "copy.bandwidth",
+                        value,
+                        "GB/s",
+                        Subject(gpu=column, label=f"{way} pinned"),
+                        span,
+                        status=doc.status,
+                    )
             elif row != column and value:
                 mode = "bidirectional" if "bidirectional" in lower else "unidirectional"
                 state = "disabled" if "disabled" in lower else "enabled"
                 latency = "latency" in lower
                 yield Fact(
-                    "p2p.latency" if latency else "p2p.bandwidth", value, "us" if latency else "GB/s",
-                    Subject(gpu=row, peer=column, label=f"{mode} p2p {state}"), span, status=doc.status,
-                )  # fmt: skip
+                    "p2p.latency" if latency else "p2p.bandwidth",
+                    value,
+                    "us" if latency else "GB/s",
+                    Subject(gpu=row, peer=column, label=f"{mode} p2p {state}"),
+                    span,
+                    status=doc.status,
+                )
 
 
 class MicroLines:
     """JSON lines of copy and kernel micro benchmarks."""
 
     name = "micro_bench"
-    needles = (b'"gb_s"', b'"gb_per_s"', b'"gflop_per_s"', b'"tflop_s"', b'"both_pageable_ms"')
+    needles: tuple[bytes, ...] = (b'"gb_s"', b'"gb_per_s"', b'"gflop_per_s"', b'"tflop_s"', b'"both_pageable_ms"')
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact a line and figure."""
@@ -169,17 +201,39 @@ class MicroLines:
 
         def num(key: str) -> float | None:
             value = row.get(key)
-            return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else None
+            return (
+                float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else None
+            )
 
         kind, way = str(row.get("kind", "")).lower(), str(row.get("dir", "")).lower()
         rate = num("gb_s") or num("gb_per_s") or num("bandwidth_gb_s")
         peer = re.fullmatch(r"(\d+)(?:to|->|_)(\d+)", way)
         if rate is not None and peer is not None:
-            yield Fact("p2p.bandwidth", rate, "GB/s", Subject(gpu=int(peer.group(1)), peer=int(peer.group(2)), label="unidirectional p2p enabled"), spans, status=doc.status)
+            yield Fact(
+                "p2p.bandwidth",
+                rate,
+                "GB/s",
+                Subject(gpu=int(peer.group(1)), peer=int(peer.group(2)), label="unidirectional p2p enabled"),
+                spans,
+                status=doc.status,
+            )
             if isinstance(row.get("can_access"), bool):
-                yield Fact("p2p.can_access", bool(row["can_access"]), None, Subject(gpu=int(peer.group(1)), peer=int(peer.group(2))), spans, status=doc.status)
+                yield Fact(
+                    "p2p.can_access",
+                    bool(row["can_access"]),
+                    None,
+                    Subject(gpu=int(peer.group(1)), peer=int(peer.group(2))),
+                    spans,
+                    status=doc.status,
+                )
         elif rate is not None and kind and way:
-            size = f" {row['mib']:g} MiB" if isinstance(row.get("mib"), (int, float)) else f" {row['bytes']} B" if "bytes" in row else ""
+            size = (
+                f" {row['mib']:g} MiB"
+                if isinstance(row.get("mib"), (int, float))
+                else f" {row['bytes']} B"
+                if "bytes" in row
+                else ""
+            )
             yield Fact("copy.bandwidth", rate, "GB/s", Subject(label=f"{way} {kind}{size}"), spans, status=doc.status)
         elif "kernel" in row:
             label = Subject(label=str(row["kernel"])[:60])
@@ -192,7 +246,9 @@ class MicroLines:
         if kind == "overlap":
             for key in ("compute_ms", "copy_pinned_ms", "both_pinned_ms", "both_pageable_ms"):
                 if (value := num(key)) is not None:
-                    yield Fact("copy.time", value * 1e3, "us", Subject(label=key.removesuffix("_ms")), spans, status=doc.status)
+                    yield Fact(
+                        "copy.time", value * 1e3, "us", Subject(label=key.removesuffix("_ms")), spans, status=doc.status
+                    )
 
 
 def pinned_gain(made: list[Fact]) -> Iterator[Fact]:
@@ -208,9 +264,16 @@ def pinned_gain(made: list[Fact]) -> Iterator[Fact]:
             done.add(way)
             fast = by_label[label]
             yield Fact(
-                "copy.pinned_gain", float(fast.value or 0) / float(other.value or 1), "count", Subject(label=label.replace(" pinned", "")),
-                other.spans, kind="derived", formula="a / b", inputs=(fast, other), status=fast.status,
-            )  # fmt: skip
+                "copy.pinned_gain",
+                float(fast.value or 0) / float(other.value or 1),
+                "count",
+                Subject(label=label.replace(" pinned", "")),
+                other.spans,
+                kind="derived",
+                formula="a / b",
+                inputs=(fast, other),
+                status=fast.status,
+            )
 
 
-READERS = [BandwidthTest(), GpuTrace(), Matrices(), MicroLines()]
+READERS: list[Reader] = [BandwidthTest(), GpuTrace(), Matrices(), MicroLines()]

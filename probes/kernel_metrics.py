@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from diagnose.document import Span
 from diagnose.models import Fact, Subject
 
-# name -> (signal, kind). Kinds: pct (percent to fraction), plain, time (to us), share (0..1 as printed), level (nvprof "High (8)")
+# name -> (signal, kind). Kinds: pct (percent to fraction), plain, time (to us), share (0..1 as printed),
+# level (nvprof "High (8)")
 METRICS: dict[str, tuple[str, str]] = {
     "DRAM Throughput": ("kernel.dram", "pct"),
     "SOL DRAM": ("kernel.dram", "pct"),
@@ -75,8 +76,10 @@ METRICS: dict[str, tuple[str, str]] = {
 STALL = re.compile(r"smsp__average_warps?(?:_latency)?_issue_stalled_(\w+?)(?:_per_issue_active)?\.ratio")
 _TIME = {"ns": 1e-3, "nsecond": 1e-3, "us": 1.0, "usecond": 1.0, "ms": 1e3, "msecond": 1e3, "s": 1e6, "second": 1e6}
 _UNITS = {
-    "kernel.time": "us", "kernel.spill.bytes": "B", "kernel.bytes_per_sector": "B",
-}  # fmt: skip
+    "kernel.time": "us",
+    "kernel.spill.bytes": "B",
+    "kernel.bytes_per_sector": "B",
+}
 FRACTIONS = ("pct", "share", "level")
 
 
@@ -136,9 +139,16 @@ def derive(kernel: str, made: dict[str, Fact], status: tuple[str, ...]) -> Itera
         base = made.get(f"kernel.bytes_per_sector|{part}")
         if base is not None and signal not in made and float(base.value or 0) > 0:
             yield Fact(
-                signal, float(base.value or 0) / 32, "fraction", Subject(label=kernel), base.spans, kind="derived",
-                formula="a / 32", inputs=(base,), status=status,
-            )  # fmt: skip
+                signal,
+                float(base.value or 0) / 32,
+                "fraction",
+                Subject(label=kernel),
+                base.spans,
+                kind="derived",
+                formula="a / 32",
+                inputs=(base,),
+                status=status,
+            )
     for suffix in ("", "|loads", "|stores"):
         top, bottom = made.get(f"kernel.conflicts{suffix}"), made.get(f"kernel.wavefronts{suffix}")
         if top is None or bottom is None or float(bottom.value or 0) < 1000:
@@ -146,9 +156,16 @@ def derive(kernel: str, made: dict[str, Fact], status: tuple[str, ...]) -> Itera
         share = float(top.value or 0) / float(bottom.value or 1)
         if share <= 1.0:
             yield Fact(
-                "kernel.excess_wavefronts", share, "fraction", Subject(label=kernel), top.spans, kind="derived",
-                formula="a / b", inputs=(top, bottom), status=status,
-            )  # fmt: skip
+                "kernel.excess_wavefronts",
+                share,
+                "fraction",
+                Subject(label=kernel),
+                top.spans,
+                kind="derived",
+                formula="a / b",
+                inputs=(top, bottom),
+                status=status,
+            )
             return
 
 
@@ -159,27 +176,57 @@ RULES: tuple[tuple[re.Pattern[str], tuple[tuple[str, str], ...]], ...] = tuple(
     for pattern, out in (
         (rf"only {_A} of the 32 bytes transmitted per sector", (("kernel.bytes_per_sector", "bytes"),)),
         (rf"accesses an average of {_A} sectors out of the possible 4", (("kernel.load_efficiency", "of4"),)),
-        (rf"uncoalesced global accesses? resulting in a total of {_A} excessive sectors \(({_A[1:-1]})%", (("", ""), ("kernel.excess_sectors", "pct"))),
-        (rf"uncoalesced shared accesses? resulting in a total of {_A} excessive wavefronts \(({_A[1:-1]})%", (("", ""), ("kernel.excess_wavefronts", "pct"))),
+        (
+            rf"uncoalesced global accesses? resulting in a total of {_A} excessive sectors \(({_A[1:-1]})%",
+            (("", ""), ("kernel.excess_sectors", "pct")),
+        ),
+        (
+            rf"uncoalesced shared accesses? resulting in a total of {_A} excessive wavefronts \(({_A[1:-1]})%",
+            (("", ""), ("kernel.excess_wavefronts", "pct")),
+        ),
         (rf"{_A} ?- ?way bank conflict", (("kernel.conflict_ways", "plain"),)),
         (rf"bank conflicts?, which represent {_A}% of the overall", (("kernel.excess_wavefronts", "pct"),)),
         (rf"theoretical occupancy \({_A}%\)(?: is)? limited by", (("kernel.occupancy.theoretical", "pct"),)),
         (rf"measured achieved occupancy \({_A}%\)", (("kernel.occupancy", "pct"),)),
         (rf"average of {_A} threads being active per cycle", (("kernel.active_threads", "plain"),)),
-        (rf"execute only {_A} blocks?, which is less than the GPU's {_A} multiprocessors", (("kernel.grid", "plain"), ("", ""))),
+        (
+            rf"execute only {_A} blocks?, which is less than the GPU's {_A} multiprocessors",
+            (("kernel.grid", "plain"), ("", "")),
+        ),
         (rf"resulting in only {_A} full waves", (("kernel.waves", "plain"),)),
     )
-)  # fmt: skip
-LIMITED = re.compile(r"limited by (?:the )?((?:number of )?(?:required )?[\w ,]*?(?:registers|shared memory|block size|barriers|warps|blocks)[\w ,]*)", re.I)
-STALLED = re.compile(rf"spends {_A} cycles being stalled (?:waiting for |due to )?(?:the |a |an )?([\w/() ]{{4,40}})", re.I)
+)
+LIMITED = re.compile(
+    r"limited by (?:the )?((?:number of )?(?:required )?[\w ,]*?"
+    r"(?:registers|shared memory|block size|barriers|warps|blocks)[\w ,]*)",
+    re.I,
+)
+STALLED = re.compile(
+    rf"spends {_A} cycles being stalled (?:waiting for |due to )?(?:the |a |an )?([\w/() ]{{4,40}})", re.I
+)
 ADVICE: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("high throughput", re.compile(r"utilizing greater than \d+(?:\.\d+)?% of the available compute or memory", re.I)),
     ("latency", re.compile(r"low compute throughput and memory bandwidth utilization", re.I)),
     ("small grid", re.compile(r"grid (?:for this launch is configured to execute only|is too small to fill)", re.I)),
-    ("uncoalesced", re.compile(r"uncoalesced global access|memory access pattern for (?:global )?(?:loads|stores).{0,30} (?:might not be|is not) optimal", re.I)),
-    ("bank conflicts", re.compile(r"way bank conflict|uncoalesced shared access|shared (?:load|store) bank conflicts", re.I)),
-    ("spilling", re.compile(r"register spill(?:ing|s)? (?:to|into|occurs|detected)|local memory spilling|due to register spill", re.I)),
-)  # fmt: skip
+    (
+        "uncoalesced",
+        re.compile(
+            r"uncoalesced global access"
+            r"|memory access pattern for (?:global )?(?:loads|stores).{0,30} (?:might not be|is not) optimal",
+            re.I,
+        ),
+    ),
+    (
+        "bank conflicts",
+        re.compile(r"way bank conflict|uncoalesced shared access|shared (?:load|store) bank conflicts", re.I),
+    ),
+    (
+        "spilling",
+        re.compile(
+            r"register spill(?:ing|s)? (?:to|into|occurs|detected)|local memory spilling|due to register spill", re.I
+        ),
+    ),
+)
 
 
 def sentences(kernel: str, text: str, span: Span, status: tuple[str, ...]) -> Iterator[Fact]:
@@ -197,10 +244,37 @@ def sentences(kernel: str, text: str, span: Span, status: tuple[str, ...]) -> It
                 base = Fact(signal, value, "B", Subject(label=f"{kernel}|{_part(text)}"), (span,), status=status)
                 target = "kernel.store_efficiency" if _part(text) == "stores" else "kernel.load_efficiency"
                 yield base
-                yield Fact(target, value / 32, "fraction", subject, (span,), kind="derived", formula="a / 32", inputs=(base,), status=status)
+                yield Fact(
+                    target,
+                    value / 32,
+                    "fraction",
+                    subject,
+                    (span,),
+                    kind="derived",
+                    formula="a / 32",
+                    inputs=(base,),
+                    status=status,
+                )
             elif kind == "of4":
-                base = Fact("kernel.sectors_per_request", value, "count", Subject(label=f"{kernel}|{_part(text)}"), (span,), status=status)
-                yield Fact(signal, value / 4, "fraction", subject, (span,), kind="derived", formula="a / 4", inputs=(base,), status=status)
+                base = Fact(
+                    "kernel.sectors_per_request",
+                    value,
+                    "count",
+                    Subject(label=f"{kernel}|{_part(text)}"),
+                    (span,),
+                    status=status,
+                )
+                yield Fact(
+                    signal,
+                    value / 4,
+                    "fraction",
+                    subject,
+                    (span,),
+                    kind="derived",
+                    formula="a / 4",
+                    inputs=(base,),
+                    status=status,
+                )
             elif kind == "pct":
                 yield Fact(signal, round(value / 100, 8), "fraction", subject, (span,), status=status)
             else:
@@ -216,7 +290,11 @@ def sentences(kernel: str, text: str, span: Span, status: tuple[str, ...]) -> It
 
 
 def _part(text: str) -> str:
-    return "stores" if re.search(r"(?:global )?stores", text) and not re.search(r"for (?:global )?loads", text) else "loads"
+    return (
+        "stores"
+        if re.search(r"(?:global )?stores", text) and not re.search(r"for (?:global )?loads", text)
+        else "loads"
+    )
 
 
 def short(name: str) -> str:

@@ -1,6 +1,6 @@
-"""Printed reports about single kernels: ncu's console pages, nvprof metric tables, `ptxas -v`, Triton's register counts.
+"""Printed reports about single kernels: ncu's console pages, nvprof metric tables, `ptxas -v`, Triton's counts.
 
-Source: Nsight Compute CLI output 2019 to 2026; nvprof `--metrics`; ptxas `-v`; triton `CompiledKernel.n_regs, n_spills`.
+Source: Nsight Compute CLI output 2019 to 2026; nvprof `--metrics`; ptxas `-v`; triton `CompiledKernel.n_spills`.
 """
 
 from __future__ import annotations
@@ -10,18 +10,32 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line, Span
 from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
 
 from .kernel_metrics import METRICS, STALL, Reading, facts, number, sentences, short
 
 _HEADS = (
-    re.compile(r"^\s{0,6}(?P<name>[\w~:<>(][^|]{0,400}?)\s*(?:\(\d+, ?\d+, ?\d+\) ?x ?\(\d+, ?\d+, ?\d+\)|, \d{4}-\w{3}-\d\d [\d:]+), Context"),
+    re.compile(
+        r"^\s{0,6}(?P<name>[\w~:<>(][^|]{0,400}?)\s*"
+        r"(?:\(\d+, ?\d+, ?\d+\) ?x ?\(\d+, ?\d+, ?\d+\)|, \d{4}-\w{3}-\d\d [\d:]+), Context"
+    ),
     re.compile(r"^\s*Kernel(?: Name)?: *(?P<name>\S.{0,300})$"),
     re.compile(r"^\s{0,6}(?P<name>[\w:<>]+(?:\([^)]*\))?),? +(?:Block Size|Grid Size|block|grid) ?[=:]? ?\("),
-)  # fmt: skip
+)
 _NAMES = sorted(METRICS, key=len, reverse=True)
-_METRIC = re.compile(r"^\s*(?:[|>*-]\s*)?(?:\d+\s+)?(" + "|".join(re.escape(n) for n in _NAMES) + r"|" + STALL.pattern + r")(?![\w.])(?P<rest>.*)$", re.IGNORECASE)
+_METRIC = re.compile(
+    r"^\s*(?:[|>*-]\s*)?(?:\d+\s+)?("
+    + "|".join(re.escape(n) for n in _NAMES)
+    + r"|"
+    + STALL.pattern
+    + r")(?![\w.])(?P<rest>.*)$",
+    re.IGNORECASE,
+)
 _BY_LOWER = {n.lower(): n for n in METRICS}
-_NUMBER = re.compile(r"(?<![\w.])(?:(?:Low|Mid|High|Max|Idle) \((\d+)\)|(\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?))(?:\s?(%|ns|us|ms|s)(?![\w/]))?")
+_NUMBER = re.compile(
+    r"(?<![\w.])(?:(?:Low|Mid|High|Max|Idle) \((\d+)\)|(\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?))"
+    r"(?:\s?(%|ns|us|ms|s)(?![\w/]))?"
+)
 _UNIT = re.compile(r"(?<![\w/])(%|nsecond|usecond|msecond|second|ns|us|ms)(?![\w/])")
 _OTHER_UNIT = re.compile(r"(?<!\w)[KMGT]?i?byte/s(?:econd)?|[KMGT]B/s", re.IGNORECASE)
 _LIMIT = re.compile(r"^\s*Block Limit (Registers|Shared Mem|Warps|SM|Barriers|Blocks)\s+(?:block\s+)?(\d+)\s*$")
@@ -32,12 +46,27 @@ class NcuText:
     """Nsight Compute's console output and nvprof's metric tables, whole or a few lines of them."""
 
     name = "ncu_text"
-    needles = tuple(
-        n.encode() for n in (
-            "Section:", "Throughput", "Occupancy", "_efficiency", "bank conflict", "pct_of_peak", "per_inst_executed", "excessive",
-            "__", "Threads Per Warp", "Registers Per Thread", "SOL ", "threads being active", "cycles being stalled", "_occupancy", "_utilization",
+    needles: tuple[bytes, ...] = tuple(
+        n.encode()
+        for n in (
+            "Section:",
+            "Throughput",
+            "Occupancy",
+            "_efficiency",
+            "bank conflict",
+            "pct_of_peak",
+            "per_inst_executed",
+            "excessive",
+            "__",
+            "Threads Per Warp",
+            "Registers Per Thread",
+            "SOL ",
+            "threads being active",
+            "cycles being stalled",
+            "_occupancy",
+            "_utilization",
         )
-    )  # fmt: skip
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Figures by kernel, then the sentences of the rules."""
@@ -76,7 +105,14 @@ class NcuText:
         for name, found in limits.items():
             least = min(found)
             if len(found) >= 2:
-                yield Fact("kernel.occupancy.limit", least[1], None, Subject(label=name), (doc.span(least[2]),), status=doc.status)
+                yield Fact(
+                    "kernel.occupancy.limit",
+                    least[1],
+                    None,
+                    Subject(label=name),
+                    (doc.span(least[2]),),
+                    status=doc.status,
+                )
 
     @staticmethod
     def _reading(doc: Document, line: Line, hit: re.Match[str]) -> Reading | None:
@@ -99,7 +135,9 @@ class NcuText:
         if not lines:
             return
         text = " ".join(part.text.strip() for part in lines)
-        if not re.search(r"occupan|sector|conflict|wavefront|threads being|stalled|multiprocessors|waves|utiliz|spill", text):
+        if not re.search(
+            r"occupan|sector|conflict|wavefront|threads being|stalled|multiprocessors|waves|utiliz|spill", text
+        ):
             return
         for fact in sentences(kernel, text, _tight(doc, lines), doc.status):
             key = (fact.signal, fact.subject.label)
@@ -116,11 +154,19 @@ class Ptxas:
     """`ptxas -v` and what Triton, Inductor and CUTLASS print of a compiled kernel's registers and spills."""
 
     name = "ptxas"
-    needles = (b"ptxas", b"spill", b"n_regs", b"Used ", b"registers")
+    needles: tuple[bytes, ...] = (b"ptxas", b"spill", b"n_regs", b"Used ", b"registers")
     _entry = re.compile(r"(?:Compiling entry function|Function properties for) '?([\w$.]+)")
-    _regs = re.compile(r"\bUsed (\d+) registers|n_reg(?:ister)?s\W{1,4}(\d+)|(\d+) registers? ?(?:/|per) ?thread|num_regs\W{1,4}(\d+)|(?<!\w)regs?[:=] ?(\d+)", re.I)
+    _regs = re.compile(
+        r"\bUsed (\d+) registers|n_reg(?:ister)?s\W{1,4}(\d+)|(\d+) registers? ?(?:/|per) ?thread"
+        r"|num_regs\W{1,4}(\d+)|(?<!\w)regs?[:=] ?(\d+)",
+        re.I,
+    )
     _bytes = re.compile(r"(\d+) bytes spill stores(?:, (\d+) bytes spill loads)?", re.I)
-    _count = re.compile(r"n_spills?\W{1,4}(\d+)|(?<!\w)(?:num_)?spills?[:=] ?(\d+)|(\d+) (?:register )?spills?\b|(\d+) spilled registers", re.I)
+    _count = re.compile(
+        r"n_spills?\W{1,4}(\d+)|(?<!\w)(?:num_)?spills?[:=] ?(\d+)|(\d+) (?:register )?spills?\b"
+        r"|(\d+) spilled registers",
+        re.I,
+    )
     _name = re.compile(r"^\s*([A-Za-z_][\w.:<>]*(?:\s+\w+ ?= ?\w+)*)")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
@@ -136,16 +182,32 @@ class Ptxas:
                 kernel = _demangle(entry.group(1))
             spills, regs = self._bytes.search(text), self._regs.search(text)
             count = None if spills else self._count.search(text)
-            if not (spills or count or regs and ("ptxas" in text or "n_reg" in text or "Used" in text)):
+            if not (spills or count or (regs and ("ptxas" in text or "n_reg" in text or "Used" in text))):
                 continue
             label = kernel or self._label(text)
             spans = (doc.span(line),)
             if spills is not None and int(spills.group(1)) + int(spills.group(2) or 0):
-                yield Fact("kernel.spill.bytes", float(spills.group(1)), "B", Subject(label=label), spans, status=doc.status)
+                yield Fact(
+                    "kernel.spill.bytes", float(spills.group(1)), "B", Subject(label=label), spans, status=doc.status
+                )
             if count is not None:
-                yield Fact("kernel.spill.count", float(next(g for g in count.groups() if g)), "count", Subject(label=label), spans, status=doc.status)
+                yield Fact(
+                    "kernel.spill.count",
+                    float(next(g for g in count.groups() if g)),
+                    "count",
+                    Subject(label=label),
+                    spans,
+                    status=doc.status,
+                )
             if regs is not None:
-                yield Fact("kernel.registers", float(next(g for g in regs.groups() if g)), "count", Subject(label=label), spans, status=doc.status)
+                yield Fact(
+                    "kernel.registers",
+                    float(next(g for g in regs.groups() if g)),
+                    "count",
+                    Subject(label=label),
+                    spans,
+                    status=doc.status,
+                )
 
     def _label(self, text: str) -> str:
         cut = re.split(r"n_reg|n_spill|spill|[:,|]\s", text, maxsplit=1)[0].strip(" :,|-")
@@ -161,4 +223,4 @@ def _demangle(name: str) -> str:
     return name[hit.end() : hit.end() + size] or name[:60]
 
 
-READERS = [NcuText(), Ptxas()]
+READERS: list[Reader] = [NcuText(), Ptxas()]

@@ -22,7 +22,9 @@ from .timeline import COMM, COMPUTE, DEVICE_COPY, HOST_COPY, SYNC_CALLS, Timelin
 _BLOCK = 1 << 22
 _GPU = {"kernel", "gpu_memcpy", "gpu_memset"}
 _RUNTIME = {"cuda_runtime", "cuda_driver", "runtime"}
-_LOADER = re.compile(r"dataloader|DataLoader|_next_data|data_?loading|\bnext_batch|get_batch|fetch_batch", re.IGNORECASE)
+_LOADER = re.compile(
+    r"dataloader|DataLoader|_next_data|data_?loading|\bnext_batch|get_batch|fetch_batch", re.IGNORECASE
+)
 _MAX_DEVICES = 8
 
 
@@ -86,7 +88,7 @@ class KinetoReader:
     """Traces of torch.profiler."""
 
     name = "kineto"
-    needles = (b'"traceEvents"', b'"cat": "kernel"', b'"cat":"kernel"', b'"cat": "cuda_runtime"')
+    needles: tuple[bytes, ...] = (b'"traceEvents"', b'"cat": "kernel"', b'"cat":"kernel"', b'"cat": "cuda_runtime"')
 
     def owns(self, doc: Document) -> bool:
         """A trace file, as opposed to a few events pasted among other text."""
@@ -154,7 +156,9 @@ def _op(trace: _Trace, thread: int, start: float, end: float) -> None:
         mine.append((start, end))
 
 
-def _gpu(trace: _Trace, category: str, name: str, start: float, end: float, args: dict[str, Any], at: int, end_at: int) -> None:
+def _gpu(
+    trace: _Trace, category: str, name: str, start: float, end: float, args: dict[str, Any], at: int, end_at: int
+) -> None:
     number = args.get("device", 0)
     device = trace.devices.setdefault(number if isinstance(number, int) else 0, _Device())
     line = device.line
@@ -226,7 +230,9 @@ def _facts(doc: Document, trace: _Trace, device: _Device, got: Verdict, subject:
     def fact(signal: str, value: float, unit: str, *where: str, label: str | None = None) -> Fact:
         cited = tuple(spans[w] for w in where if w in spans) or (spans["ends"], spans["last"])
         who = subject.model_copy(update={"label": label})
-        return Fact(signal, round(value, 6), unit, who, cited, kind="derived", formula="reader:kineto", status=doc.status)
+        return Fact(
+            signal, round(value, 6), unit, who, cited, kind="derived", formula="reader:kineto", status=doc.status
+        )
 
     yield fact("trace.gpu_busy", got.busy, "fraction", "ends", "last")
     for kind, share in got.idle.items():
@@ -242,14 +248,25 @@ def _facts(doc: Document, trace: _Trace, device: _Device, got: Verdict, subject:
         yield fact("trace.syncs_per_step", got.syncs / got.steps, "count", "wait")
     if got.step_median is not None:
         yield fact("trace.step", got.step_median / 1e3, "ms", "step")
-    for signal, value in (("kernel_median", got.kernel_median), ("queue_delay", got.queue_delay), ("launch_median", got.launch_median)):
+    for signal, value in (
+        ("kernel_median", got.kernel_median),
+        ("queue_delay", got.queue_delay),
+        ("launch_median", got.launch_median),
+    ):
         if value is not None:
             yield fact(f"trace.{signal}", value, "us", worst if worst in spans else "top")
     yield fact("trace.graph_launches", trace.graphs, "count")
     for way, kept in device.pageable.items():
         yield fact("trace.pageable_copies", kept[0], "count", way, label=way)
         if kept[3] > 0:
-            yield Fact("trace.pageable_rate", kept[3], "GB/s", subject.model_copy(update={"label": way}), (spans[way],), status=doc.status)
+            yield Fact(
+                "trace.pageable_rate",
+                kept[3],
+                "GB/s",
+                subject.model_copy(update={"label": way}),
+                (spans[way],),
+                status=doc.status,
+            )
     whole = sum(v[0] for v in device.by_name.values())
     for n, (name, row_) in enumerate(top):
         yield fact("trace.kernel_share", row_[0] / whole if whole else 0.0, "fraction", f"kernel{n}", label=name[:80])

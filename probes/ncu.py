@@ -15,13 +15,18 @@ from typing import Any
 from diagnose.document import Document, Span
 from diagnose.errors import ParseError
 from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
 
 from .kernel_metrics import METRICS, STALL, Reading, facts, number, sentences, short
 
 _CELL = re.compile(r'"((?:[^"]|"")*)"|([^,"]*)')
 _KEEP = 12  # kernels
 _EXCESS = (  # printed total and printed excess, of which the share is what counts
-    ("derived__memory_l2_theoretical_sectors_global_excessive", "memory_l2_theoretical_sectors_global", "kernel.excess_sectors"),
+    (
+        "derived__memory_l2_theoretical_sectors_global_excessive",
+        "memory_l2_theoretical_sectors_global",
+        "kernel.excess_sectors",
+    ),
     ("derived__memory_l1_wavefronts_shared_excessive", "memory_l1_wavefronts_shared", "kernel.excess_wavefronts"),
 )
 _TIMES = ("gpu__time_duration.sum", "Duration", "gpu__time_duration.avg")
@@ -50,12 +55,12 @@ class NcuCsv:
     """CSV of ncu, wide or long."""
 
     name = "ncu_csv"
-    needles = (b'"Kernel Name"', b"Kernel Name,")
+    needles: tuple[bytes, ...] = (b'"Kernel Name"', b"Kernel Name,")
 
     def owns(self, doc: Document) -> bool:
         """The export from its first lines on: progress lines of ncu may stand before the header."""
         at = doc.head.find(b'"ID","Process ID"')
-        return at == 0 or at > 0 and doc.head[:at].lstrip()[:2] in (b"==", b'"=')
+        return at == 0 or (at > 0 and doc.head[:at].lstrip()[:2] in (b"==", b'"='))
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of the kernels that take most of the time, a kernel once."""
@@ -86,18 +91,35 @@ class NcuCsv:
                 at = {n: row[names.index(n)] for n in ("Metric Name", "Metric Unit", "Metric Value") if n in names}
                 value = number(at["Metric Value"][0]) if "Metric Value" in at else None
                 metric, unit = at["Metric Name"][0], at.get("Metric Unit", ("", 0, 0))[0]
-                if value is not None and _wanted(metric) and not (METRICS.get(metric, ("", ""))[1] == "pct" and unit != "%"):
-                    mine.append(Reading(metric, value, unit, (_span(doc, at["Metric Value"], line), _span(doc, at["Metric Name"], line))))
+                if (
+                    value is not None
+                    and _wanted(metric)
+                    and not (METRICS.get(metric, ("", ""))[1] == "pct" and unit != "%")
+                ):
+                    mine.append(
+                        Reading(
+                            metric,
+                            value,
+                            unit,
+                            (_span(doc, at["Metric Value"], line), _span(doc, at["Metric Name"], line)),
+                        )
+                    )
                 if "Rule Description" in names and len(row) > names.index("Rule Description"):
                     rule = row[names.index("Rule Description")]
                     if rule[0]:
-                        advice.extend(sentences(_label(kernel, ident), rule[0], doc.bytes_span(rule[1], rule[2], line), doc.status))
+                        advice.extend(
+                            sentences(
+                                _label(kernel, ident), rule[0], doc.bytes_span(rule[1], rule[2], line), doc.status
+                            )
+                        )
             else:
                 for n, (cell, head) in enumerate(zip(row, header, strict=True)):
                     value = number(cell[0]) if _wanted(head[0]) and cell[0] else None
                     if value is not None:
                         unit = units[n] if units else ""
-                        mine.append(Reading(head[0], value, unit, (_span(doc, cell, line), _span(doc, head, head_line))))
+                        mine.append(
+                            Reading(head[0], value, unit, (_span(doc, cell, line), _span(doc, head, head_line)))
+                        )
         yield from advice[:60]
         yield from _kernels(kernels, doc.status)
 
@@ -133,20 +155,34 @@ def _kernels(kernels: dict[str, tuple[str, list[Reading]]], status: tuple[str, .
         for part, whole, signal in _EXCESS:
             if part in by_name and whole in by_name and by_name[whole].value >= 1000:
                 pair = tuple(
-                    Fact("kernel.wavefronts" if "wavefronts" in whole else "kernel.sectors", r.value, "count", Subject(label=f"{label}|{what}"), r.spans, status=status)
+                    Fact(
+                        "kernel.wavefronts" if "wavefronts" in whole else "kernel.sectors",
+                        r.value,
+                        "count",
+                        Subject(label=f"{label}|{what}"),
+                        r.spans,
+                        status=status,
+                    )
                     for r, what in ((by_name[part], "excessive"), (by_name[whole], "all"))
                 )
                 yield Fact(
-                    signal, by_name[part].value / by_name[whole].value, "fraction", Subject(label=label), by_name[part].spans,
-                    kind="derived", formula="a / b", inputs=pair, status=status,
-                )  # fmt: skip
+                    signal,
+                    by_name[part].value / by_name[whole].value,
+                    "fraction",
+                    Subject(label=label),
+                    by_name[part].spans,
+                    kind="derived",
+                    formula="a / b",
+                    inputs=pair,
+                    status=status,
+                )
 
 
 class NcuReport:
     """Binary .ncu-rep files."""
 
     name = "ncu_report"
-    needles = (b"NVR\x00", b"NVR\x01")
+    needles: tuple[bytes, ...] = (b"NVR\x00", b"NVR\x01")
 
     def owns(self, doc: Document) -> bool:
         """By the magic number."""
@@ -174,7 +210,7 @@ class NcuReport:
                     for metric in (*METRICS, *(e for x in _EXCESS for e in x[:2])):
                         got = action.metric_by_name(metric) if "__" in metric else None
                         value = got.value() if got is not None else None
-                        if isinstance(value, (int, float)):
+                        if got is not None and isinstance(value, (int, float)):
                             readings.append(Reading(metric, float(value), str(got.unit() or ""), span))
                     kernels[f"{r}.{i}" if context.num_ranges() > 1 else str(i)] = (action.name(), readings)
         for fact in _kernels(kernels, doc.status):
@@ -184,8 +220,15 @@ class NcuReport:
 def _aggregated(fact: Fact) -> Fact:
     """A figure out of a binary container: no text to quote, so it counts as the reader's own."""
     return Fact(
-        fact.signal, fact.value, fact.unit, fact.subject, fact.spans, kind="derived", formula="reader:ncu_report", status=fact.status
+        fact.signal,
+        fact.value,
+        fact.unit,
+        fact.subject,
+        fact.spans,
+        kind="derived",
+        formula="reader:ncu_report",
+        status=fact.status,
     )
 
 
-READERS = [NcuCsv(), NcuReport()]
+READERS: list[Reader] = [NcuCsv(), NcuReport()]

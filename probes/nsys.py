@@ -1,6 +1,6 @@
 """Nsight Systems and nvprof summaries as text, markdown or CSV.
 
-Source: `nsys stats` reports cuda_api_sum, cuda_gpu_kern_sum, cuda_gpu_mem_time_sum (2020 to 2026); nvprof's summary mode.
+Source: `nsys stats` reports cuda_api_sum, cuda_gpu_kern_sum, cuda_gpu_mem_time_sum (2020 to 2026); nvprof.
 """
 
 from __future__ import annotations
@@ -11,20 +11,30 @@ from dataclasses import dataclass
 
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
 from diagnose.units import canonical
 
 from .kernel_metrics import short
 from .timeline import is_comm
 
 _HEAD = re.compile(r"Time ?\(%\).{0,40}Total Time")
-_NVPROF = re.compile(r"^\s*(GPU activities:|API calls:)?\s+([\d.]+)%\s+([\d.]+)(ns|us|ms|s)\s+(\d+)\s+([\d.]+)(ns|us|ms|s)\s+[\d.]+(?:ns|us|ms|s)\s+[\d.]+(?:ns|us|ms|s)\s+(\S.*)$")
+_NVPROF = re.compile(
+    r"^\s*(GPU activities:|API calls:)?\s+([\d.]+)%\s+([\d.]+)(ns|us|ms|s)\s+(\d+)\s+([\d.]+)(ns|us|ms|s)"
+    r"(?:\s+[\d.]+(?:ns|us|ms|s)){2}\s+(\S.*)$"
+)
 _NUMBER = r"([\d,]+(?:\.\d+)?)"
-_ROW = re.compile(rf"^[\s|]*{_NUMBER}[\s|]+{_NUMBER}[\s|]+{_NUMBER}[\s|]+{_NUMBER}((?:[\s|]+[\d,.]+)*)[\s|]+(\S.*?)[\s|]*$")
+_ROW = re.compile(
+    rf"^[\s|]*{_NUMBER}[\s|]+{_NUMBER}[\s|]+{_NUMBER}[\s|]+{_NUMBER}((?:[\s|]+[\d,.]+)*)[\s|]+(\S.*?)[\s|]*$"
+)
 _CSV = re.compile(r'^"?([\d.]+)"?,"?(\d+)"?,"?(\d+)"?,"?([\d.]+)"?,(?:"?[\d.]*"?,){1,4}(.+)$')
 _API = re.compile(r"^(?:cuda|cu|nvtx|ncclGroup)[A-Z]\w+")
 _COPY = re.compile(r"\[CUDA mem(?:cpy|set)", re.IGNORECASE)
-_TITLES = (("api", "cuda_api_sum|cudaapisum|CUDA API Summary|CUDA API Statistics"), ("kernel", "gpukernsum|gpu_kern_sum|Kernel Summary|CUDA Kernel Statistics"),
-           ("copy", "mem_time_sum|gpumemtimesum|MemOps Summary|Memory Operation Statistics"), ("other", r"\((?:nvtx|osrt|mem_size|dx|vulkan|opengl|um_|gpu_kern_gb|openmp)\w*\)|NVTX|OS Runtime|by Size"))  # fmt: skip
+_TITLES = (
+    ("api", "cuda_api_sum|cudaapisum|CUDA API Summary|CUDA API Statistics"),
+    ("kernel", "gpukernsum|gpu_kern_sum|Kernel Summary|CUDA Kernel Statistics"),
+    ("copy", "mem_time_sum|gpumemtimesum|MemOps Summary|Memory Operation Statistics"),
+    ("other", r"\((?:nvtx|osrt|mem_size|dx|vulkan|opengl|um_|gpu_kern_gb|openmp)\w*\)|NVTX|OS Runtime|by Size"),
+)
 _TOP = 8
 
 
@@ -42,7 +52,17 @@ class NsysSummary:
     """Summary tables: where CUDA API time, kernel time and copy time go."""
 
     name = "nsys_summary"
-    needles = (b"Total Time (ns)", b"Time (%)", b"Time(%)", b"GPU activities:", b"API calls:", b"cuda_api_sum", b"cuda_gpu_kern_sum", b"cudaLaunchKernel", b"cudaStreamSynchronize")
+    needles: tuple[bytes, ...] = (
+        b"Total Time (ns)",
+        b"Time (%)",
+        b"Time(%)",
+        b"GPU activities:",
+        b"API calls:",
+        b"cuda_api_sum",
+        b"cuda_gpu_kern_sum",
+        b"cudaLaunchKernel",
+        b"cudaStreamSynchronize",
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The leading rows of each table."""
@@ -79,7 +99,14 @@ class NsysSummary:
         if got is None:
             return None
         kind = "copy" if _COPY.search(name) else "api" if _API.match(name) else "kernel"
-        return _Row(kind, float(hit.group(2)) / 100, float(hit.group(5)), got[0] * {"us": 1.0, "ms": 1e3, "s": 1e6}[got[1]], name, line)
+        return _Row(
+            kind,
+            float(hit.group(2)) / 100,
+            float(hit.group(5)),
+            got[0] * {"us": 1.0, "ms": 1e3, "s": 1e6}[got[1]],
+            name,
+            line,
+        )
 
     @staticmethod
     def _row(line: Line, kind: str, scale: float) -> _Row | None:
@@ -96,7 +123,14 @@ class NsysSummary:
         if share_value > 100 or (kind == "" and not (_API.match(name) or _COPY.search(name))) or kind == "other":
             return None
         actual = "copy" if _COPY.search(name) else "api" if _API.match(name) else kind
-        return _Row(actual, round(share_value / 100, 8), float(calls.replace(",", "")), float(avg.replace(",", "")) * scale, name, line)
+        return _Row(
+            actual,
+            round(share_value / 100, 8),
+            float(calls.replace(",", "")),
+            float(avg.replace(",", "")) * scale,
+            name,
+            line,
+        )
 
 
 def _facts(doc: Document, rows: list[_Row]) -> Iterator[Fact]:
@@ -112,9 +146,14 @@ def _facts(doc: Document, rows: list[_Row]) -> Iterator[Fact]:
     comm = [r for r in rows if r.kind == "kernel" and is_comm(r.name)]
     if comm:
         yield Fact(
-            "kernel.comm_share", sum(r.share for r in comm), "fraction", spans=(doc.span(max(comm, key=lambda r: r.share).line),),
-            kind="derived", formula="reader:nsys_summary", status=doc.status,
-        )  # fmt: skip
+            "kernel.comm_share",
+            sum(r.share for r in comm),
+            "fraction",
+            spans=(doc.span(max(comm, key=lambda r: r.share).line),),
+            kind="derived",
+            formula="reader:nsys_summary",
+            status=doc.status,
+        )
 
 
-READERS = [NsysSummary()]
+READERS: list[Reader] = [NsysSummary()]

@@ -1,6 +1,6 @@
 """Nsight Systems SQLite exports: the same timeline as a Kineto trace, read from the tables that are there.
 
-Source: `nsys export --type sqlite`, schema 3.x (2020 to 2026). Every table is optional; a column that is missing counts as absent.
+Source: `nsys export --type sqlite`, schema 3.x (2020 to 2026). Every table and column is optional.
 Tables that hold the environment of the profiled process (META_DATA_CAPTURE, TARGET_INFO_SYSTEM_ENV) are not read.
 """
 
@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from diagnose.document import Document, Span
 from diagnose.errors import ParseError
 from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
 
 from .timeline import COMM, COMPUTE, DEVICE_COPY, HOST_COPY, SYNC_CALLS, Timeline, Verdict, analyse, is_comm
 
@@ -28,7 +29,7 @@ class NsysSqlite:
     """SQLite exports of nsys."""
 
     name = "nsys_sqlite"
-    needles = (_MAGIC,)
+    needles: tuple[bytes, ...] = (_MAGIC,)
 
     def owns(self, doc: Document) -> bool:
         """By the magic number."""
@@ -60,7 +61,7 @@ def _select(base: sqlite3.Connection, table: str, wanted: tuple[str, ...]) -> It
     if not {"start", "end"} <= known:
         return
     fields = ", ".join(f'"{c}"' if c in known else "NULL" for c in wanted)
-    yield from base.execute(f'SELECT {fields} FROM {table} ORDER BY start LIMIT {_MAX_ROWS}')  # noqa: S608 (fixed names)
+    yield from base.execute(f"SELECT {fields} FROM {table} ORDER BY start LIMIT {_MAX_ROWS}")  # noqa: S608 (fixed names)
 
 
 def _num(value: object) -> float:
@@ -70,12 +71,18 @@ def _num(value: object) -> float:
 def _read(doc: Document, base: sqlite3.Connection) -> Iterator[Fact]:
     if "start" not in _columns(base, "CUPTI_ACTIVITY_KIND_KERNEL"):
         return
-    names = {int(_num(i)): str(v) for i, v in base.execute("SELECT id, value FROM StringIds")} if _columns(base, "StringIds") else {}
+    names = (
+        {int(_num(i)): str(v) for i, v in base.execute("SELECT id, value FROM StringIds")}
+        if _columns(base, "StringIds")
+        else {}
+    )
     launches: dict[tuple[int, int], float] = {}
     costs: list[float] = []
     syncs: list[tuple[float, float]] = []
     graphs = 0
-    for start, end, name_id, correlation, thread in _select(base, "CUPTI_ACTIVITY_KIND_RUNTIME", ("start", "end", "nameId", "correlationId", "globalTid")):
+    for start, end, name_id, correlation, thread in _select(
+        base, "CUPTI_ACTIVITY_KIND_RUNTIME", ("start", "end", "nameId", "correlationId", "globalTid")
+    ):
         name = names.get(int(_num(name_id)), "")
         bare = name.split("_v")[0]
         if "Launch" in name or "Memcpy" in name or "Memset" in name:
@@ -88,7 +95,9 @@ def _read(doc: Document, base: sqlite3.Connection) -> Iterator[Fact]:
     inputs = [
         (_num(start) / 1e3, _num(end) / 1e3)
         for start, end, text, text_id in _select(base, "NVTX_EVENTS", ("start", "end", "text", "textId"))
-        if end is not None and "data" in (label := str(text or names.get(int(_num(text_id)), "")).lower()) and ("load" in label or label in ("data", "next_data"))
+        if end is not None
+        and "data" in (label := str(text or names.get(int(_num(text_id)), "")).lower())
+        and ("load" in label or label in ("data", "next_data"))
     ]
     lines: dict[int, Timeline] = {}
     totals: dict[int, dict[str, float]] = {}
@@ -110,17 +119,28 @@ def _read(doc: Document, base: sqlite3.Connection) -> Iterator[Fact]:
         mine = totals.setdefault(int(_num(device)), {})
         mine[name] = mine.get(name, 0.0) + (_num(end) - _num(start)) / 1e3
     for start, end, device, kind, src, dst, correlation, process in _select(
-        base, "CUPTI_ACTIVITY_KIND_MEMCPY", ("start", "end", "deviceId", "copyKind", "srcKind", "dstKind", "correlationId", "globalPid")
+        base,
+        "CUPTI_ACTIVITY_KIND_MEMCPY",
+        ("start", "end", "deviceId", "copyKind", "srcKind", "dstKind", "correlationId", "globalPid"),
     ):
         code = int(_num(kind))
-        line = row(device, start, end, HOST_COPY if code in (_TO_DEVICE, _TO_HOST) else COMM if code == _PEER else DEVICE_COPY, process, correlation)
+        line = row(
+            device,
+            start,
+            end,
+            HOST_COPY if code in (_TO_DEVICE, _TO_HOST) else COMM if code == _PEER else DEVICE_COPY,
+            process,
+            correlation,
+        )
         if code == _TO_DEVICE:
             line.to_device.add(len(line.gpu_start) - 1)
         side = src if code == _TO_DEVICE else dst
         if code in (_TO_DEVICE, _TO_HOST) and side is not None and int(_num(side)) == _PAGEABLE:
             way = (int(_num(device)), "h2d" if code == _TO_DEVICE else "d2h")
             pageable[way] = pageable.get(way, 0) + 1
-    for start, end, device, correlation, process in _select(base, "CUPTI_ACTIVITY_KIND_MEMSET", ("start", "end", "deviceId", "correlationId", "globalPid")):
+    for start, end, device, correlation, process in _select(
+        base, "CUPTI_ACTIVITY_KIND_MEMSET", ("start", "end", "deviceId", "correlationId", "globalPid")
+    ):
         row(device, start, end, DEVICE_COPY, process, correlation)
     for device, line in sorted(lines.items()):
         line.launch_cost.extend(costs)
@@ -136,11 +156,22 @@ def _process(identifier: object) -> int:
     return int(_num(identifier)) >> 24
 
 
-def _facts(doc: Document, device: int, got: Verdict, totals: dict[str, float], pageable: dict[str, int], graphs: int) -> Iterator[Fact]:
+def _facts(
+    doc: Document, device: int, got: Verdict, totals: dict[str, float], pageable: dict[str, int], graphs: int
+) -> Iterator[Fact]:
     span = (Span(doc.name, 0, 15, 1, "SQLite format 3"),)
 
     def fact(signal: str, value: float, unit: str, label: str | None = None) -> Fact:
-        return Fact(signal, round(value, 6), unit, Subject(gpu=device, label=label), span, kind="derived", formula="reader:nsys_sqlite", status=doc.status)
+        return Fact(
+            signal,
+            round(value, 6),
+            unit,
+            Subject(gpu=device, label=label),
+            span,
+            kind="derived",
+            formula="reader:nsys_sqlite",
+            status=doc.status,
+        )
 
     yield fact("trace.gpu_busy", got.busy, "fraction")
     for kind, share in got.idle.items():
@@ -150,7 +181,11 @@ def _facts(doc: Document, device: int, got: Verdict, totals: dict[str, float], p
         yield fact("trace.comm_exposed", got.comm_exposed, "fraction")
     yield fact("trace.copy_exposed", got.copy_exposed, "fraction")
     yield fact("trace.graph_launches", graphs, "count")
-    for signal, value in (("kernel_median", got.kernel_median), ("queue_delay", got.queue_delay), ("launch_median", got.launch_median)):
+    for signal, value in (
+        ("kernel_median", got.kernel_median),
+        ("queue_delay", got.queue_delay),
+        ("launch_median", got.launch_median),
+    ):
         if value is not None:
             yield fact(f"trace.{signal}", value, "us")
     for way, count in pageable.items():
@@ -160,4 +195,4 @@ def _facts(doc: Document, device: int, got: Verdict, totals: dict[str, float], p
         yield fact("trace.kernel_share", time / whole if whole else 0.0, "fraction", name[:80])
 
 
-READERS = [NsysSqlite()]
+READERS: list[Reader] = [NsysSqlite()]

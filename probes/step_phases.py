@@ -1,7 +1,7 @@
 """Phases of a training step: `time: 1.07, data_time: 0.83`, `fwd: 212 | bwd_allreduce: 868`, one phase a line.
 
-Source: the loops of pytorch/examples imagenet, mmengine, detectron2, timm; DeepSpeed `utils/timer.py`; Megatron-LM `timers.py`;
-Lightning `profilers/simple.py`.
+Source: the loops of pytorch/examples imagenet, mmengine, detectron2, timm; DeepSpeed `utils/timer.py`; Megatron-LM
+`timers.py`; Lightning `profilers/simple.py`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,32 @@ from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 
 _PHASES: tuple[tuple[str, str], ...] = (
-    ("data", r"data(?:[ _-]?(?:time|load(?:ing|er)?(?:[ _-]?(?:time|wait|next))?|wait|fetch|prep\w*|iter))?|dataloader(?:[ _]\w+)?|batch[-_ ]generator"
-             r"|fetch(?:[ _]batch)?|get_batch|next_batch|load(?:ing)?[ _](?:data|batch)|input pipeline|train_dataloader_next|数据(?:加载|读取|准备)?"),
+    (
+        "data",
+        r"data(?:[ _-]?"
+        r"(?:time|load(?:ing|er)?(?:[ _-]?(?:time|wait|next))?|wait|fetch|prep\w*|iter))?"
+        r"|dataloader(?:[ _]\w+)?|batch[-_ ]generator"
+        r"|fetch(?:[ _]batch)?|get_batch|next_batch|load(?:ing)?[ _](?:data|batch)"
+        r"|input pipeline|train_dataloader_next|数据(?:加载|读取|准备)?",
+    ),
     ("h2d", r"h2d(?:[ _]copy)?|to[_ ]device|to[_ ]gpu|host.?to.?device"),
-    ("comm", r"bwd_all_?reduce(?:_microstep)?|(?:exposed )?all[-_ ]?reduce(?: \(exposed\)| exposed)?|grad(?:ient)?s?[_ -]?(?:all[-_ ]?reduce|sync\w*|reduce)|all-grads-sync"
-             r"|(?:exposed )?comm(?:unication)?(?:[_ ]time)?|reduce.?scatter|params-all-gather|nccl|通信"),
+    (
+        "comm",
+        r"bwd_all_?reduce(?:_microstep)?|(?:exposed )?all[-_ ]?reduce(?: \(exposed\)| exposed)?"
+        r"|grad(?:ient)?s?[_ -]?(?:all[-_ ]?reduce|sync\w*|reduce)|all-grads-sync"
+        r"|(?:exposed )?comm(?:unication)?(?:[_ ]time)?|reduce.?scatter|params-all-gather|nccl|通信",
+    ),
     ("inner", r"bwd_inner(?:_microstep)?"),
     ("forward", r"forward(?:[-_ ](?:pass|compute|time))?|fwd(?:_microstep)?|前向"),
     ("backward", r"backward(?:[-_ ](?:pass|compute|time))?|bwd(?:_microstep)?|反向"),
     ("compute", r"forward-backward|fwd[+/ ]bwd|compute(?:[_ ]time)?|train(?:ing)?[_ ]step|model time|gpu time|计算"),
     ("optimizer", r"optim(?:izer)?(?:[-_ ]step)?|step_microstep|opt[_ ]step|优化器"),
-    ("total", r"(?:step|iter(?:ation)?|batch|total|elapsed)(?:[-_ ]?time)?(?: per (?:step|iteration))?|time|每步|总(?:时间|耗时)"),
-)  # fmt: skip
+    (
+        "total",
+        r"(?:step|iter(?:ation)?|batch|total|elapsed)(?:[-_ ]?time)?(?: per (?:step|iteration))?"
+        r"|time|每步|总(?:时间|耗时)",
+    ),
+)
 _PATTERN = re.compile(
     r"(?<![\w./-])(?:" + "|".join(f"(?P<{name}>{body})" for name, body in _PHASES) + r")"
     r"(?:\s*\((?P<nameunit>ms|s|us)\))?\s{0,3}(?:[:=|]|\.{3,}:|\btakes?\b|\btook\b)?\s{0,12}\(?"
@@ -33,7 +47,9 @@ _PATTERN = re.compile(
     re.IGNORECASE,
 )
 _LINE_UNIT = re.compile(r"\((?:in )?(ms|s|us)\)|time \((ms|s)\)", re.IGNORECASE)
-_LIGHTNING = re.compile(r"(?:train_dataloader_next|_DataFetcher|fetch_next)[^|]*\|.*\|\s*(?P<pct>\d+(?:\.\d+)?)\s*\|?\s*$")
+_LIGHTNING = re.compile(
+    r"(?:train_dataloader_next|_DataFetcher|fetch_next)[^|]*\|.*\|\s*(?P<pct>\d+(?:\.\d+)?)\s*\|?\s*$"
+)
 _TO_MS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "sec": 1e3, "secs": 1e3, "seconds": 1e3, "秒": 1e3, "毫秒": 1.0}
 _PARTS = ("data", "h2d", "comm", "forward", "backward", "compute", "optimizer")
 
@@ -50,10 +66,20 @@ class StepPhases:
     """Shares of a step. Many alike lines become one reading: the one with the median share of the largest phase."""
 
     name = "step_phases"
-    needles = (
-        b"data_time", b"Data", b"data", b"fwd", b"forward", b"Forward", b"allreduce", b"backward", b"optimizer",
-        b"dataloader", "数据".encode(), "前向".encode(),
-    )  # fmt: skip
+    needles: tuple[bytes, ...] = (
+        b"data_time",
+        b"Data",
+        b"data",
+        b"fwd",
+        b"forward",
+        b"Forward",
+        b"allreduce",
+        b"backward",
+        b"optimizer",
+        b"dataloader",
+        "数据".encode(),
+        "前向".encode(),
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of one representative group of phases."""
@@ -64,7 +90,14 @@ class StepPhases:
             if len(line.text) > 600:
                 continue
             if (hit := _LIGHTNING.search(line.text)) is not None:
-                yield Fact("step.share", float(hit.group("pct")) / 100, "fraction", Subject(label="data"), (doc.span(line),), status=doc.status)
+                yield Fact(
+                    "step.share",
+                    float(hit.group("pct")) / 100,
+                    "fraction",
+                    Subject(label="data"),
+                    (doc.span(line),),
+                    status=doc.status,
+                )
                 continue
             found = _readings(line)
             if len(found) >= 2:
@@ -99,7 +132,7 @@ def _readings(line: Line) -> dict[str, _Reading]:
 
 
 def _ms(group: dict[str, _Reading]) -> dict[str, float] | None:
-    """Readings in ms; a unit that one reading names holds for those beside it; none at all means seconds (loops print seconds)."""
+    """Readings in ms; a unit that one reading names holds for those beside it; none at all means seconds."""
     named = [r.unit for r in group.values() if r.unit]
     fallback = named[0] if named else "s"
     if len({_TO_MS[u] for u in named}) > 1 and any(r.unit is None for r in group.values()):
@@ -131,7 +164,9 @@ def _facts(doc: Document, group: dict[str, _Reading], count: int) -> Iterator[Fa
     if ms is None:
         return
     facts = {
-        name: Fact("step.phase", ms[name], "ms", Subject(label=name), (doc.span(r.line),), count=count, status=doc.status)
+        name: Fact(
+            "step.phase", ms[name], "ms", Subject(label=name), (doc.span(r.line),), count=count, status=doc.status
+        )
         for name, r in group.items()
     }
     parts = [p for p in _PARTS if p in facts and not (p == "comm" and "inner" in facts)]
@@ -144,6 +179,14 @@ def _facts(doc: Document, group: dict[str, _Reading], count: int) -> Iterator[Fa
         if name in facts and length > 0:
             formula = f"a / ({' + '.join(letters)})" if len(whole) > 1 else "a / b"
             yield Fact(
-                "step.share", ms[name] / length, "fraction", Subject(label=name), facts[name].spans, kind="derived",
-                formula=formula, inputs=(facts[name], *whole), count=count, status=doc.status,
-            )  # fmt: skip
+                "step.share",
+                ms[name] / length,
+                "fraction",
+                Subject(label=name),
+                facts[name].spans,
+                kind="derived",
+                formula=formula,
+                inputs=(facts[name], *whole),
+                count=count,
+                status=doc.status,
+            )

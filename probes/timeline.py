@@ -4,11 +4,11 @@ Definitions, all over one window of one GPU (times in us):
 
 - busy: union of kernel, copy and memset intervals over all streams; idle: the rest.
 - exposed communication: time in which communication kernels run and nothing else does.
-- An idle gap ends with an event. If that event was launched before the gap began, the device made the gap. Otherwise the host
-  was late: it waited for input (a data-loader range covers the gap, or the gap is long and ends with a copy to the device),
-  or it did something that launches nothing (`host`), or it was launching or waiting for the GPU.
-- Of the last kind, what synchronisation costs is min(time blocked in it, idle time): without it a step takes the longer of the
-  host's own work and the GPU's. What remains is the launch rate.
+- An idle gap ends with an event. If that event was launched before the gap began, the device made the gap. Otherwise
+  the host was late: it waited for input (a data-loader range covers the gap, or the gap is long and ends with a copy
+  to the device), or it did something that launches nothing (`host`), or it was launching or waiting for the GPU.
+- Of the last kind, what synchronisation costs is min(time blocked in it, idle time): without it a step takes the
+  longer of the host's own work and the GPU's. What remains is the launch rate.
 """
 
 from __future__ import annotations
@@ -49,9 +49,7 @@ def union(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]
     low, high = 0.0, -1.0
     for start, end in intervals:
         if start > high:
-            if high > low or out:
-                out.append((low, high))
-            elif high >= 0:
+            if high > low or out or high >= 0:
                 out.append((low, high))
             low, high = start, end
         elif end > high:
@@ -153,14 +151,22 @@ def analyse(line: Timeline) -> Verdict | None:
     steps = sorted(line.steps)
     used = steps[1:] if len(steps) >= 3 else steps
     return Verdict(
-        low, high, len(used), busy / span, covered(frozenset({COMPUTE, HOST_COPY, DEVICE_COPY})) / span,
-        (busy - covered(frozenset({COMM}))) / span, (busy - covered(frozenset({HOST_COPY}))) / span,
-        {k: v / span for k, v in idle.items()}, worst, len(kernels),
-        median(kernels) if kernels else None, median(delays) if delays else None,
+        low,
+        high,
+        len(used),
+        busy / span,
+        covered(frozenset({COMPUTE, HOST_COPY, DEVICE_COPY})) / span,
+        (busy - covered(frozenset({COMM}))) / span,
+        (busy - covered(frozenset({HOST_COPY}))) / span,
+        {k: v / span for k, v in idle.items()},
+        worst,
+        len(kernels),
+        median(kernels) if kernels else None,
+        median(delays) if delays else None,
         median(line.launch_cost) if line.launch_cost else None,
         sum(1 for s, e in line.syncs if low <= s and e <= high + 50.0),
         median([e - s for s, e in used]) if used else None,
-    )  # fmt: skip
+    )
 
 
 def _gaps(line: Timeline, order: list[int], low: float, high: float) -> tuple[dict[str, float], dict[str, int]]:

@@ -16,15 +16,21 @@ from diagnose.units import canonical
 
 from .step_phases import StepPhases
 
-_VALUE = re.compile(r"(?<![\w:.#<(])(-?\d[\d,]*(?:\.\d+)?)\s?(%|ns|us|μs|µs|ms|s|[KMG]?b|[KMGT]?B)?(?=\s|\||$)|(?<=\s)--(?=\s|$)")
+_VALUE = re.compile(
+    r"(?<![\w:.#<(])(-?\d[\d,]*(?:\.\d+)?)\s?(%|ns|us|μs|µs|ms|s|[KMG]?b|[KMGT]?B)?(?=\s|\||$)|(?<=\s)--(?=\s|$)"
+)
 _COLUMNS = re.compile(
-    r"Self (?:CPU|CUDA|GPU|XPU|Device|HIP)(?: time)?(?: total)?(?: %| Mem)?|(?:CPU|CUDA|GPU|XPU|Device|HIP) (?:total|time avg|Mem)(?: %)?"
+    r"Self (?:CPU|CUDA|GPU|XPU|Device|HIP)(?: time)?(?: total)?(?: %| Mem)?"
+    r"|(?:CPU|CUDA|GPU|XPU|Device|HIP) (?:total|time avg|Mem)(?: %)?"
     r"|(?:# of |Number of )?Calls|Total [KMGT]?FLOPs",
     re.IGNORECASE,
 )
 _DEFAULT = ["self cpu %", "self cpu", "cpu total %", "cpu total", "cpu time avg"]
 _FOOT = re.compile(r"(Self )?(CPU|CUDA|GPU|Device|XPU) time total: *([\d.]+) ?(us|ms|s)\b", re.IGNORECASE)
-_KNOWN_ROW = re.compile(r"aten::|cuda(?:Launch|Stream|Device|Memcpy|Event|Free|Malloc|Graph)|enumerate\(|DataLoader|nccl:|Memcpy |Optimizer\.")
+_KNOWN_ROW = re.compile(
+    r"aten::|cuda(?:Launch|Stream|Device|Memcpy|Event|Free|Malloc|Graph)"
+    r"|enumerate\(|DataLoader|nccl:|Memcpy |Optimizer\."
+)
 _KEEP = 14
 
 
@@ -44,7 +50,13 @@ class ProfilerTable:
     """`key_averages().table()` of PyTorch, whole or a few rows of it."""
 
     name = "torch_profiler_table"
-    needles = (b"Self CPU", b"aten::", b"enumerate(DataLoader)", b"CPU time total", b"cudaLaunchKernel")
+    needles: tuple[bytes, ...] = (
+        b"Self CPU",
+        b"aten::",
+        b"enumerate(DataLoader)",
+        b"CPU time total",
+        b"cudaLaunchKernel",
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Shares of operators, and GPU time beside CPU time."""
@@ -71,9 +83,15 @@ class ProfilerTable:
         if "cpu" in totals and "cuda" in totals and float(totals["cpu"].value or 0) > 0:
             cuda, cpu = totals["cuda"], totals["cpu"]
             yield Fact(
-                "profile.gpu_busy", float(cuda.value or 0) / float(cpu.value or 1), "fraction", kind="derived",
-                formula="a / b", inputs=(cuda, cpu), spans=cuda.spans, status=doc.status,
-            )  # fmt: skip
+                "profile.gpu_busy",
+                float(cuda.value or 0) / float(cpu.value or 1),
+                "fraction",
+                kind="derived",
+                formula="a / b",
+                inputs=(cuda, cpu),
+                spans=cuda.spans,
+                status=doc.status,
+            )
 
     @staticmethod
     def _total(doc: Document, line: Line, foot: re.Match[str], totals: dict[str, Fact]) -> Iterator[Fact]:
@@ -96,11 +114,15 @@ class ProfilerTable:
         name = text[: first.start()].strip(" |\t")
         if not name or len(name) > 120 or not (_KNOWN_ROW.search(name) or columns is not _DEFAULT):
             return
-        cells = [m for m in _VALUE.finditer(text, first.start())]
+        cells = list(_VALUE.finditer(text, first.start()))
         if len(cells) < 2:
             return
         subject = Subject(label=name)
-        wanted = {"self cpu %": "profile.self_cpu", "cpu total %": "profile.cpu_total", "self cuda %": "profile.gpu_share"}
+        wanted = {
+            "self cpu %": "profile.self_cpu",
+            "cpu total %": "profile.cpu_total",
+            "self cuda %": "profile.gpu_share",
+        }
         for column, cell in zip(columns, cells, strict=False):
             if cell.group(1) is None:
                 continue
@@ -109,14 +131,16 @@ class ProfilerTable:
                 if value >= 0.01:
                     yield Fact(wanted[column], value, "fraction", subject, (doc.span(line),), status=doc.status)
             elif column == "calls" and cell.group(2) is None:
-                yield Fact("profile.calls", number(cell.group(1)), "count", subject, (doc.span(line),), status=doc.status)
+                yield Fact(
+                    "profile.calls", number(cell.group(1)), "count", subject, (doc.span(line),), status=doc.status
+                )
 
 
 class PythonProfile:
     """cProfile / pstats tables and `py-spy top`."""
 
     name = "python_profile"
-    needles = (b"ncalls", b"tottime", b"%Own", b"function calls")
+    needles: tuple[bytes, ...] = (b"ncalls", b"tottime", b"%Own", b"function calls")
     _total = re.compile(r"function calls .{0,60}in ([\d.]+) (?:CPU )?seconds")
     _row = re.compile(r"^\s*\d+(?:/\d+)?\s+([\d.]+)\s+[\d.]+\s+([\d.]+)\s+[\d.]+\s+(\S.*)$")
     _spy = re.compile(r"^\s*([\d.]+)%\s+([\d.]+)%\s+[\d.]+s?\s+[\d.]+s?\s+(\S.*)$")
@@ -127,11 +151,34 @@ class PythonProfile:
         rows: list[Fact] = []
         for line in doc.lines():
             if (hit := self._total.search(line.text)) is not None:
-                total = Fact("profile.python_time", float(hit.group(1)), "s", Subject(label="total"), (doc.span(line),), status=doc.status)
+                total = Fact(
+                    "profile.python_time",
+                    float(hit.group(1)),
+                    "s",
+                    Subject(label="total"),
+                    (doc.span(line),),
+                    status=doc.status,
+                )
             elif (hit := self._row.match(line.text)) is not None:
-                rows.append(Fact("profile.python_time", float(hit.group(1)), "s", Subject(label=hit.group(3)[:120]), (doc.span(line),), status=doc.status))
+                rows.append(
+                    Fact(
+                        "profile.python_time",
+                        float(hit.group(1)),
+                        "s",
+                        Subject(label=hit.group(3)[:120]),
+                        (doc.span(line),),
+                        status=doc.status,
+                    )
+                )
             elif (hit := self._spy.match(line.text)) is not None and float(hit.group(1)) >= 5:
-                yield Fact("profile.python", round(float(hit.group(1)) / 100, 8), "fraction", Subject(label=hit.group(3)[:120]), (doc.span(line),), status=doc.status)
+                yield Fact(
+                    "profile.python",
+                    round(float(hit.group(1)) / 100, 8),
+                    "fraction",
+                    Subject(label=hit.group(3)[:120]),
+                    (doc.span(line),),
+                    status=doc.status,
+                )
         if total is None or not float(total.value or 0):
             return
         yield total
@@ -139,25 +186,53 @@ class PythonProfile:
             share = float(row.value or 0) / float(total.value or 1)
             if share < 0.05:
                 break
-            yield Fact("profile.python", share, "fraction", row.subject, row.spans, kind="derived", formula="a / b", inputs=(row, total), status=doc.status)
+            yield Fact(
+                "profile.python",
+                share,
+                "fraction",
+                row.subject,
+                row.spans,
+                kind="derived",
+                formula="a / b",
+                inputs=(row, total),
+                status=doc.status,
+            )
 
 
 class TrainingProse:
     """Figures of a trace that people write down in a sentence: `median kernel 3.1 us`, `overlap with compute 3%`."""
 
     name = "training_prose"
-    needles = (b"kernel", b"overlap", b"GPU busy", b"GPU idle", b"GPU active", b"Kernel", b"Overlap")
+    needles: tuple[bytes, ...] = (b"kernel", b"overlap", b"GPU busy", b"GPU idle", b"GPU active", b"Kernel", b"Overlap")
     _time = r"\W{1,4}(?P<v>\d+(?:\.\d+)?) ?(?P<u>us|µs|μs|ms|ns)\b"
     _pct = r"\W{1,4}(?P<v>\d+(?:\.\d+)?) ?(?P<u>%)"
     _rules: tuple[tuple[str, re.Pattern[str]], ...] = (
-        ("trace.kernel_median", re.compile(r"(?:median|avg|average|mean|typical) (?:gpu )?kernels?(?: (?:time|duration|runtime|length))?" + _time, re.I)),
-        ("trace.kernel_median", re.compile(r"kernel (?:time|duration|runtime)s?(?: \(?(?:median|avg|average|mean)\)?)" + _time, re.I)),
+        (
+            "trace.kernel_median",
+            re.compile(
+                r"(?:median|avg|average|mean|typical) (?:gpu )?kernels?(?: (?:time|duration|runtime|length))?" + _time,
+                re.I,
+            ),
+        ),
+        (
+            "trace.kernel_median",
+            re.compile(r"kernel (?:time|duration|runtime)s?(?: \(?(?:median|avg|average|mean)\)?)" + _time, re.I),
+        ),
         ("trace.launch_median", re.compile(r"cudaLaunchKernel (?:avg|mean|median|time|takes?)" + _time, re.I)),
         ("trace.gpu_busy", re.compile(r"gpu (?:busy|active)(?: time| share| fraction)?" + _pct, re.I)),
-        ("train.overlap", re.compile(r"overlap\w*(?: with comput\w+| ratio| fraction| percentage| of comm\w*)?" + _pct, re.I)),
-        ("trace.kernels_per_step", re.compile(r"kernels?(?: launches)?(?: per |/)(?:step|iter\w*)\W{1,4}(?P<v>\d[\d,]*)(?P<u>)\b", re.I)),
-        ("trace.kernels_per_step", re.compile(r"(?P<v>\d[\d,]*)(?P<u>) (?:cuda )?kernels?(?: launches)?(?: per |/)(?:step|iter\w*)", re.I)),
-    )  # fmt: skip
+        (
+            "train.overlap",
+            re.compile(r"overlap\w*(?: with comput\w+| ratio| fraction| percentage| of comm\w*)?" + _pct, re.I),
+        ),
+        (
+            "trace.kernels_per_step",
+            re.compile(r"kernels?(?: launches)?(?: per |/)(?:step|iter\w*)\W{1,4}(?P<v>\d[\d,]*)(?P<u>)\b", re.I),
+        ),
+        (
+            "trace.kernels_per_step",
+            re.compile(r"(?P<v>\d[\d,]*)(?P<u>) (?:cuda )?kernels?(?: launches)?(?: per |/)(?:step|iter\w*)", re.I),
+        ),
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Each figure once."""

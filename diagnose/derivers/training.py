@@ -17,9 +17,16 @@ def comm_spread(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact
     high = max(ranks.values(), key=lambda f: float(f.value or 0))
     if float(low.value or 0) > 0:
         yield Fact(
-            "trace.comm_spread", float(high.value or 0) / float(low.value or 1), "count", low.subject, low.spans[:1], kind="derived",
-            formula="a / b", inputs=(high, low), status=low.status,
-        )  # fmt: skip
+            "trace.comm_spread",
+            float(high.value or 0) / float(low.value or 1),
+            "count",
+            low.subject,
+            low.spans[:1],
+            kind="derived",
+            formula="a / b",
+            inputs=(high, low),
+            status=low.status,
+        )
 
 
 DERIVERS: list[Deriver] = [comm_spread]

@@ -69,7 +69,12 @@ def _any(ctx: Context, judge: Callable[[_Kernel], tuple[bool, tuple[Evidence, ..
     return Outcome(False) if judged else UNKNOWN
 
 
-_COALESCING = ("kernel.load_efficiency", "kernel.store_efficiency", "kernel.excess_sectors", "kernel.sectors_per_request")
+_COALESCING = (
+    "kernel.load_efficiency",
+    "kernel.store_efficiency",
+    "kernel.excess_sectors",
+    "kernel.sectors_per_request",
+)
 
 
 def _wasted(kernel: _Kernel) -> float | None:
@@ -107,7 +112,9 @@ def kernel_partly_uncoalesced(ctx: Context) -> Outcome:
 
     def judge(kernel: _Kernel) -> tuple[bool, tuple[Evidence, ...]] | None:
         wasted = _wasted(kernel)
-        return None if wasted is None else (0.3 <= wasted < 0.5 and not _compute_only(kernel), _cite(kernel, *_COALESCING))
+        return (
+            None if wasted is None else (0.3 <= wasted < 0.5 and not _compute_only(kernel), _cite(kernel, *_COALESCING))
+        )
 
     return _any(ctx, judge)
 
@@ -118,7 +125,11 @@ _BANK = ("kernel.excess_wavefronts", "kernel.conflict_ways", "kernel.shared_effi
 def _conflicting(kernel: _Kernel) -> float | None:
     """Share of shared-memory wavefronts that conflicts cause."""
     ways, shared = _most(kernel, "kernel.conflict_ways"), _least(kernel, "kernel.shared_efficiency")
-    got = [w for w in (_most(kernel, "kernel.excess_wavefronts"), 1 - 1 / ways if ways and ways >= 1 else None) if w is not None]
+    got = [
+        w
+        for w in (_most(kernel, "kernel.excess_wavefronts"), 1 - 1 / ways if ways and ways >= 1 else None)
+        if w is not None
+    ]
     if shared is not None and 0 < shared < 0.3:
         got.append(1 - shared)
     return max(got) if got else None
@@ -182,13 +193,25 @@ def kernel_spills_harmless(ctx: Context) -> Outcome:
         registers = _most(kernel, "kernel.registers")
         if size == 0:
             continue
-        if size > 64 or registers is None or registers >= 128 or (_most(kernel, "kernel.spill.requests") or 0) >= 10_000:
+        if (
+            size > 64
+            or registers is None
+            or registers >= 128
+            or (_most(kernel, "kernel.spill.requests") or 0) >= 10_000
+        ):
             return Outcome(False, _cite(kernel, *_SPILL))
         used.extend(_cite(kernel, *_SPILL))
     return Outcome(True, tuple(used[:6])) if used else UNKNOWN
 
 
-_OCCUPANCY = ("kernel.occupancy", "kernel.occupancy.theoretical", "kernel.waves", "kernel.dram", "kernel.sm", "kernel.memory")
+_OCCUPANCY = (
+    "kernel.occupancy",
+    "kernel.occupancy.theoretical",
+    "kernel.waves",
+    "kernel.dram",
+    "kernel.sm",
+    "kernel.memory",
+)
 
 
 def _latency_bound(kernel: _Kernel) -> bool | None:
@@ -215,10 +238,12 @@ def kernel_small_grid(ctx: Context) -> Outcome:
 
     def judge(kernel: _Kernel) -> tuple[bool, tuple[Evidence, ...]] | None:
         waves, blocks = _least(kernel, "kernel.waves"), _most(kernel, "kernel.grid")
-        small = waves is not None and waves < 0.5 or blocks is not None and waves is None and blocks < 32
+        small = (waves is not None and waves < 0.5) or (blocks is not None and waves is None and blocks < 32)
         if waves is None and blocks is None:
             return None
-        return bool(small and _latency_bound(kernel) is not False), _cite(kernel, "kernel.waves", "kernel.grid", "kernel.sm", "kernel.dram")
+        return bool(small and _latency_bound(kernel) is not False), _cite(
+            kernel, "kernel.waves", "kernel.grid", "kernel.sm", "kernel.dram"
+        )
 
     return _any(ctx, judge)
 
@@ -230,7 +255,9 @@ def kernel_occupancy_alone(ctx: Context) -> Outcome:
         warps = _least(kernel, "kernel.occupancy", "kernel.occupancy.theoretical")
         if warps is None:
             return None
-        return warps < 0.3 and _latency_bound(kernel) is None, _cite(kernel, "kernel.occupancy", "kernel.occupancy.theoretical")
+        return warps < 0.3 and _latency_bound(kernel) is None, _cite(
+            kernel, "kernel.occupancy", "kernel.occupancy.theoretical"
+        )
 
     return _any(ctx, judge)
 
@@ -292,7 +319,9 @@ def kernel_compute_roof(ctx: Context) -> Outcome:
             return None
         high = max(sm or 0.0, tensor or 0.0)
         conflicts = (_conflicting(kernel) or 0.0) >= 0.5
-        return high >= ROOF and high > (dram or 0.0) and (_active(kernel) or 1.0) > 0.6 and not conflicts, _cite(kernel, "kernel.sm", "kernel.tensor", "kernel.dram")
+        return high >= ROOF and high > (dram or 0.0) and (_active(kernel) or 1.0) > 0.6 and not conflicts, _cite(
+            kernel, "kernel.sm", "kernel.tensor", "kernel.dram"
+        )
 
     return _any(ctx, judge)
 
@@ -311,7 +340,9 @@ def _variants(ctx: Context, worse: str, better: str, ratio: float) -> Outcome:
 
 def variant_strided(ctx: Context) -> Outcome:
     """A strided or scattered variant reaches half of the rate of the contiguous one, or less."""
-    return _variants(ctx, r"strid|uncoalesc|scatter|gather|random|misalign", r"coalesc|contig|linear|sequential|stride_?1$", 2.0)
+    return _variants(
+        ctx, r"strid|uncoalesc|scatter|gather|random|misalign", r"coalesc|contig|linear|sequential|stride_?1$", 2.0
+    )
 
 
 def variant_conflict(ctx: Context) -> Outcome:
@@ -322,8 +353,21 @@ def variant_conflict(ctx: Context) -> Outcome:
 KERNEL_RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
-        kernel_uncoalesced, kernel_partly_uncoalesced, kernel_bank_conflicts, kernel_some_bank_conflicts, kernel_spills,
-        kernel_spill_requests, kernel_spills_harmless, kernel_low_occupancy, kernel_small_grid, kernel_occupancy_alone,
-        kernel_divergent, kernel_partly_divergent, kernel_memory_roof, kernel_compute_roof, variant_strided, variant_conflict,
+        kernel_uncoalesced,
+        kernel_partly_uncoalesced,
+        kernel_bank_conflicts,
+        kernel_some_bank_conflicts,
+        kernel_spills,
+        kernel_spill_requests,
+        kernel_spills_harmless,
+        kernel_low_occupancy,
+        kernel_small_grid,
+        kernel_occupancy_alone,
+        kernel_divergent,
+        kernel_partly_divergent,
+        kernel_memory_roof,
+        kernel_compute_roof,
+        variant_strided,
+        variant_conflict,
     )
-}  # fmt: skip
+}

@@ -27,7 +27,7 @@ def _per_rank(ctx: Context, signal: str) -> list[tuple[float, Evidence]]:
 
 
 def _least(ctx: Context, signal: str, bound: float) -> Outcome:
-    """Does a share reach `bound` on the rank where it is smallest? A rank that waits for another one shows the other's fault."""
+    """Does a share reach `bound` on the rank where it is smallest? A rank that waits shows another's fault."""
     got = _per_rank(ctx, signal)
     if not got:
         return UNKNOWN
@@ -171,10 +171,14 @@ def compiled_is_slower(ctx: Context) -> Outcome:
     if not found:
         return UNKNOWN
     slow = [
-        e for v, e in found
-        if v >= 1.1 and re.search(r"compil", (e.subject.label or "").split("|")[2], re.I)
-        and not re.search(r"\bno[ t]|without|w/o|eager|disabled|dynamic=true", (e.subject.label or "").split("|")[2], re.I)
-    ]  # fmt: skip
+        e
+        for v, e in found
+        if v >= 1.1
+        and re.search(r"compil", (e.subject.label or "").split("|")[2], re.I)
+        and not re.search(
+            r"\bno[ t]|without|w/o|eager|disabled|dynamic=true", (e.subject.label or "").split("|")[2], re.I
+        )
+    ]
     return Outcome(bool(slow), tuple(slow[:2]))
 
 
@@ -225,7 +229,7 @@ def only_pinned_copies(ctx: Context) -> Outcome:
 
 
 def copies_lose_overlap(ctx: Context) -> Outcome:
-    """Compute and copies together take as long as the longer with pinned memory, and far longer with pageable memory."""
+    """Compute and copies together take as long as the longer when pinned, and far longer when pageable."""
     times = {e.subject.label: (v, e) for v, e in ctx.numbers("copy.time")}
     if "both_pinned" not in times or "both_pageable" not in times:
         return UNKNOWN
@@ -244,9 +248,27 @@ def pageable_time_matters(ctx: Context) -> Outcome:
 RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
-        idle_launch_most, idle_launch_much, comm_exposed_most, comm_mostly_exposed, sync_in_profile, sync_in_profile_alone,
-        gpu_busy_in_profile, launch_in_profile, cpu_bound_profile, launch_in_api, short_kernels, tiny_readbacks,
-        frequent_frees, compiles_again_and_again, compiled_is_slower, only_first_step_slow, bursts_of_workers,
-        gpu_fully_used, step_is_compute, only_pinned_copies, copies_lose_overlap, pageable_time_matters,
+        idle_launch_most,
+        idle_launch_much,
+        comm_exposed_most,
+        comm_mostly_exposed,
+        sync_in_profile,
+        sync_in_profile_alone,
+        gpu_busy_in_profile,
+        launch_in_profile,
+        cpu_bound_profile,
+        launch_in_api,
+        short_kernels,
+        tiny_readbacks,
+        frequent_frees,
+        compiles_again_and_again,
+        compiled_is_slower,
+        only_first_step_slow,
+        bursts_of_workers,
+        gpu_fully_used,
+        step_is_compute,
+        only_pinned_copies,
+        copies_lose_overlap,
+        pageable_time_matters,
     )
-} | KERNEL_RULES  # fmt: skip
+} | KERNEL_RULES
