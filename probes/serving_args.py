@@ -86,6 +86,9 @@ _ADVICE = re.compile(
     r"\b[^.;]{0,60}$",
     re.IGNORECASE,
 )
+# the header of a table in which an option is swept: its name, a gap, another column's name
+_SWEPT = re.compile(r"^\W*(?:--)?([a-z][a-z0-9_-]+)(?:\s{2,}|\t+|\s*\|\s*)[A-Za-z(]", re.IGNORECASE)
+_SWITCH = re.compile(r"^(?:enforce-eager$|enable-|disable-|no-|trust-|ignore-eos$|async-|use-cuda-graph)")
 _ITEM = re.compile(r"""^\s*-\s*["']?([^"'\s]+)["']?\s*$""")
 _NOTHING = frozenset(("none", "null", "auto", "", "<factory>"))
 _MAX = 160
@@ -121,6 +124,10 @@ class ServingArgsReader:
                 else:
                     yield from self._emit(doc, where, signal, flag, "true", seen, "--" + flag)
             context = self._context(text, context)
+            swept = _SWEPT.match(text)
+            if swept and name_of(swept.group(1)) in _KNOWN:
+                yield from self._emit(doc, line, "serving.swept", name_of(swept.group(1)), "swept", seen, swept.group())
+                continue
             if "--" in text:
                 hits = list(_FLAG.finditer(text))
                 for hit in hits:
@@ -134,6 +141,8 @@ class ServingArgsReader:
                         pending = (signal, flag, line)
                         continue
                     value = after.group(1).strip("'\"") if after else "true"
+                    if _SWITCH.match(flag) and value.lower() not in ("false", "0", "no"):
+                        value = "true"  # what follows a switch is something else, e.g. a table's figure
                     yield from self._emit(doc, line, signal, flag, value, seen, hit.group())
             if "=" in text or ":" in text:
                 bench = bool(_BENCH.search(text)) or context == "bench"

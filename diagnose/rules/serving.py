@@ -495,7 +495,7 @@ def graph_batch_exceeded(ctx: Context) -> Outcome:
 def front_busy(ctx: Context) -> Outcome:
     """A front-end process is at one core while the engine's process is not."""
     procs = ctx.numbers("serving.proc.cpu")
-    front = [p for p in procs if re.search(r"api|uvicorn|vllm serve|tokenizer|python", p[1].subject.label or "", re.I)]
+    front = [p for p in procs if re.search(r"api|uvicorn|vllm serve|python", p[1].subject.label or "", re.I)]
     engine = [p for p in procs if re.search(r"EngineCore|Worker|scheduler", p[1].subject.label or "", re.I)]
     if not front or not engine:
         return UNKNOWN
@@ -527,12 +527,18 @@ def _numbers(text: str) -> float | None:
     return float(hit.group().replace(",", "")) if hit else None
 
 
+def _swept(ctx: Context, words: str) -> bool:
+    """Is an option named `words` the swept column of a table?"""
+    return any(re.search(words, e.subject.label or "", re.IGNORECASE) for e in ctx.of("serving.swept"))
+
+
 def _setting(ctx: Context, words: str, worse_is_less: bool, above: float) -> Outcome:
     """A comparison whose settings are values of an option named `words`, worse on the small (or large) side."""
     for ratio, item in ctx.numbers("compare.ratio"):
         label = item.subject.label or ""
         parts = label.split("|")
-        if len(parts) != 4 or ratio < above or not re.search(words, label, re.IGNORECASE):
+        named = re.search(words, label, re.IGNORECASE) or _swept(ctx, words)
+        if len(parts) != 4 or ratio < above or not named:
             continue
         worse, better = _numbers(parts[2]), _numbers(parts[3])
         if worse is not None and better is not None and worse != better and (worse < better) == worse_is_less:
@@ -561,8 +567,29 @@ def memory_raises(ctx: Context) -> Outcome:
 
 
 def tp_hurts(ctx: Context) -> Outcome:
-    """More tensor parallelism was slower."""
-    return _setting(ctx, r"^(tp|ngpus)\|", False, 1.03)
+    """More tensor parallelism was slower, at the end of the sweep or anywhere in it."""
+    got = _setting(ctx, r"^(tp|ngpus)\|", False, 1.03)
+    if got.holds or not any((e.subject.label or "").startswith(("tp|", "ngpus|")) for e in ctx.of("compare.ratio")):
+        return got
+    rows = []
+    for value, item in ctx.numbers("figure"):
+        metric, _, size = (item.subject.label or "").rpartition("|")
+        if re.search(r"tpot|itl|latency|ttft", metric) and (number := _numbers(size)) is not None:
+            rows.append((number, value, item))
+    rows.sort(key=lambda r: r[0])
+    for (small, before, first), (large, after, second) in zip(rows, rows[1:], strict=False):
+        if large > small and after > 1.1 * before:
+            return _yes(first, second)
+    return UNKNOWN
+
+
+def experts_uneven(ctx: Context) -> Outcome:
+    """One expert or rank gets a multiple of the tokens of the usual one."""
+    got = sorted(ctx.numbers("serving.expert_tokens"), key=lambda n: n[0])
+    if len(got) < 3:
+        return UNKNOWN
+    middle, most = got[(len(got) - 1) // 2], got[-1]
+    return _yes(most[1], middle[1]) if most[0] > 1.5 * middle[0] > 0 else _no(most[1], middle[1])
 
 
 def workers_raise(ctx: Context) -> Outcome:
@@ -624,6 +651,6 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         kv_pressure, kv_configured_small, concurrency_below_load, memory_raises, waiting_with_room, burst, saturated, queue_dominates,
         preempting, prefill_dominates, mixed_prompts, prefix_off_repeats, block_exceeds_prompt, hits_zero,
         prefix_hits, custom_ar_off, acceptance_low, client_slower, first_request_slow, ttft_grows, uniform_ttft, quant_explicit, eager, eager_effect,
-        graph_batch_exceeded, front_busy, rate_behind_semaphore, not_streamed, tp_hurts, workers_raise,
+        graph_batch_exceeded, front_busy, rate_behind_semaphore, not_streamed, experts_uneven, tp_hurts, workers_raise,
     )
 } | {"healthy_serving_ttft": healthy_serving_ttft, "healthy_serving_tpot": healthy_serving_tpot}  # fmt: skip
