@@ -105,7 +105,7 @@ def classify(a: str, b: str, over: str = "") -> tuple[str, ...]:
         second = tuple(x.name for x in _axes() if x.second and (_matches(x.one, shared) or x.name in second))
     elif over and re.sub(r"\d+", "#", a.lower()) == re.sub(r"\d+", "#", b.lower()):
         first = _named(over, False)  # gpu-01, gpu-02 under "host"
-    first = first or _differs(a, b) or _named(over, False)
+    first = first or _differs(a, b) or _named(over, False) or _valued(shared, rest_a, rest_b)
     if not first:
         return second or (OTHER,)
     return (first, *(s for s in second if s != first))
@@ -123,6 +123,17 @@ def _named(words: str, switched: bool) -> str:
             if not axis.second and axis.one is not None and axis.one.search(words):
                 return axis.name
     return ""
+
+
+def _valued(shared: str, rest_a: str, rest_b: str) -> str:
+    """Axis of a shared word whose number differs beside other words: ``a num_workers 2``, ``b num_workers 16``."""
+    values = [[w for w in rest.split() if amount(w) is not None] for rest in (rest_a, rest_b)]
+    return _named(shared, False) if all(values) and values[0] != values[1] else ""
+
+
+def names_axis(label: str) -> bool:
+    """Does a row or column label name a setting (``num_workers``, ``power limit``, ``mtu``)?"""
+    return bool(_named(_soft(label), True))
 
 
 def _differs(a: str, b: str) -> str:

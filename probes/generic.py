@@ -16,7 +16,7 @@ from diagnose.probes.generic_compare import Group, Reading, facts, reading
 from diagnose.probes.generic_figures import Figure, Metric, cell, header_unit, name_metric, statistic, with_unit
 from diagnose.probes.generic_tables import Row, Table, matrices, tables
 
-from diagnose.axes import OTHER, classify
+from diagnose.axes import OTHER, classify, names_axis
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
@@ -78,7 +78,9 @@ def _facts(doc: Document, lines: list[Line], small: bool) -> Iterator[Fact]:
     found.extend(generic_prose.groups(doc, notes, small))
     derived = facts(found)
     yield from derived
-    singles = [*loose, *generic_prose.plain(doc, notes)]
+    placed = {(m.span.line, m.figure.start, m.figure.text): m for g in found for m in g.members}
+    plain = generic_prose.plain(doc, notes)
+    singles = [*loose, *(placed.get((r.span.line, r.figure.start, r.figure.text), r) for r in plain)]
     yield from generic_arithmetic.arithmetic(derived, found, notes, singles)
     if small:
         yield from dict.fromkeys(r.fact for r in singles)
@@ -97,8 +99,9 @@ def of_table(doc: Document, table: Table) -> tuple[list[Group], list[Reading]]:
         return [], []
     groups: list[Group] = []
     loose: list[Reading] = []
-    settings = _row_settings(table)
-    names = [_column_setting(table, k) for k in range(len(table.columns))]
+    settings = _row_settings(table, columns)
+    names = list(table.columns)
+    wide = [_column_setting(table, k) for k in range(len(names))] if by_rows else names
     for k, name in enumerate(names):
         down = Group(columns[k], over=table.corner, context=table.caption, firm=True)
         for row, setting in zip(table.rows, settings, strict=True):
@@ -114,18 +117,31 @@ def of_table(doc: Document, table: Table) -> tuple[list[Group], list[Reading]]:
             groups.append(down)
     for row in table.rows:
         groups.extend(_across(doc, table, row, columns, names, by_rows))
+        if wide != names:
+            groups.extend(_across(doc, table, row, columns, wide, by_rows))
     return groups, loose
 
 
-def _row_settings(table: Table) -> list[str]:
-    """Row labels with the words of the row that differ between rows; the words alone where the label is a reading."""
+def _is_setting(label: str, metric: Metric) -> bool:
+    """A row or column of figures that says how something was set up, not how it did."""
+    return metric.name in ("power", "clock") or (not metric.known and names_axis(label))
+
+
+def _row_settings(table: Table, columns: list[Metric]) -> list[str]:
+    """Row labels with the words and settings of the row that differ; these alone where the label is a reading."""
     differ = [
         k for k in range(len(table.columns))
         if len({r.words[k].lower() for r in table.rows if r.words and r.words[k]}) > 1
     ]  # fmt: skip
+    set_up = [
+        k for k, name in enumerate(table.columns)
+        if _is_setting(name, columns[k]) and len({f.text for r in table.rows if (f := r.figures[k])}) > 1
+    ] if len(table.columns) > 1 and not names_axis(table.corner) else []  # fmt: skip
     out: list[str] = []
     for row in table.rows:
-        words = " ".join(row.words[k] for k in differ if row.words)[:80]
+        said = [row.words[k] for k in differ if row.words]
+        said += [f"{table.columns[k]} {f.text} {f.raw}".strip() for k in set_up if (f := row.figures[k])]
+        words = " ".join(said)[:80]
         index = cell(row.label) is not None and classify("1", "2", table.corner)[0] == OTHER
         out.append(words if index and words else f"{row.label} {words}".strip())
     return out
@@ -137,6 +153,11 @@ def _column_setting(table: Table, k: int) -> str:
         row.words[k] for row in table.rows
         if row.words and not any(row.figures) and row.words[k] and len(set(row.words)) > 1
     ]  # fmt: skip
+    for row in table.rows:
+        figure = row.figures[k]
+        shown = {f.text for f in row.figures if f}
+        if figure and len(shown) > 1 and _is_setting(row.label, name_metric(row.label, figure.unit, figure.raw)):
+            words.append(f"{row.label} {figure.text} {figure.raw}".strip())
     return " ".join([table.columns[k], *words])[:120]
 
 

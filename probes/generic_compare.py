@@ -141,6 +141,8 @@ def _pairs(group: Group, members: Sequence[Reading], over: str) -> Iterator[Fact
         axes = classify(a.setting, b.setting, over)
         ratio = max(a.level, b.level) / min(a.level, b.level)
         for axis in axes:
+            if _natural(axis, group.metric, a, b):
+                continue
             if axis == OTHER and not (group.firm and group.metric.known and ratio >= 1.2):
                 continue
             if ratio < 1.02 and not group.metric.better:
@@ -151,6 +153,10 @@ def _pairs(group: Group, members: Sequence[Reading], over: str) -> Iterator[Fact
                 best[axis] = (rank, a, b)
     for axis, (_, a, b) in best.items():
         yield from ratio_facts(axis, group, a, b)
+    if "ngpus" not in best and group.metric.better == "higher":
+        for a, b in combinations(members[:4], 2):
+            if "ngpus" in classify(a.setting, b.setting, over):
+                yield from _scaled(group, a, b)
 
 
 def _couples(members: Sequence[Reading]) -> Iterator[tuple[Reading, Reading]]:
@@ -161,6 +167,17 @@ def _couples(members: Sequence[Reading]) -> Iterator[tuple[Reading, Reading]]:
     ends = {0, *(members.index(pick(members, key=lambda m: m.level)) for pick in (min, max))}
     for i in sorted(ends):
         yield from ((members[i], m) for k, m in enumerate(members) if k != i)
+
+
+def _natural(axis: str, metric: Metric, a: Reading, b: Reading) -> bool:
+    """More users, a larger batch or more GPUs give more in total: no reading for or against anything."""
+    if axis not in ("concurrency", "batch", "ngpus") or metric.better != "higher":
+        return False
+    rest = common([a.setting, b.setting])[1]
+    sizes = [gpus_of(m.setting) if axis == "ngpus" else amount(r or m.setting) for r, m in zip(rest, (a, b), strict=True)]
+    if sizes[0] is None or sizes[1] is None:
+        return False
+    return (sizes[0] < sizes[1]) == (a.level < b.level)
 
 
 def _only_statistics(a: str, b: str) -> bool:
@@ -200,10 +217,14 @@ def ratio_facts(axis: str, group: Group, a: Reading, b: Reading) -> Iterator[Fac
     if float(fact.value or 0) <= SAME:
         yield replace(fact, signal="compare.same")
     if axis == "ngpus" and group.metric.better:
-        few, many = sorted((a, b), key=lambda r: gpus_of(r.setting) or 0)
-        counts = gpus_of(few.setting), gpus_of(many.setting)
-        if counts[0] and counts[1]:
-            yield from scaling(group, counts[0], few, counts[1], many)
+        yield from _scaled(group, a, b)
+
+
+def _scaled(group: Group, a: Reading, b: Reading) -> Iterator[Fact]:
+    few, many = sorted((a, b), key=lambda r: gpus_of(r.setting) or 0)
+    counts = gpus_of(few.setting), gpus_of(many.setting)
+    if counts[0] and counts[1]:
+        yield from scaling(group, counts[0], few, counts[1], many)
 
 
 def _ratio(signal: str, axis: str, group: Group, worse: Reading, better: Reading) -> Fact:
@@ -240,7 +261,8 @@ def _sweep(group: Group, members: Sequence[Reading], steps: Sequence[float], ove
     if len(good) < 2:
         return
     low, high = min(good, key=lambda p: p[1].level)[1], max(good, key=lambda p: p[1].level)[1]
-    for fact in ratio_facts(name, group, low, high):
+    natural = _natural(name, group.metric, low, high) and high.level > SAME * low.level
+    for fact in [] if natural else ratio_facts(name, group, low, high):
         if fact.signal == "compare.ratio":
             yield fact
         elif fact.signal == "compare.same":
