@@ -155,6 +155,10 @@ def _version(st: _State, line: Line, msg: str, _head: re.Match[str] | None) -> _
 
 
 def _comm(st: _State, line: Line, msg: str, head: re.Match[str] | None) -> _Seen | None:
+    if "Bootstrap timings" in msg:
+        if hit := re.search(r"total ([\d.]+)", msg):
+            st.largest(line, "nccl.init.bootstrap", float(hit[1]), "s")
+        return None
     if "Init timings" in msg:
         if hit := _TIMINGS.search(msg):
             st.largest(line, "nccl.init.time", float(hit[2]), "s")
@@ -230,7 +234,7 @@ _KINDS: tuple[tuple[bytes, Handler], ...] = (
     (b" set by environment to ", _env), (b" reset to NCCL_", _env), (b"NCCL_SOCKET_IFNAME set to", _env),
     (b"NCCL_IB_HCA set to", _env),
     (b"NCCL version ", _version),
-    (b"Init START", _comm), (b"Init COMPLETE", _comm), (b"Init timings", _comm),
+    (b"Init START", _comm), (b"Init COMPLETE", _comm), (b"Init timings", _comm), (b"Bootstrap timings", _comm),
     (b"localRanks", _comm), (b"Destroy COMPLETE", _comm),
     (b" coll channels", _channels),
     (b"=== System", _topology), (b"Pattern ", _topology), (b":GPU/", _topology),

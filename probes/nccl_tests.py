@@ -23,7 +23,9 @@ _TYPES = (
     "|fp32|fp16|bf16|float32|float16|f32|f16|f8"
 )
 _ROW = re.compile(rf"(?<!\S)(\d+(?:\.\d+)?[KMGT]?)\s+(\d+)\s+({_TYPES})\b(.*)$")
-_BARE = re.compile(r"^\s*(?P<size>\d{1,14})\s+(?P<count>\d{1,13})\s+(?P<rest>(?:-?[\d.]+(?:e[+-]?\d+)?\s*|N/A\s*){6,9})$")
+_BARE = re.compile(
+    r"^\s*(?P<size>\d{1,14})\s+(?P<count>\d{1,13})\s+(?P<rest>(?:-?[\d.]+(?:e[+-]?\d+)?\s*|N/A\s*){6,9})$"
+)
 _LOG = re.compile(r"\S*:\d+:\d+ \[\d*\] |\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\]")
 _LOG_HOST = re.compile(r"^([^\s:\[\]]+):\d+:\d+ \[\d*\] ")
 _NUMBER = re.compile(r"^(?:[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|N/A|nan|inf)$", re.IGNORECASE)
@@ -275,7 +277,8 @@ class NcclTestsReader:
             rank, pid, host, device = int(hit[1]), hit[2], hit[3], int(hit[4])
             span = (doc.span(line),)
             table.ranks.setdefault(
-                (rank, host, pid), Fact("nccl_tests.rank", host, None, Subject(rank=rank, host=host), span, status=doc.status)
+                (rank, host, pid),
+                Fact("nccl_tests.rank", host, None, Subject(rank=rank, host=host), span, status=doc.status),
             )
             table.gpus.setdefault(
                 (host, hit[4]), Fact("gpu.name", hit[5], None, Subject(host=host, gpu=device), span, status=doc.status)
@@ -285,7 +288,9 @@ class NcclTestsReader:
                 table.once.setdefault(signal, _fact(doc, line, signal, float(value), "count"))
             table.once.setdefault("nccl_tests.max_bytes", _fact(doc, line, "nccl_tests.max_bytes", float(hit[4]), "B"))
             if warm := re.search(r"warmup iters: (\d+)", text):
-                table.once.setdefault("nccl_tests.warmup", _fact(doc, line, "nccl_tests.warmup", float(warm[1]), "count"))
+                table.once.setdefault(
+                    "nccl_tests.warmup", _fact(doc, line, "nccl_tests.warmup", float(warm[1]), "count")
+                )
         elif hit := _AVG.search(text):
             table.close()
             table.summaries.append(_fact(doc, line, "nccl_tests.avg_busbw", float(hit[1]), "GB/s"))

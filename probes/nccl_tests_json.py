@@ -110,7 +110,12 @@ class NcclTestsJsonReader:
 
     @staticmethod
     def _fact(
-        doc: Document, signal: str, value: str | float, unit: str | None, span: tuple[int, int], label: str | None = None
+        doc: Document,
+        signal: str,
+        value: str | float,
+        unit: str | None,
+        span: tuple[int, int],
+        label: str | None = None,
     ) -> Fact:
         line = doc.data.count(b"\n", 0, span[0]) + 1
         return Fact(signal, value, unit, Subject(label=label), (doc.bytes_span(*span, line),), status=doc.status)

@@ -21,7 +21,9 @@ _WORK = re.compile(
     r"(?:WorkNCCL\(|Watchdog caught collective operation timeout.{0,40}?)"
     r"SeqNum=(\d+), OpType=(\w+)(?:, NumelIn=(\d+))?(?:, NumelOut=(\d+))?"
 )
-_TIMEOUT = re.compile(r"Watchdog caught collective operation timeout|collective operation timeout: WorkNCCL|ran for \d+ milliseconds before timing out")
+_TIMEOUT = re.compile(
+    r"Watchdog caught collective operation timeout|collective operation timeout: WorkNCCL|ran for \d+ milliseconds before timing out"
+)
 _QUEUED = re.compile(r"[Ll]ast enqueued (?:NCCL )?work: (-?\d+)(?:.*?[Ll]ast completed (?:NCCL )?work: (-?\d+))?")
 
 
@@ -50,7 +52,9 @@ class TorchDistributedReader:
         span = (doc.span(line, "SeqNum"),)
         if work := _WORK.search(line.text):
             value = work[2] + (f" {work[3]}" if work[3] else "")
-            signal = "torch.watchdog" if _TIMEOUT.search(line.text) or "WorkNCCL" in line.text else "torch.watchdog.rank"
+            signal = (
+                "torch.watchdog" if _TIMEOUT.search(line.text) or "WorkNCCL" in line.text else "torch.watchdog.rank"
+            )
             yield Fact(signal, value, None, Subject(rank=rank, label=f"SeqNum={work[1]}"), span, status=doc.status)
         if queued := _QUEUED.search(line.text):
             for signal, number in (("torch.enqueued", queued[1]), ("torch.completed", queued[2])):
@@ -89,7 +93,7 @@ class FlightRecorderReader:
         name = str(entry.get("profiling_name", "")).removeprefix("nccl:").upper()
         sizes = entry.get("input_sizes") or []
         numel = 1
-        for size in (sizes[0] if sizes and isinstance(sizes[0], list) else sizes):
+        for size in sizes[0] if sizes and isinstance(sizes[0], list) else sizes:
             numel *= int(size) if str(size).isdigit() else 1
         where = text.find('"profiling_name"', start, end)
         where = where if where >= 0 else start

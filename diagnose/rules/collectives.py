@@ -22,10 +22,14 @@ _PCIE_GPU = re.compile(
 _NO_P2P_GPU = re.compile(r"GeForce (?:RTX )?(?:[345]0[6-9]0|GTX|RTX [345]0[6-9]0)|RTX (?:40|50)[6-9]0", re.IGNORECASE)
 _NEAR = re.compile(r"^(?:PIX|PXB|PHB|NODE|NV\d+|NVL|NVB)$")
 _MANY_NODES = re.compile(
-    r"multi-?node|inter-?node|cross-?node|two .{0,20}(?:nodes|machines|hosts|servers)|(?:two|2|three|3|four|4|eight|8|16|32|\d+) (?:nodes|machines|servers|hosts)"
+    r"multi-?node|inter-?node|cross-?node|two .{0,20}(?:nodes|machines|hosts|servers)"
+    r"|(?:two|2|three|3|four|4|eight|8|16|32|\d+) (?:nodes|machines|servers|hosts)"
     r"|across (?:nodes|machines)|between (?:nodes|machines)|cluster|跨机|跨节点|多机|双机|两台|多节点",
     re.IGNORECASE,
 )
+_SWITCHES = ("NCCL_IB_DISABLE", "NCCL_P2P_DISABLE", "NCCL_SHM_DISABLE", "NCCL_P2P_DIRECT_DISABLE")
+_CHANNEL_CAPS = ("NCCL_MAX_NCHANNELS", "NCCL_MAX_NRINGS", "NCCL_MAX_CTAS")
+_PREPARED = re.compile(r"NCCL_IB_(?:HCA|GID_INDEX|TC|SL|QPS|TIMEOUT)|FI_(?:PROVIDER|EFA)|NCCL_NET_GDR")
 _OFF = {"0", "false", "off", "no", "disable", "disabled", ""}
 
 
@@ -54,13 +58,13 @@ def overrides(ctx: Context) -> list[Evidence]:
         low = value.lower()
         number = int(low) if low.lstrip("-").isdigit() else None
         if (
-            (name in ("NCCL_IB_DISABLE", "NCCL_P2P_DISABLE", "NCCL_SHM_DISABLE", "NCCL_P2P_DIRECT_DISABLE") and _on(item))
+            (name in _SWITCHES and _on(item))
             or (name in ("NCCL_P2P_LEVEL", "NCCL_NET_GDR_LEVEL") and (low == "loc" or number == 0))
             or (name == "NCCL_NET" and low == "socket")
             or (name == "NCCL_NET_PLUGIN" and low in ("none", "socket"))
             or (name == "NCCL_SOCKET_IFNAME" and re.match(r"=?(?:lo|docker|virbr|br-|wl|tailscale)", low))
             or (name in ("NCCL_ALGO", "NCCL_PROTO") and low not in ("", "^ll128"))
-            or (name in ("NCCL_MAX_NCHANNELS", "NCCL_MAX_NRINGS", "NCCL_MAX_CTAS") and number is not None and number <= 4)
+            or (name in _CHANNEL_CAPS and number is not None and number <= 4)
             or (name == "NCCL_NTHREADS" and number is not None and number < 256)
             or (name == "NCCL_BUFFSIZE" and number is not None and number < 1 << 20)
             or (name in ("NCCL_TOPO_FILE", "NCCL_GRAPH_FILE", "NCCL_RINGS") and low not in ("", "/dev/null"))
@@ -122,7 +126,11 @@ def env_effect_seen(ctx: Context) -> Outcome:
 
 def interface_named_and_missing(ctx: Context) -> Outcome:
     """NCCL_SOCKET_IFNAME (or its relatives) is set and nothing matches it."""
-    named = [e for n in ("NCCL_SOCKET_IFNAME", "NCCL_OOB_NET_IFNAME", "GLOO_SOCKET_IFNAME", "NCCL_IB_HCA", "TP_SOCKET_IFNAME") for e in _env(ctx, n)]
+    named = [
+        e
+        for n in ("NCCL_SOCKET_IFNAME", "NCCL_OOB_NET_IFNAME", "GLOO_SOCKET_IFNAME", "NCCL_IB_HCA", "TP_SOCKET_IFNAME")
+        for e in _env(ctx, n)
+    ]
     missing = [*ctx.of("nccl.mark.no_interface"), *ctx.of("nccl.mark.bad_family"), *ctx.of("nccl.mark.gloo_address")]
     return Outcome(True, (*missing[:2], *named[:2])) if named and missing else UNKNOWN
 
@@ -134,7 +142,7 @@ def ib_hca_named_and_missing(ctx: Context) -> Outcome:
     return Outcome(True, (*none[:1], *named[:1], *listed[:1])) if named and none and listed else UNKNOWN
 
 
-def several_nodes(ctx: Context) -> Evidence | None | bool:
+def several_nodes(ctx: Context) -> Evidence | bool | None:
     """Evidence that more than one node takes part; True where only the question says so; None if not."""
     for signal in ("nccl.nnodes", "nccl_tests.hosts"):
         for value, item in ctx.numbers(signal):
@@ -176,7 +184,7 @@ def rdma_wanted(ctx: Context) -> Outcome:
     """Somebody prepared RDMA: HCAs named, RDMA variables set, verbs devices or EFA listed."""
     named = [
         e for e in ctx.of("env.var")
-        if re.match(r"NCCL_IB_(?:HCA|GID_INDEX|TC|SL|QPS|TIMEOUT)|FI_(?:PROVIDER|EFA)|NCCL_NET_GDR", (e.subject.label or "").upper())
+        if _PREPARED.match((e.subject.label or "").upper())
         or ((e.subject.label or "").upper() == "NCCL_IB_DISABLE" and not _on(e))
     ]  # fmt: skip
     listed = [*ctx.of("rdma.device"), *ctx.of("rdma.port"), *ctx.of("topo.gpu_nic")]
@@ -190,6 +198,72 @@ def sockets_though_rdma_wanted(ctx: Context) -> Outcome:
     if not sockets or not wanted.holds or one_node(ctx).holds:
         return UNKNOWN
     return Outcome(True, (*sockets[:2], *wanted.used[:2]))
+
+
+def verbs_hidden(ctx: Context) -> Outcome:
+    """The verbs device files are missing where a container runs or RDMA was prepared; on any other machine that is inventory."""
+    missing = [*ctx.of("nccl.mark.no_infiniband_dev"), *ctx.of("nccl.mark.ib_devices_empty"), *ctx.of("rdma.none")]
+    if not missing:
+        return UNKNOWN
+    inside = [*ctx.of("nccl.mark.container_command"), *ctx.of("nccl.mark.net_plugin_failed"), *rdma_wanted(ctx).used]
+    said = re.search(r"container|docker|\bpods?\b|kube|image|podman|容器|镜像", ctx.symptom, re.IGNORECASE)
+    return Outcome(True, (*missing[:2], *inside[:2])) if inside or said else UNKNOWN
+
+
+def _direction(ctx: Context, axis: str, without: str) -> list[tuple[bool, Evidence]]:
+    """Comparisons on an axis as ``(is the setting without it the worse one?, evidence)``; undecidable ones are left out."""
+    out = []
+    for item in ctx.of("compare.ratio"):
+        parts = (item.subject.label or "").split("|")
+        if len(parts) < 4 or parts[0] != axis or not isinstance(item.value, (int, float)) or item.value < 1.15:
+            continue
+        worse, better = (bool(re.search(without, p, re.IGNORECASE)) for p in (parts[2], parts[3]))
+        if worse != better:
+            out.append((worse, item))
+    return out
+
+
+_WITHOUT = (
+    r"disable[d]?(?:\s*=?\s*(?:1|true|on))?\b|_DISABLE=1|\boff\b|without|w/o|\bno\b|=\s*(?:0|LOC)\b|shm|host|不用|关闭"
+)
+
+
+def p2p_is_slower(ctx: Context) -> Outcome:
+    """The same work is slower with peer access than without it."""
+    return _found(e for worse, e in _direction(ctx, "p2p", _WITHOUT) if not worse)
+
+
+def gdr_is_slower(ctx: Context) -> Outcome:
+    """The same work is slower with GPUDirect RDMA than without it."""
+    return _found(e for worse, e in _direction(ctx, "gdr", _WITHOUT) if not worse)
+
+
+def p2p_sample_broken(ctx: Context) -> Outcome:
+    """The peer-to-peer sample: enabled latency in milliseconds, or enabled bandwidth below disabled."""
+    late = [
+        e for v, e in ctx.numbers("p2p.latency")
+        if v > 500 and e.subject.gpu != e.subject.peer and "disabled" not in (e.subject.label or "")
+    ]  # fmt: skip
+    if late:
+        return Outcome(True, tuple(late[:2]))
+    plain: dict[tuple[int | None, int | None], tuple[float, Evidence]] = {}
+    for v, e in ctx.numbers("p2p.bandwidth"):
+        if "disabled" in (e.subject.label or "") and "bi" not in (e.subject.label or "").split("directional")[0]:
+            plain[(e.subject.gpu, e.subject.peer)] = (v, e)
+    for v, e in ctx.numbers("p2p.bandwidth"):
+        pair = (e.subject.gpu, e.subject.peer)
+        label = e.subject.label or ""
+        if "disabled" in label or "enabled" not in label or pair[0] == pair[1] or pair not in plain:
+            continue
+        if v < 0.6 * plain[pair][0]:
+            return Outcome(True, (e, plain[pair][1]))
+    return UNKNOWN
+
+
+def code_diverges(ctx: Context) -> Outcome:
+    """Code that branches on the rank and calls collectives."""
+    branch, call = ctx.of("nccl.mark.rank_branch"), ctx.of("nccl.mark.code_collective")
+    return Outcome(True, (*branch[:1], *call[:1])) if branch and call else UNKNOWN
 
 
 def gdr_not_used_though_near(ctx: Context) -> Outcome:
@@ -226,7 +300,9 @@ def geforce_without_p2p(ctx: Context) -> Outcome:
     links = ctx.of("topo.link")
     if not cards or ctx.playbook not in _SPEED or any(_value(e).startswith("NV") for e in links):
         return UNKNOWN
-    if any(_value(e).startswith("P2P") for e in ctx.of("nccl.transport")) or not (links or ctx.of("nccl_tests.rank") or ctx.of("nccl.transport")):
+    if any(_value(e).startswith("P2P") for e in ctx.of("nccl.transport")) or not (
+        links or ctx.of("nccl_tests.rank") or ctx.of("nccl.transport")
+    ):
         return UNKNOWN
     return Outcome(True, (*cards[:2], *links[:2]))
 
@@ -379,7 +455,11 @@ def path_mtu_fails(ctx: Context) -> Outcome:
 def tcp_blocked_host_up(ctx: Context) -> Outcome:
     """The host answers pings, a TCP port does not."""
     alive = ctx.of("net.mark.ping_ok")
-    dead = [e for s in ("net.mark.no_route", "net.mark.refused", "net.mark.timed_out", "net.mark.port_blocked") for e in ctx.of(s)]
+    dead = [
+        e
+        for s in ("net.mark.no_route", "net.mark.refused", "net.mark.timed_out", "net.mark.port_blocked")
+        for e in ctx.of(s)
+    ]
     return Outcome(True, (*dead[:2], *alive[:1])) if alive and dead else UNKNOWN
 
 
@@ -557,7 +637,7 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         no_nvlink_matrix, nvlink_uneven, far_pair, nccl_path_crosses, nic_far, versions_differ, retry_on_ethernet,
         retry_on_infiniband, gid_index_wrong, mtu_differs, path_mtu_fails, tcp_blocked_host_up, congested, separate_runs,
         only_small_sizes, average_quoted, low_latency_protocol_at_large_sizes, one_channel, ranks_uneven,
-        ranks_very_uneven,
+        ranks_very_uneven, verbs_hidden, p2p_is_slower, gdr_is_slower, p2p_sample_broken, code_diverges,
         ranks_in_different_collectives, ranks_at_different_numbers, init_is_slow, init_slow_and_many_ranks,
         healthy_collective, healthy_limit,
     )
