@@ -5,30 +5,38 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from diagnose.probes.facts import fact, gib, number, size
+from diagnose.probes.host import cpu_list
+
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
-
-from .facts import fact, gib, number, size
-from .host import cpu_list
 
 _RUN = re.compile(r"\b(?:docker|podman|nerdctl)\s+(?:container\s+)?(?:run|create)\b")
 _FLAG = re.compile(
     r"(?<!\S)--(gpus|shm-size|ulimit|device|ipc|network|net|cpus|cpuset-cpus|memory|runtime|cap-add|security-opt|privileged|pid)"
     r"(?:[= ]\s*(\"[^\"]*\"|'[^']*'|[^\s-]\S*|-1\b))?"
 )
-_YAML = re.compile(r"^\s*-?\s*[\"']?(shm_size|ipc|ipc_mode|network_mode|runtime|mem_limit|cpus|cpuset|privileged|hostNetwork|hostIPC)[\"']?\s*:\s*[\"']?([^\"'#]+?)[\"']?\s*,?\s*$")
-_INSPECT = re.compile(r"^\s*\"(ShmSize|IpcMode|NetworkMode|NanoCpus|CpuQuota|Devices|DeviceRequests|Runtime|CpusetCpus|Memory|Privileged)\"\s*:\s*(.+?),?\s*$")
+_YAML = re.compile(
+    r"^\s*-?\s*[\"']?(shm_size|ipc|ipc_mode|network_mode|runtime|mem_limit|cpus|cpuset|privileged|hostNetwork|hostIPC)[\"']?\s*:\s*[\"']?([^\"'#]+?)[\"']?\s*,?\s*$"
+)
+_INSPECT = re.compile(
+    r"^\s*\"(ShmSize|IpcMode|NetworkMode|NanoCpus|CpuQuota|Devices|DeviceRequests|Runtime|CpusetCpus|Memory|Privileged)\"\s*:\s*(.+?),?\s*$"
+)
 _LIMITS = re.compile(r"^(\s*)[\"']?(limits|requests)[\"']?\s*:", re.I)
-_RESOURCE = re.compile(r"[\"']?(cpu|memory|nvidia\.com/[\w.-]+|amd\.com/gpu|rdma/[\w-]+|hugepages-\w+|ephemeral-storage|vpc\.amazonaws\.com/efa)[\"']?\s*:\s*[\"']?([\d.]+\s?[a-zA-Z]*)[\"']?")
+_RESOURCE = re.compile(
+    r"[\"']?(cpu|memory|nvidia\.com/[\w.-]+|amd\.com/gpu|rdma/[\w-]+|hugepages-\w+|ephemeral-storage|vpc\.amazonaws\.com/efa)[\"']?\s*:\s*[\"']?([\d.]+\s?[a-zA-Z]*)[\"']?"
+)
 _MEDIUM = re.compile(r"medium[\"']?\s*:\s*[\"']?Memory")
 _SIZE_LIMIT = re.compile(r"sizeLimit[\"']?\s*:\s*[\"']?([\d.]+\s*\w+)")
-_SLURM = re.compile(
-    r"(?:#SBATCH|srun|sbatch|salloc)\b.*"
+_SLURM = re.compile(r"(?:#SBATCH|srun|sbatch|salloc)\b.*")
+_SLURM_FLAG = re.compile(
+    r"--(gres|gpus(?:-per-\w+)?|cpus-per-task|cpus-per-gpu|ntasks(?:-per-node)?|nodes|mem(?:-per-\w+)?|exclusive|cpu-bind|gpu-bind|mem-bind|network|mpi)(?:[= ]([^\s]+))?|(?<!\S)-(c|n|N) ?(\d+)"
 )
-_SLURM_FLAG = re.compile(r"--(gres|gpus(?:-per-\w+)?|cpus-per-task|cpus-per-gpu|ntasks(?:-per-node)?|nodes|mem(?:-per-\w+)?|exclusive|cpu-bind|gpu-bind|mem-bind|network|mpi)(?:[= ]([^\s]+))?|(?<!\S)-(c|n|N) ?(\d+)")
 _SCONTROL = re.compile(r"\b(NumCPUs|NumTasks|CPUs/Task|TresPerNode|Gres|MinMemoryNode)=(\S+)")
-_SHARING = re.compile(r"^\s*(?:renameByDefault|timeSlicing|sharing)\s*:|nvidia\.com/gpu\.shared\b|nvidia\.com/gpu\.sharing-strategy[\"=: ]+(\S+)")
+_SHARING = re.compile(
+    r"^\s*(?:renameByDefault|timeSlicing|sharing)\s*:|nvidia\.com/gpu\.shared\b|nvidia\.com/gpu\.sharing-strategy[\"=: ]+(\S+)"
+)
 _REPLICAS = re.compile(r"^\s*replicas\s*:\s*(\d+)")
 
 
@@ -66,13 +74,22 @@ class ContainerReader:
                 yield from self._inspect(doc, line, hit.group(1), hit.group(2))
             if (hit := _LIMITS.match(text)) is not None:
                 block = (len(hit.group(1)), hit.group(2).lower())
-            elif block and text.strip() and len(text) - len(text.lstrip()) <= block[0] and not text.lstrip().startswith("}"):
+            elif (
+                block
+                and text.strip()
+                and len(text) - len(text.lstrip()) <= block[0]
+                and not text.lstrip().startswith("}")
+            ):
                 block = None
             if block and block[1] == "limits":
                 for name, value in _RESOURCE.findall(text):
                     yield from self._resource(doc, line, name, value)
             memory_volume = 4 if _MEDIUM.search(text) else memory_volume - 1
-            if memory_volume > 0 and (hit := _SIZE_LIMIT.search(text)) is not None and (amount := size(hit.group(1))) is not None:
+            if (
+                memory_volume > 0
+                and (hit := _SIZE_LIMIT.search(text)) is not None
+                and (amount := size(hit.group(1))) is not None
+            ):
                 yield fact(doc, line, "container.shm_size", amount, "GiB", label="emptyDir")
             if (hit := _SHARING.search(text)) is not None:
                 slicing = 8
@@ -100,7 +117,9 @@ class ContainerReader:
             yield fact(doc, line, "host.cpu.quota", cpus, "count", label="container", around=around)
         elif name in ("cpuset-cpus", "cpuset"):
             yield fact(doc, line, "host.cpu.allowed", value, around=around)
-            yield fact(doc, line, "host.cpu.allowed_count", float(cpu_list(value)), "count", label="cpuset", around=around)
+            yield fact(
+                doc, line, "host.cpu.allowed_count", float(cpu_list(value)), "count", label="cpuset", around=around
+            )
         elif name in ("memory", "mem_limit"):
             if (amount := size(value)) is not None:
                 yield fact(doc, line, "host.memory.limit", amount, "GiB", label="container", around=around)
@@ -111,7 +130,7 @@ class ContainerReader:
             yield fact(doc, line, "container.flag", value, label=label, around=around)
 
     def _inspect(self, doc: Document, line: Line, name: str, value: str) -> Iterator[Fact]:
-        plain = value.strip("\"")
+        plain = value.strip('"')
         if name == "ShmSize" and plain.isdigit() and int(plain):
             yield fact(doc, line, "container.shm_size", int(plain) / 2**30, "GiB", label="inspect")
         elif name == "NanoCpus" and plain.isdigit() and int(plain):
@@ -125,7 +144,14 @@ class ContainerReader:
         if name == "cpu":
             amount = number(value)
             if amount:
-                yield fact(doc, line, "host.cpu.quota", amount / 1000 if value.strip().endswith("m") else amount, "count", label="pod")
+                yield fact(
+                    doc,
+                    line,
+                    "host.cpu.quota",
+                    amount / 1000 if value.strip().endswith("m") else amount,
+                    "count",
+                    label="pod",
+                )
         elif name == "memory":
             hit = re.match(r"([\d.]+)\s*(\w*)", value)
             if hit and (limit := gib(hit.group(1), hit.group(2) or "b")) is not None:

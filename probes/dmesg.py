@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from diagnose.probes.facts import fact
+
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
-
-from .facts import fact
 
 # Xid -> (class, meaning). Source: NVIDIA "Xid Errors" (docs.nvidia.com/deploy/xid-errors).
 XIDS: dict[int, tuple[str, str]] = {
@@ -122,7 +122,9 @@ class KernelReader:
         elif (hit := _XID_METRIC.match(text)) is not None:
             if hit.group(2) != "0":
                 yield from self._xid(doc, line, int(hit.group(2)), "", int(hit.group(1)))
-        elif (hit := _XID_SHORT.search(text)) is not None and not re.search(r"\bno xid|xid errors?\s*[:=]\s*0\b", text, re.I):
+        elif (hit := _XID_SHORT.search(text)) is not None and not re.search(
+            r"\bno xid|xid errors?\s*[:=]\s*0\b", text, re.I
+        ):
             if int(hit.group(1)) in XIDS:
                 yield from self._xid(doc, line, int(hit.group(1)), hit.group(2))
         if (hit := _BUS.search(text)) is not None:
@@ -158,7 +160,9 @@ def _severity(word: str) -> str:
 
 _DEVICE = re.compile(r"^(?:-*\[?)?((?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])\s+(.+)$", re.I)
 _LNKCAP = re.compile(r"LnkCap:.*?Speed ([\d.]+)\s*GT/s(?:[^,]*)?,\s*Width x(\d+)", re.I)
-_LNKSTA = re.compile(r"LnkSta:\s*Speed ([\d.]+)\s*GT/s\s*(\((?:downgraded|ok|strange|overdriven)\))?,?\s*Width x(\d+)", re.I)
+_LNKSTA = re.compile(
+    r"LnkSta:\s*Speed ([\d.]+)\s*GT/s\s*(\((?:downgraded|ok|strange|overdriven)\))?,?\s*Width x(\d+)", re.I
+)
 _ACS = re.compile(r"ACSCtl:\s*(.+)$")
 _LIMITED = re.compile(
     r"(?:^|\s)(?:\w+ )?((?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]):.*?([\d.]+) Gb/s available PCIe bandwidth, limited by "
@@ -193,7 +197,9 @@ class PciReader:
             elif (ctl := _ACS.search(text)) is not None:
                 state = "on" if re.search(r"(?:ReqRedir|CmpltRedir|UpstreamFwd)\+", ctl.group(1)) else "off"
                 old = acs.get(state)
-                acs[state] = replace(old, count=old.count + 1) if old else fact(doc, line, "pci.acs", state, label=device)
+                acs[state] = (
+                    replace(old, count=old.count + 1) if old else fact(doc, line, "pci.acs", state, label=device)
+                )
             if (hit := _LIMITED.search(text)) is not None:
                 dev, now, _, lanes, _, _, full = hit.groups()
                 yield fact(doc, line, "pci.link.width", float(lanes), "count", label=dev)

@@ -5,14 +5,93 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from diagnose.probes.facts import fact
+
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import fact
-
-_PREFIXES = ["NCCL", "RCCL", "UCX", "UCC", "UCXPY", "HCOLL", "CUDA", "CUBLAS", "OMP", "KMP", "GOMP", "MKL", "OPENBLAS", "VLLM", "SGLANG", "SGL", "TORCH", "TORCHDYNAMO", "TORCHINDUCTOR", "TORCHELASTIC", "PYTORCH", "FI", "NIXL", "MELLANOX", "NVIDIA", "HF", "TRANSFORMERS", "TOKENIZERS", "NVSHMEM", "HSA", "HIP", "ROCR", "GPU", "AMD", "OMPI", "PMIX", "SLURM", "RAY", "LMCACHE", "MC", "MOONCAKE", "DYN", "TRTLLM", "TLLM", "TRITON", "XLA", "JAX", "TF", "MALLOC", "GLOO", "DEEPSPEED", "DS", "NVTE", "FLASHINFER", "FLASH", "MPICH", "I_MPI", "IBV", "MLX5", "RDMAV", "DASK", "KVBM", "GDR", "NUMEXPR", "ACCELERATE", "CUFILE", "NVLS", "DEEPEP"]
-_EXACT = ["LD_LIBRARY_PATH", "LD_PRELOAD", "WORLD_SIZE", "LOCAL_RANK", "RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "BLIS_NUM_THREADS"]
+_PREFIXES = [
+    "NCCL",
+    "RCCL",
+    "UCX",
+    "UCC",
+    "UCXPY",
+    "HCOLL",
+    "CUDA",
+    "CUBLAS",
+    "OMP",
+    "KMP",
+    "GOMP",
+    "MKL",
+    "OPENBLAS",
+    "VLLM",
+    "SGLANG",
+    "SGL",
+    "TORCH",
+    "TORCHDYNAMO",
+    "TORCHINDUCTOR",
+    "TORCHELASTIC",
+    "PYTORCH",
+    "FI",
+    "NIXL",
+    "MELLANOX",
+    "NVIDIA",
+    "HF",
+    "TRANSFORMERS",
+    "TOKENIZERS",
+    "NVSHMEM",
+    "HSA",
+    "HIP",
+    "ROCR",
+    "GPU",
+    "AMD",
+    "OMPI",
+    "PMIX",
+    "SLURM",
+    "RAY",
+    "LMCACHE",
+    "MC",
+    "MOONCAKE",
+    "DYN",
+    "TRTLLM",
+    "TLLM",
+    "TRITON",
+    "XLA",
+    "JAX",
+    "TF",
+    "MALLOC",
+    "GLOO",
+    "DEEPSPEED",
+    "DS",
+    "NVTE",
+    "FLASHINFER",
+    "FLASH",
+    "MPICH",
+    "I_MPI",
+    "IBV",
+    "MLX5",
+    "RDMAV",
+    "DASK",
+    "KVBM",
+    "GDR",
+    "NUMEXPR",
+    "ACCELERATE",
+    "CUFILE",
+    "NVLS",
+    "DEEPEP",
+]
+_EXACT = [
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "BLIS_NUM_THREADS",
+]
 _VAR = rf"(?:(?:{'|'.join(_PREFIXES)})_[A-Z0-9_]+|{'|'.join(_EXACT)})"
 _VALUE = r"(\"[^\"]*\"|'[^']*'|[^\s\"'`;|&,)\]]*(?:,[^\s\"'`;|&)\]=]+)*(?=[\s;|&,)\]\"'`]|$))"
 _ASSIGN = re.compile(rf"(?<![\w$/-])({_VAR})=(?![=\s]*$){_VALUE}")
@@ -116,7 +195,9 @@ _PIP = {
 }  # fmt: skip
 _PINNED = re.compile(r"(?<![\w./-])([a-zA-Z][\w-]{1,40})\s*==\s*(\d[\w.+!-]*)")
 _LISTED = re.compile(r"^([a-zA-Z][\w.-]{1,40})\s{2,}(\d[\w.+!-]*)(?:\s|$)")
-_GPU_LINE = re.compile(r"^\W*(?:GPU models and configuration:\s*)?GPU (\d+):\s*((?:NVIDIA|Tesla|GeForce|Quadro|GRID|AMD|A\d+|H\d+)[^(|]*?)\s*(?:\(UUID.*)?$")
+_GPU_LINE = re.compile(
+    r"^\W*(?:GPU models and configuration:\s*)?GPU (\d+):\s*((?:NVIDIA|Tesla|GeForce|Quadro|GRID|AMD|A\d+|H\d+)[^(|]*?)\s*(?:\(UUID.*)?$"
+)
 
 
 class VersionReader:
@@ -146,7 +227,9 @@ class VersionReader:
             if re.match(r"\s*Package\s+Version\b", text):
                 table = True
                 continue
-            found = _PINNED.findall(text) if "==" in text and not re.search(r"requires?|requirement|conflict", text) else []
+            found = (
+                _PINNED.findall(text) if "==" in text and not re.search(r"requires?|requirement|conflict", text) else []
+            )
             if table and (row := _LISTED.match(text)) is not None:
                 found = [(row.group(1), row.group(2))]
             for name, got in found:

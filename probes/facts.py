@@ -17,7 +17,14 @@ _GIB = {
 
 
 def fact(
-    doc: Document, line: Line, signal: str, value: Value, unit: str | None = None, *, around: str | None = None, **who: Any
+    doc: Document,
+    line: Line,
+    signal: str,
+    value: Value,
+    unit: str | None = None,
+    *,
+    around: str | None = None,
+    **who: Any,
 ) -> Fact:
     """An observed fact backed by one line; `who` are subject fields."""
     return Fact(signal, value, unit, Subject(**who), (doc.span(line, around),), status=doc.status)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from diagnose.probes.facts import fact, gib, number, size
+
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
-
-from .facts import fact, gib, number, size
 
 
 def cpu_list(text: str) -> int:
@@ -34,21 +34,29 @@ _BIND = re.compile(r"^\s*(physcpubind|cpubind|nodebind|membind):\s+([\d ]+?)\s*$
 _NPROC = re.compile(r"(?:^|\$\s*)nproc(?:\s+--all)?\s*(?:$|[:=>-]+\s*(\d+)\s*$)")
 _AFFINITY = re.compile(r"(?:pid \d+'s )?(?:current |new )?(?:CPU )?affinity (list|mask):\s*([0-9a-fA-F,-]+)\s*$", re.I)
 _ALLOWED = re.compile(r"^\s*Cpus_allowed_list:\s*([\d,-]+)\s*$")
-_TASKSET = re.compile(r"\btaskset\s+(?:-a\s+)?-(?:c|ac|cp|pc)\s+([\d,-]+)\b")
+_TASKSET = re.compile(r"\btaskset\s+(?:-a\s+)?(?:-c\s+([\d,-]+)\b|-(?:cp|pc)\s+([\d,-]+)\s+\d+)")
 _NUMACTL = re.compile(r"\bnumactl\s+((?:-{1,2}[\w-]+(?:[= ][\d,+-]+)?\s*)+)")
 _ULIMIT = re.compile(r"^\s*(max locked memory|open files)\s*\(.*?-[ln]\)\s*(\S+)\s*$", re.I)
 _PROC_LIMIT = re.compile(r"^\s*Max (locked memory|open files)\s+(\S+)\s+(\S+)", re.I)
 _ULIMIT_CMD = re.compile(r"ulimit\s+-(l|n)\b\s*[:=>-]*\s*(\d+|unlimited)?\s*$")
-_DF = re.compile(r"^\s*(\S+)\s+(?:(\w[\w.]+)\s+)?([\d.]+[KMGTP]?i?B?)\s+([\d.]+[KMGTP]?i?B?)\s+([\d.]+[KMGTP]?i?B?)\s+(\d+)%\s+(/\S*)\s*$")
-_FREE = re.compile(r"^\s*(Mem|Swap):\s+([\d.]+\w*)\s+([\d.]+\w*)\s+([\d.]+\w*)(?:\s+[\d.]+\w*\s+[\d.]+\w*\s+([\d.]+\w*))?")
+_DF = re.compile(
+    r"^\s*(\S+)\s+(?:(\w[\w.]+)\s+)?([\d.]+[KMGTP]?i?B?)\s+([\d.]+[KMGTP]?i?B?)\s+([\d.]+[KMGTP]?i?B?)\s+(\d+)%\s+(/\S*)\s*$"
+)
+_FREE = re.compile(
+    r"^\s*(Mem|Swap):\s+([\d.]+\w*)\s+([\d.]+\w*)\s+([\d.]+\w*)(?:\s+[\d.]+\w*\s+[\d.]+\w*\s+([\d.]+\w*))?"
+)
 _MEMINFO = re.compile(r"^\s*(MemTotal|MemAvailable|SwapTotal|SwapFree):\s+(\d+) kB")
 _CPU_MAX = re.compile(r"(?:^|cpu\.max\s*[:=]?\s*|^\$?\s*)(\d{4,9})\s+(\d{4,7})\s*$")
 _QUOTA = re.compile(r"cpu\.cfs_(quota|period)_us\s*[:=]?\s*(-?\d+)")
-_THROTTLE = re.compile(r"^\s*(?:cpu\.stat:?\s*)?(nr_periods|nr_throttled|throttled_usec|throttled_time)\s*[:=]?\s*(\d+)\b")
+_THROTTLE = re.compile(
+    r"^\s*(?:cpu\.stat:?\s*)?(nr_periods|nr_throttled|throttled_usec|throttled_time)\s*[:=]?\s*(\d+)\b"
+)
 _MEM_MAX = re.compile(r"memory\.(?:max|limit_in_bytes)\s*[:=]?\s*(\d{6,})")
 _MEM_EVENT = re.compile(r"^\s*(?:memory\.events:?\s*)?(oom_kill|oom_group_kill|oom|max|high)\s+(\d+)\s*$")
 _GOVERNOR = re.compile(r"scaling_governor\s*[:=]?\s*(\w+)|The governor \"(\w+)\"|cpu governor\s*[:=]\s*(\w+)", re.I)
-_MOUNT = re.compile(r"^\s*(\S+:\S+|\S+)\s+(?:on\s+)?(/\S*)\s+(?:type\s+)?(nfs4?|cifs|lustre|fuse\.\w+|ceph|gpfs|beegfs|9p|overlay|glusterfs|wekafs)\b")
+_MOUNT = re.compile(
+    r"^\s*(\S+:\S+|\S+)\s+(?:on\s+)?(/\S*)\s+(?:type\s+)?(nfs4?|cifs|lustre|fuse\.\w+|ceph|gpfs|beegfs|9p|overlay|glusterfs|wekafs)\b"
+)
 
 
 class HostReader:
@@ -111,7 +119,11 @@ class HostReader:
                 value = float(hit.group(2)) / 2**20
                 if hit.group(1) == "SwapFree" and swap_total is not None:
                     yield fact(doc, line, "host.swap.used", round(swap_total - value, 6), "GiB")
-                names = {"MemTotal": "host.memory.total", "MemAvailable": "host.memory.available", "SwapTotal": "host.swap.total"}
+                names = {
+                    "MemTotal": "host.memory.total",
+                    "MemAvailable": "host.memory.available",
+                    "SwapTotal": "host.swap.total",
+                }
                 if hit.group(1) == "SwapTotal":
                     swap_total = value
                 if hit.group(1) in names:
@@ -156,8 +168,9 @@ class HostReader:
             yield fact(doc, line, "host.cpu.allowed_count", float(count), "count", label="affinity")
         elif (hit := _ALLOWED.match(text)) is not None or (hit := _TASKSET.search(text)) is not None:
             label = "taskset" if "taskset" in text else "affinity"
-            yield fact(doc, line, "host.cpu.allowed", hit.group(1))
-            yield fact(doc, line, "host.cpu.allowed_count", float(cpu_list(hit.group(1))), "count", label=label)
+            cpus = next(g for g in hit.groups() if g)
+            yield fact(doc, line, "host.cpu.allowed", cpus)
+            yield fact(doc, line, "host.cpu.allowed_count", float(cpu_list(cpus)), "count", label=label)
         elif (hit := _NUMACTL.search(text)) is not None:
             for flag, value in re.findall(r"(--?[\w-]+)[= ]([\d,+-]+)", hit.group(1)):
                 yield fact(doc, line, "host.numa.bind", value, label=flag.lstrip("-"))

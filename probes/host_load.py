@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from diagnose.probes.facts import fact, number
+
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 from diagnose.units import canonical
-
-from .facts import fact, number
 
 _LOAD = re.compile(r"load averages?:\s*([\d.]+)", re.I)
 _TOP_CPU = re.compile(r"^\s*(%Cpu(?:\(s\)|\d+)|Cpu\(s\))\s*:\s*(.+)$", re.I)
@@ -26,9 +26,16 @@ _NUMA_PROCESS = re.compile(r"^\s*(Private|Total)\s+([\d.]+(?:\s+[\d.]+)+)\s*$")
 _DD = re.compile(r"copied,\s*[\d.]+ s(?:econds)?,\s*([\d.]+)\s*([kMG]i?B/s)")
 _FIO = re.compile(r"^\s*(READ|WRITE):\s*(?:io=\S+,\s*)?(?:bw|aggrb)=([\d.]+)\s*([KMG]i?B/s)")
 _HDPARM = re.compile(r"Timing (?:buffered disk|cached) reads:.*=\s*([\d.]+)\s*(MB/sec)")
-_LOAD_TIME = re.compile(r"(Loading (?:model )?weights|Model loading|Loading weights|load weight|Weights? loading)\b[^\n]*?\btook\s+([\d.]+)\s*(?:s|sec|seconds)\b", re.I)
-_LOAD_BOTH = re.compile(r"(?:Model loading|Loading model weights) took ([\d.]+) Gi?B(?: memory)? and ([\d.]+) seconds", re.I)
+_LOAD_TIME = re.compile(
+    r"(Loading (?:model )?weights|Model loading|Loading weights|load weight|Weights? loading)\b[^\n]*?\btook\s+([\d.]+)\s*(?:s|sec|seconds)\b",
+    re.I,
+)
+_LOAD_BOTH = re.compile(
+    r"(?:Model loading|Loading model weights) took ([\d.]+) Gi?B(?: memory)? and ([\d.]+) seconds", re.I
+)
 _SHARD = re.compile(r"checkpoint shards:.*?(\d+)/(\d+)\s*\[.*?([\d.]+)\s*s/it\]", re.I)
+_STATS = re.compile(r"^\s*[0-9a-f]{12}\s+(\S+)\s+([\d.]+)%\s+[\d.]+\s?[KMGT]?i?B\s*/\s*[\d.]+\s?[KMGT]?i?B\s")
+_CFS = re.compile(r"container_cpu_cfs_(throttled_)?periods_total(?:\{[^}]*\})?\s+([\d.e+]+)")
 _CPU_PARTS = {"us": "user", "sy": "system", "id": "idle", "wa": "iowait", "st": "steal", "si": "softirq"}
 _MP_PARTS = {"%usr": "user", "%user": "user", "%sys": "system", "%system": "system", "%idle": "idle", "%iowait": "iowait",
              "%steal": "steal", "%soft": "softirq"}  # fmt: skip
@@ -50,7 +57,7 @@ class LoadReader:
     needles = (
         b"load average", b"Cpu(s)", b"%Cpu", b"%CPU", b"procs --", b"swpd", b"%usr", b"%idle", b"%steal", b"%iowait", b"%util",
         b"avg10=", b"numa_miss", b"numa_hit", b"GIL:", b"%Own", b"copied,", b"bw=", b"aggrb=", b" took ", b"s/it]", b"Per-node process",
-        b"Timing ", b"nvcsw", b"cswch",
+        b"Timing ", b"cswch", b"MEM USAGE", b"_cfs_",
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
@@ -58,11 +65,18 @@ class LoadReader:
         kind = ""
         psi = ""
         worst: dict[tuple[str, str | None, str], _Worst] = {}
+        periods: dict[str, tuple[float, Line]] = {}
         functions = processes = 0
         for line in doc.lines():
             text = line.text
             if (hit := _LOAD.search(text)) is not None:
                 yield fact(doc, line, "host.load", float(hit.group(1)), "count")
+            if (hit := _STATS.match(text)) is not None:
+                yield fact(doc, line, "host.process.cpu", float(hit.group(2)) / 100, "count", label=hit.group(1))
+                continue
+            if (hit := _CFS.search(text)) is not None:
+                periods["throttled" if hit.group(1) else "all"] = (float(hit.group(2)), line)
+                continue
             if (hit := _TOP_CPU.match(text)) is not None:
                 yield from self._top(doc, line, hit)
                 continue
@@ -72,13 +86,17 @@ class LoadReader:
                 continue
             if (hit := _PYSPY.match(text)) is not None and functions < 8:
                 functions += 1
-                yield fact(doc, line, "host.pyspy.function", float(hit.group(1)) / 100, "fraction", label=hit.group(3)[:120])
+                yield fact(
+                    doc, line, "host.pyspy.function", float(hit.group(1)) / 100, "fraction", label=hit.group(3)[:120]
+                )
                 continue
             if (hit := _PSI_FILE.search(text)) is not None:
                 psi = hit.group(1) or hit.group(2)
             if (hit := _PSI.match(text)) is not None:
                 label = f"{hit.group(1) or psi or 'cpu'} {hit.group(2)}"
-                yield fact(doc, line, "host.psi", max(float(hit.group(3)), float(hit.group(4))) / 100, "fraction", label=label)
+                yield fact(
+                    doc, line, "host.psi", max(float(hit.group(3)), float(hit.group(4))) / 100, "fraction", label=label
+                )
                 continue
             if (hit := _NUMASTAT.match(text)) is not None:
                 signal = {"numa_hit": "host.numa.hit", "numa_miss": "host.numa.miss"}.get(hit.group(1))
@@ -102,6 +120,12 @@ class LoadReader:
                 yield from made
             elif kind in ("vmstat", "mpstat", "iostat", "pidstat") and columns:
                 self._row(line, kind, columns, words, worst)
+        if len(periods) == 2 and periods["all"][0] > 0:
+            spans = (doc.span(periods["throttled"][1]), doc.span(periods["all"][1]))
+            yield Fact(
+                "host.cpu.throttled", round(periods["throttled"][0] / periods["all"][0], 6), "fraction", spans=spans,
+                kind="derived", formula="reader:host_load", status=doc.status,
+            )  # fmt: skip
         for (signal, label, unit), item in worst.items():
             yield fact(doc, item.line, signal, item.value, unit, label=label)
 
@@ -189,7 +213,9 @@ class LoadReader:
     def _storage(self, doc: Document, line: Line) -> Iterator[Fact]:
         text = line.text
         for pattern, label in ((_DD, "dd"), (_HDPARM, "hdparm")):
-            if (hit := pattern.search(text)) is not None and (rate := canonical(float(hit.group(1)), hit.group(2))) is not None:
+            if (hit := pattern.search(text)) is not None and (
+                rate := canonical(float(hit.group(1)), hit.group(2))
+            ) is not None:
                 yield fact(doc, line, "host.disk.rate", rate[0], "GB/s", label=label)
         if (hit := _FIO.match(text)) is not None and (rate := canonical(float(hit.group(2)), hit.group(3))) is not None:
             yield fact(doc, line, "host.disk.rate", rate[0], "GB/s", label=f"fio {hit.group(1).lower()}")

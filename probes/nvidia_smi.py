@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from diagnose.probes.facts import fact, gib
+
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
-
-from .facts import fact, gib
 
 _HEAD = re.compile(r"NVIDIA-SMI\s+([\d.]+).*?Driver Version:\s*([\d.]+)(?:.*?CUDA Version:\s*([\d.]+))?", re.I)
 _NAME = re.compile(
@@ -54,7 +54,9 @@ class TableReader:
                 continue
             if (hit := _MIG.match(text)) is not None:
                 used, total = gib(hit.group(5), "MiB"), hit.group(6)
-                yield fact(doc, line, "gpu.mig.device", f"{used:g} of {total} MiB", gpu=int(hit.group(1)), label=hit.group(4))
+                yield fact(
+                    doc, line, "gpu.mig.device", f"{used:g} of {total} MiB", gpu=int(hit.group(1)), label=hit.group(4)
+                )
                 continue
             if (hit := _GPUSTAT.match(text)) is not None:
                 yield from self._gpustat(doc, line, hit)
@@ -134,7 +136,10 @@ _WATTS = (
     (re.compile(r"default(?:[ _]power)?(?:[ _]limit)?\s*[=:]?\s*([\d.]+)\s*W\b", re.I), "gpu.power.default"),
     (re.compile(r"max(?:[ _]power)?(?:[ _]limit)?\s*[=:]\s*([\d.]+)\s*W\b", re.I), "gpu.power.max"),
     (
-        re.compile(r"(?<!default )(?<!max )(?:power[ _]?(?:limit|cap)|\blimit|\bcap(?:ped)?(?: at)?)\s*[=:]?\s*([\d.]+)\s*W\b", re.I),
+        re.compile(
+            r"(?<!default )(?<!max )(?:power[ _]?(?:limit|cap)|\blimit|\bcap(?:ped)?(?: at)?)\s*[=:]?\s*([\d.]+)\s*W\b",
+            re.I,
+        ),
         "gpu.power.limit",
     ),
     (re.compile(r"(?:current_draw|power[ _]draw|draw|drawing)\s*[=:]?\s*([\d.]+)\s*W\b", re.I), "gpu.power"),
@@ -147,7 +152,21 @@ class ListReader:
     """One-line and prose descriptions of cards (nvtop, reports of wrappers, hand-typed tables)."""
 
     name = "gpu_list"
-    needles = (b"PCI", b"Pci", b"pci", b"Gen ", b"Gen1", b"Gen2", b"Gen3", b"Gen4", b"Gen5", b"GEN ", b"gen ", b"limit=", b" W")
+    needles = (
+        b"PCI",
+        b"Pci",
+        b"pci",
+        b"Gen ",
+        b"Gen1",
+        b"Gen2",
+        b"Gen3",
+        b"Gen4",
+        b"Gen5",
+        b"GEN ",
+        b"gen ",
+        b"limit=",
+        b" W",
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         gpu: int | None = None

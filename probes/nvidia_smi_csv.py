@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from diagnose.probes.facts import fact, number
+
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
-
-from .facts import fact, number
 
 # bit -> reason of clocks_event_reasons.active (nvml.h)
 REASON_BITS = {
@@ -111,7 +111,9 @@ class _Samples:
                     reasons.setdefault(reason, []).append(where)
         for reason, lines in sorted(reasons.items()):
             made = fact(doc, lines[0], "gpu.throttle", "active", gpu=gpu, label=reason)
-            yield Fact(made.signal, made.value, made.unit, made.subject, made.spans, count=len(lines), status=doc.status)
+            yield Fact(
+                made.signal, made.value, made.unit, made.subject, made.spans, count=len(lines), status=doc.status
+            )
         loaded = [
             (row[1][("gpu.clock.sm", None)][0], row[0])
             for row in self.rows

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from diagnose.probes.facts import fact, number
+
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
-
-from .facts import fact, number
 
 _LEAF = re.compile(r"^(\s*)([A-Z][^:=<>|]{1,60}?)\s*:\s+(\S.*?)\s*$")
 _HEADER = re.compile(r"^(\s*)([A-Z][\w /().-]{2,50}?)\s*:?\s*$")
@@ -141,7 +141,12 @@ class QueryReader:
         ):  # fmt: skip
             yield fact(doc, line, "gpu.remap.pending", value, gpu=gpu, label=leaf)
             return
-        if leaf in ("remapping_failure_occurred", "remapped_row_failure", "unrepairable_memory", "sram_threshold_exceeded"):
+        if leaf in (
+            "remapping_failure_occurred",
+            "remapped_row_failure",
+            "unrepairable_memory",
+            "sram_threshold_exceeded",
+        ):
             yield fact(doc, line, "gpu.remap.failure", value, gpu=gpu, label=leaf)
             return
         if (part := re.search(r"fb_memory_usage/(total|used|free)$", path)) is not None and reading is not None:

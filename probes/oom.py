@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from diagnose.probes.facts import fact, gib
+
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
-
-from .facts import fact, gib
 
 _N = r"([\d.,]+)\s*([KMGT]i?B|bytes|B)"
 _START = re.compile(rf"Tried to allocate\s+{_N}", re.I)
@@ -22,7 +22,10 @@ _FIGURES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("total", re.compile(rf"(?:total capac(?:i)?ty of|GPU \d+;)\s*{_N}(?: total capacity)?", re.I)),
     ("free", re.compile(rf"of which\s+{_N} is free|[;(]\s*{_N} free\b", re.I)),
     ("own", re.compile(rf"this process has\s+{_N} memory in use", re.I)),
-    ("allocated", re.compile(rf"(?:Of the allocated memory\s+)?{_N} is allocated by PyTorch|{_N} already allocated", re.I)),
+    (
+        "allocated",
+        re.compile(rf"(?:Of the allocated memory\s+)?{_N} is allocated by PyTorch|{_N} already allocated", re.I),
+    ),
     ("private_pools", re.compile(rf"with\s+{_N} allocated in private pools", re.I)),
     ("reserved_unallocated", re.compile(rf"{_N} is reserved by PyTorch but unallocated", re.I)),
     ("reserved", re.compile(rf"{_N} (?:reserved in total by PyTorch|cached)\b", re.I)),

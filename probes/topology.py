@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from diagnose.probes.facts import fact
+
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
-
-from .facts import fact
 
 _CELL = r"(?:X|NV\d+|PIX|PXB|PHB|NODE|SYS|SOC|C2C|N/A)"
 _NODE = re.compile(r"^(?:GPU\d+|NIC\d+|mlx\d+_\w+|rocep\w+|ibp\w+|bnxt_re\w*|irdma\w*|hfi1_\d+|efa_\d+)$")
@@ -91,7 +91,19 @@ class NvlinkReader:
     """`nvidia-smi nvlink -s | -e | -c`: links kept as a count and the exceptions."""
 
     name = "nvidia_smi_nvlink"
-    needles = (b"Link 0", b"Link 1", b"Link 2", b"Link 3", b"Link 4", b"Link 5", b"Link 6", b"Link 7", b"Link 8", b"inactive", b"inActive")
+    needles = (
+        b"Link 0",
+        b"Link 1",
+        b"Link 2",
+        b"Link 3",
+        b"Link 4",
+        b"Link 5",
+        b"Link 6",
+        b"Link 7",
+        b"Link 8",
+        b"inactive",
+        b"inActive",
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         gpu: int | None = None

@@ -87,7 +87,9 @@ def native_threads_many_cpus(ctx: Context) -> Outcome:
 
 def one_cpu_for_many(ctx: Context) -> Outcome:
     """A process is held to one or two CPUs on a machine that has many."""
-    allowed = [(v, e) for v, e in ctx.numbers("host.cpu.allowed_count") if e.subject.label in ("affinity", "taskset", "cpuset")]
+    allowed = [
+        (v, e) for v, e in ctx.numbers("host.cpu.allowed_count") if e.subject.label in ("affinity", "taskset", "cpuset")
+    ]
     if not allowed:
         return UNKNOWN
     few = min(allowed, key=lambda a: a[0])
@@ -103,6 +105,41 @@ def cpu_saturated(ctx: Context) -> Outcome:
     low = min(idle, key=lambda i: i[0])
     waiting = max((v for v, _ in ctx.numbers("host.cpu.iowait")), default=0.0)
     return Outcome(low[0] <= 0.05 and waiting < 0.2, (low[1],))
+
+
+_CPU_SETTING = re.compile(
+    r"thread|core|vcpu|cpus?\b\s*[=:]?\s*\d|\d\s*cpus?\b|quota|limit|pin|taskset|affinity|omp|nproc", re.IGNORECASE
+)
+_SPEED = re.compile(r"time|latency|throughput|bandwidth|iterations|ttft|tpot|itl|e2e|prefill|rate|util", re.IGNORECASE)
+
+
+def _cpu_setting(ctx: Context, factor: float) -> Outcome:
+    found = []
+    for value, item in ctx.numbers("compare.ratio"):
+        axis, metric, *settings = (item.subject.label or "|").split("|")
+        named = axis == "threads" or axis == "cpu" and any(_CPU_SETTING.search(s) for s in settings)
+        if named and _SPEED.search(metric):
+            found.append((value, item))
+    return _outcome([e for v, e in found if v >= factor], bool(found))
+
+
+def cpu_setting_matters(ctx: Context) -> Outcome:
+    """The same work is faster with another number of threads or CPUs."""
+    return _cpu_setting(ctx, 1.3)
+
+
+def cpu_setting_matters_much(ctx: Context) -> Outcome:
+    """… by a large factor."""
+    return _cpu_setting(ctx, 2.5)
+
+
+def container_at_its_cpus(ctx: Context) -> Outcome:
+    """A container or process uses as many CPUs as its quota grants."""
+    quotas, used = ctx.numbers("host.cpu.quota"), ctx.numbers("host.process.cpu")
+    if not quotas or not used:
+        return UNKNOWN
+    quota, most = min(quotas, key=lambda q: q[0]), max(used, key=lambda u: u[0])
+    return Outcome(most[0] >= 0.93 * quota[0], (most[1], quota[1]))
 
 
 def _cpu_set(text: str) -> set[int]:
@@ -125,9 +162,9 @@ def bound_to_far_node(ctx: Context) -> Outcome:
         there = {int(v) for v, _ in nodes}
         if wanted and there and len(there) > 1 and len(wanted) < len(there):
             far = [e for v, e in nodes if int(v) not in wanted]
-            return Outcome(bool(far), (bound[0], *far[:2]))
+            return Outcome(bool(far), (*bound[:3], *far[:2]))
         if wanted and there:
-            return Outcome(not wanted & there, (bound[0], nodes[0][1]))
+            return Outcome(not wanted & there, (*bound[:3], nodes[0][1]))
     cpus = [(_cpu_set(str(e.value)), e) for e in ctx.of("host.cpu.allowed")]
     if cpus and near and len({frozenset(s) for s, _ in near}) == 1:
         return Outcome(not cpus[0][0] & near[0][0], (cpus[0][1], near[0][1]))
@@ -181,9 +218,7 @@ def disk_saturated(ctx: Context) -> Outcome:
     """A disk is busy all the time and its requests wait."""
     util = {e.subject.label: (v, e) for v, e in ctx.numbers("host.disk.util")}
     waits = {e.subject.label: (v, e) for v, e in ctx.numbers("host.disk.await")}
-    hits = [
-        e for name, (v, e) in util.items() if v >= 0.9 and (name not in waits or waits[name][0] >= 10)
-    ]
+    hits = [e for name, (v, e) in util.items() if v >= 0.9 and (name not in waits or waits[name][0] >= 10)]
     hits += [e for name, (v, e) in waits.items() if v >= 50 and name in util and util[name][0] >= 0.5]
     return _outcome(hits, bool(util))
 
@@ -200,7 +235,11 @@ def weights_load_slowly(ctx: Context) -> Outcome:
 
 def network_filesystem(ctx: Context) -> Outcome:
     """A network file system is mounted where data or models live, and something is slow there."""
-    mounts = [e for e in ctx.of("host.filesystem") if re.match(r"nfs|cifs|lustre|fuse|ceph|gpfs|beegfs|9p|glusterfs|weka", str(e.value))]
+    mounts = [
+        e
+        for e in ctx.of("host.filesystem")
+        if re.match(r"nfs|cifs|lustre|fuse|ceph|gpfs|beegfs|9p|glusterfs|weka", str(e.value))
+    ]
     slow = weights_load_slowly(ctx)
     waits = [e for v, e in ctx.numbers("host.cpu.iowait") if v >= 0.2]
     if not mounts:
@@ -214,19 +253,12 @@ def slow_disk_rate(ctx: Context) -> Outcome:
     return _outcome([e for v, e in seen if v < 0.2], bool(seen))
 
 
-def small_shm_for_workers(ctx: Context) -> Outcome:
-    """/dev/shm has the container default's size, or is full."""
-    sizes = [*ctx.numbers("host.shm.size"), *ctx.numbers("container.shm_size")]
-    hits = [e for v, e in sizes if v <= 0.0626] + [e for v, e in ctx.numbers("host.shm.used") if v >= 0.95]
-    return _outcome(hits, bool(sizes))
-
-
 RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
         load_above_cpus, load_far_above_cpus, quota_far_below_cpus, threads_above_cpus, native_threads_burn,
         native_threads_many_cpus, one_cpu_for_many, cpu_saturated, bound_to_far_node, numa_misses, numa_slower_side,
         memory_exhausted, swapping, swap_in_use, disk_saturated, weights_load_slowly, network_filesystem,
-        slow_disk_rate, small_shm_for_workers,
+        slow_disk_rate, cpu_setting_matters, cpu_setting_matters_much, container_at_its_cpus,
     )
 }  # fmt: skip

@@ -123,11 +123,12 @@ def clock_spread_under_load(ctx: Context) -> Outcome:
         for gpu, (value, item) in _per_gpu(ctx, "gpu.clock.sm", None).items()
         if (util := _pick(utils, gpu)) is None or util[0] >= 0.5
     ]
+    capped = {e.subject.gpu for e in ctx.of("gpu.throttle") if e.subject.label == "sw_power_cap"}
     names = {str(e.value) for e in ctx.of("gpu.name")}
     if len(clocks) < 2 or len(names) > 1:
         return UNKNOWN
     low, high = min(clocks, key=lambda c: c[0]), max(clocks, key=lambda c: c[0])
-    if low[0] < 400:  # an idle card among busy ones
+    if low[0] < 400 or low[1].subject.gpu in capped:  # an idle card among busy ones, or one that works harder
         return UNKNOWN
     return Outcome(high[0] / low[0] >= 1.25, (low[1], high[1]))
 
@@ -193,7 +194,7 @@ def pcie_very_narrow(ctx: Context) -> Outcome:
 
 def _generations(ctx: Context) -> Iterable[tuple[float, float, bool, tuple[Evidence, ...]]]:
     """(generation now, possible, is the GPU at work, evidence)."""
-    tops = {g: r for g, r in _per_gpu(ctx, "gpu.pcie.gen.max").items()}
+    tops = dict(_per_gpu(ctx, "gpu.pcie.gen.max").items())
     utils, states = _per_gpu(ctx, "gpu.util", None), {e.subject.gpu: e for e in ctx.of("gpu.pstate")}
     for value, item in ctx.numbers("gpu.pcie.gen"):
         top = _pick(tops, item.subject.gpu)
@@ -383,7 +384,9 @@ def driver_serves_cuda(ctx: Context) -> Outcome:
     if below.holds is not False:
         return UNKNOWN
     asked = re.search(r"driver|mismatch|compat|驱动", ctx.symptom, re.IGNORECASE) is not None
-    broken = any(ctx.of(s) for s in ("gpu.mark.driver_old", "gpu.mark.ptx_toolchain", "gpu.mark.compat_804", "env.mark.no_gpu"))
+    broken = any(
+        ctx.of(s) for s in ("gpu.mark.driver_old", "gpu.mark.ptx_toolchain", "gpu.mark.compat_804", "env.mark.no_gpu")
+    )
     return Outcome(asked and not broken, below.used)
 
 
@@ -416,7 +419,10 @@ def fewer_visible_than_asked(ctx: Context) -> Outcome:
     """Fewer devices are visible than the job's parallel size needs."""
     got = _devices(ctx)
     sizes: dict[str, Reading] = {}
-    for item in ctx.of("serving.arg", {"label": r"^(?:tensor-parallel-size|tp|tp-size|tensor-parallel|pipeline-parallel-size|nproc-per-node)$"}):
+    for item in ctx.of(
+        "serving.arg",
+        {"label": r"^(?:tensor-parallel-size|tp|tp-size|tensor-parallel|pipeline-parallel-size|nproc-per-node)$"},
+    ):
         if str(item.value).isdigit():
             sizes[item.subject.label or ""] = (float(str(item.value)), item)
     if got is None or not sizes:
@@ -439,7 +445,9 @@ def fewer_visible_than_present(ctx: Context) -> Outcome:
 def container_without_gpus(ctx: Context) -> Outcome:
     """A container was started without asking for GPUs, and the program sees none."""
     runs = ctx.of("container.flag", {"label": "^command$"})
-    inspected = [e for e in ctx.of("container.flag", {"label": "^(?:devicerequests|devices)$"}) if e.value in ("null", "[]")]
+    inspected = [
+        e for e in ctx.of("container.flag", {"label": "^(?:devicerequests|devices)$"}) if e.value in ("null", "[]")
+    ]
     if not (runs or inspected) or not ctx.of("env.mark.no_gpu"):
         return UNKNOWN
     given = ctx.of("container.gpus") or [
@@ -450,7 +458,11 @@ def container_without_gpus(ctx: Context) -> Outcome:
 
 def torch_too_old_for_gpu(ctx: Context) -> Outcome:
     """A Blackwell card with a wheel from before its architecture (torch 2.7 / CUDA 12.8)."""
-    cards = [e for e in ctx.of("gpu.name") if re.search(r"RTX 50\d0|\bB[123]00\b|GB[23]00|RTX PRO \d000 Blackwell", str(e.value))]
+    cards = [
+        e
+        for e in ctx.of("gpu.name")
+        if re.search(r"RTX 50\d0|\bB[123]00\b|GB[23]00|RTX PRO \d000 Blackwell", str(e.value))
+    ]
     cuda = ctx.version("torch-cuda")
     if not cards or cuda is None:
         return UNKNOWN
