@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from diagnose.probes.kernel_metrics import short
+from diagnose.probes.kernel_text import NcuText, Ptxas
+from diagnose.probes.ncu import NcuCsv, NcuReport, cells
 
 from diagnose.document import Document
 from diagnose.engine import triage
 from diagnose.models import Fact
-from diagnose.probes.kernel_metrics import short
-from diagnose.probes.kernel_text import NcuText, Ptxas
-from diagnose.probes.ncu import NcuCsv, NcuReport, cells
 
 HERE = Path(__file__).parent / "data" / "nsight"
 
@@ -67,9 +67,9 @@ def test_a_report_without_its_reader_says_how_to_export(monkeypatch: pytest.Monk
 
 
 RULE = """\
-    WRN   The memory access pattern for shared loads might not be optimal and causes on average a {ways} - way bank conflict
-          across all 1048576 shared load requests.This results in 7340032 bank conflicts, which represent {share}% of the
-          overall 8388608 wavefronts for shared loads.
+    WRN   The memory access pattern for shared loads might not be optimal and causes on average a {ways} - way
+          bank conflict across all 1048576 shared load requests.This results in 7340032 bank conflicts, which
+          represent {share}% of the overall 8388608 wavefronts for shared loads.
 """
 
 

@@ -8,13 +8,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from diagnose.probes.kineto import KinetoReader, events
+from diagnose.probes.nsys_sqlite import NsysSqlite
+from diagnose.probes.timeline import COMM, COMPUTE, Timeline, analyse, is_comm, union
 
 from diagnose.document import Document
 from diagnose.engine import triage
 from diagnose.models import Fact
-from diagnose.probes.kineto import KinetoReader, events
-from diagnose.probes.nsys_sqlite import NsysSqlite
-from diagnose.probes.timeline import COMM, COMPUTE, Timeline, analyse, is_comm, union
 
 HERE = Path(__file__).parent / "data" / "kineto"
 SHARED = Path(__file__).parents[1].parent / "shared" / "captures"
@@ -170,7 +170,8 @@ def export(path: Path, gap: int, pageable: bool) -> bytes:
     base.executescript(
         """create table StringIds(id int, value text);
         insert into StringIds values(1,'cudaLaunchKernel_v7000'),(2,'gemm');
-        create table CUPTI_ACTIVITY_KIND_KERNEL(start int,end int,deviceId int,correlationId int,globalPid int,shortName int);
+        create table CUPTI_ACTIVITY_KIND_KERNEL
+            (start int,end int,deviceId int,correlationId int,globalPid int,shortName int);
         create table CUPTI_ACTIVITY_KIND_RUNTIME(start int,end int,globalTid int,correlationId int,nameId int);
         create table CUPTI_ACTIVITY_KIND_MEMCPY(start int,end int,deviceId int,copyKind int,srcKind int,dstKind int);"""
     )

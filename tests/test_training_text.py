@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from diagnose.probes import kineto, nsight, torch_text
+from diagnose.probes.copies import BandwidthTest, Matrices, MicroLines
+from diagnose.probes.nsys import NsysSummary
+from diagnose.probes.step_phases import StepPhases
+from diagnose.probes.torch_text import ProfilerTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,11 +18,6 @@ from diagnose.document import Document
 from diagnose.engine import triage
 from diagnose.models import Fact
 from diagnose.plugin import Reader
-from diagnose.probes import kineto, nsight, torch_text
-from diagnose.probes.copies import BandwidthTest, Matrices, MicroLines
-from diagnose.probes.nsys import NsysSummary
-from diagnose.probes.step_phases import StepPhases
-from diagnose.probes.torch_text import ProfilerTable
 
 HERE = Path(__file__).parent / "data"
 CASES = yaml.safe_load((Path(__file__).parents[1] / "evals" / "cases" / "training.yaml").read_text("utf-8"))
@@ -116,11 +116,9 @@ def test_removing_the_decisive_line_leaves_no_verdict() -> None:
     assert lead("GPU utilisation is low in training", inventory) == "inconclusive"
 
 
+SNIPPETS = [a["text"][i : i + 90] for c in CASES for a in c["artifacts"] for i in (0, 40, 200)]
 NOISE = st.lists(
-    st.one_of(
-        st.text(max_size=60),
-        st.sampled_from([a["text"][i : i + 90] for c in CASES for a in c["artifacts"] for i in (0, 40, 200)]),
-    ),
+    st.one_of(st.text(max_size=60), st.sampled_from(SNIPPETS)),
     max_size=8,
 )
 
