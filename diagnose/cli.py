@@ -259,7 +259,10 @@ def _run(argv: list[str]) -> int:
             return EXIT_ERROR
         if err.__class__.__name__ == "Abort":
             return EXIT_INTERRUPTED
-        raise
+        if os.environ.get("DIAGNOSE_DEBUG"):
+            raise
+        _fail(f"defect: {type(err).__name__}: {err}", "set DIAGNOSE_DEBUG=1 to see where, and report it")
+        return EXIT_ERROR
 
 
 __all__ = ["EXIT_FINDING", "EXIT_INCONCLUSIVE", "app", "main"]

@@ -19,6 +19,7 @@ from .plugin import Reader, readers
 
 _HEAD = 8 << 20  # of a huge document, look for needles in this much of it
 GENERIC = "generic"
+DEFECT = "defect"  # starts the reason of an input on which a reader broke
 
 
 @dataclass
@@ -65,6 +66,8 @@ def read_document(doc: Document, out: Gathered) -> None:
             out.facts.extend(reader.parse(doc))
         except ParseError as err:
             problems.append(str(err))
+        except Exception as err:  # a defect of one reader must not cost what the others found; it is shown
+            problems.append(f"{DEFECT} in reader {reader.name}: {type(err).__name__}: {err}")
         made = len(out.facts) - before
         if made and reader.name != GENERIC:
             names.append((made, reader.name))
