@@ -218,17 +218,18 @@ def slot(book: Book, gpu: Gpu | None) -> tuple[int | None, int | None, tuple[Evi
     is the one in use, because that does not change with load.
     """
     used: list[Evidence] = []
-    values: list[int | None] = []
-    for signals, own in (
-        (("gpu.pcie.gen.max", "gpu.pcie.gen"), gpu.pcie if gpu else None),
-        (("gpu.pcie.width", "gpu.pcie.width.max"), gpu.width if gpu else None),
-    ):
+
+    def least(*signals: str) -> int | None:
         read = next((n for s in signals if (n := book.numbers(s))), [])
-        least = min(read, key=lambda n: n[0], default=None)
-        if least is not None:
-            used.append(least[1])
-        values.append(int(least[0]) if least else own)
-    return values[0], values[1], tuple(used)
+        if not read:
+            return None
+        low = min(read, key=lambda n: n[0])
+        used.append(low[1])
+        return int(low[0])
+
+    generation = least("gpu.pcie.gen.max") or (gpu.pcie if gpu else least("gpu.pcie.gen"))
+    width = least("gpu.pcie.width", "gpu.pcie.width.max") or (gpu.width if gpu else None)
+    return generation, width, tuple(used)
 
 
 def _from_product(book: Book, got: Product, gpu: Gpu, measured: float, ranks: int) -> Ceiling:
@@ -290,9 +291,7 @@ def _from_nccl(book: Book, near: Evidence, got: Product) -> Ceiling | None:
 # ---------------------------------------------------------------- several machines
 
 
-def _network(
-    book: Book, near: Evidence, name: str, measured: float, ranks: int, nodes: int, says: Evidence
-) -> Ceiling:
+def _network(book: Book, near: Evidence, name: str, measured: float, ranks: int, nodes: int, says: Evidence) -> Ceiling:
     """All that leaves a node goes through its adapters."""
     words = f"{nodes} nodes"
     nics, rate, used = adapters(book)
@@ -319,11 +318,7 @@ def _network(
 def adapters(book: Book) -> tuple[int, float | None, tuple[Evidence, ...]]:
     """How many adapters a node uses for NCCL and the rate of the slowest, Gb/s."""
     rates = [r for r in book.numbers("rdma.port.rate") if r[0] > 0]
-    devices = {
-        match
-        for e in book.of("nccl.ib.devices")
-        for match in re.findall(r"\[\d+\]([\w-]+:\d+)", str(e.value))
-    }
+    devices = {match for e in book.of("nccl.ib.devices") for match in re.findall(r"\[\d+\]([\w-]+:\d+)", str(e.value))}
     if not rates:
         return len(devices), None, ()
     slowest = min(rates, key=lambda r: r[0])

@@ -12,7 +12,7 @@ from typing import Any
 
 from diagnose.evals import report as output
 from diagnose.evals.scoring import Baseline, Outcome, Scores, majority, nearest, score, share
-from diagnose.evals.suites import SUITES, Case, collect
+from diagnose.evals.suites import DERIVED, SUITES, Case, ablate_cited, backing, collect
 
 from diagnose import __version__
 from diagnose.document import Document
@@ -67,12 +67,19 @@ def run(
     scores: list[Scores] = []
     for name, cases in collect(suites, paths, quick):
         outcomes = []
-        for case in cases:
+        for whole in cases:
+            case = whole
+            if name == "citations":
+                first, _ = judge(name, whole, under_test)
+                reduced = ablate_cited(whole, first) if first is not None else None
+                if reduced is None:
+                    continue
+                case = reduced
             got, outcome = judge(name, case, under_test)
             outcomes.append(outcome)
             if watch is not None:
                 watch(case, got, outcome)
-        if name == "ablation":
+        if name in DERIVED:
             scores.append(score(name, outcomes, kept=share(o.kept for o in outcomes)))
         else:
             scores.append(score(name, outcomes, baselines(cases)))
@@ -115,14 +122,8 @@ def _cited(case: Case, got: Report) -> float | None:
     """Share of the key's evidence that the leading finding's quotes touch."""
     if not case.key.evidence or not got.findings:
         return None
-    ids = set(got.findings[0].evidence)
+    ids = backing(got, set(got.findings[0].evidence))
     by_id = {e.id: e for e in got.evidence}
-    queue = list(ids)
-    while queue:  # a derived fact stands on its inputs
-        item = by_id.get(queue.pop())
-        fresh = [i for i in item.inputs if i not in ids] if item else []
-        ids.update(fresh)
-        queue += fresh
     quotes = [" ".join(s.quote.split()) for i in ids if i in by_id for s in by_id[i].spans]
     wanted = [" ".join(line.split()) for e in case.key.evidence for line in e.splitlines() if line.strip()]
     hits = sum(any(w in q or q in w for q in quotes if q) for w in wanted)

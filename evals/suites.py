@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -21,8 +20,10 @@ from diagnose.evals.scoring import HEALTHY, Key
 from diagnose.document import Document
 from diagnose.errors import UsageError
 from diagnose.inputs import open_inputs
+from diagnose.models import Report
 
-SUITES = ("cases", "incidents", "captures", "ablation")
+SUITES = ("cases", "incidents", "captures", "ablation", "citations")
+DERIVED = ("ablation", "citations")  # made from the pasted cases of the other suites
 _QUICK = 24  # cases a suite under --quick
 _QUICK_BYTES = 2 << 20  # larger captures are left out there
 
@@ -140,29 +141,63 @@ def ablate(case: Case) -> Case | None:
     return replace(case, id=f"{case.id} ablated", texts=tuple((n, t) for n, t in texts if t.strip()))
 
 
+def ablate_cited(case: Case, got: Report) -> Case | None:
+    """The case without the lines that a report's own verdict cites; the key is what the report said."""
+    if got.verdict == "inconclusive" or not case.texts:
+        return None
+    if got.findings:
+        ids, label = set(got.findings[0].evidence), got.findings[0].cause
+    else:
+        ids, label = {i for item in got.checked for i in item.evidence}, HEALTHY
+    spans = [s for e in got.evidence if e.id in backing(got, ids) for s in e.spans]
+    texts = []
+    for name, text in case.texts:
+        cuts = [s.bytes for s in spans if s.capture == name]
+        texts.append((name, _drop(text.encode(), cuts).decode()))
+    key = Key(label, (), "healthy" if label == HEALTHY else "cause")
+    return replace(case, id=f"{case.id} uncited", key=key, texts=tuple((n, t) for n, t in texts if t.strip()))
+
+
+def backing(got: Report, ids: set[str]) -> set[str]:
+    """Evidence and everything it is derived from."""
+    by_id = {e.id: e for e in got.evidence}
+    out, queue = set(ids), list(ids)
+    while queue:
+        item = by_id.get(queue.pop())
+        fresh = [i for i in item.inputs if i not in out] if item else []
+        out.update(fresh)
+        queue += fresh
+    return out
+
+
 def without(text: str, needles: Sequence[str]) -> str:
     """`text` without every line that a needle touches; a needle may run over several lines."""
-    gone: set[int] = set()
-    starts = [0, *(m.end() for m in re.finditer("\n", text))]
-    for needle in needles:
-        at = text.find(needle) if needle.strip() else -1
+    data, cuts = text.encode(), []
+    for needle in (n.rstrip("\n").encode() for n in needles if n.strip()):
+        at = data.find(needle)
         while at >= 0:
-            end = at + len(needle.rstrip("\n"))
-            gone |= {i for i, start in enumerate(starts) if start < end and at < _end(starts, i, text)}
-            at = text.find(needle, at + 1)
-    lines = text.split("\n")
-    return "\n".join(line for i, line in enumerate(lines) if i not in gone)
+            cuts.append((at, at + len(needle)))
+            at = data.find(needle, at + 1)
+    return _drop(data, cuts).decode()
 
 
-def _end(starts: list[int], index: int, text: str) -> int:
-    return starts[index + 1] if index + 1 < len(starts) else len(text)
+def _drop(data: bytes, cuts: Sequence[tuple[int, int]]) -> bytes:
+    """Lines that no ``(first byte, byte after the last)`` touches."""
+    kept, start = [], 0
+    for line in data.split(b"\n"):
+        end = start + len(line) + 1
+        if not any(first < end and start < last for first, last in cuts):
+            kept.append(line)
+        start = end
+    return b"\n".join(kept)
 
 
 # ---------------------------------------------------------------- collecting
 
 
 def collect(names: Sequence[str], paths: Iterable[Path], quick: bool) -> Iterator[tuple[str, list[Case]]]:
-    """``(suite, cases)`` in order. Ablation follows from the pasted cases of all other suites.
+    """``(suite, cases)`` in order. Derived suites follow from the pasted cases of all others; for `citations` the
+    whole cases are given, because what to take out depends on the answer to them.
 
     Raises:
         UsageError: an unknown suite, or a path without cases.
@@ -177,9 +212,9 @@ def collect(names: Sequence[str], paths: Iterable[Path], quick: bool) -> Iterato
         yield path.name, sample(found) if quick else found
     for name in names:
         found = _suite(name)
-        if name == "ablation":
+        if name in DERIVED:
             base = pasted or [*own_cases(), *_suite("incidents")]
-            found = [a for c in base if (a := ablate(c)) is not None]
+            found = base if name == "citations" else [a for c in base if (a := ablate(c)) is not None]
         else:
             pasted += [c for c in found if c.texts]
         if found:
@@ -189,7 +224,7 @@ def collect(names: Sequence[str], paths: Iterable[Path], quick: bool) -> Iterato
 def _suite(name: str) -> list[Case]:
     if name == "cases":
         return own_cases()
-    place = shared(name) if name != "ablation" else None
+    place = shared(name) if name not in DERIVED else None
     return load(place) if place is not None else []
 
 

@@ -111,6 +111,31 @@ def test_ablation_tells_reading_from_guessing(tmp_path: Path) -> None:
     assert overall is not None and overall.n == 2, "ablations are no part of the overall score"
 
 
+def test_citations_tell_a_report_that_cites_all_it_rests_on(tmp_path: Path) -> None:
+    raw = {"id": "x", "symptom": "s", "artifacts": [{"kind": "log", "text": "é\nvia SHM a\nother\nvia SHM b"}],
+           "root_cause": {"label": "a.right"}, "evidence": []}  # fmt: skip
+    (tmp_path / "x.json").write_text(json.dumps(raw))
+
+    def cites(*quotes: bytes) -> runs.Engine:
+        def answers(_symptom: str, docs: list[Document]) -> Report:
+            data = docs[0].data if docs else b""
+            if b"via SHM" not in data:
+                return answer("inconclusive")
+            made = answer("cause", ("a.right", 0.9), quote="x")
+            places = [(data.find(q), data.find(q) + len(q)) for q in quotes if q in data]
+            spans = [SpanRef(capture=docs[0].name, bytes=p, line=1, quote=data[slice(*p)].decode()) for p in places]
+            made.evidence[0].spans = spans
+            return made
+
+        return answers
+
+    one, both = (
+        run(("citations",), [tmp_path], under_test=e) for e in (cites(b"via SHM a"), cites(b"SHM a", b"SHM b"))
+    )
+    kept = [r.scores[1].kept for r in (one, both)]
+    assert [(k.hits, k.n) for k in kept if k is not None] == [(1, 1), (0, 1)]
+
+
 def test_outputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path)
     got = scored(tmp_path, stubborn)

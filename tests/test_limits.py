@@ -145,6 +145,12 @@ def test_the_pcie_slot_that_was_read_beats_the_product() -> None:
     assert got.limit == pytest.approx(15.75, abs=0.01)
 
 
+def test_an_idle_link_does_not_lower_the_ceiling() -> None:
+    facts = Facts().add("gpu.name", H100, gpu=0).add("gpu.pcie.gen", 1.0, "count", gpu=0)
+    got = facts.add("copy.bandwidth", 55.0, "GB/s", label="pinned h2d 256 MiB").only()
+    assert got.what == "H2D copy, PCIe 5.0 x16"
+
+
 @pytest.mark.parametrize(
     ("facts", "says"),
     [
