@@ -101,10 +101,11 @@ def classify(a: str, b: str, over: str = "") -> tuple[str, ...]:
     switched = is_switch(rest_a) and is_switch(rest_b)
     first = ""
     if amounts or switched:
-        first = _named(over, switched) or _named(shared, switched)
+        first = _named(shared, switched) or _named(over, switched)
         second = tuple(x.name for x in _axes() if x.second and (_matches(x.one, shared) or x.name in second))
     elif over and re.sub(r"\d+", "#", a.lower()) == re.sub(r"\d+", "#", b.lower()):
-        first = _named(over, False)  # gpu-01, gpu-02 under "host"
+        named = _named(over, False)  # gpu-01, gpu-02 under "host"
+        first = named if named in ("node", "rank", "gpu", "nic") else ""
     first = first or _differs(a, b) or _named(over, False) or _valued(shared, rest_a, rest_b)
     if not first:
         return second or (OTHER,)

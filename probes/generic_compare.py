@@ -174,7 +174,9 @@ def _natural(axis: str, metric: Metric, a: Reading, b: Reading) -> bool:
     if axis not in ("concurrency", "batch", "ngpus") or metric.better != "higher":
         return False
     rest = common([a.setting, b.setting])[1]
-    sizes = [gpus_of(m.setting) if axis == "ngpus" else amount(r or m.setting) for r, m in zip(rest, (a, b), strict=True)]
+    sizes = [
+        gpus_of(m.setting) if axis == "ngpus" else amount(r or m.setting) for r, m in zip(rest, (a, b), strict=True)
+    ]
     if sizes[0] is None or sizes[1] is None:
         return False
     return (sizes[0] < sizes[1]) == (a.level < b.level)
@@ -357,6 +359,15 @@ def _over(top: Reading, bottom: Reading) -> str:
     return "a / b" if abs(factor - 1) < 1e-9 else f"a * {factor:.12g} / b"
 
 
+def _shift(levels: Sequence[float], i: int) -> float:
+    """Ratio of the levels before and after `i`, 0 where either side is uneven."""
+    before, after = levels[:i], levels[i:]
+    if max(before) > 1.25 * min(before) or max(after) > 1.25 * min(after):
+        return 0.0
+    a, b = median(before), median(after)
+    return max(a / b, b / a)
+
+
 def trends(name: str, items: Sequence[Reading]) -> Iterator[Fact]:
     """An ordered list: steady growth, only the first apart, outliers that come back with a period."""
     levels = [m.level for m in items]
@@ -379,6 +390,13 @@ def trends(name: str, items: Sequence[Reading]) -> Iterator[Fact]:
         yield first
         metric = name.partition("|")[2]
         yield replace(first, signal="compare.ratio", subject=Subject(label=f"cold_warm|{metric}|first|later"))
+    cut = max(range(2, len(levels) - 1), key=lambda i: _shift(levels, i))
+    if len(levels) >= 5 and _shift(levels, cut) >= 1.4:
+        ends = [
+            min(half, key=lambda m: abs(m.level - median(x.level for x in half))) for half in (items[:cut], items[cut:])
+        ]
+        top, bottom = sorted(ends, key=lambda m: -m.level)
+        yield fact("trend.step", top, bottom, f"changes its level after {cut} readings and stays there")
     middle = median(levels)
     peaks = [i for i, v in enumerate(levels) if v > 2 * middle]
     gaps = {b - a for a, b in pairwise(peaks)}

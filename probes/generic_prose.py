@@ -132,7 +132,8 @@ def _headings(lines: list[Line], used: set[int]) -> dict[int, str]:
                 continue
         elif found and metric.known and not marked:
             continue
-        if metric.known and (text.endswith((":", "：")) or header_unit(text)) and not found:
+        alone = len(text.split()) <= 6 and classify(text, "")[:1] == (OTHER,)
+        if metric.known and (text.endswith((":", "：")) or header_unit(text) or alone) and not found:
             out[i] = "caption"
         elif marked or not found or _bare_title(text, found):
             out[i] = "heading"
@@ -166,12 +167,14 @@ def _line(line: Line, heading: str, caption: str, block: int) -> Iterator[Note]:
     cuts = [c.span() for c in _CUT.finditer(text, start)]
     cuts = [c for c in cuts if not any(f.start < c[1] and c[0] < f.end for f in found)]
     spans = list(zip([start, *(c[1] for c in cuts)], [*(c[0] for c in cuts), len(text)], strict=True))
-    last: Metric | None = None
+    last: tuple[Metric, str | None] | None = None
     for k, (a, b) in enumerate(spans):
         mine = [f for f in found if a <= f.start < b]
         if k and gap:
             lead = ""  # a label before a gap names the figure beside it, not the next one
-        anchors = [f for f in mine if f.unit not in (None, "count") or f.raw]  # plain numbers belong to the words
+        anchors = [
+            f for f in mine if f.unit not in (None, "count") or f.raw not in ("", *"kKmM")
+        ]  # plain numbers belong to the words
         for n, figure in enumerate(mine):
             others = [f for f in (anchors if figure in anchors else mine) if f is not figure]
             left = max((f.end for f in others if f.end <= figure.start), default=a)
@@ -190,7 +193,7 @@ def _line(line: Line, heading: str, caption: str, block: int) -> Iterator[Note]:
                     )
                 continue
             if metric.known:
-                last = metric
+                last = metric, figure.unit
             if (
                 figure.unit is None
                 and (unit := header_unit(caption) or header_unit(lead))
@@ -222,7 +225,13 @@ def _counted(text: str, figure: Figure, before: str) -> str:
 
 
 def _metric(
-    figure: Figure, words: str, lead: str, caption: str, last: Metric | None, text: str, clause: int
+    figure: Figure,
+    words: str,
+    lead: str,
+    caption: str,
+    last: tuple[Metric, str | None] | None,
+    text: str,
+    clause: int,
 ) -> Metric | None:
     """The metric of a figure in prose, or None for a bare number that nothing names."""
     unit = figure.unit
@@ -231,7 +240,9 @@ def _metric(
         got = name_metric(said, unit, figure.raw, figure.per)
         if got.known:
             before = text[max(0, figure.start - 3) : figure.start]
-            assigned = bool(re.search(r"[:=：]\s*~?$|\s{2,}$|\t$", before)) if got.counts else False
+            near = " ".join(text[clause : figure.start].split()[-2:])  # busbw 268
+            named = name_metric(near).known if near else False
+            assigned = got.counts and (named or re.search(r"[:=：]\s*~?$|\s{2,}$|\t$", before) is not None)
             return got if not unitless or assigned or "." in figure.text or header_unit(lead) else None
     if caption:
         if lead.lower() == "count":
@@ -241,10 +252,13 @@ def _metric(
             return got
     if unitless:
         return None
-    plain = name_metric("", unit, figure.raw, figure.per)
-    beside = not words or (len(words.split()) <= 5 and classify(words, "")[:1] not in ((OTHER,), ()))
-    if last is not None and beside and plain.better == last.better:
-        return last
+    if last is not None and last[1] == unit:
+        stat = statistic(words)
+        if stat and len(words.split()) <= 2:
+            base = last[0].name.rpartition("_")[0] if statistic(last[0].name.rpartition("_")[2]) else last[0].name
+            return replace(last[0], name=f"{base}_{stat}")
+        if not words or (len(words.split()) <= 5 and classify(words, "")[:1] not in ((OTHER,), ())):
+            return last[0]
     got = name_metric(words, unit, figure.raw, figure.per)
     return replace(got, known=got.known or unit in ("tokens/s", "req/s"))
 
@@ -319,9 +333,7 @@ def _within_blocks(doc: Document, found: list[Note], small: bool) -> Iterator[Gr
             if not items[0].metric.known and not _alike(items, found, led):
                 continue
             members = [_reading(doc, n, n.lead if led else n.name) for n in items]
-            yield Group(
-                items[0].metric, members, over=f"{items[0].caption} {shared}".strip(), firm=items[0].metric.known
-            )
+            yield Group(items[0].metric, members, over=shared, firm=items[0].metric.known)
 
 
 def _alike(items: list[Note], found: list[Note], led: bool) -> bool:
