@@ -20,19 +20,24 @@ _PHASES: tuple[tuple[str, str], ...] = (
         r"(?:time|load(?:ing|er)?(?:[ _-]?(?:time|wait|next))?|wait|fetch|prep\w*|iter))?"
         r"|dataloader(?:[ _]\w+)?|batch[-_ ]generator"
         r"|fetch(?:[ _]batch)?|get_batch|next_batch|load(?:ing)?[ _](?:data|batch)"
-        r"|input pipeline|train_dataloader_next|数据(?:加载|读取|准备)?",
+        r"|(?:time )?wait(?:ing|ed)?(?: time)?(?: (?:for|on))? (?:the )?(?:next )?(?:batch|data|input|loader)"
+        r"|data wait|input pipeline|train_dataloader_next|数据(?:加载|读取|准备)?",
     ),
     ("h2d", r"h2d(?:[ _]copy)?|to[_ ]device|to[_ ]gpu|host.?to.?device"),
     (
         "comm",
-        r"bwd_all_?reduce(?:_microstep)?|(?:exposed )?all[-_ ]?reduce(?: \(exposed\)| exposed)?"
+        r"(?:bwd|backward)_all_?reduce(?:_microstep)?|(?:exposed )?all[-_ ]?reduce(?: \(exposed\)| exposed)?"
         r"|grad(?:ient)?s?[_ -]?(?:all[-_ ]?reduce|sync\w*|reduce)|all-grads-sync"
         r"|(?:exposed )?comm(?:unication)?(?:[_ ]time)?|reduce.?scatter|params-all-gather|nccl|通信",
     ),
-    ("inner", r"bwd_inner(?:_microstep)?"),
+    ("inner", r"(?:bwd|backward)_inner(?:_microstep)?"),
+    (
+        "compute",
+        r"(?:forward|fwd) ?(?:\+|and|&|/|-) ?(?:backward|bwd)(?: ?(?:\+|and|&) ?\w+)*"
+        r"|compute(?:[_ ]time)?|train(?:ing)?[_ ]step|model time|gpu time|计算",
+    ),
     ("forward", r"forward(?:[-_ ](?:pass|compute|time))?|fwd(?:_microstep)?|前向"),
     ("backward", r"backward(?:[-_ ](?:pass|compute|time))?|bwd(?:_microstep)?|反向"),
-    ("compute", r"forward-backward|fwd[+/ ]bwd|compute(?:[_ ]time)?|train(?:ing)?[_ ]step|model time|gpu time|计算"),
     ("optimizer", r"optim(?:izer)?(?:[-_ ]step)?|step_microstep|opt[_ ]step|优化器"),
     (
         "total",
@@ -43,7 +48,8 @@ _PHASES: tuple[tuple[str, str], ...] = (
 _PATTERN = re.compile(
     r"(?<![\w./-])(?:" + "|".join(f"(?P<{name}>{body})" for name, body in _PHASES) + r")"
     r"(?:\s*\((?P<nameunit>ms|s|us)\))?\s{0,3}(?:[:=|]|\.{3,}:|\btakes?\b|\btook\b)?\s{0,12}\(?"
-    r"(?P<num>\d+(?:\.\d+)?)\s?(?P<unit>ms|seconds|secs?|s|us|毫秒|秒)?(?![\w%.]|\s?(?:[KMGT]i?B|samples|images|img|tok|it)\b)",
+    r"(?P<num>\d+(?:\.\d+)?)\s?(?P<unit>ms|seconds|secs?|s|us|毫秒|秒)?(?![\w%.]"
+    r"|\s?(?:[KMGT]i?B|samples|images|img|tok|it)\b)",
     re.IGNORECASE,
 )
 _LINE_UNIT = re.compile(r"\((?:in )?(ms|s|us)\)|time \((ms|s)\)", re.IGNORECASE)
