@@ -78,17 +78,24 @@ def decides(cat: Catalogue, symptom: str) -> list[str]:
 
 # What a kind of evidence is usually collected for; the longest prefix that fits counts.
 _ASKED_BY = {
-    "nccl": ("slow-allreduce", 1), "nccl.mark": ("collective-hang", 3), "nccl.busbw": ("slow-allreduce", 6),
-    "nccl.tests": ("slow-allreduce", 6), "topo": ("slow-allreduce", 1), "rdma": ("slow-allreduce", 1),
-    "ucx": ("ucx-slow-path", 3), "nixl": ("kv-transfer-slow", 5), "serving": ("low-throughput", 1),
-    "serving.ttft": ("high-ttft", 4), "serving.tpot": ("bad-tpot", 4), "serving.itl": ("bad-tpot", 3),
-    "serving.spec": ("bad-tpot", 4), "serving.waiting": ("low-throughput", 2),
-    "serving.preemptions": ("low-throughput", 3), "serving.nixl": ("kv-transfer-slow", 5),
-    "serving.kv_transfer": ("kv-transfer-slow", 5), "train": ("training-slow", 4), "kineto": ("training-slow", 4),
-    "torch": ("training-slow", 1), "oom": ("out-of-memory", 8), "gpu.oom": ("out-of-memory", 8),
-    "gpu.mark.oom": ("out-of-memory", 8), "gpu": ("gpu-underutilized", 1), "gpu.xid": ("environment", 5),
-    "cuda": ("kernel-slow", 4), "ncu": ("kernel-slow", 4), "copy": ("copy-slow", 4), "nsys": ("copy-slow", 1),
-    "pcie": ("copy-slow", 3), "control": ("control-loop-latency", 8), "env": ("environment", 1),
+    "nccl": ("slow-allreduce", 1), "nccl.mark": ("collective-hang", 2), "nccl.warn": ("collective-hang", 2),
+    "nccl.first_error": ("collective-hang", 5), "nccl.transport": ("slow-allreduce", 2),
+    "nccl_tests": ("slow-allreduce", 6), "torch.watchdog": ("collective-hang", 6), "topo": ("slow-allreduce", 1),
+    "p2p": ("copy-slow", 1), "nvlink": ("slow-allreduce", 1), "rdma": ("slow-allreduce", 1),
+    "net": ("slow-allreduce", 1), "ucx": ("ucx-slow-path", 3), "mpi": ("ucx-slow-path", 2),
+    "nixl": ("kv-transfer-slow", 4), "kv": ("kv-transfer-slow", 4), "serving": ("low-throughput", 1),
+    "serving.client.ttft": ("high-ttft", 1),
+    "serving.client.output_tput": ("low-throughput", 2), "serving.server.ttft": ("high-ttft", 1),
+    "serving.queue_share": ("high-ttft", 3), "serving.client.tpot": ("bad-tpot", 1),
+    "serving.accept_rate": ("bad-tpot", 3), "serving.accept_length": ("bad-tpot", 3),
+    "serving.mark.deadline": ("control-loop-latency", 9), "serving.mark.jitter": ("control-loop-latency", 9),
+    "train": ("training-slow", 4), "trace": ("training-slow", 4), "profile": ("training-slow", 2),
+    "step": ("training-slow", 3), "kernel": ("kernel-slow", 3), "kernel.share": ("training-slow", 1),
+    "copy": ("copy-slow", 4), "memop": ("copy-slow", 2), "gpu": ("gpu-underutilized", 1),
+    "gpu.oom": ("out-of-memory", 8), "gpu.mark.oom": ("out-of-memory", 8), "host.oom_kill": ("out-of-memory", 8),
+    "host.mark.oomkilled": ("out-of-memory", 8), "gpu.xid": ("environment", 4),
+    "gpu.mark.fallen": ("environment", 6), "env.mark": ("environment", 5), "text": ("environment", 1),
+    "pip": ("environment", 1), "host": ("gpu-underutilized", 1),
 }  # fmt: skip
 _NO_QUESTION = ("version", "env.var", "figure", "gpu.name", "serving.arg", "topo.link", "topo.gpu_nic", "compare.ratio")
 
