@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-_CUDA = re.compile(r"mpi_built_with_cuda_support:value:(true|false)|CUDA support:\s*(yes|no)\b|MPI extensions:.*\b(cuda)\b")
+_CUDA = re.compile(
+    r"mpi_built_with_cuda_support:value:(true|false)|CUDA support:\s*(yes|no)\b|MPI extensions:.*\b(cuda)\b"
+)
 _BUILD = re.compile(r"--(with|without)-(cuda|ucx|verbs)\b(=no\b)?")
-_COMPONENT = re.compile(r"^\s*MCA (pml|btl|osc|mtl|accelerator): (\w+) \(|mca:(pml|btl|osc|mtl|accelerator):(\w+):version")
+_COMPONENT = re.compile(
+    r"^\s*MCA (pml|btl|osc|mtl|accelerator): (\w+) \(|mca:(pml|btl|osc|mtl|accelerator):(\w+):version"
+)
 _ASKED = re.compile(r"Component:\s+(\S+)")
 _FRAMEWORK = re.compile(r"Framework:\s+(\S+)")
 _OSU_HEAD = re.compile(r"#\s*OSU MPI(?:-CUDA|-ROCM)?\s+(.*?)\s+(?:Test|v\d)")
 _OSU_COLUMNS = re.compile(r"#\s*Size\s+(Bandwidth|Latency|Avg Lat\w*)\s*\(([^)]+)\)")
+_SIZE_COLUMNS = re.compile(
+    r"^\W*(?:msg |message )?size\s*(?:\((?:b|bytes)\))?\s+(?:bandwidth\s*)?\(?([MG]i?B/s)\)?\s*$", re.IGNORECASE
+)
 _OSU_ROW = re.compile(r"^\s*(\d+)\s+([\d.]+)(?:\s|$)")
 _DROP = 1.25  # a bandwidth falling this much from one size to the next is a step, not noise
 
@@ -47,7 +55,9 @@ class MpiReader:
                 name = (part.group(1) or part.group(3), part.group(2) or part.group(4))
                 if name not in seen:
                     seen.add(name)
-                    yield Fact("mpi.component", name[1], None, Subject(label=name[0]), (doc.span(line),), status=doc.status)
+                    yield Fact(
+                        "mpi.component", name[1], None, Subject(label=name[0]), (doc.span(line),), status=doc.status
+                    )
             version = re.search(r"^\s*Open MPI:\s+v?(\d+\.\d+\.\d+)|Open MPI\)? v?(\d+\.\d+\.\d+)", text)
             if version:
                 number = version.group(1) or version.group(2)
@@ -66,7 +76,7 @@ class OsuReader:
     """OSU tables: the largest size, and steps down in bandwidth."""
 
     name = "osu"
-    needles = (b"OSU MPI", b"# Size")
+    needles = (b"OSU MPI", b"# Size", b"ucx", b"UCX", b"osu_", b"tag_bw", b"put_bw")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document."""
@@ -78,6 +88,11 @@ class OsuReader:
             if head:
                 yield from self._table(doc, test, unit, rows)
                 test, unit, rows = head.group(1), "", []
+                continue
+            plain = None if _OSU_COLUMNS.search(text) else _SIZE_COLUMNS.match(text)
+            if plain:
+                yield from self._table(doc, test, unit, rows)
+                test, unit, rows = "bandwidth", plain.group(1), []
                 continue
             columns = _OSU_COLUMNS.search(text)
             if columns:
@@ -98,14 +113,16 @@ class OsuReader:
             got = canonical(value, unit)
             if got is None:
                 return None
-            return Fact("mpi.osu", got[0], got[1], Subject(label=f"{test}|{size}"), (doc.span(line),), status=doc.status)
+            return Fact(
+                "mpi.osu", got[0], got[1], Subject(label=f"{test}|{size}"), (doc.span(line),), status=doc.status
+            )
 
         last = fact(*rows[-1])
         if last:
             yield last
         if "B/s" not in unit:
             return
-        for small, large in zip(rows, rows[1:], strict=False):
+        for small, large in pairwise(rows):
             if large[0] < 1024 or large[1] <= 0 or small[1] / large[1] < _DROP:
                 continue
             a, b = fact(*small), fact(*large)
@@ -118,7 +135,8 @@ class OsuReader:
 
 _PAIR = re.compile(
     r"(?P<host>\bH[ -]?H\b|\bhost (?:buffers?|memory|to host)|\bhost[- ]host\b|\bDRAM\b|cpu (?:buffers?|memory))"
-    r"|(?P<gpu>\bD[ -]?D\b|\bdevice (?:buffers?|memory|to device)|\b(?:gpu|cuda) (?:buffers?|memory)|\bVRAM\b|--use_cuda|device[- ]device)",
+    r"|(?P<gpu>\bD[ -]?D\b|\bdevice (?:buffers?|memory|to device)|\b(?:gpu|cuda) (?:buffers?|memory)"
+    r"|\bVRAM\b|--use_cuda|device[- ]device)",
     re.IGNORECASE,
 )
 _RATE = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s*([MG]i?B/s(?:ec)?|Gb/s(?:ec)?|Gbps|Gbit/s)", re.IGNORECASE)
@@ -128,7 +146,17 @@ class MemoryReader:
     """The same transfer between host buffers and between GPU buffers, as people put them side by side."""
 
     name = "memory_kinds"
-    needles = (b"H H", b"D D", b"use_cuda", b"host buffer", b"host memory", b"GPU buffer", b"DRAM", b"VRAM", b"device buffer")
+    needles = (
+        b"H H",
+        b"D D",
+        b"use_cuda",
+        b"host buffer",
+        b"host memory",
+        b"GPU buffer",
+        b"DRAM",
+        b"VRAM",
+        b"device buffer",
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document: the best rate of either kind, and their quotient."""
@@ -144,7 +172,9 @@ class MemoryReader:
             value = got[0] / 8 if got[1] == "Gb/s" else got[0]
             kind = str(kinds.pop())
             if kind not in best or value > float(best[kind].value or 0):
-                best[kind] = Fact("mpi.memory_bw", value, "GB/s", Subject(label=kind), (doc.span(line),), status=doc.status)
+                best[kind] = Fact(
+                    "mpi.memory_bw", value, "GB/s", Subject(label=kind), (doc.span(line),), status=doc.status
+                )
         host, gpu = best.get("host"), best.get("gpu")
         if host and gpu and float(gpu.value or 0) > 0:
             yield from (host, gpu)
@@ -154,4 +184,42 @@ class MemoryReader:
             )  # fmt: skip
 
 
-READERS: list[Reader] = [MpiReader(), OsuReader(), MemoryReader()]
+_NODE = re.compile(r"\b(?:socket|numa(?:[ _-]?node)?|cpunodebind|node)\s*[=#:]?\s*(\d)\b", re.IGNORECASE)
+
+
+class NumaRateReader:
+    """The same RDMA or UCX test from different sockets, one line each."""
+
+    name = "numa_rates"
+    needles = (b"ocket", b"umactl", b"NUMA", b"numa")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Facts of a document: the best rate of each node, and the quotient of the extremes."""
+        if doc.size > 1 << 16:
+            return
+        best: dict[str, Fact] = {}
+        for line in doc.lines():
+            node, rates = _NODE.search(line.text), _RATE.findall(line.text)
+            if node is None or len(rates) != 1:
+                continue
+            got = canonical(float(rates[0][0].replace(",", "")), rates[0][1])
+            if got is None:
+                continue
+            value = got[0] / 8 if got[1] == "Gb/s" else got[0]
+            name = f"node {node.group(1)}"
+            if name not in best or value > float(best[name].value or 0):
+                best[name] = Fact(
+                    "ucx.numa_rate", value, "GB/s", Subject(label=name), (doc.span(line),), status=doc.status
+                )
+        if len(best) < 2:
+            return
+        order = sorted(best.values(), key=lambda f: -float(f.value or 0))
+        yield from order
+        if float(order[-1].value or 0) > 0:
+            yield Fact(
+                "ucx.numa_split", float(order[0].value or 0) / float(order[-1].value or 1), "count", Subject(),
+                kind="derived", formula="a / b", inputs=(order[0], order[-1]), status=doc.status,
+            )  # fmt: skip
+
+
+READERS: list[Reader] = [MpiReader(), OsuReader(), MemoryReader(), NumaRateReader()]

@@ -1,4 +1,4 @@
-"""NIXL and KV transfer: vLLM's transfer statistics, metrics of vLLM and SGLang, telemetry, Mooncake, LMCache, hand-made stage tables."""
+"""NIXL and KV transfer: vLLM's statistics, metrics of vLLM and SGLang, telemetry, Mooncake, LMCache, settings."""
 
 from __future__ import annotations
 
@@ -23,8 +23,13 @@ _METRICS = {
     "sglang:kv_transfer_total_mb": ("kv.bytes", 2.0**20, "B"),
 }
 _TTFT = ("vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds")
-_FAILED = re.compile(r"nixl_num_(failed_transfers|failed_notifications|kv_expired_reqs)|num_(transfer|bootstrap)_failed_reqs")
-_STAT = re.compile(r"(Avg xfer time \(ms\)|Avg post time \(ms\)|Avg MB per transfer|Throughput \(MB/s\)|Avg number of descriptors|Num failed transfers|Num KV expired reqs)=([\d.]+)")
+_FAILED = re.compile(
+    r"nixl_num_(failed_transfers|failed_notifications|kv_expired_reqs)|num_(transfer|bootstrap)_failed_reqs"
+)
+_STAT = re.compile(
+    r"(Avg xfer time \(ms\)|Avg post time \(ms\)|Avg MB per transfer|Throughput \(MB/s\)"
+    r"|Avg number of descriptors|Num failed transfers|Num KV expired reqs)=([\d.]+)"
+)
 _STAT_SIGNAL = {
     "Avg xfer time (ms)": ("kv.xfer_time", 1.0, "ms"), "Avg post time (ms)": ("kv.post_time", 1.0, "ms"),
     "Avg MB per transfer": ("kv.bytes", 2.0**20, "B"), "Throughput (MB/s)": ("kv.throughput", 2.0**20 / 1e9, "GB/s"),
@@ -32,7 +37,9 @@ _STAT_SIGNAL = {
     "Num failed transfers": ("kv.failed", 1.0, "count"), "Num KV expired reqs": ("kv.failed", 1.0, "count"),
 }  # fmt: skip
 _MOONCAKE = re.compile(r"Transfer Engine Stats.*?Throughput:\s*([\d.]+)\s*(MB/s|GB/s)")
-_LMCACHE = re.compile(r"(Retrieved|Stored|Retrieve|Store)\b.*?\bcost\s+([\d.]+)\s*ms.*?throughput:\s*([\d.]+)\s*GB/s", re.I)
+_LMCACHE = re.compile(
+    r"(Retrieved|Stored|Retrieve|Store)\b.*?\bcost\s+([\d.]+)\s*ms.*?throughput:\s*([\d.]+)\s*GB/s", re.I
+)
 _SETTINGS = re.compile(
     r"""["']?(kv_connector|kv_role|kv_buffer_device|kv_connector_module_path|enforce_handshake_compat|backends|use_host_buffer)["']?\s*[:=]\s*\[?["']?([\w.]+)"""
 )
@@ -40,30 +47,36 @@ _SIDE = re.compile(
     r"""\b(VLLM_NIXL_SIDE_CHANNEL_(?:HOST|PORT)|VLLM_NIXL_ABORT_REQUEST_TIMEOUT|MC_FORCE_TCP|MOONCAKE_PROTOCOL|NIXL_PLUGIN_DIR|NIXL_\w+)["'\]]*\s*[:=]\s*["']?([^\s"',;)]+)"""
 )
 _FLAG = re.compile(r"--(disaggregation-(?:transfer-backend|ib-device|mode|bootstrap-port))[ =]+(\S+)")
-_QUANTITY = r"~?\s*(\d[\d,]*(?:\.\d+)?)(?:\s*[-–]\s*(\d[\d,]*(?:\.\d+)?))?"  # noqa: RUF001 (a dash people type)
+_QUANTITY = r"~?\s*(\d[\d,]*(?:\.\d+)?)(?:\s*[-–]\s*(\d[\d,]*(?:\.\d+)?))?"
 _DESCRIPTORS = re.compile(rf"\bdesc(?:riptor)?s?\b[^\d=:|]{{0,40}}[\s=:|]+{_QUANTITY}\s*(k\b)?", re.I)
-_PAYLOAD = re.compile(rf"\b(?:payload|bytes|size)\b[^\d=:|]{{0,30}}per (?:transfer|request|xfer)[^\d]{{0,12}}{_QUANTITY}\s*([KMGT]i?B|B)\b|\b(?:payload|transfer size|kv size)\b[^\d]{{0,20}}{_QUANTITY}\s*([KMGT]i?B)\b", re.I)
+_PAYLOAD = re.compile(
+    rf"\b(?:payload|bytes|size)\b[^\d=:|]{{0,30}}per (?:transfer|request"
+    rf"|xfer)[^\d]{{0,12}}{_QUANTITY}\s*([KMGT]i?B|B)\b|\b(?:payload|transfer size"
+    rf"|kv size)\b[^\d]{{0,20}}{_QUANTITY}\s*([KMGT]i?B)\b",
+    re.I,
+)
 _PER_DESCRIPTOR = re.compile(
-    rf"(?:(?:bytes|size|[KMG]i?B)\s*(?:per|/)\s*desc(?:riptor)?|desc(?:riptor)?\s+size|(?:avg|average|mean)\.?\s+desc(?:riptor)?(?:\s+(?:size|bytes|len\w*))?)[^\d]{{0,16}}{_QUANTITY}\s*([KMG]i?B|B|bytes)\b"
+    rf"(?:(?:bytes|size|[KMG]i?B)\s*(?:per|/)\s*desc(?:riptor)?|desc(?:riptor)?\s+size|(?:avg|average"
+    rf"|mean)\.?\s+desc(?:riptor)?(?:\s+(?:size|bytes|len\w*))?)[^\d]{{0,16}}{_QUANTITY}\s*([KMG]i?B|B"
+    rf"|bytes)\b"
     rf"|{_QUANTITY}\s*([KMG]i?B|B|bytes)\s*(?:per|/)\s*(?:desc(?:riptor)?|op|piece|wr|fragment|block copy)\b", re.I
 )  # fmt: skip
-_POST_SHARE = re.compile(r"(?:post(?:ing)?|submi\w+)\b[^%\n]{0,40}?(\d+(?:\.\d+)?)\s*%|(\d+(?:\.\d+)?)\s*%[^\n]{0,30}\b(?:post(?:ing)?|submitting)\b", re.I)
-_WORDS = (
-    ("ttft", r"ttft|time to first token|首\s*token|首字"),
-    ("register", r"(?<!de)(?<!de-)(?:register|registration|reg_mr|mem_?reg|memory reg\w*|pin(?:ning)? memory|注册)"),
-    ("transfer", r"(?:kv|cache|nixl|block)[ _-]*(?:cache[ _-]*)?(?:xfer|transfer|migration|handoff|pull|fetch|传输)|\bxfer\b|transfer(?: time| wait| latency)?$|^transfer\b|传输"),
-    ("prefill", r"prefill|预填充"),
-    ("queue", r"queue|排队"),
-    ("compute", r"compute|forward|kernels?\b|model exec\w*|计算"),
-    ("total", r"^(?:total|step|sum|end.to.end|e2e|iteration)\b|total step|step (?:time|total)|总"),
-)  # fmt: skip
-_NAMED = [(name, re.compile(pattern, re.I)) for name, pattern in _WORDS]
-_TIME = re.compile(r"([A-Za-z_一-鿿][^\d:=|,;()\n]*?)\s*(?:[:=|]+\s*|\s{1,})(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s|sec|seconds|毫秒)?(?=$|[\s,;|)，。])")
-# The same bytes as many single transfers, and as one batched or contiguous one.
-_SINGLE = re.compile(r"\b(?:one (?:handle|transfer|xfer|request|call|desc\w*) (?:each|per)|each\b|per-?block|individual\w*|one by one|single desc\w*|unbatched|not batched)", re.I)
-_BATCHED = re.compile(r"\b(?:one (?:batched |big |single )?(?:transfer|xfer|call|request)\b(?! (?:each|per))|batched|coalesced|contiguous|merged)", re.I)
-_ANY_TIME = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s)\b")
-_UNIT_HEAD = re.compile(r"\((ms|us|s)\)")
+_MEAN_SIZE = re.compile(
+    rf"\b(?:avg|average|mean)\.?\s+(read|write|io|op|operation|request|piece|chunk|fragment"
+    rf"|transfer unit)\s+size\s*[:=]?\s*{_QUANTITY}\s*([KMG]i?B|B|bytes)\b",
+    re.I,
+)
+# Fields of a NIXL telemetry record, printed or as JSON; times in microseconds.
+_TELEMETRY = re.compile(r"\b(desc_?count|total_?bytes|post_?duration|xfer_?duration)\W{1,4}(\d+)", re.I)
+_TELEMETRY_SIGNAL = {
+    "desccount": ("kv.descriptors", 1.0, "count"), "totalbytes": ("kv.bytes", 1.0, "B"),
+    "postduration": ("kv.post_time", 1e-3, "ms"), "xferduration": ("kv.xfer_time", 1e-3, "ms"),
+}  # fmt: skip
+_POST_SHARE = re.compile(
+    r"(?:post(?:ing)?|submi\w+)\b[^%\n]{0,40}?(\d+(?:\.\d+)?)\s*%"
+    r"|(\d+(?:\.\d+)?)\s*%[^\n]{0,30}\b(?:post(?:ing)?|submitting)\b",
+    re.I,
+)
 
 
 def _number(text: str | None) -> float:
@@ -74,14 +87,18 @@ class TransferReader:
     """Statistics of KV transfers, whoever prints them, and the arithmetic on them."""
 
     name = "kv_transfer"
-    needles = (b"KV Transfer metrics", b"nixl_", b"kv_transfer_", b"Transfer Engine Stats", b"escriptor", b"throughput:",
-               b"totalBytes", b"desc", b"posting", b"/op", b"per op", b"_failed_reqs")  # fmt: skip
+    needles = (
+        b"KV Transfer metrics", b"nixl_", b"kv_transfer_", b"Transfer Engine Stats", b"escriptor", b"throughput:",
+        b"totalBytes", b"total_bytes", b"desc", b"avg ", b"mean ", b"verage ", b"posting", b"/op", b"per op",
+        b"_failed_reqs",
+    )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document."""
         sums: dict[tuple[str, str], tuple[float, Line]] = {}
         stats: dict[str, Fact] = {}
         written: dict[str, Fact] = {}
+        telemetry: dict[str, Fact] = {}
         for line in doc.lines():
             text = line.text
             sample = _SAMPLE.match(text)
@@ -103,8 +120,11 @@ class TransferReader:
                 elif float(value) > 0:
                     yield fact
             yield from self._engines(doc, line)
+            for key, value in _TELEMETRY.findall(text):
+                signal, factor, unit = _TELEMETRY_SIGNAL[key.lower().replace("_", "")]
+                telemetry[signal] = self._fact(doc, line, signal, float(value) * factor, unit, "telemetry")
             self._written(doc, line, written)
-        for group in (stats, self._means(doc, sums), written):
+        for group in (stats, self._means(doc, sums), telemetry, written):
             yield from group.values()
             yield from self._derived(doc, group)
         yield from self._share(doc, sums)
@@ -127,6 +147,12 @@ class TransferReader:
     def _written(self, doc: Document, line: Line, out: dict[str, Fact]) -> None:
         """Figures that people type: "descriptors per transfer 91,000-120,000", "16 KiB per descriptor"."""
         text = line.text
+        size = _MEAN_SIZE.search(text)
+        found = canonical(_number(size.group(2)), size.group(4)) if size else None
+        if size and found:
+            value = found[0] * 2**30 if found[1] == "GiB" else found[0]
+            label = f"mean {size.group(1).lower()} size"
+            out.setdefault(label, self._fact(doc, line, "kv.bytes_per_descriptor", value, "B", label))
         if not re.search(r"desc|payload|per transfer|/op|per op|post|submit|piece|fragment", text, re.I):
             return
         if "Avg number of descriptors=" in text:
@@ -137,7 +163,10 @@ class TransferReader:
             got = canonical(_number(groups[0]), groups[-1])
             if got:
                 value = got[0] * 2**30 if got[1] == "GiB" else got[0]
-                out.setdefault("kv.bytes_per_descriptor", self._fact(doc, line, "kv.bytes_per_descriptor", value, "B", "as written"))
+                out.setdefault(
+                    "kv.bytes_per_descriptor",
+                    self._fact(doc, line, "kv.bytes_per_descriptor", value, "B", "as written"),
+                )
         else:
             hit = _DESCRIPTORS.search(text)
             after = text[hit.end() : hit.end() + 4].strip() if hit else ""
@@ -203,99 +232,15 @@ class TransferReader:
             if moved is None or total is None or count is None or count[0] <= 0 or total[0] <= 0:
                 continue
             first = Fact(
-                "kv.stage", total[0] / count[0] * 1e3, "ms", Subject(label="ttft"), (doc.span(total[1]), doc.span(count[1])),
-                kind="derived", formula="reader:kv_transfer", status=doc.status,
+                "kv.stage", total[0] / count[0] * 1e3, "ms", Subject(label="ttft"),
+                (doc.span(total[1]), doc.span(count[1])), kind="derived", formula="reader:kv_transfer",
+                status=doc.status,
             )  # fmt: skip
             yield first
             yield Fact(
                 "kv.share", float(moved.value or 0) / float(first.value or 1), "fraction", Subject(label="metrics"),
                 kind="derived", formula="a / b", inputs=(moved, first), status=doc.status,
             )  # fmt: skip
-
-
-class StageReader:
-    """Breakdowns of a request or a step that someone typed: which stage takes the time, and do they add up."""
-
-    name = "kv_stages"
-    needles = (b"ransfer", b"xfer", b"per-block", b"atched", b"egister", b"reg_mr", "传输".encode(), "注册".encode())
-
-    def parse(self, doc: Document) -> Iterator[Fact]:
-        """Facts of a document, only where a transfer and something to hold it against are both there."""
-        if doc.size > 1 << 16:
-            return
-        unit = "ms"
-        found: dict[str, Fact] = {}
-        for line in doc.lines():
-            head = _UNIT_HEAD.search(line.text)
-            if head and not re.search(r"\d", line.text):
-                unit = head.group(1)
-            if len(line.text) > 400 or "KV Transfer metrics" in line.text:
-                continue
-            # a percentile in the name is no figure: "TTFT p50: 1630 ms"
-            text = re.sub(r"\b[pP]\d\d(?:\.\d)?\b", lambda m: "p" * len(m.group()), line.text)
-            for hit in _TIME.finditer(text):
-                words, value, spelling = hit.group(1).strip(), _number(hit.group(2)), hit.group(3)
-                name = next((n for n, pattern in _NAMED if pattern.search(words)), None)
-                got = canonical(value, spelling or unit)
-                if name is None or got is None or (spelling is None and not head and unit == "ms" and not _aligned(line.text)):
-                    continue
-                ms = {"us": got[0] / 1e3, "ms": got[0], "s": got[0] * 1e3}.get(got[1])
-                if ms is None:
-                    continue
-                subject = Subject(label=f"{name}: {words[:40]}")
-                fact = Fact("kv.stage", ms, "ms", subject, (doc.span(line),), status=doc.status)
-                # a disaggregated TTFT beside an aggregated one: the larger is the one asked about
-                if name not in found or (name == "ttft" and ms > float(found[name].value or 0)):
-                    found[name] = fact
-        yield from self._batching(doc)
-        if "transfer" not in found or len(found) < 2:
-            return
-        yield from found.values()
-        yield from self._derived(doc, found)
-
-    @staticmethod
-    def _batching(doc: Document) -> Iterator[Fact]:
-        """Many single transfers beside one batched transfer of the same blocks."""
-        best: dict[str, Fact] = {}
-        for line in doc.lines():
-            single, batched = _SINGLE.search(line.text), _BATCHED.search(line.text)
-            times = _ANY_TIME.findall(line.text)
-            got = canonical(_number(times[-1][0]), times[-1][1]) if times else None
-            if got is None or bool(single) == bool(batched):
-                continue
-            ms = {"us": got[0] / 1e3, "ms": got[0], "s": got[0] * 1e3}[got[1]]
-            kind = "single transfers" if single else "one transfer"
-            fact = Fact("kv.stage", ms, "ms", Subject(label=kind), (doc.span(line),), status=doc.status)
-            best.setdefault(kind, fact)
-        a, b = best.get("single transfers"), best.get("one transfer")
-        if a and b and float(b.value or 0) > 0:
-            yield Fact(
-                "kv.batching", float(a.value or 0) / float(b.value or 1), "count", Subject(label="written"), kind="derived",
-                formula="a / b", inputs=(a, b), status=doc.status,
-            )  # fmt: skip
-
-    @staticmethod
-    def _derived(doc: Document, found: dict[str, Fact]) -> Iterator[Fact]:
-        def value(name: str) -> float:
-            return float(found[name].value or 0)
-
-        def ratio(signal: str, unit: str, formula: str, *names: str) -> Fact:
-            numbers = [value(n) for n in names]
-            result = numbers[0] / numbers[1] if formula == "a / b" else (numbers[0] + numbers[1]) / numbers[2]
-            inputs = tuple(found[n] for n in names)
-            return Fact(signal, result, unit, Subject(label="stages"), kind="derived", formula=formula, inputs=inputs, status=doc.status)
-
-        if "ttft" in found and value("ttft") > 0 and value("transfer") <= value("ttft"):
-            yield ratio("kv.share", "fraction", "a / b", "transfer", "ttft")
-        if {"compute", "total"} <= set(found) and value("total") > 0:
-            yield ratio("kv.serial", "count", "(a + b) / c", "compute", "transfer", "total")
-        if "register" in found and value("transfer") > 0:
-            yield ratio("kv.register_share", "count", "a / b", "register", "transfer")
-
-
-def _aligned(text: str) -> bool:
-    """A table row: a name, two or more blanks, one number."""
-    return re.match(r"^\s*[A-Za-z_一-鿿][\w /().>-]*?\s{2,}[\d.,]+\s*$", text) is not None
 
 
 class NixlJsonReader:
@@ -324,7 +269,14 @@ class NixlJsonReader:
             for line in lines[start : start + 10]:
                 hit = re.search(r'"(GB_per_s|us_per_desc)":\s*([\d.eE+-]+)', line.text)
                 if hit and hit.group(1) == "GB_per_s":
-                    rate = Fact("nixl.bench.bw", float(hit.group(2)), "GB/s", Subject(label=name), (doc.span(line),), status=doc.status)
+                    rate = Fact(
+                        "nixl.bench.bw",
+                        float(hit.group(2)),
+                        "GB/s",
+                        Subject(label=name),
+                        (doc.span(line),),
+                        status=doc.status,
+                    )
                     rates[name] = rate
                     yield rate
                 if "}" in line.text:
@@ -354,14 +306,29 @@ class NixlTableReader:
             row = re.match(r"^\s*(\d+)\s+(\d+)\s+([\d.]+)\s+([\d.]+)", line.text) if started else None
             if row:
                 label = f"block {row.group(1)}|batch {row.group(2)}"
-                yield Fact("nixl.bench.bw", float(row.group(3)), "GB/s", Subject(label=label), (doc.span(line),), status=doc.status)
+                yield Fact(
+                    "nixl.bench.bw",
+                    float(row.group(3)),
+                    "GB/s",
+                    Subject(label=label),
+                    (doc.span(line),),
+                    status=doc.status,
+                )
 
 
 class KvSettingsReader:
     """Settings of KV connectors wherever they are written."""
 
     name = "kv_settings"
-    needles = (b"kv_connector", b"kv_role", b"NIXL", b"disaggregation", b"kv_buffer_device", b"MC_FORCE_TCP", b"use_host_buffer")
+    needles = (
+        b"kv_connector",
+        b"kv_role",
+        b"NIXL",
+        b"disaggregation",
+        b"kv_buffer_device",
+        b"MC_FORCE_TCP",
+        b"use_host_buffer",
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document."""
@@ -372,7 +339,9 @@ class KvSettingsReader:
                     if (name, value) in seen:
                         continue
                     seen.add((name, value))
-                    yield Fact("nixl.setting", value, None, Subject(label=name), (doc.span(line, name),), status=doc.status)
+                    yield Fact(
+                        "nixl.setting", value, None, Subject(label=name), (doc.span(line, name),), status=doc.status
+                    )
 
 
-READERS: list[Reader] = [TransferReader(), StageReader(), NixlJsonReader(), NixlTableReader(), KvSettingsReader()]
+READERS: list[Reader] = [TransferReader(), NixlJsonReader(), NixlTableReader(), KvSettingsReader()]

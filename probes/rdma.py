@@ -10,8 +10,18 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-_NIC = r"(?:mlx[45]_(?:bond_)?\d+|mlx5_ib\d+|bnxt_re\w*|irdma\w*|efa_\d+|rdmap\w+|rocep\w+|ibp\w+|hfi1_\d+|qedr\d+|rxe\w*|siw\w*|cxi\d+|erdma_\d+|hns_\d+|roce\w*\d|ionic_\d+)"
-_STATE = {"active": "ACTIVE", "down": "DOWN", "init": "INIT", "initializing": "INIT", "armed": "ARMED", "polling": "POLLING"}
+_NIC = (
+    r"(?:mlx[45]_(?:bond_)?\d+|mlx5_ib\d+|bnxt_re\w*|irdma\w*|efa_\d+|rdmap\w+|rocep\w+|ibp\w+|hfi1_\d+"
+    r"|qedr\d+|rxe\w*|siw\w*|cxi\d+|erdma_\d+|hns_\d+|roce\w*\d|ionic_\d+)"
+)
+_STATE = {
+    "active": "ACTIVE",
+    "down": "DOWN",
+    "init": "INIT",
+    "initializing": "INIT",
+    "armed": "ARMED",
+    "polling": "POLLING",
+}
 # Data rates of one lane, Gb/s, by the name that ibstatus and ibv_devinfo print.
 _HEAD = re.compile(rf"(?:^\s*hca_id:\s*|^\s*CA '|Infiniband device '|^\s*link )({_NIC})(?:/(\d+))?")
 _PORT = re.compile(r"^\s*(?:Port\s+(\d+):|port:\s+(\d+))|'\s+port\s+(\d+)\s+status")
@@ -20,8 +30,11 @@ _FIELD = re.compile(
     r"|active_speed|active_width):\s+(.+?)\s*$"
 )
 _LINK_LINE = re.compile(r"\bstate\s+(\w+)\s+physical_state\s+(\w+)(?:\s+netdev\s+(\S+))?")
-_SHORT_RATE = re.compile(rf"^\s*({_NIC})\s+Rate:\s*(\d+)\b")
-_GID = re.compile(rf"^\s*({_NIC})\s+(\d+)\s+(\d+)\s+((?:[0-9a-f]{{4}}:){{7}}[0-9a-f]{{4}})\s+(\d+\.\d+\.\d+\.\d+)?\s*(v1|v2)?\s*(\S+)?")
+_SHORT_RATE = re.compile(rf"\b({_NIC})\b\W{{1,16}}(?:port \d\W+)?Rate:\s*(\d+)\b", re.IGNORECASE)
+_GID = re.compile(
+    rf"^\s*({_NIC})\s+(\d+)\s+(\d+)\s+((?:[0-9a-f]{{4}}:){{7}}[0-9a-f]{{4}})\s+(\d+\.\d+\.\d+\.\d+)?\s*(v1"
+    rf"|v2)?\s*(\S+)?"
+)
 _DEVICE = re.compile(rf"^\s*({_NIC})\s+(?:[→-]\s*)?([0-9a-f]{{16}})\s*$")
 _COUNTER_NAMES = (
     "symbol_error", "link_error_recovery", "link_downed", "port_rcv_errors", "port_rcv_remote_physical_errors",
@@ -32,7 +45,8 @@ _COUNTER_NAMES = (
     "req_transport_retries_exceeded", "req_cqe_error", "resp_cqe_error", "resp_remote_access_errors",
     "rx_icrc_encapsulated", "rx_discards_phy", "tx_discards_phy", "rx_out_of_buffer", "rx_symbol_err_phy",
     "rx_crc_errors_phy", "rx_pcs_symbol_err_phy", "rx_corrected_bits_phy", "link_down_events_phy", "tx_pause_ctrl_phy",
-    "rx_pause_ctrl_phy", "tx_global_pause", "rx_global_pause", "outbound_pci_stalled_wr", "outbound_pci_buffer_overflow",
+    "rx_pause_ctrl_phy", "tx_global_pause", "rx_global_pause", "outbound_pci_stalled_wr",
+    "outbound_pci_buffer_overflow",
     "rx_errors", "tx_errors", "rx_dropped", "tx_dropped", "tx_timeout", "rx_missed_errors",
 )  # fmt: skip
 _PERFQUERY = {
@@ -43,21 +57,42 @@ _PERFQUERY = {
     "PortRcvRemotePhysicalErrors": "port_rcv_remote_physical_errors",
 }  # fmt: skip
 _PRIO = r"(?:rx|tx)_prio\d_(?:pause|pause_duration|discards|buf_discard|cong_discard)"
-_COUNTER = re.compile(rf"\b({'|'.join(sorted(_COUNTER_NAMES, key=len, reverse=True))}|{_PRIO})\b\s*(?:[:=]|\s|\.\.)\s*\.*\s*(\d+)\b")
+_COUNTER = re.compile(
+    rf"\b({'|'.join(sorted(_COUNTER_NAMES, key=len, reverse=True))}|{_PRIO})\b\s*(?:[:=]|\s|\.\.)\s*\.*\s*(\d+)\b"
+)
 _QUERY = re.compile(rf"^({'|'.join(_PERFQUERY)}):\.+(\d+)")
 _ABSENT = re.compile(
-    r"Failed to get IB devices list|No IB devices found|Did not detect devices|Unable to find the Infiniband/RoCE device"
+    r"Failed to get IB devices list|No IB devices found|Did not detect devices"
+    r"|Unable to find the Infiniband/RoCE device"
     r"|Fatal error:\s+No devices|Failed to open NETLINK_RDMA socket|ls: cannot access '?/sys/class/infiniband"
 )
-_MODULES = ("nvidia_peermem", "nv_peer_mem", "gdrdrv", "ib_core", "mlx5_ib", "ib_uverbs", "nvidia_fs", "nvidia", "rdma_ucm", "efa", "knem", "xpmem")
+_MODULES = (
+    "nvidia_peermem",
+    "nv_peer_mem",
+    "gdrdrv",
+    "ib_core",
+    "mlx5_ib",
+    "ib_uverbs",
+    "nvidia_fs",
+    "nvidia",
+    "rdma_ucm",
+    "efa",
+    "knem",
+    "xpmem",
+)
 _LSMOD = re.compile(rf"^({'|'.join(_MODULES)})\s+\d+\s+-?\d+(?:\s|$)")
 _ASKED = re.compile(r"lsmod\b.*grep\s+(?:-\w+\s+)*(.+)$")
 _ETH_SPEED = re.compile(r"^\s*Speed:\s+(\d+)\s*Mb/s")
 _ETH_HEAD = re.compile(r"^\s*Settings for (\S+?):")
 _ETH_LINK = re.compile(r"^\s*Link detected:\s+(\w+)")
 _PERF_HEAD = re.compile(r"#bytes\s+#iterations\s+(BW peak|t_min|t_avg)")
-_PERF_PARAM = re.compile(r"^\s*(Link type|Mtu|GID index|Number of qps|Connection type|Device|Transport type|CQ Moderation|Using DDP|PCIe relax order|ibv_wr\* API|TX depth)\s*:\s+(\S+)")
-_PERF_TEST = re.compile(r"RDMA_(Write|Read)\s+(?:Bidirectional\s+)?(BW|Latency)|\bSend\s+(?:Bidirectional\s+)?(BW|Latency)")
+_PERF_PARAM = re.compile(
+    r"^\s*(Link type|Mtu|GID index|Number of qps|Connection type|Device|Transport type|CQ Moderation"
+    r"|Using DDP|PCIe relax order|ibv_wr\* API|TX depth)\s*:\s+(\S+)"
+)
+_PERF_TEST = re.compile(
+    r"RDMA_(Write|Read)\s+(?:Bidirectional\s+)?(BW|Latency)|\bSend\s+(?:Bidirectional\s+)?(BW|Latency)"
+)
 _JSON = re.compile(r'"(BW_average|MsgSize|MsgRate|t_typical|t_avg)"\s*:\s*([\d.]+)')
 
 
@@ -88,7 +123,7 @@ class PortReader:
             if link and nic:
                 yield from self._link(doc, line, nic, port, link)
                 continue
-            short = _SHORT_RATE.match(text)
+            short = _SHORT_RATE.search(text)
             if short:
                 yield self._fact(doc, line, "rdma.port.rate", float(short.group(2)), "Gb/s", short.group(1), "")
                 continue
@@ -99,7 +134,9 @@ class PortReader:
                 yield Fact("rdma.none", text.strip()[:120], spans=(doc.span(line),), status=doc.status)
 
     @staticmethod
-    def _fact(doc: Document, line: Line, signal: str, value: float | str, unit: str | None, nic: str, port: str) -> Fact:
+    def _fact(
+        doc: Document, line: Line, signal: str, value: float | str, unit: str | None, nic: str, port: str
+    ) -> Fact:
         subject = Subject(nic=nic, label=f"port {port}" if port else None)
         return Fact(signal, value, unit, subject, (doc.span(line),), status=doc.status)
 
@@ -138,14 +175,16 @@ class PortReader:
             return
         device = _DEVICE.match(text)
         if device:
-            yield Fact("rdma.device", device.group(1), None, Subject(nic=device.group(1)), (doc.span(line),), status=doc.status)
+            yield Fact(
+                "rdma.device", device.group(1), None, Subject(nic=device.group(1)), (doc.span(line),), status=doc.status
+            )
 
 
 class CounterReader:
-    """Counters of ports that tell errors or congestion, from sysfs, ethtool -S, perfquery or rdma statistic; zeros are left out."""
+    """Counters of ports that tell errors or congestion, from sysfs, ethtool -S or perfquery; zeros are left out."""
 
     name = "rdma_counters"
-    needles = tuple(n.encode() for n in _COUNTER_NAMES) + (b"_prio", b"SymbolErrorCounter", b"PortXmitWait", b"LinkDownedCounter", b"PortRcvErrors")
+    needles = (*(n.encode() for n in (*_COUNTER_NAMES, *_PERFQUERY)), b"_prio")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document; several readings of one counter stay apart, so that growth can be seen."""
@@ -172,8 +211,8 @@ class HostSideReader:
     """`lsmod`, `ethtool`, `mlnx_qos` and `cma_roce_tos`."""
 
     name = "rdma_host"
-    needles = (b"lsmod", b"nvidia_uvm", b"Used by", b"Settings for", b"Link detected", b"PFC", b"cma_roce_tos", b"traffic_class",
-               b"nvidia_peermem", b"gdrdrv", b"Priority trust state")  # fmt: skip
+    needles = (b"lsmod", b"nvidia_uvm", b"Used by", b"Settings for", b"Link detected", b"PFC", b"cma_roce_tos",
+               b"traffic_class", b"nvidia_peermem", b"gdrdrv", b"Priority trust state")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document."""
@@ -200,7 +239,9 @@ class HostSideReader:
                 yield Fact("net.speed", got[0], got[1], Subject(nic=nic or None), (doc.span(line),), status=doc.status)
             link = _ETH_LINK.match(text)
             if link:
-                yield Fact("net.link", link.group(1), None, Subject(nic=nic or None), (doc.span(line),), status=doc.status)
+                yield Fact(
+                    "net.link", link.group(1), None, Subject(nic=nic or None), (doc.span(line),), status=doc.status
+                )
             yield from self._roce(doc, line)
         yield from self._modules(doc, listed, asked, whole)
 
@@ -209,13 +250,22 @@ class HostSideReader:
         text = line.text.strip()
         hit = re.match(r"enabled((?:\s+[01]){8})\s*$", text)
         if hit:
-            yield Fact("rdma.pfc", " ".join(hit.group(1).split()), None, Subject(label="enabled"), (doc.span(line),), status=doc.status)
+            yield Fact(
+                "rdma.pfc",
+                " ".join(hit.group(1).split()),
+                None,
+                Subject(label="enabled"),
+                (doc.span(line),),
+                status=doc.status,
+            )
         hit = re.match(r"Priority trust state:\s*(\w+)", text)
         if hit:
             yield Fact("rdma.pfc", hit.group(1), None, Subject(label="trust"), (doc.span(line),), status=doc.status)
         hit = re.search(r"(?:cma_roce_tos|traffic_class)\D{0,60}?(\d+)\s*$", text)
         if hit:
-            yield Fact("rdma.tos", hit.group(1), None, Subject(label="traffic class"), (doc.span(line),), status=doc.status)
+            yield Fact(
+                "rdma.tos", hit.group(1), None, Subject(label="traffic class"), (doc.span(line),), status=doc.status
+            )
 
     @staticmethod
     def _modules(
@@ -226,15 +276,27 @@ class HostSideReader:
         peer = {"nvidia_peermem", "nv_peer_mem"} & set(listed)
         # a whole list with the GPU driver, or a grep that would have shown the module
         if whole and "nvidia" in listed and len(listed) > 1 and not peer:
-            yield Fact("rdma.module.missing", "nvidia_peermem", None, Subject(label="nvidia_peermem"), (doc.span(whole),), status=doc.status)
+            yield Fact(
+                "rdma.module.missing",
+                "nvidia_peermem",
+                None,
+                Subject(label="nvidia_peermem"),
+                (doc.span(whole),),
+                status=doc.status,
+            )
         for pattern, line in asked:
             words = re.sub(r"[\"'()]|\\|\|", " ", pattern)
             # `grep nvidia` shows nvidia_peermem too, were it loaded
             if not peer and re.search(r"\b(nvidia|nvidia_peermem|nv_peer_mem|peermem|peer|nv_peer)\b", words):
                 spans = (doc.span(line), *(doc.span(found) for found in list(listed.values())[:4]))
-                yield Fact("rdma.module.missing", "nvidia_peermem", None, Subject(label="nvidia_peermem"), spans, status=doc.status)
+                label = "nvidia_peermem asked" if "peer" in words else "nvidia_peermem"
+                yield Fact(
+                    "rdma.module.missing", "nvidia_peermem", None, Subject(label=label), spans, status=doc.status
+                )
             if "gdrdrv" not in listed and re.search(r"\b(gdrdrv|gdr)\b", words):
-                yield Fact("rdma.module.missing", "gdrdrv", None, Subject(label="gdrdrv"), (doc.span(line),), status=doc.status)
+                yield Fact(
+                    "rdma.module.missing", "gdrdrv", None, Subject(label="gdrdrv"), (doc.span(line),), status=doc.status
+                )
 
 
 class PerftestReader:
@@ -256,7 +318,14 @@ class PerftestReader:
                 test = " ".join(g for g in named.groups() if g) if named.group(1) else "Send " + (named.group(3) or "")
             param = _PERF_PARAM.match(text)
             if param:
-                yield Fact("rdma.perftest.param", param.group(2), None, Subject(label=param.group(1)), (doc.span(line),), status=doc.status)
+                yield Fact(
+                    "rdma.perftest.param",
+                    param.group(2),
+                    None,
+                    Subject(label=param.group(1)),
+                    (doc.span(line),),
+                    status=doc.status,
+                )
                 continue
             head = _PERF_HEAD.search(text)
             if head:
@@ -274,7 +343,9 @@ class PerftestReader:
                     pending = (float(value), line)
                 elif key != "MsgRate":
                     subject = Subject(label=f"{test}|{size}|{key}")
-                    rows.append(Fact("rdma.perftest.latency", float(value), "us", subject, (doc.span(line),), status=doc.status))
+                    rows.append(
+                        Fact("rdma.perftest.latency", float(value), "us", subject, (doc.span(line),), status=doc.status)
+                    )
                 elif pending and size:
                     rows.append(self._json(doc, pending, f"{test}|{size}", float(size) * float(value) * 1e6))
                     pending = None

@@ -1,4 +1,4 @@
-"""UCX: `ucx_info`, its log, protocol tables of 1.13 to 1.22, `ucx_perftest`, and UCX variables wherever they are set."""
+"""UCX: `ucx_info`, its log, protocol tables of 1.13 to 1.22, `ucx_perftest`, and UCX variables wherever set."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ _SETTING = re.compile(r"""\b(UCX_[A-Z][A-Z0-9_]*)["'\]]*\s*(?:=|:\s)\s*["']?([^\
 _NAME = re.compile(r"""name:\s*["']?(UCX_[A-Z0-9_]+)""")
 _VALUE = re.compile(r"""value:\s*["']?([^\s"']+)""")
 _LANE = re.compile(r"\b(tag|rma|rma_am|amo|amo_am|am|stream|ka|device)\(((?:[a-z][a-z_0-9]*/[\w:.\-]+ ?)+)\)")
+_LANE_LINE = re.compile(r"\blane\[\d+\]:\s+\d+:([a-z]\w*/[\w:\-]+?)\.\d+\b(.*)")
 _SCOPE = re.compile(r"\b(intra-node|inter-node|self)\b")
 _ROW = re.compile(r"\|\s*(\d+)\.\.(inf|\d+)\s*\|\s*(\S[^|]*?)\s*\|\s*(\S[^|]*?)\s*\|")
 _TITLE = re.compile(
@@ -105,7 +106,8 @@ class UcxReader:
 
     name = "ucx"
     needles = (b"UCX", b"ucx", b"ucp_", b"uct_", b"Transport:", b"cfg#", b"rc_mlx5", b"software emulation",
-               b"Library version", b"Configured with", b"--with-verbs", b"--with-cuda", b"--with-gdrcopy")  # fmt: skip
+               b"ep_cfg[", b"rma(", b"rma_am(", b"lane[", b"Library version", b"Configured with",
+               b"--with-verbs", b"--with-cuda", b"--with-gdrcopy")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document."""
@@ -114,7 +116,7 @@ class UcxReader:
             text = line.text
             if "UCX_" in text or state.pending_name:
                 self._settings(text, line, state)
-            if "/" in text and "(" in text:
+            if "/" in text and ("(" in text or "lane[" in text):
                 self._lanes(text, line, state)
             if "|" in text:
                 self._table(text, line, state)
@@ -150,6 +152,11 @@ class UcxReader:
     def _lanes(self, text: str, line: Line, state: _State) -> None:
         scope = _SCOPE.search(text)
         process = re.search(r"\[([\w.-]+:\d+)", text)
+        single = _LANE_LINE.search(text)
+        # a lane that serves connection set-up only says nothing about the data
+        if single and re.search(r"\b(?:am|am_bw|rma|rma_bw|tag)\b", single.group(2)):
+            key = ("lanes", scope.group(1) if scope else "", single.group(1))
+            state.lanes.setdefault(key, (line, set()))[1].add(process.group(1) if process else str(line.number))
         for hit in _LANE.finditer(text):
             for resource in hit.group(2).split():
                 key = (hit.group(1), scope.group(1) if scope else "", resource)
@@ -189,7 +196,9 @@ class UcxReader:
     def _configure(self, doc: Document, text: str, line: Line) -> Iterator[Fact]:
         if not _CONFIGURE.search(text) or "--with-ucx" in text or "nccl" in text.lower():
             return
-        if not re.search(r"--(?:with|without)-(?:cuda|verbs|gdrcopy|rdmacm|knem|xpmem|mlx5)|--enable-(?:mt|cma)\b", text):
+        if not re.search(
+            r"--(?:with|without)-(?:cuda|verbs|gdrcopy|rdmacm|knem|xpmem|mlx5)|--enable-(?:mt|cma)\b", text
+        ):
             return
         cut = "[...]" in text or "..." in text
         for name in ("cuda", "verbs", "gdrcopy"):
@@ -216,7 +225,9 @@ class UcxReader:
         hit = _MEMORY.search(text)
         if hit and state.domain:
             value = hit.group(1) or "none"
-            yield Fact("ucx.md.memory", value[:200], None, Subject(label=state.domain), (doc.span(line),), status=doc.status)
+            yield Fact(
+                "ucx.md.memory", value[:200], None, Subject(label=state.domain), (doc.span(line),), status=doc.status
+            )
             state.domain = ""
             return
         if "not available, please use" in text:
@@ -234,7 +245,9 @@ class UcxReader:
             near = [k for k in known if 0 < distance(wrong, k) <= (1 if len(wrong) < 6 else 2)]
             # two-letter names are all alike: `rc` is no slip for `cm`
             if len(wrong) > 4 and near and wrong not in known:
-                yield Fact("ucx.tls.typo", wrong, None, Subject(label=sorted(near)[0]), (doc.span(line),), status=doc.status)
+                yield Fact(
+                    "ucx.tls.typo", wrong, None, Subject(label=sorted(near)[0]), (doc.span(line),), status=doc.status
+                )
 
     def _perftest(self, doc: Document, text: str, line: Line, state: _State) -> Iterator[Fact]:
         hit = _FINAL.match(text)
@@ -271,12 +284,16 @@ class UcxReader:
                 count=len(users), status=doc.status,
             )  # fmt: skip
         for title, (_, what, config, line) in state.rows.items():
-            yield Fact("ucx.proto", f"{what} | {config}", None, Subject(label=title), (doc.span(line),), status=doc.status)
+            yield Fact(
+                "ucx.proto", f"{what} | {config}", None, Subject(label=title), (doc.span(line),), status=doc.status
+            )
         for (title, config), line in state.emulated.items():
             yield Fact("ucx.proto.emulated", config, None, Subject(label=title), (doc.span(line),), status=doc.status)
         if state.transports:
             names = ",".join(sorted(state.transports))
-            yield Fact("ucx.transports", names, None, Subject(), tuple(state.transports.values())[:12], status=doc.status)
+            yield Fact(
+                "ucx.transports", names, None, Subject(), tuple(state.transports.values())[:12], status=doc.status
+            )
 
     def _close_settings(self, doc: Document, settings: Iterable[tuple[str, str, Line]]) -> Iterator[Fact]:
         settings = list(settings)

@@ -97,6 +97,13 @@ def tcp_lane(ctx: Context) -> Outcome:
     return Outcome(bool(hits), tuple(hits or [e for items in groups.values() for e in items])[:4])
 
 
+def tcp_lane_remote(ctx: Context) -> Outcome:
+    """The same for a peer on another node, by UCX's own word."""
+    got = tcp_lane(ctx)
+    hits = tuple(e for e in got.used if "inter-node" in (e.subject.label or ""))
+    return Outcome(True, hits) if got.holds and hits else Outcome(None if got.holds else got.holds, got.used)
+
+
 def tcp_proto(ctx: Context) -> Outcome:
     """The protocol table puts large messages on TCP."""
     found = ctx.of("ucx.proto")
@@ -122,7 +129,9 @@ def lanes_on_one_nic(ctx: Context) -> Outcome:
         if (e.subject.label or "").split("|")[0] in ("rma", "am", "tag") and "intra" not in (e.subject.label or "")
         and _RDMA.match(str(e.value).split("/")[0])
     ]  # fmt: skip
-    devices = {e.subject.nic for s in ("rdma.device", "rdma.port.state", "rdma.port.rate", "topo.gpu_nic") for e in ctx.of(s)}
+    devices = {
+        e.subject.nic for s in ("rdma.device", "rdma.port.state", "rdma.port.rate", "topo.gpu_nic") for e in ctx.of(s)
+    }
     devices.discard(None)
     if not lanes or len(devices) < 2:
         return UNKNOWN
@@ -236,7 +245,9 @@ def build_lacks_verbs(ctx: Context) -> Outcome:
 
 def md_lacks_cuda(ctx: Context) -> Outcome:
     """An RDMA memory domain registers host memory and not CUDA memory, while UCX has CUDA."""
-    found = [e for e in ctx.of("ucx.md.memory") if re.match(r"mlx|ib|bnxt|irdma|efa|rocep|rdmap", e.subject.label or "")]
+    found = [
+        e for e in ctx.of("ucx.md.memory") if re.match(r"mlx|ib|bnxt|irdma|efa|rocep|rdmap", e.subject.label or "")
+    ]
     if not found:
         return UNKNOWN
     if listing_lacks_cuda(ctx).holds is not False:
@@ -279,7 +290,8 @@ def rcache_off(ctx: Context) -> Outcome:
     """A registration or mapping cache is switched off."""
     off = {"n", "no", "0", "off", "false"}
     hits = [
-        e for e in ctx.of("ucx.env", {"label": r"RCACHE(?:_ENABLE)?$|^UCX_MEM_EVENTS$|^UCX_CUDA_IPC_CACHE$|MALLOC_HOOKS$"})
+        e
+        for e in ctx.of("ucx.env", {"label": r"RCACHE(?:_ENABLE)?$|_MEM_EVENTS$|_CUDA_IPC_CACHE$|MALLOC_HOOKS$"})
         if str(e.value).lower() in off
     ]  # fmt: skip
     hits += [e for e in ctx.of("ucx.env", {"label": "REG_METHODS$"}) if str(e.value).lower() == "direct"]
@@ -327,7 +339,10 @@ def small_descriptors_cost(ctx: Context) -> Outcome:
 
 def side_channel_local(ctx: Context) -> Outcome:
     """The NIXL side channel is bound to this host only."""
-    found = [*ctx.of("nixl.setting", {"label": "SIDE_CHANNEL_HOST"}), *ctx.of("env.var", {"label": "SIDE_CHANNEL_HOST"})]
+    found = [
+        *ctx.of("nixl.setting", {"label": "SIDE_CHANNEL_HOST"}),
+        *ctx.of("env.var", {"label": "SIDE_CHANNEL_HOST"}),
+    ]
     if not found:
         return UNKNOWN
     hits = tuple(e for e in found if re.search(r"localhost|127\.0\.0\.1|0\.0\.0\.0", str(e.value)))
@@ -336,7 +351,7 @@ def side_channel_local(ctx: Context) -> Outcome:
 
 def host_staged_kv(ctx: Context) -> Outcome:
     """The KV connector is told to go through host memory."""
-    found = [e for e in ctx.of("nixl.setting", {"label": "kv_buffer_device|use_host_buffer"})]
+    found = ctx.of("nixl.setting", {"label": "kv_buffer_device|use_host_buffer"})
     if not found:
         return UNKNOWN
     hits = tuple(e for e in found if str(e.value).lower() in ("cpu", "true"))
@@ -350,7 +365,9 @@ def serial_stages(ctx: Context) -> Outcome:
         return UNKNOWN
     value, item = found[0]
     inputs = [e for e in ctx.evidence if e.id in item.inputs]
-    by_kind = {(e.subject.label or "").split(":")[0]: float(e.value) for e in inputs if isinstance(e.value, (int, float))}
+    by_kind = {
+        (e.subject.label or "").split(":")[0]: float(e.value) for e in inputs if isinstance(e.value, (int, float))
+    }
     share = by_kind.get("transfer", 0.0) / max(by_kind.get("total", 1.0), 1e-9)
     return Outcome(0.93 <= value <= 1.06 and share >= 0.15, (item, *inputs))
 
@@ -379,10 +396,10 @@ def kv_transfer_ok(ctx: Context) -> Outcome:
 RULES: dict[str, Callable[[Context], Outcome]] = {
     f.__name__: f
     for f in (
-        tls_lacks_rdma, tls_lacks_gpu_copy, tls_lacks_ipc, tls_set, rdma_here, tcp_lane, tcp_proto, bridge_lane,
-        lanes_on_one_nic, device_is_poor, device_is_socket, listing_lacks_cuda, listing_lacks_cuda_asked,
-        listing_lacks_rdma, build_lacks_cuda, build_lacks_verbs, md_lacks_cuda, two_versions, rndv_forced, rcache_off,
-        memlock_low, small_descriptors, small_descriptors_cost, side_channel_local, host_staged_kv, serial_stages,
-        perftest_at_rate, kv_transfer_ok,
+        tls_lacks_rdma, tls_lacks_gpu_copy, tls_lacks_ipc, tls_set, rdma_here, tcp_lane, tcp_lane_remote, tcp_proto,
+        bridge_lane, lanes_on_one_nic, device_is_poor, device_is_socket, listing_lacks_cuda,
+        listing_lacks_cuda_asked, listing_lacks_rdma, build_lacks_cuda, build_lacks_verbs, md_lacks_cuda,
+        two_versions, rndv_forced, rcache_off, memlock_low, small_descriptors, small_descriptors_cost,
+        side_channel_local, host_staged_kv, serial_stages, perftest_at_rate, kv_transfer_ok,
     )
 }  # fmt: skip
