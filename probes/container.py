@@ -14,28 +14,34 @@ from diagnose.plugin import Reader
 
 _RUN = re.compile(r"\b(?:docker|podman|nerdctl)\s+(?:container\s+)?(?:run|create)\b")
 _FLAG = re.compile(
-    r"(?<!\S)--(gpus|shm-size|ulimit|device|ipc|network|net|cpus|cpuset-cpus|memory|runtime|cap-add|security-opt|privileged|pid)"
+    r"(?<!\S)--(gpus|shm-size|ulimit|device|ipc|network|net|cpus|cpuset-cpus|memory|runtime|cap-add|security-opt|"
+    r"privileged|pid)"
     r"(?:[= ]\s*(\"[^\"]*\"|'[^']*'|[^\s-]\S*|-1\b))?"
 )
 _YAML = re.compile(
-    r"^\s*-?\s*[\"']?(shm_size|ipc|ipc_mode|network_mode|runtime|mem_limit|cpus|cpuset|privileged|hostNetwork|hostIPC)[\"']?\s*:\s*[\"']?([^\"'#]+?)[\"']?\s*,?\s*$"
+    r"^\s*-?\s*[\"']?(shm_size|ipc|ipc_mode|network_mode|runtime|mem_limit|cpus|cpuset|privileged|hostNetwork|"
+    r"hostIPC)[\"']?\s*:\s*[\"']?([^\"'#]+?)[\"']?\s*,?\s*$"
 )
 _INSPECT = re.compile(
-    r"^\s*\"(ShmSize|IpcMode|NetworkMode|NanoCpus|CpuQuota|Devices|DeviceRequests|Runtime|CpusetCpus|Memory|Privileged)\"\s*:\s*(.+?),?\s*$"
+    r"^\s*\"(ShmSize|IpcMode|NetworkMode|NanoCpus|CpuQuota|Devices|DeviceRequests|Runtime|CpusetCpus|Memory|"
+    r"Privileged)\"\s*:\s*(.+?),?\s*$"
 )
 _LIMITS = re.compile(r"^(\s*)[\"']?(limits|requests)[\"']?\s*:", re.I)
 _RESOURCE = re.compile(
-    r"[\"']?(cpu|memory|nvidia\.com/[\w.-]+|amd\.com/gpu|rdma/[\w-]+|hugepages-\w+|ephemeral-storage|vpc\.amazonaws\.com/efa)[\"']?\s*:\s*[\"']?([\d.]+\s?[a-zA-Z]*)[\"']?"
+    r"[\"']?(cpu|memory|nvidia\.com/[\w.-]+|amd\.com/gpu|rdma/[\w-]+|hugepages-\w+|ephemeral-storage|"
+    r"vpc\.amazonaws\.com/efa)[\"']?\s*:\s*[\"']?([\d.]+\s?[a-zA-Z]*)[\"']?"
 )
 _MEDIUM = re.compile(r"medium[\"']?\s*:\s*[\"']?Memory")
 _SIZE_LIMIT = re.compile(r"sizeLimit[\"']?\s*:\s*[\"']?([\d.]+\s*\w+)")
 _SLURM = re.compile(r"(?:#SBATCH|srun|sbatch|salloc)\b.*")
 _SLURM_FLAG = re.compile(
-    r"--(gres|gpus(?:-per-\w+)?|cpus-per-task|cpus-per-gpu|ntasks(?:-per-node)?|nodes|mem(?:-per-\w+)?|exclusive|cpu-bind|gpu-bind|mem-bind|network|mpi)(?:[= ]([^\s]+))?|(?<!\S)-(c|n|N) ?(\d+)"
+    r"--(gres|gpus(?:-per-\w+)?|cpus-per-task|cpus-per-gpu|ntasks(?:-per-node)?|nodes|mem(?:-per-\w+)?|exclusive|"
+    r"cpu-bind|gpu-bind|mem-bind|network|mpi)(?:[= ]([^\s]+))?|(?<!\S)-(c|n|N) ?(\d+)"
 )
 _SCONTROL = re.compile(r"\b(NumCPUs|NumTasks|CPUs/Task|TresPerNode|Gres|MinMemoryNode)=(\S+)")
 _SHARING = re.compile(
-    r"^\s*(?:renameByDefault|timeSlicing|sharing)\s*:|nvidia\.com/gpu\.shared\b|nvidia\.com/gpu\.sharing-strategy[\"=: ]+(\S+)"
+    r"^\s*(?:renameByDefault|timeSlicing|sharing)\s*:|nvidia\.com/gpu\.shared\b|"
+    r"nvidia\.com/gpu\.sharing-strategy[\"=: ]+(\S+)"
 )
 _REPLICAS = re.compile(r"^\s*replicas\s*:\s*(\d+)")
 
@@ -44,10 +50,13 @@ class ContainerReader:
     """Options of containers and batch jobs that decide what a process may see and use."""
 
     name = "container"
-    needles = (
-        b"docker", b"podman", b"nerdctl", b"--gpus", b"--shm-size", b"--ulimit", b"--ipc", b"shm_size", b"ShmSize", b"limits:", b"Limits:",
-        b"\"limits\"", b"medium", b"sizeLimit", b"#SBATCH", b"srun", b"sbatch", b"NumCPUs", b"\"Devices\"", b"DeviceRequests", b"IpcMode",
-        b"ipc:", b"runtime:", b"network_mode", b"hostNetwork", b"hostIPC", b"--cpus", b"timeSlicing", b"gpu.shared", b"NanoCpus",
+    needles: tuple[bytes, ...] = (
+        b"docker", b"podman", b"nerdctl", b"--gpus", b"--shm-size", b"--ulimit", b"--ipc", b"shm_size", b"ShmSize",
+        b"limits:", b"Limits:",
+        b"\"limits\"", b"medium", b"sizeLimit", b"#SBATCH", b"srun", b"sbatch", b"NumCPUs", b"\"Devices\"",
+        b"DeviceRequests", b"IpcMode",
+        b"ipc:", b"runtime:", b"network_mode", b"hostNetwork", b"hostIPC", b"--cpus", b"timeSlicing", b"gpu.shared",
+        b"NanoCpus",
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:

@@ -75,6 +75,7 @@ _XID = re.compile(r"\bXid\b\s*\((?:PCI:)?([^)]*)\)?:?\s*(\d{1,3})\b[,:]?\s*(.*)"
 _XID_SHORT = re.compile(
     r"\bXid(?:CriticalError)?(?:\s+errors?)?(?:\s+(?:code|event|number))?\s*[:=#]?\s*(\d{1,3})\b(?![.\d])(.*)", re.I
 )
+_NO_XID = re.compile(r"\bno xid|xid errors?\s*[:=]\s*0\b", re.I)
 _XID_METRIC = re.compile(r'^DCGM_FI_DEV_XID_ERRORS\{[^}]*?gpu="?(\d+)"?[^}]*\}\s+(\d+)')
 _SXID = re.compile(r"\bSXid\s*\((?:PCI:)?([^)]*)\):\s*(\d+),?\s*(.*)", re.I)
 _AER = re.compile(
@@ -101,8 +102,10 @@ class KernelReader:
     """dmesg and journal lines, whatever stands before them."""
 
     name = "dmesg"
-    needles = (b"Xid", b"XID", b"xid", b"AER", b"PCIe Bus Error", b"oom-kill", b"Out of memory: Kill", b"Memory cgroup out of memory",
-               b"Replay Timer", b"Surprise Down", b"Bad TLP", b"BadTLP")  # fmt: skip
+    needles: tuple[bytes, ...] = (
+        b"Xid", b"XID", b"xid", b"AER", b"PCIe Bus Error", b"oom-kill", b"Out of memory: Kill",
+        b"Memory cgroup out of memory", b"Replay Timer", b"Surprise Down", b"Bad TLP", b"BadTLP",
+    )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         kept: dict[tuple[object, ...], Fact] = {}
@@ -122,11 +125,8 @@ class KernelReader:
         elif (hit := _XID_METRIC.match(text)) is not None:
             if hit.group(2) != "0":
                 yield from self._xid(doc, line, int(hit.group(2)), "", int(hit.group(1)))
-        elif (hit := _XID_SHORT.search(text)) is not None and not re.search(
-            r"\bno xid|xid errors?\s*[:=]\s*0\b", text, re.I
-        ):
-            if int(hit.group(1)) in XIDS:
-                yield from self._xid(doc, line, int(hit.group(1)), hit.group(2))
+        elif (hit := _XID_SHORT.search(text)) is not None and int(hit.group(1)) in XIDS and not _NO_XID.search(text):
+            yield from self._xid(doc, line, int(hit.group(1)), hit.group(2))
         if (hit := _BUS.search(text)) is not None:
             label = f"{hit.group(1)} {hit.group(2) or ''} {hit.group(3)}"
             yield fact(doc, line, "pci.aer", _severity(hit.group(1)), label=re.sub(r"\s+", " ", label).strip())
@@ -165,8 +165,10 @@ _LNKSTA = re.compile(
 )
 _ACS = re.compile(r"ACSCtl:\s*(.+)$")
 _LIMITED = re.compile(
-    r"(?:^|\s)(?:\w+ )?((?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]):.*?([\d.]+) Gb/s available PCIe bandwidth, limited by "
-    r"([\d.]+) GT/s PCIe x(\d+) link(?: at \S+)? \(capable of ([\d.]+) Gb/s with ([\d.]+) GT/s PCIe x(\d+) link\)", re.I,
+    r"(?:^|\s)(?:\w+ )?((?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]):.*?([\d.]+) Gb/s available PCIe "
+    r"bandwidth, limited by "
+    r"([\d.]+) GT/s PCIe x(\d+) link(?: at \S+)? \(capable of ([\d.]+) Gb/s with ([\d.]+) GT/s PCIe x(\d+) link\)",
+        re.I,
 )  # fmt: skip
 _NUMA = re.compile(r"/devices/[^ ]*?([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d)/numa_node\s*[:=]?\s*(-?\d+)")
 _CMDLINE = re.compile(r"(?:Command line:|/proc/cmdline|GRUB_CMDLINE_LINUX\w*=|^BOOT_IMAGE=)\s*(.*)")
@@ -176,8 +178,10 @@ class PciReader:
     """`lspci -vvv` (links, ACS), the kernel's bandwidth warning, the kernel command line."""
 
     name = "lspci"
-    needles = (b"LnkSta", b"LnkCap", b"ACSCtl", b"available PCIe bandwidth", b"numa_node", b"Command line:", b"cmdline", b"GRUB_CMDLINE",
-               b"BOOT_IMAGE=")  # fmt: skip
+    needles: tuple[bytes, ...] = (
+        b"LnkSta", b"LnkCap", b"ACSCtl", b"available PCIe bandwidth", b"numa_node", b"Command line:", b"cmdline",
+        b"GRUB_CMDLINE", b"BOOT_IMAGE=",
+    )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         device = ""

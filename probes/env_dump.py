@@ -104,7 +104,8 @@ _DOCKERFILE = re.compile(rf"^\s*(?:ENV|setenv|set)\s+({_VAR})\s+(\S+)\s*$")
 _SET_BY = re.compile(rf"({_VAR}) set (?:by environment )?to ([^\s].*?)\.?\s*$")
 _POWERSHELL = re.compile(rf"\$env:({_VAR})\s*=\s*[\"']?([^\"'\s]+)", re.I)
 _ADVICE = re.compile(
-    r"(?:try(?:ing)?|consider|please|recommend\w*|suggest\w*|should|can|may|setting|by|pass(?:ing)?|e\.g\.,?|use|to set|re-?run with|set)"
+    r"(?:try(?:ing)?|consider|please|recommend\w*|suggest\w*|should|can|may|setting|by|pass(?:ing)?|e\.g\.,?|use|to "
+    r"set|re-?run with|set)"
     r"\s+(?:setting\s+|set\s+|using\s+|export\s+)?[`'\"(]*$",
     re.I,
 )
@@ -118,7 +119,7 @@ class EnvReader:
     """Variables of the known stacks, in any of the ways people show them being set."""
 
     name = "env"
-    needles = tuple(f"{p}_".encode() for p in _PREFIXES) + tuple(e.encode() for e in _EXACT)
+    needles: tuple[bytes, ...] = tuple(f"{p}_".encode() for p in _PREFIXES) + tuple(e.encode() for e in _EXACT)
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         named: str | None = None
@@ -185,18 +186,21 @@ _LINES: tuple[tuple[str, re.Pattern[str]], ...] = (
 )  # fmt: skip
 # pip name -> component
 _PIP = {
-    "torch": "torch", "vllm": "vllm", "sglang": "sglang", "transformers": "transformers", "triton": "triton", "numpy": "numpy",
+    "torch": "torch", "vllm": "vllm", "sglang": "sglang", "transformers": "transformers", "triton": "triton",
+    "numpy": "numpy",
     "nvidia-nccl-cu11": "nccl", "nvidia-nccl-cu12": "nccl", "nvidia-nccl-cu13": "nccl", "flash-attn": "flash-attn",
     "flash_attn": "flash-attn", "flashinfer-python": "flashinfer", "xformers": "xformers", "torchvision": "torchvision",
     "torchaudio": "torchaudio", "deepspeed": "deepspeed", "accelerate": "accelerate", "nixl": "nixl", "ray": "ray",
-    "protobuf": "protobuf", "tensorrt-llm": "tensorrt-llm", "tensorrt_llm": "tensorrt-llm", "nvidia-cudnn-cu12": "cudnn",
+    "protobuf": "protobuf", "tensorrt-llm": "tensorrt-llm", "tensorrt_llm": "tensorrt-llm",
+    "nvidia-cudnn-cu12": "cudnn",
     "ucx-py-cu12": "ucx-py", "libucx-cu12": "ucx", "bitsandbytes": "bitsandbytes", "jax": "jax", "jaxlib": "jaxlib",
     "tensorflow": "tensorflow", "lmcache": "lmcache", "aiter": "aiter", "outlines": "outlines", "xgrammar": "xgrammar",
 }  # fmt: skip
 _PINNED = re.compile(r"(?<![\w./-])([a-zA-Z][\w-]{1,40})\s*==\s*(\d[\w.+!-]*)")
 _LISTED = re.compile(r"^([a-zA-Z][\w.-]{1,40})\s{2,}(\d[\w.+!-]*)(?:\s|$)")
 _GPU_LINE = re.compile(
-    r"^\W*(?:GPU models and configuration:\s*)?GPU (\d+):\s*((?:NVIDIA|Tesla|GeForce|Quadro|GRID|AMD|A\d+|H\d+)[^(|]*?)\s*(?:\(UUID.*)?$"
+    r"^\W*(?:GPU models and configuration:\s*)?GPU (\d+):\s*((?:NVIDIA|Tesla|GeForce|Quadro|GRID|AMD|A\d+|H\d+)[^(|"
+    r"]*?)\s*(?:\(UUID.*)?$"
 )
 
 
@@ -204,8 +208,9 @@ class VersionReader:
     """collect_env, pip list and freeze, nvcc, `nvidia-smi -L`."""
 
     name = "versions"
-    needles = (
-        b"ersion", b"release ", b"==", b"Package", b"__version__", b"GPU 0:", b"GPU 1:", b"used to build", b"Kernel Module",
+    needles: tuple[bytes, ...] = (
+        b"ersion", b"release ", b"==", b"Package", b"__version__", b"GPU 0:", b"GPU 1:", b"used to build",
+        b"Kernel Module",
         b"torch.version", b"ldd (",
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.probes.facts import fact, gib, number, size
+from diagnose.probes.facts import fact, number, size
 
 from diagnose.document import Document, Line
 from diagnose.models import Fact
@@ -40,7 +40,8 @@ _ULIMIT = re.compile(r"^\s*(max locked memory|open files)\s*\(.*?-[ln]\)\s*(\S+)
 _PROC_LIMIT = re.compile(r"^\s*Max (locked memory|open files)\s+(\S+)\s+(\S+)", re.I)
 _ULIMIT_CMD = re.compile(r"ulimit\s+-(l|n)\b\s*[:=>-]*\s*(\d+|unlimited)?\s*$")
 _DF = re.compile(
-    r"^\s*(\S+)\s+(?:(\w[\w.]+)\s+)?([\d.]+[KMGTP]?i?B?)\s+([\d.]+[KMGTP]?i?B?)\s+([\d.]+[KMGTP]?i?B?)\s+(\d+)%\s+(/\S*)\s*$"
+    r"^\s*(\S+)\s+(?:(\w[\w.]+)\s+)?([\d.]+[KMGTP]?i?B?)\s+([\d.]+[KMGTP]?i?B?)\s+([\d.]+[KMGTP]?i?B?)\s+(\d+)%\s+(/"
+    r"\S*)\s*$"
 )
 _FREE = re.compile(
     r"^\s*(Mem|Swap):\s+([\d.]+\w*)\s+([\d.]+\w*)\s+([\d.]+\w*)(?:\s+[\d.]+\w*\s+[\d.]+\w*\s+([\d.]+\w*))?"
@@ -55,22 +56,33 @@ _MEM_MAX = re.compile(r"memory\.(?:max|limit_in_bytes)\s*[:=]?\s*(\d{6,})")
 _MEM_EVENT = re.compile(r"^\s*(?:memory\.events:?\s*)?(oom_kill|oom_group_kill|oom|max|high)\s+(\d+)\s*$")
 _GOVERNOR = re.compile(r"scaling_governor\s*[:=]?\s*(\w+)|The governor \"(\w+)\"|cpu governor\s*[:=]\s*(\w+)", re.I)
 _MOUNT = re.compile(
-    r"^\s*(\S+:\S+|\S+)\s+(?:on\s+)?(/\S*)\s+(?:type\s+)?(nfs4?|cifs|lustre|fuse\.\w+|ceph|gpfs|beegfs|9p|overlay|glusterfs|wekafs)\b"
+    r"^\s*(\S+:\S+|\S+)\s+(?:on\s+)?(/\S*)\s+(?:type\s+)?(nfs4?|cifs|lustre|fuse\.\w+|ceph|gpfs|beegfs|9p|overlay|"
+    r"glusterfs|wekafs)\b"
 )
+
+
+def _free_unit(total: str) -> str:
+    """Unit of bare numbers: plain `free` counts KiB, `free -m` MiB, `free -g` GiB."""
+    whole = number(total) or 0.0
+    return "kib" if whole > 4e6 else "mib" if whole > 4e3 else "gib"
 
 
 class HostReader:
     """Inventory of a host or container."""
 
     name = "host"
-    needles = (
-        b"CPU(s):", b"NUMA node", b"available: ", b" cpus:", b"physcpubind", b"cpubind", b"nproc", b"affinity", b"Cpus_allowed_list",
-        b"taskset", b"numactl", b"locked memory", b"open files", b"ulimit", b"% /", b"Mem:", b"MemTotal", b"MemAvailable", b"Swap:",
-        b"cpu.max", b"cfs_quota", b"nr_throttled", b"nr_periods", b"memory.max", b"oom_kill", b"governor", b"/dev/shm", b" nfs", b"lustre",
+    needles: tuple[bytes, ...] = (
+        b"CPU(s):", b"NUMA node", b"available: ", b" cpus:", b"physcpubind", b"cpubind", b"nproc", b"affinity",
+        b"Cpus_allowed_list",
+        b"taskset", b"numactl", b"locked memory", b"open files", b"ulimit", b"% /", b"Mem:", b"MemTotal",
+        b"MemAvailable", b"Swap:",
+        b"cpu.max", b"cfs_quota", b"nr_throttled", b"nr_periods", b"memory.max", b"oom_kill", b"governor", b"/dev/shm",
+        b" nfs", b"lustre",
         b"throttled_usec",
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        scale = "kib"
         pending = ""  # the command whose bare answer is on the next line
         quota: float | None = None
         swap_total: float | None = None
@@ -114,7 +126,9 @@ class HostReader:
             elif (hit := _MEM_EVENT.match(text)) is not None and (in_events or hit.group(1).startswith("oom_")):
                 yield fact(doc, line, "host.memory.events", float(hit.group(2)), "count", label=hit.group(1))
             elif (hit := _FREE.match(text)) is not None:
-                yield from self._free(doc, line, hit)
+                if hit.group(1) == "Mem":
+                    scale = _free_unit(hit.group(2))
+                yield from self._free(doc, line, hit, scale)
             elif (hit := _MEMINFO.match(text)) is not None:
                 value = float(hit.group(2)) / 2**20
                 if hit.group(1) == "SwapFree" and swap_total is not None:
@@ -190,7 +204,7 @@ class HostReader:
 
     def _df(self, doc: Document, line: Line, hit: re.Match[str]) -> Iterator[Fact]:
         mount, total = hit.group(7), size(hit.group(3), "kib")
-        if mount == "/dev/shm" and total is not None:
+        if mount == "/dev/shm" and total is not None:  # noqa: S108 (a mount point in the text)
             yield fact(doc, line, "host.shm.size", total, "GiB", label=mount)
             yield fact(doc, line, "host.shm.used", float(hit.group(6)) / 100, "fraction", label=mount)
         elif float(hit.group(6)) >= 95:
@@ -199,20 +213,12 @@ class HostReader:
         if kind:
             yield fact(doc, line, "host.filesystem", kind, label=mount)
 
-    def _free(self, doc: Document, line: Line, hit: re.Match[str]) -> Iterator[Fact]:
-        def amount(cell: str) -> float | None:
-            if not cell[-1].isdigit():
-                return size(cell)
-            value = number(cell) or 0.0  # plain `free` counts KiB, `free -m` MiB, `free -g` GiB
-            total = number(hit.group(2)) or 0.0
-            scale = "kib" if total > 4e6 else "mib" if total > 4e3 else "gib"
-            return gib(value, scale)
-
-        total, used = amount(hit.group(2)), amount(hit.group(3))
+    def _free(self, doc: Document, line: Line, hit: re.Match[str], scale: str) -> Iterator[Fact]:
+        total, used = size(hit.group(2), scale), size(hit.group(3), scale)
         if hit.group(1) == "Mem":
             if total is not None:
                 yield fact(doc, line, "host.memory.total", total, "GiB")
-            if hit.group(5) and (left := amount(hit.group(5))) is not None:
+            if hit.group(5) and (left := size(hit.group(5), scale)) is not None:
                 yield fact(doc, line, "host.memory.available", left, "GiB")
         elif total:
             yield fact(doc, line, "host.swap.total", total, "GiB")

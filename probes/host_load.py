@@ -27,7 +27,8 @@ _DD = re.compile(r"copied,\s*[\d.]+ s(?:econds)?,\s*([\d.]+)\s*([kMG]i?B/s)")
 _FIO = re.compile(r"^\s*(READ|WRITE):\s*(?:io=\S+,\s*)?(?:bw|aggrb)=([\d.]+)\s*([KMG]i?B/s)")
 _HDPARM = re.compile(r"Timing (?:buffered disk|cached) reads:.*=\s*([\d.]+)\s*(MB/sec)")
 _LOAD_TIME = re.compile(
-    r"(Loading (?:model )?weights|Model loading|Loading weights|load weight|Weights? loading)\b[^\n]*?\btook\s+([\d.]+)\s*(?:s|sec|seconds)\b",
+    r"(Loading (?:model )?weights|Model loading|Loading weights|load weight|Weights? "
+    r"loading)\b[^\n]*?\btook\s+([\d.]+)\s*(?:s|sec|seconds)\b",
     re.I,
 )
 _LOAD_BOTH = re.compile(
@@ -37,7 +38,8 @@ _SHARD = re.compile(r"checkpoint shards:.*?(\d+)/(\d+)\s*\[.*?([\d.]+)\s*s/it\]"
 _STATS = re.compile(r"^\s*[0-9a-f]{12}\s+(\S+)\s+([\d.]+)%\s+[\d.]+\s?[KMGT]?i?B\s*/\s*[\d.]+\s?[KMGT]?i?B\s")
 _CFS = re.compile(r"container_cpu_cfs_(throttled_)?periods_total(?:\{[^}]*\})?\s+([\d.e+]+)")
 _CPU_PARTS = {"us": "user", "sy": "system", "id": "idle", "wa": "iowait", "st": "steal", "si": "softirq"}
-_MP_PARTS = {"%usr": "user", "%user": "user", "%sys": "system", "%system": "system", "%idle": "idle", "%iowait": "iowait",
+_MP_PARTS = {"%usr": "user", "%user": "user", "%sys": "system", "%system": "system", "%idle": "idle",
+    "%iowait": "iowait",
              "%steal": "steal", "%soft": "softirq"}  # fmt: skip
 _NEEDED = {"steal": 0.02, "softirq": 0.1, "iowait": 0.05}  # below this it is not worth a fact
 
@@ -54,9 +56,11 @@ class LoadReader:
     """Snapshots and samples of host load."""
 
     name = "host_load"
-    needles = (
-        b"load average", b"Cpu(s)", b"%Cpu", b"%CPU", b"procs --", b"swpd", b"%usr", b"%idle", b"%steal", b"%iowait", b"%util",
-        b"avg10=", b"numa_miss", b"numa_hit", b"GIL:", b"%Own", b"copied,", b"bw=", b"aggrb=", b" took ", b"s/it]", b"Per-node process",
+    needles: tuple[bytes, ...] = (
+        b"load average", b"Cpu(s)", b"%Cpu", b"%CPU", b"procs --", b"swpd", b"%usr", b"%idle", b"%steal", b"%iowait",
+        b"%util",
+        b"avg10=", b"numa_miss", b"numa_hit", b"GIL:", b"%Own", b"copied,", b"bw=", b"aggrb=", b" took ", b"s/it]",
+        b"Per-node process",
         b"Timing ", b"cswch", b"MEM USAGE", b"_cfs_",
     )  # fmt: skip
 
@@ -126,8 +130,8 @@ class LoadReader:
                 "host.cpu.throttled", round(periods["throttled"][0] / periods["all"][0], 6), "fraction", spans=spans,
                 kind="derived", formula="reader:host_load", status=doc.status,
             )  # fmt: skip
-        for (signal, label, unit), item in worst.items():
-            yield fact(doc, item.line, signal, item.value, unit, label=label)
+        for (signal, who, unit), item in worst.items():
+            yield fact(doc, item.line, signal, item.value, unit, label=who)
 
     def _header(self, text: str) -> tuple[str, list[str]] | None:
         words = text.lstrip("# ").split()
@@ -188,9 +192,9 @@ class LoadReader:
             for name, signal in (("r", "host.cpu.run_queue"), ("si", "host.swap.in"), ("so", "host.swap.out")):
                 keep(signal, number(row.get(name, "")), "count")
             for name, part in _CPU_PARTS.items():
-                if name in row and name not in ("si",) and (value := number(row[name])) is not None:
-                    if value / 100 >= _NEEDED.get(part, 0.0):
-                        keep(f"host.cpu.{part}", value / 100, "fraction")
+                share = number(row.get(name, "")) if name != "si" else None  # here si is swap-in
+                if share is not None and share / 100 >= _NEEDED.get(part, 0.0):
+                    keep(f"host.cpu.{part}", share / 100, "fraction")
         elif kind == "mpstat":
             label = row.get("CPU")
             if label not in (None, "all") and number(row.get("%soft", "0")) == 0:

@@ -1,4 +1,4 @@
-"""What monitors print about GPUs: nvidia-smi's table, gpustat, nvtop's line, and hand-made lists of the same figures."""
+"""What monitors print about GPUs: nvidia-smi's table, gpustat, nvtop's line, hand-made lists of the same."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _PROCESS = re.compile(
 _MIG = re.compile(r"^\|\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+\|\s+(\d+)MiB\s*/\s*(\d+)MiB")
 _MIG_MODE = re.compile(r"^\|\s+\|\s+\|\s+(Disabled|Enabled\*?|N/A)\s*\|\s*$")
 _GPUSTAT = re.compile(
-    r"^\W*\[(\d+)\]\s+(.+?)\s*\|\s*(\d+)\s*['°]C\b,\s*(?:\d+ %,\s*)?(\d+|\?\?)\s*%.*?\|\s*(\d+)\s*/\s*(\d+)\s*MB\s*\|?(.*)$"
+    r"^\W*\[(\d+)\]\s+(.+?)\s*\|\s*(\d+)\s*['°]C\b,\s*(?:\d+ %,\s*)?(\d+|"
+    r"\?\?)\s*%.*?\|\s*(\d+)\s*/\s*(\d+)\s*MB\s*\|?(.*)$"
 )
 
 
@@ -33,7 +34,17 @@ class TableReader:
     """The default output of nvidia-smi, all layouts, and gpustat."""
 
     name = "nvidia_smi"
-    needles = (b"NVIDIA-SMI", b"MiB /", b"'C,", b"Persistence-M", b"GPU Memory", b"MiB |", b"P0 ", b"P2 ", b"P8 ")
+    needles: tuple[bytes, ...] = (
+        b"NVIDIA-SMI",
+        b"MiB /",
+        b"'C,",
+        b"Persistence-M",
+        b"GPU Memory",
+        b"MiB |",
+        b"P0 ",
+        b"P2 ",
+        b"P8 ",
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         gpu: int | None = None
@@ -152,7 +163,7 @@ class ListReader:
     """One-line and prose descriptions of cards (nvtop, reports of wrappers, hand-typed tables)."""
 
     name = "gpu_list"
-    needles = (
+    needles: tuple[bytes, ...] = (
         b"PCI",
         b"Pci",
         b"pci",

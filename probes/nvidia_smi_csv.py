@@ -49,8 +49,10 @@ _COLUMNS: dict[str, tuple[str, str, float, str | None]] = {
     "power.draw.instant": ("gpu.power", "W", 1, None),
     "power.limit": ("gpu.power.limit", "W", 1, None), "enforced.power.limit": ("gpu.power.limit", "W", 1, None),
     "power.default_limit": ("gpu.power.default", "W", 1, None), "power.max_limit": ("gpu.power.max", "W", 1, None),
-    "utilization.gpu": ("gpu.util", "fraction", 0.01, None), "utilization.memory": ("gpu.util.mem", "fraction", 0.01, None),
-    "memory.total": ("gpu.memory.total", "GiB", 1 / 1024, None), "memory.used": ("gpu.memory.used", "GiB", 1 / 1024, None),
+    "utilization.gpu": ("gpu.util", "fraction", 0.01, None), "utilization.memory": ("gpu.util.mem", "fraction", 0.01,
+    None),
+    "memory.total": ("gpu.memory.total", "GiB", 1 / 1024, None), "memory.used": ("gpu.memory.used", "GiB", 1 / 1024,
+    None),
     "memory.free": ("gpu.memory.free", "GiB", 1 / 1024, None),
     "ecc.errors.uncorrected.volatile.total": ("gpu.ecc.uncorrected", "count", 1, "volatile"),
     "ecc.errors.uncorrected.aggregate.total": ("gpu.ecc.uncorrected", "count", 1, "aggregate"),
@@ -127,7 +129,8 @@ class _Samples:
             mean = sum(s for s, _ in shares) / len(shares)
             spans = (doc.span(shares[0][1]), doc.span(shares[-1][1]))
             yield Fact(
-                "gpu.util", round(mean, 4), "fraction", Subject(gpu=gpu, label="mean of samples"), spans, kind="derived",
+                "gpu.util", round(mean, 4), "fraction", Subject(gpu=gpu, label="mean of samples"), spans,
+                kind="derived",
                 formula="reader:nvidia_smi_csv", count=len(shares), status=doc.status,
             )  # fmt: skip
 
@@ -136,8 +139,11 @@ class CsvReader:
     """`--query-gpu` with or without header and units, one or many samples."""
 
     name = "nvidia_smi_csv"
-    needles = (b"pcie.link", b"clocks", b"utilization.gpu", b"power.draw", b"memory.used", b"memory.total", b"used_gpu_memory",
-               b"temperature.gpu", b"--query-gpu", b"ecc.errors", b"pstate", b"power.limit", b"remapped_rows")  # fmt: skip
+    needles: tuple[bytes, ...] = (
+        b"pcie.link", b"clocks", b"utilization.gpu", b"power.draw", b"memory.used", b"memory.total",
+        b"used_gpu_memory", b"temperature.gpu", b"--query-gpu", b"ecc.errors", b"pstate", b"power.limit",
+        b"remapped_rows",
+    )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         columns: list[str] = []
@@ -223,7 +229,7 @@ class MonReader:
     """`nvidia-smi dmon` and `pmon`."""
 
     name = "nvidia_smi_mon"
-    needles = (b"# gpu", b"#gpu", b"# Idx")
+    needles: tuple[bytes, ...] = (b"# gpu", b"#gpu", b"# Idx")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         columns: list[str] = []

@@ -32,7 +32,8 @@ _NUMBERS: tuple[tuple[str, str, str, str | None], ...] = (
     (r"replay_number_rollovers$|replay_rollover_counter$", "gpu.pcie.replays", "count", "rollovers"),
     (r"(?:^|/)(?:gpu_)?power_readings/(?:average_power_draw|power_draw|instantaneous_power_draw|instant_power_draw)$",
      "gpu.power", "W", None),
-    (r"(?:^|/)(?:(?:gpu_)?power_readings/)?(?:current_power_limit|enforced_power_limit)$", "gpu.power.limit", "W", None),
+    (r"(?:^|/)(?:(?:gpu_)?power_readings/)?(?:current_power_limit|enforced_power_limit)$", "gpu.power.limit", "W",
+        None),
     (r"(?:^|/)(?:(?:gpu_)?power_readings/)?default_power_limit$", "gpu.power.default", "W", None),
     (r"(?:^|/)(?:(?:gpu_)?power_readings/)?max_power_limit$", "gpu.power.max", "W", None),
     (r"gpu_(?:current_temp|temp)$", "gpu.temperature", "C", None),
@@ -79,7 +80,7 @@ class QueryReader:
     """`nvidia-smi -q` in either form."""
 
     name = "nvidia_smi_q"
-    needles = (
+    needles: tuple[bytes, ...] = (
         b"NVSMI LOG", b"<nvidia_smi_log", b"Link Width", b"link_width", b"Power Limit", b"power_limit", b"Slowdown",
         b"_slowdown", b"Power Cap", b"Remapped", b"remapped_row", b"Performance State", b"Max Clocks", b"Clocks",
         b"Replay", b"PCIe Generation", b"Pending Page", b"Retired Pages", b"Recovery Action", b"Uncorrectable",

@@ -33,7 +33,8 @@ _FIGURES: tuple[tuple[str, re.Pattern[str]], ...] = (
 _OTHER = re.compile(rf"Process (\d+) has\s+{_N} memory in use", re.I)
 _GPU = re.compile(r"\bGPU (\d+)\b")
 _HAND = re.compile(
-    r"\b(?:torch\.cuda\.)?(?:max_)?(?P<what>memory_allocated|memory_reserved|allocated|reserved(?: but unallocated)?|requested|free)"
+    r"\b(?:torch\.cuda\.)?(?:max_)?(?P<what>memory_allocated|memory_reserved|allocated|reserved(?: but "
+    r"unallocated)?|requested|free)"
     r"(?:\(\w*\))?\s*[:=|]?\s*(?P<n>[\d.,]+)\s*(?P<u>[KMGT]i?B)\b", re.I,
 )  # fmt: skip
 _SUMMARY = re.compile(rf"^\|\s*(Allocated memory|GPU reserved memory|Non-releasable memory)\s*\|\s*{_N}\s*\|", re.I)
@@ -47,8 +48,10 @@ class OomReader:
     """Figures of failed allocations."""
 
     name = "cuda_oom"
-    needles = (b"Tried to allocate", b"already allocated", b"reserved by PyTorch", b"Free memory on device", b"GPU reserved memory",
-               b"memory_reserved", b"memory_allocated")  # fmt: skip
+    needles: tuple[bytes, ...] = (
+        b"Tried to allocate", b"already allocated", b"reserved by PyTorch", b"Free memory on device",
+        b"GPU reserved memory", b"memory_reserved", b"memory_allocated",
+    )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         event, left = 0, 0

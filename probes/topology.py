@@ -22,7 +22,7 @@ class TopologyReader:
     """The matrix of `topo -m`, also cut short, and that of `topo -p2p`."""
 
     name = "nvidia_smi_topo"
-    needles = (b"GPU0\t", b"GPU0 ", b"GPU1\t", b"GPU1 ")
+    needles: tuple[bytes, ...] = (b"GPU0\t", b"GPU0 ", b"GPU1\t", b"GPU1 ")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         columns: list[str] = []
@@ -36,13 +36,13 @@ class TopologyReader:
                 continue
             words = text.split()
             heads = [w for w in words if _NODE.match(w)]
-            if len(heads) >= 1 and words and words[0] == heads[0] and not re.search(rf"\s{_CELL}(?:\s|$)", text):
-                if len(heads) >= 2 or "Affinity" in text:
-                    columns = heads
-                    rest = text[text.rfind(heads[-1]) + len(heads[-1]) :].strip()
-                    affinity = [c.strip() for c in re.split(r"\t+|\s{2,}", rest) if c.strip()]
-                    if not any(w in _P2P for w in words[1:]):
-                        continue
+            bare = bool(heads) and words[0] == heads[0] and not re.search(rf"\s{_CELL}(?:\s|$)", text)
+            if bare and (len(heads) >= 2 or "Affinity" in text):
+                columns = heads
+                rest = text[text.rfind(heads[-1]) + len(heads[-1]) :].strip()
+                affinity = [c.strip() for c in re.split(r"\t+|\s{2,}", rest) if c.strip()]
+                if not any(w in _P2P for w in words[1:]):
+                    continue
             if not columns or not words or words[0] not in {*columns, *heads} or len(words) < 2:
                 continue
             cells = words[1:]
@@ -91,7 +91,7 @@ class NvlinkReader:
     """`nvidia-smi nvlink -s | -e | -c`: links kept as a count and the exceptions."""
 
     name = "nvidia_smi_nvlink"
-    needles = (
+    needles: tuple[bytes, ...] = (
         b"Link 0",
         b"Link 1",
         b"Link 2",
@@ -139,9 +139,9 @@ class NvlinkReader:
                 "nvlink.links", float(len(rows)), "count", Subject(gpu=own), spans, kind="derived",
                 formula="reader:nvidia_smi_nvlink", status=doc.status,
             )  # fmt: skip
-            for rate in rates:
-                where = next(line for r, line in rows if r == rate)
-                yield fact(doc, where, "nvlink.rate", rate, "GB/s", gpu=own, label=f"{rate:g}")
+            for speed in rates:
+                where = next(line for r, line in rows if r == speed)
+                yield fact(doc, where, "nvlink.rate", speed, "GB/s", gpu=own, label=f"{speed:g}")
 
 
 READERS: list[Reader] = [TopologyReader(), NvlinkReader()]

@@ -68,9 +68,11 @@ def test_query_as_text_and_as_a_grep_of_it() -> None:
 
 def test_query_as_xml_without_an_xml_parser() -> None:
     facts = read(
-        '<!DOCTYPE nvidia_smi_log SYSTEM "nvsmi_device_v12.dtd">\n<nvidia_smi_log>\n<driver_version>535.54</driver_version>\n'
+        "<!DOCTYPE nvidia_smi_log SYSTEM "
+        '"nvsmi_device_v12.dtd">\n<nvidia_smi_log>\n<driver_version>535.54</driver_version>\n'
         '<gpu id="00000000:00:06.0">\n<pci>\n<pci_gpu_link_info>\n<link_widths>\n<max_link_width>16x</max_link_width>\n'
-        "<current_link_width>8x</current_link_width>\n</link_widths>\n</pci_gpu_link_info>\n</pci>\n<clocks_throttle_reasons>\n"
+        "<current_link_width>8x</current_link_width>\n</link_widths>\n</pci_gpu_link_info>\n</pci>\n<clocks_throttle"
+        "_reasons>\n"
         "<clocks_throttle_reason_hw_thermal_slowdown>Active</clocks_throttle_reason_hw_thermal_slowdown>\n"
     )
     assert value(facts, "gpu.pcie.width", gpu=0) == 8
@@ -118,15 +120,18 @@ def test_samples_keep_the_row_under_load_and_the_lowest_clock() -> None:
 def test_dmon_and_pmon() -> None:
     assert value(read(DATA / "nvidia_smi/dmon.txt"), "gpu.throttle.thermal_violation", gpu=0) == 0
     facts = read(
-        "# gpu         pid  type    sm   mem   enc   dec   command\n# Idx           #   C/G     %     %     %     %   name\n"
-        "    0      41822     C    38    22     -     -   python\n    0      90417     C    57    41     -     -   tritonserver\n"
+        "# gpu         pid  type    sm   mem   enc   dec   command\n# Idx           #   C/G     %     %     %     % "
+        "  name\n"
+        "    0      41822     C    38    22     -     -   python\n    0      90417     C    57    41     -     -   "
+        "tritonserver\n"
     )
     assert value(facts, "gpu.process.sm", label="90417 C") == 0.57
 
 
 def test_links_in_prose_tables_and_monitors() -> None:
     assert value(read("Device 1 [GeForce GTX 1080 Ti] PCIe GEN 1@16x\n"), "gpu.pcie.gen", gpu=1) == 1
-    facts = read("GPU 0: NVIDIA GeForce RTX 3090 | driver 610.43.02\n  Power: limit=250.00 W (default=370.00 W, max=390.00 W)\n"
+    facts = read("GPU 0: NVIDIA GeForce RTX 3090 | driver 610.43.02\n  Power: limit=250.00 W (default=370.00 W, "
+                 "max=390.00 W)\n"
                  "  PCIe: x4 lanes negotiated (GPU max x16, Gen up to 4)\n")  # fmt: skip
     assert (value(facts, "gpu.power.limit", gpu=0), value(facts, "gpu.power.default", gpu=0)) == (250, 370)
     assert (value(facts, "gpu.pcie.width", gpu=0), value(facts, "gpu.pcie.width.max", gpu=0)) == (4, 16)
@@ -138,7 +143,8 @@ def test_links_in_prose_tables_and_monitors() -> None:
 def test_topology_with_nics_and_cut_rows() -> None:
     facts = read(
         "        GPU0    GPU1    NIC0    NIC1    CPU Affinity    NUMA Affinity\n"
-        "GPU0     X      NV12    PXB     SYS     0-31,64-95      0\nGPU1    NV12     X      SYS     PXB     32-63           1\n"
+        "GPU0     X      NV12    PXB     SYS     0-31,64-95      0\nGPU1    NV12     X      SYS     PXB     32-63   "
+        "        1\n"
         "[...]\nNIC Legend:\n\n  NIC0: mlx5_0\n  NIC1: mlx5_3\n"
     )
     assert value(facts, "topo.gpu_nic", gpu=1, nic="mlx5_3") == "PXB"
@@ -174,14 +180,17 @@ def test_xids_in_every_wording(line: str, code: str, kind: str) -> None:
 
 
 def test_kernel_lines_without_trouble_say_nothing() -> None:
-    assert not read("nvidia 0000:17:00.0: enabling device\nNVRM: loading NVIDIA UNIX x86_64 Kernel Module  580.159.04\nno Xid errors\n"
+    assert not read("nvidia 0000:17:00.0: enabling device\nNVRM: loading NVIDIA UNIX x86_64 Kernel Module  "
+                    "580.159.04\nno Xid errors\n"
                     'DCGM_FI_DEV_XID_ERRORS{gpu="3"} 0\n')[1:]  # fmt: skip
 
 
 def test_lspci_links_and_acs() -> None:
     facts = read(
-        "41:00.0 3D controller: NVIDIA Corporation GA100 (rev a1)\n\t\tLnkCap: Port #0, Speed 16GT/s, Width x16, ASPM not supported\n"
-        "\t\tLnkSta: Speed 2.5GT/s (downgraded), Width x16 (ok)\n\t\tACSCtl: SrcValid+ TransBlk- ReqRedir+ CmpltRedir+\n"
+        "41:00.0 3D controller: NVIDIA Corporation GA100 (rev a1)\n\t\tLnkCap: Port #0, Speed 16GT/s, Width x16, "
+        "ASPM not supported\n"
+        "\t\tLnkSta: Speed 2.5GT/s (downgraded), Width x16 (ok)\n\t\tACSCtl: SrcValid+ TransBlk- ReqRedir+ "
+        "CmpltRedir+\n"
     )
     assert value(facts, "pci.link.width") == 16 and value(facts, "pci.acs") == "on"
     assert not [f for f in facts if f.signal == "pci.link.limited"], "a low speed at rest is no fault"
@@ -190,12 +199,18 @@ def test_lspci_links_and_acs() -> None:
 @pytest.mark.parametrize(
     ("text", "figures"),
     [
-        ("Tried to allocate 2.00 GiB. GPU 3 has a total capacity of 79.15 GiB of which 1.02 GiB is free. Including non-PyTorch memory, "
-         "this process has 78.11 GiB memory in use. Of the allocated memory 58.40 GiB is allocated by PyTorch, and 512.00 MiB is reserved "
-         "by PyTorch but unallocated.", {"requested": 2, "free": 1.02, "own": 78.11, "reserved_unallocated": 0.5, "total": 79.15}),
-        ("CUDA out of memory. Tried to allocate 1.50 GiB (GPU 0; 23.70 GiB total capacity; 11.92 GiB already allocated; 843.00 MiB free; "
-         "21.10 GiB reserved in total by PyTorch)", {"requested": 1.5, "allocated": 11.92, "reserved": 21.1, "free": 843 / 1024}),
-        ("CUDA out of memory. Tried to allocate 392.00 MiB (GPU 0; 10.76 GiB total capacity; 9.71 GiB already allocated; 120.00 MiB free; "
+        ("Tried to allocate 2.00 GiB. GPU 3 has a total capacity of 79.15 GiB of which 1.02 GiB is free. Including "
+         "non-PyTorch memory, "
+         "this process has 78.11 GiB memory in use. Of the allocated memory 58.40 GiB is allocated by PyTorch, and "
+         "512.00 MiB is reserved "
+         "by PyTorch but unallocated.", {"requested": 2, "free": 1.02, "own": 78.11, "reserved_unallocated": 0.5,
+         "total": 79.15}),
+        ("CUDA out of memory. Tried to allocate 1.50 GiB (GPU 0; 23.70 GiB total capacity; 11.92 GiB already "
+         "allocated; 843.00 MiB free; "
+         "21.10 GiB reserved in total by PyTorch)", {"requested": 1.5, "allocated": 11.92, "reserved": 21.1,
+         "free": 843 / 1024}),
+        ("CUDA out of memory. Tried to allocate 392.00 MiB (GPU 0; 10.76 GiB total capacity; 9.71 GiB already "
+         "allocated; 120.00 MiB free; "
          "88.00 MiB cached)", {"requested": 392 / 1024, "reserved": 88 / 1024, "allocated": 9.71}),
     ],
 )  # fmt: skip
@@ -207,7 +222,8 @@ def test_out_of_memory_of_every_generation(text: str, figures: dict[str, float])
 
 def test_out_of_memory_over_several_lines_with_another_process() -> None:
     facts = read("Tried to allocate 224.00 MiB. GPU 0 has a total capacity of 79.10 GiB of which 45.88 MiB is free.\n"
-                 "Process 18232 has 62.74 GiB memory in use.\nOf the allocated memory 15.71 GiB is allocated by PyTorch,\n")  # fmt: skip
+                 "Process 18232 has 62.74 GiB memory in use.\nOf the allocated memory 15.71 GiB is allocated by "
+                 "PyTorch,\n")  # fmt: skip
     assert value(facts, "gpu.oom.other") == 62.74 and value(facts, "gpu.oom.allocated") == 15.71
 
 
@@ -230,15 +246,18 @@ def test_throttling_is_a_share_of_periods() -> None:
 
 def test_load_tools() -> None:
     top = read(
-        "top - 14:02 up 1 day, load average: 187.22, 180, 164\n%Cpu(s): 92.1 us,  6.8 sy,  0.0 ni,  0.4 id,  0.0 wa,  0.0 hi,  0.7 si, 12.0 st\n"
+        "top - 14:02 up 1 day, load average: 187.22, 180, 164\n%Cpu(s): 92.1 us,  6.8 sy,  0.0 ni,  0.4 id,  0.0 "
+        "wa,  0.0 hi,  0.7 si, 12.0 st\n"
     )
     assert value(top, "host.load") == 187.22 and value(top, "host.cpu.steal") == pytest.approx(0.12)
     spy = read(
-        "GIL: 8.00%, Active: 100.00%, Threads: 4, Processes 1\n 88.00%  88.00%   61.00s    61.44s   apply_penalties (utils.py)\n"
+        "GIL: 8.00%, Active: 100.00%, Threads: 4, Processes 1\n 88.00%  88.00%   61.00s    61.44s   apply_penalties "
+        "(utils.py)\n"
     )
     assert value(spy, "host.pyspy.gil") == 0.08 and value(spy, "host.pyspy.function") == 0.88
     disk = read(
-        "Device            r/s     rkB/s   r_await rareq-sz  %util\nsda            212.00  54212.00    141.20   255.71  100.00\n"
+        "Device            r/s     rkB/s   r_await rareq-sz  %util\nsda            212.00  54212.00    141.20   "
+        "255.71  100.00\n"
     )
     assert value(disk, "host.disk.util", label="sda") == 1 and value(disk, "host.disk.await", label="sda") == 141.2
 
@@ -248,7 +267,8 @@ def test_load_tools() -> None:
     [
         "NCCL_IB_DISABLE=1 python train.py", "export NCCL_IB_DISABLE=1", "docker run -e NCCL_IB_DISABLE=1 image",
         "- name: NCCL_IB_DISABLE\n  value: \"1\"", "  NCCL_IB_DISABLE: \"1\"", "os.environ['NCCL_IB_DISABLE'] = '1'",
-        "mpirun -x NCCL_IB_DISABLE=1 -np 8 a.out", "NCCL INFO NCCL_IB_DISABLE set by environment to 1.", "ENV NCCL_IB_DISABLE 1",
+        "mpirun -x NCCL_IB_DISABLE=1 -np 8 a.out", "NCCL INFO NCCL_IB_DISABLE set by environment to 1.",
+        "ENV NCCL_IB_DISABLE 1",
         '{"NCCL_IB_DISABLE": "1"}' .replace("{", "").replace("}", ""), "$env:NCCL_IB_DISABLE = '1'",
     ],
 )  # fmt: skip
@@ -258,7 +278,8 @@ def test_variables_however_they_are_set(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid", "# export NCCL_P2P_DISABLE=1", "OMP_NUM_THREADS: unset",
+    ["try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid", "# export NCCL_P2P_DISABLE=1",
+        "OMP_NUM_THREADS: unset",
      "HF_TOKEN=hf_abcdefgh", "VLLM_API_KEY=secret", "NCCL_X=$FOO"],
 )  # fmt: skip
 def test_advice_comments_and_secrets_are_no_settings(text: str) -> None:

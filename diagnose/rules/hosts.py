@@ -117,7 +117,7 @@ def _cpu_setting(ctx: Context, factor: float) -> Outcome:
     found = []
     for value, item in ctx.numbers("compare.ratio"):
         axis, metric, *settings = (item.subject.label or "|").split("|")
-        named = axis == "threads" or axis == "cpu" and any(_CPU_SETTING.search(s) for s in settings)
+        named = axis == "threads" or (axis == "cpu" and any(_CPU_SETTING.search(s) for s in settings))
         if named and _SPEED.search(metric):
             found.append((value, item))
     return _outcome([e for v, e in found if v >= factor], bool(found))

@@ -50,7 +50,7 @@ def _power_limits(ctx: Context) -> list[tuple[float, tuple[Evidence, ...]]]:
     """Limit in force over the board's default, with the evidence, for each GPU."""
     defaults = _per_gpu(ctx, "gpu.power.default")
     names = {e.subject.gpu: e for e in ctx.of("gpu.name")}
-    out = []
+    out: list[tuple[float, tuple[Evidence, ...]]] = []
     for gpu, (limit, item) in _per_gpu(ctx, "gpu.power.limit").items():
         normal = _pick(defaults, gpu)
         if normal is not None:
@@ -167,7 +167,7 @@ def gpu_hot(ctx: Context) -> Outcome:
 
 
 def _widths(ctx: Context) -> list[tuple[float, float | None, tuple[Evidence, ...]]]:
-    """(lanes now, lanes possible, evidence); what is possible comes from the card, or from its peers in the same text."""
+    """(lanes now, lanes possible, evidence); what is possible comes from the card or its peers in the text."""
     tops: dict[int | None, Reading] = _per_gpu(ctx, "gpu.pcie.width.max")
     now = ctx.numbers("gpu.pcie.width")
     best = max(now, key=lambda r: r[0], default=None)
@@ -296,7 +296,7 @@ def _failures(ctx: Context) -> dict[str, dict[str, Reading]]:
 
 
 def _idle_reserve(figures: dict[str, Reading]) -> tuple[float, tuple[Evidence, ...]] | None:
-    """Memory PyTorch holds and does not use: printed, or reserved - allocated; the oldest text prints it as `cached`."""
+    """Memory PyTorch holds and does not use: printed, or reserved - allocated; the oldest text says `cached`."""
     if "reserved_unallocated" in figures:
         return figures["reserved_unallocated"][0], (figures["reserved_unallocated"][1],)
     if "reserved" in figures and "allocated" in figures:
