@@ -46,7 +46,7 @@ _KNOWN = frozenset(
     cache-max-entry-count session-len quant-policy max-prefill-token-num n-gpu-layers parallel cont-batching flash-attn
     ctx-size ubatch-size threads-http router-mode busy-threshold kv-transfer-bandwidth enable-auto-tool-choice
     tool-call-parser reasoning-parser tp dp ep pp
-    """.split()
+    """.split()  # noqa: SIM905
 )
 # words that also name results or anything else: an option only behind dashes
 _DASHES_ONLY = frozenset(("max-concurrent-requests", "parallel", "profile", "concurrency", "rate", "streaming"))
@@ -56,7 +56,7 @@ _BENCH_KNOWN = frozenset(
     dataset-name ignore-eos burstiness num-warmups concurrency request-count warmup-request-count rate rate-type profile
     disable-ignore-eos prefix-repetition-prefix-len prefix-repetition-num-prefixes streaming warmup-requests temperature
     synthetic-input-tokens-mean output-tokens-mean max-requests num-concurrent-requests
-    """.split()
+    """.split()  # noqa: SIM905
 )
 _SERVER = re.compile(
     r"\bvllm\b|sglang|trtllm|tensorrt[_-]?llm|text-generation-(?:launcher|inference)|dynamo\.\w+|llama-server|llama_cpp"
@@ -64,7 +64,7 @@ _SERVER = re.compile(
     re.IGNORECASE,
 )
 _BENCH = re.compile(
-    r"vllm bench|bench_serving|benchmark_serving|bench_one_batch|benchmark_throughput|benchmark_latency|subparser='bench'"
+    r"vllm bench|bench_serving|benchmark_serving|bench_one_batch|benchmark_throughput|benchmark_latency|subparser='bench'"  # noqa: E501
     r"|\baiperf\b|genai-perf|\bguidellm\b|token_benchmark|llmperf|\boha\b|\bwrk\b|\blocust\b|llm-?bench|inference-benchmarker",
     re.IGNORECASE,
 )
@@ -82,7 +82,7 @@ _KEY = re.compile(
 )
 # advice in a message ("consider --x", "Replace … with `--x`") is not a setting
 _ADVICE = re.compile(
-    r"\b(?:consider|try|use|include|pass(?:ing)?|add|increas\w+|decreas\w+|specify(?:ing)?|replace|enabl\w+ with|can set|via)"
+    r"\b(?:consider|try|use|include|pass(?:ing)?|add|increas\w+|decreas\w+|specify(?:ing)?|replace|enabl\w+ with|can set|via)"  # noqa: E501
     r"\b[^.;]{0,60}$",
     re.IGNORECASE,
 )
@@ -103,7 +103,7 @@ class ServingArgsReader:
     """Options as facts; the first place an option with one value stands in is quoted."""
 
     name = "serving_args"
-    needles = (b"--", b"_size", b"max_", b"max-", b"Namespace", b"gpu_memory", b"enable_", b"disable_", b"quantization",
+    needles: tuple[bytes, ...] = (b"--", b"_size", b"max_", b"max-", b"Namespace", b"gpu_memory", b"enable_", b"disable_", b"quantization",  # noqa: E501
                b"server_args", b"enforce_eager", b"block", b"_seqs", b"context", b"num_")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
@@ -117,12 +117,12 @@ class ServingArgsReader:
             text = line.text
             if pending is not None:
                 item = _ITEM.match(text)
-                signal, flag, where = pending
+                target, option, where = pending
                 pending = None
                 if item and not item.group(1).startswith("--"):
-                    yield from self._emit(doc, where, signal, flag, item.group(1), seen, text, line)
+                    yield from self._emit(doc, where, target, option, item.group(1), seen, text, line)
                 else:
-                    yield from self._emit(doc, where, signal, flag, "true", seen, "--" + flag)
+                    yield from self._emit(doc, where, target, option, "true", seen, "--" + option)
             context = self._context(text, context)
             swept = _SWEPT.match(text)
             if swept and name_of(swept.group(1)) in _KNOWN:
@@ -154,8 +154,8 @@ class ServingArgsReader:
                     value = hit.group("val").strip("'\" ")
                     if value.lower() in _NOTHING:
                         continue
-                    signal = "serving.bench_arg" if bench else "serving.arg"
-                    yield from self._emit(doc, line, signal, flag, value, seen, hit.group())
+                    where_to = "serving.bench_arg" if bench else "serving.arg"
+                    yield from self._emit(doc, line, where_to, flag, value, seen, hit.group())
         if pending is not None:
             yield from self._emit(doc, pending[2], pending[0], pending[1], "true", seen, "--" + pending[1])
 

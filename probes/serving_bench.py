@@ -14,7 +14,7 @@ from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-_METRIC = {"ttft": "ttft", "tpot": "tpot", "itl": "itl", "e2el": "e2e", "e2e latency": "e2e", "e2e": "e2e", "latency": "e2e",
+_METRIC = {"ttft": "ttft", "tpot": "tpot", "itl": "itl", "e2el": "e2e", "e2e latency": "e2e", "e2e": "e2e", "latency": "e2e",  # noqa: E501
            "tbt": "itl"}  # fmt: skip
 _STAT = re.compile(
     r"^\W*(?:request )?(mean|median|std|min|max|avg|average|p\d{2}(?:\.\d+)?|p\d{2})\s+"
@@ -30,22 +30,26 @@ _PLAIN: tuple[tuple[re.Pattern[str], str, str | None], ...] = tuple(
         (r"(?:^\W*Failed requests:|\"failed\"\s*:)\s*(\d+)", "serving.client.failed", "count"),
         (r"(?:^\W*Benchmark duration \(s\):|^ ?\"duration\"\s*:)\s*([\d.]+)", "serving.client.duration", "s"),
         (r"(?:^\W*Total input tokens:|\"total_input_tokens\"\s*:)\s*([\d,]+)", "serving.client.input_tokens", "count"),
-        (r"(?:^\W*Total generated tokens:|\"total_output_tokens\"\s*:)\s*([\d,]+)", "serving.client.output_tokens", "count"),
-        (r"(?:^\W*Request throughput \(req/s\):|\"request_throughput\"\s*:)\s*([\d.]+)", "serving.client.request_tput", "req/s"),
-        (r"(?:^\W*Output token throughput \(tok/s\):|\"output_throughput\"\s*:)\s*([\d.]+)", "serving.client.output_tput",
+        (r"(?:^\W*Total generated tokens:|\"total_output_tokens\"\s*:)\s*([\d,]+)", "serving.client.output_tokens", "count"),  # noqa: E501
+        (r"(?:^\W*Request throughput \(req/s\):|\"request_throughput\"\s*:)\s*([\d.]+)", "serving.client.request_tput", "req/s"),  # noqa: E501
+        (r"(?:^\W*Output token throughput \(tok/s\):|\"output_throughput\"\s*:)\s*([\d.]+)", "serving.client.output_tput",  # noqa: E501
          "tokens/s"),
-        (r"(?:^\W*Total Token throughput \(tok/s\):|\"total_token_throughput\"\s*:)\s*([\d.]+)", "serving.client.total_tput",
+        (r"(?:^\W*Total Token throughput \(tok/s\):|\"total_token_throughput\"\s*:)\s*([\d.]+)", "serving.client.total_tput",  # noqa: E501
          "tokens/s"),
-        (r"(?:^\W*Peak concurrent requests:|\"max_concurrent_requests\"\s*:)\s*([\d.]+)", "serving.client.peak_concurrency",
+        (r"(?:^\W*Peak concurrent requests:|\"max_concurrent_requests\"\s*:)\s*([\d.]+)", "serving.client.peak_concurrency",  # noqa: E501
          "count"),
         (r"(?:^\W*Traffic request rate:|\"request_rate\"\s*:)\s*\"?(inf|[\d.]+)", "serving.client.request_rate", None),
-        (r"(?:^\W*Maxi?m?u?m? request concurrency:|\"max_concurrency\"\s*:)\s*(\d+)", "serving.client.concurrency", None),
+        (r"(?:^\W*Maxi?m?u?m? request concurrency:|\"max_concurrency\"\s*:)\s*(\d+)", "serving.client.concurrency", None),  # noqa: E501
     )
 )  # fmt: skip
-_BLOCK = re.compile(r"^\W*(first token latency|time to first token|ttft|next token latency|inter[- ]token latency|tpot)\W*\(?(m?secs?|ms|s)\)?\W*$", re.I)
+_BLOCK = re.compile(
+    r"^\W*(first token latency|time to first token|ttft|next token latency|inter[- ]token latency|tpot)\W*\(?(m?secs?|ms|s)\)?\W*$",  # noqa: E501
+    re.I,
+)
 _BLOCK_ROW = re.compile(r"^\s*(count|mean|std|min|max|\d{2}%)\s*=?\s+([\d.]+)\s*$", re.I)
 _AIPERF = re.compile(
-    r"(Time to First Token|Inter Token Latency|Request Latency|Time Per Output Token)\s*\((ms|s)\)\W+([\d.,\s│┃|]+)", re.I
+    r"(Time to First Token|Inter Token Latency|Request Latency|Time Per Output Token)\s*\((ms|s)\)\W+([\d.,\s│┃|]+)",
+    re.I,
 )
 _AIPERF_HEAD = re.compile(r"\b(avg|min|max|p\d\d|std)\b", re.I)
 _AIPERF_KEYS = {"time_to_first_token": "ttft", "inter_token_latency": "itl", "request_latency": "e2e"}
@@ -55,14 +59,16 @@ _SPOKEN = {"first token latency": "ttft", "time to first token": "ttft", "ttft":
 
 def _stat(text: str) -> str:
     low = text.lower()
-    return {"avg": "mean", "average": "mean"}.get(low, low.replace("%", "").join(("p", "")) if low[0].isdigit() else low)
+    return {"avg": "mean", "average": "mean"}.get(
+        low, low.replace("%", "").join(("p", "")) if low[0].isdigit() else low
+    )
 
 
 class ServingBenchReader:
     """Latency statistics, rates and totals of one run; a second run in the same text gets ``#2`` labels."""
 
     name = "serving_bench"
-    needles = (b"TTFT", b"ttft", b"TPOT", b"tpot", b"irst token", b"irst Token", b"Token Latency", b"token latency",
+    needles: tuple[bytes, ...] = (b"TTFT", b"ttft", b"TPOT", b"tpot", b"irst token", b"irst Token", b"Token Latency", b"token latency",  # noqa: E501
                b"time_to_first_token", b"Successful requests", b"request_throughput")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
@@ -72,7 +78,9 @@ class ServingBenchReader:
         runs: dict[tuple[str, str | None], int] = {}
         same: set[tuple[str, str | None, object]] = set()
 
-        def fact(signal: str, value: float | str, unit: str | None, label: str | None, line: Line, around: str) -> Iterator[Fact]:
+        def fact(
+            signal: str, value: float | str, unit: str | None, label: str | None, line: Line, around: str
+        ) -> Iterator[Fact]:
             if (signal, label, value) in same:
                 return
             same.add((signal, label, value))
@@ -89,13 +97,20 @@ class ServingBenchReader:
             if hit:
                 stat, metric, unit, number, tail = hit.groups()
                 scale = 1000.0 if (unit or tail or "ms").lower() == "s" else 1.0
-                yield from fact(f"serving.client.{_METRIC[metric.lower()]}", float(number.replace(",", "")) * scale, "ms",
+                yield from fact(f"serving.client.{_METRIC[metric.lower()]}", float(number.replace(",", "")) * scale, "ms",  # noqa: E501
                                 _stat(stat), line, hit.group())  # fmt: skip
                 continue
             if '_ms"' in text:
                 for hit in _JSON.finditer(text):
                     stat, metric, number = hit.groups()
-                    yield from fact(f"serving.client.{_METRIC[metric.replace('_', ' ')]}", float(number), "ms", stat, line, hit.group())
+                    yield from fact(
+                        f"serving.client.{_METRIC[metric.replace('_', ' ')]}",
+                        float(number),
+                        "ms",
+                        stat,
+                        line,
+                        hit.group(),
+                    )
             for pattern, signal, plain_unit in _PLAIN:
                 hit = pattern.search(text)
                 if hit:
@@ -109,7 +124,14 @@ class ServingBenchReader:
             row = _BLOCK_ROW.match(text)
             if block and row:
                 if row.group(1).lower() != "count":
-                    yield from fact(f"serving.client.{block[0]}", float(row.group(2)) * block[1], "ms", _stat(row.group(1)), line, text)
+                    yield from fact(
+                        f"serving.client.{block[0]}",
+                        float(row.group(2)) * block[1],
+                        "ms",
+                        _stat(row.group(1)),
+                        line,
+                        text,
+                    )
                 continue
             if text.strip() and not row:
                 block = None
@@ -122,7 +144,7 @@ class ServingBenchReader:
                     metric = _SPOKEN.get(hit.group(1).lower(), "itl")
                     scale = 1000.0 if hit.group(2).lower() == "s" else 1.0
                     for name, number in zip(columns, re.findall(r"\d[\d,]*\.?\d*", hit.group(3)), strict=False):
-                        yield from fact(f"serving.client.{metric}", float(number.replace(",", "")) * scale, "ms", _stat(name), line,
+                        yield from fact(f"serving.client.{metric}", float(number.replace(",", "")) * scale, "ms", _stat(name), line,  # noqa: E501
                                         number)  # fmt: skip
         if doc.size < 64 << 20 and doc.head[:1] == b"{":
             yield from self._lists(doc)

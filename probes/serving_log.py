@@ -48,29 +48,30 @@ _ONCE = (
     _once("max model len", r"Using max model len (\d+)", ("serving.max_model_len", "count", None)),
     _once("max_seq_len", r"config: model=.*?max_seq_len=(\d+)", ("serving.max_model_len", "count", None)),
     _once("context", rf"context[ _-]len(?:gth)?\s*[=:]\s*{_N}", ("serving.max_model_len", "count", None)),
-    _once("max_num_batched_tokens", r"max_num_batched_tokens\s*=\s*(\d+)", ("serving.max_batched_tokens", "count", None)),
+    _once("max_num_batched_tokens", r"max_num_batched_tokens\s*=\s*(\d+)", ("serving.max_batched_tokens", "count", None)),  # noqa: E501
     _once("max_running_requests was", r"max_running_requests was reduced from requested (\d+) to (\d+)",
           ("serving.max_num_seqs", "count", "requested"), ("serving.max_num_seqs", "count", "effective")),
     _once("max_running_requests", r"max_running_requests=(\d+)", ("serving.max_num_seqs", "count", "effective")),
+    _once("maxnumactiverequests", r"maxNumActiveRequests\W+(\d+)", ("serving.max_num_seqs", "count", "effective")),
     _once("max_num_reqs", r"max_num_reqs\s*=\s*(\d+)", ("serving.max_num_seqs", "count", "effective")),
     _once("max_num_seqs", r"\bmax_num_seqs[=:]\s*(\d+)", ("serving.max_num_seqs", "count", "configured")),
     _once("model loading took", r"Model loading took ([\d.]+) ?GiB", ("serving.weights", "GiB", None)),
     _once("model weights take", r"model weights take ([\d.]+) ?GiB", ("serving.weights", "GiB", None)),
     _once("attention backend", r"Using (?:AttentionBackendEnum\.)?(\w+) (?:attention )?backend",
           ("serving.attention_backend", None, None)),
-    _once("backend.", r"Using (Flash Attention|FlashInfer|XFormers|Torch SDPA|FLASH_ATTN\w*|TRITON_ATTN\w*|FLASHMLA\w*) backend",
+    _once("backend.", r"Using (Flash Attention|FlashInfer|XFormers|Torch SDPA|FLASH_ATTN\w*|TRITON_ATTN\w*|FLASHMLA\w*) backend",  # noqa: E501
           ("serving.attention_backend", None, None)),
     _once("attention_backend", r"attention_backend\s*[=:]\s*'?(\w+)'?", ("serving.attention_backend", None, None)),
     _once("attention block size", r"Setting attention block size to ([\d,]+) tokens",
           ("serving.attention_block", "count", None)),
-    _once("torch.compile t", r"torch\.compile (?:takes|took) ([\d.]+) s", ("serving.compile_time", "s", "torch.compile")),
-    _once("graph capturing finished", r"Graph capturing finished in ([\d.]+) sec", ("serving.compile_time", "s", "graph capture")),
+    _once("torch.compile t", r"torch\.compile (?:takes|took) ([\d.]+) s", ("serving.compile_time", "s", "torch.compile")),  # noqa: E501
+    _once("graph capturing finished", r"Graph capturing finished in ([\d.]+) sec", ("serving.compile_time", "s", "graph capture")),  # noqa: E501
     _once("init engine", r"init engine .*?took ([\d.]+) s", ("serving.compile_time", "s", "engine start")),
     _once("resolved architecture", r"Resolved architecture: (\w+)", ("serving.architecture", None, None)),
     _once("quantization=", r"config: model=.*?[ ,]quantization=(\w+)", ("serving.quantization", None, None)),
     _once("global", rf"(?:total_)?global_(?:num_)?tokens(?:_for_logprob)?(?: \([^)]*\))?\s*[:=]?\s*{_N}",
           ("serving.decode_batch", "count", None)),
-    _once("captured cuda graph", rf"largest captured CUDA graph batch\s*[=:]?\s*{_N}", ("serving.graph_batch", "count", None)),
+    _once("captured cuda graph", rf"largest captured CUDA graph batch\s*[=:]?\s*{_N}", ("serving.graph_batch", "count", None)),  # noqa: E501
 )  # fmt: skip
 _GRAPH_SIZES = re.compile(
     r"""(?:capture\s+cuda\s+graph\s+bs|cuda_graph_bs=|cudagraph_capture_sizes['"]?\s*[=:]|cuda_graph_sizes['"]?[=:]|\bbs=)
@@ -78,8 +79,16 @@ _GRAPH_SIZES = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _VERSION = (
-    ("vllm", re.compile(r"(?:vLLM API server version|LLM engine \(v?|\bmodel_runner.*?vLLM v|█\s+version)\s*(\d+\.\d+[\w.+]*)")),
-    ("vllm", re.compile(r"(?:vllm/vllm-openai:|image:\s*vllm:|\bvllm[ =]=?=?v?)v?(\d+\.\d+\.\d+[\w.]*)", re.IGNORECASE)),
+    (
+        "vllm",
+        re.compile(
+            r"(?:vLLM API server version|LLM engine \(v?|\bmodel_runner.*?vLLM v|█\s+version)\s*(\d+\.\d+[\w.+]*)"
+        ),
+    ),
+    (
+        "vllm",
+        re.compile(r"(?:vllm/vllm-openai:|image:\s*vllm:|\bvllm[ =]=?=?v?)v?(\d+\.\d+\.\d+[\w.]*)", re.IGNORECASE),
+    ),
     ("sglang", re.compile(r"(?:lmsysorg/sglang:|\bsglang(?:==| version:? | v))v?(\d+\.\d+\.\d+[\w.]*)", re.IGNORECASE)),
     ("tensorrt_llm", re.compile(r"TensorRT-LLM\]?(?: version)?:? v?(\d+\.\d+\.\d+[\w.]*)")),
     ("tgi", re.compile(r"text-generation-inference:v?(\d+\.\d+\.\d+)")),
@@ -88,29 +97,32 @@ _VERSION = (
 # one reading of the periodic line each; `pct` figures are printed in percent
 _RUN = re.compile(
     r"#?\b(?:num[_ ])?running(?:[-_ ]?(?:reqs?|requests?))?\b\s*[:=]\s*(\d+)|"
-    r"num_scheduled_requests\s*[:=]\s*(\d+)|\b(\d+) running\b|numScheduledRequests\W+(\d+)|Active Request Count\W+(\d+)",
+    r"num_scheduled_requests\s*[:=]\s*(\d+)|\b(\d+) running\b(?!\s*[=:])|numScheduledRequests\W+(\d+)|numActiveRequests\W+(\d+)|Active Request Count\W+(\d+)",  # noqa: E501
     re.I,
 )
 _WAIT = re.compile(
     r"#?\b(?:num[_ ])?(?:waiting|pending|queued?)(?:[-_ ]?(?:reqs?|requests?|size))?\b\s*[:=]\s*(\d+)|"
-    r"\b(\d+) (?:waiting|queued|pending)\b|numQueuedRequests\W+(\d+)",
+    r"\b(\d+) (?:waiting|queued|pending)\b(?!\s*[=:])|numQueuedRequests\W+(\d+)",
     re.I,
 )
 _SWAP = re.compile(r"Swapped: (\d+)", re.I)
 _KV = re.compile(
-    r"(?:(?<!CPU )KV cache(?: usage| utili[sz]ation)?|(?:full )?token usage|kv[_ ]usage|cache usage|\bKV)\s*[:=]?\s*~?([\d.]+)\s*(%?)",
+    r"(?:(?<!CPU )KV cache(?: usage| utili[sz]ation)?|(?:full )?token usage|kv[_ ]usage|cache usage|\bKV)\s*[:=]?\s*~?([\d.]+)\s*(%?)",  # noqa: E501
     re.I,
 )
 _CPU_KV = re.compile(r"CPU KV cache usage: ([\d.]+)(%)", re.I)
-_HIT = re.compile(r"(?:Prefix cache hit rate|cache hit rate|prefix_cache_hit_rate)\s*[:=]\s*(?:GPU: )?([\d.]+)\s*(%?)", re.I)
+_HIT = re.compile(
+    r"(?:Prefix cache hit rate|cache hit rate|prefix_cache_hit_rate)\s*[:=]\s*(?:GPU: )?([\d.]+)\s*(%?)", re.I
+)
 _PROMPT = re.compile(r"Avg prompt throughput: ([\d.]+) tok", re.I)
 _GEN = re.compile(r"(?:Avg generation throughput: |gen throughput \(token/s\): )([\d.]+)", re.I)
 _GRAPH = re.compile(r"cuda graph: (True|False)", re.I)
 _LEN = re.compile(r"(?:accept len: |Mean acceptance length:? |accept_length[=:] ?)([\d.]+)", re.I)
 _RATE = re.compile(
-    r"(?:Avg Draft acceptance rate|Draft acceptance rate|draft acceptance rate|accept(?:ance)? rate)\s*[:=]\s*([\d.]+)\s*(%?)", re.I
+    r"(?:Avg Draft acceptance rate|Draft acceptance rate|draft acceptance rate|accept(?:ance)? rate)\s*[:=]\s*([\d.]+)\s*(%?)",  # noqa: E501
+    re.I,
 )
-_PERIODIC = re.compile(r"running|waiting|pending|queue|numscheduled|active request", re.I)
+_PERIODIC = re.compile(r"running|waiting|pending|queue|numscheduled|numactive|active request", re.I)
 
 
 def _num(text: str) -> float:
@@ -169,8 +181,8 @@ class ServingLogReader:
     """Facts of a server log; periodic lines are aggregated, the decisive line is quoted."""
 
     name = "serving_log"
-    needles = (b"vLLM", b"vllm", b"reqs", b"KV cache", b"KV token", b"running-req", b"sglang", b"max_total_num_tokens",
-               b"max_running_requests", b"attention backend", b"attention block", b"Running:", b"unning", b"TensorRT-LLM",
+    needles: tuple[bytes, ...] = (b"vLLM", b"vllm", b"reqs", b"KV cache", b"KV token", b"running-req", b"sglang", b"max_total_num_tokens",  # noqa: E501
+               b"max_running_requests", b"attention backend", b"attention block", b"Running:", b"unning", b"TensorRT-LLM",  # noqa: E501
                b"generation throughput", b"gen throughput", b"accept", b"max_num_", b"context", b"captured CUDA",
                b"text-generation", b"cuda graph", b"global_", b"Model loading", b"NumQueued", b"numQueued")  # fmt: skip
 
@@ -261,7 +273,9 @@ class ServingLogReader:
 
     @staticmethod
     def _summary(doc: Document, run: _Run) -> Iterator[Fact]:
-        def fact(signal: str, value: float | str, unit: str | None, label: str | None, line: Line, count: int = 1) -> Fact:
+        def fact(
+            signal: str, value: float | str, unit: str | None, label: str | None, line: Line, count: int = 1
+        ) -> Fact:
             return Fact(signal, value, unit, Subject(label=label), (doc.span(line),), status=doc.status, count=count)
 
         peak, top = run.peak, run.top_kv

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from diagnose.probes.serving_names import BUCKETED, COUNTERS, GAUGE_UNITS, GAUGES, HISTOGRAMS, SECONDS
 
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
-
-from .serving_names import BUCKETED, COUNTERS, GAUGE_UNITS, GAUGES, HISTOGRAMS, SECONDS
 
 _LINE = re.compile(
     r"""(?P<name>(?:vllm|sglang|lmdeploy|llamacpp):\w+|(?:trtllm|tgi|dynamo|nv_trt_llm|nv_inference)_\w+|process_start_time_seconds)
@@ -74,7 +74,7 @@ class ServingMetricsReader:
     """Facts of Prometheus text, whole or in pieces."""
 
     name = "serving_metrics"
-    needles = (b"vllm:", b"sglang:", b"trtllm_", b"tgi_", b"dynamo_frontend_", b"dynamo_component_", b"nv_trt_llm_",
+    needles: tuple[bytes, ...] = (b"vllm:", b"sglang:", b"trtllm_", b"tgi_", b"dynamo_frontend_", b"dynamo_component_", b"nv_trt_llm_",  # noqa: E501
                b"lmdeploy:", b"llamacpp:")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
@@ -123,7 +123,8 @@ class ServingMetricsReader:
             if value != "None" and key not in seen:
                 seen.add(key)
                 yield Fact("serving.arg", value.lower() if value in ("True", "False") else value, None,
-                           Subject(label=key.replace("_", "-")), (doc.span(line, f'{key}="'),), status=doc.status)  # fmt: skip
+                           Subject(label=key.replace("_", "-")), (doc.span(line, f'{key}="'),),
+                           status=doc.status)  # fmt: skip
         for key, signal, label in (("num_gpu_blocks", "serving.kv_blocks", "in use"),
                                    ("kv_cache_max_concurrency", "serving.max_concurrency", "requests"),
                                    ("kv_cache_size_tokens", "serving.kv_tokens", None)):  # fmt: skip
@@ -207,12 +208,12 @@ class ServingMetricsReader:
             for page in {id(p): p for p in (with_it[:1] + with_it[-1:])}.values():
                 text = " ".join(f"{le}:{n:g}" for le, n in page.buckets[stem].items())
                 line = page.where[stem]
-                yield Fact("serving.histogram", text[:2000], None, Subject(label=stem), (doc.span(line),), status=doc.status)
+                yield Fact(
+                    "serving.histogram", text[:2000], None, Subject(label=stem), (doc.span(line),), status=doc.status
+                )
 
     @staticmethod
     def _counted(fact: Fact, count: int) -> Fact:
-        from dataclasses import replace
-
         return replace(fact, count=count)
 
     @staticmethod
@@ -235,7 +236,8 @@ class ServingMetricsReader:
             return
         yield Fact(signal, sum(float(p.value or 0) for p in parts), unit, Subject(label=tag),
                    tuple(p.spans[0] for p in parts[:1]), kind="derived",
-                   formula=" + ".join("abcdefghijklmnopqrstuvwxyz"[: len(parts)]), inputs=parts, status=doc.status)  # fmt: skip
+                   formula=" + ".join("abcdefghijklmnopqrstuvwxyz"[: len(parts)]), inputs=parts,
+                   status=doc.status)  # fmt: skip
 
 
 READERS: list[Reader] = [ServingMetricsReader()]

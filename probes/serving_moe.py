@@ -11,7 +11,7 @@ from diagnose.plugin import Reader
 
 _TOPIC = re.compile(r"experts?\b|\bep\b|\bmoe\b|eplb|routed|deepep|all.?to.?all", re.IGNORECASE)
 _ROW = re.compile(
-    r"^\W*(?P<kind>(?:ep[ _-]?)?rank|expert|gpu|ep)[ _#:-]*(?P<id>\d+)\b[\s:=|]+(?P<n>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>[kKM])?\b(?!\s*(?:ms|us|s|%|GB|MiB|GiB|W|MHz)\b)",
+    r"^\W*(?P<kind>(?:ep[ _-]?)?rank|expert|gpu|ep)[ _#:-]*(?P<id>\d+)\b[\s:=|]+(?P<n>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>[kKM])?\b(?!\s*(?:ms|us|s|%|GB|MiB|GiB|W|MHz)\b)",  # noqa: E501
     re.IGNORECASE,
 )
 _LIST = re.compile(r"tokens?[ _]per[ _](?P<kind>expert|rank|gpu)\w*\W*[=:]?\s*\[(?P<list>[\d,\s.]+)\]", re.IGNORECASE)
@@ -22,7 +22,7 @@ class ServingMoeReader:
     """Rows ``rank 2   3,871,902`` and lists, in texts that speak of experts."""
 
     name = "serving_moe"
-    needles = (b"xpert", b"EPLB", b"eplb", b"EP rank", b"ep rank", b"EP_rank", b"MoE", b"routed")
+    needles: tuple[bytes, ...] = (b"xpert", b"EPLB", b"eplb", b"EP rank", b"ep rank", b"EP_rank", b"MoE", b"routed")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """At most 512 readings."""
@@ -42,7 +42,7 @@ class ServingMoeReader:
 
     @staticmethod
     def _fact(doc: Document, line: Line, kind: str, number: int, value: float) -> Fact:
-        return Fact("serving.expert_tokens", value, "count", Subject(rank=number, label=kind.lower()), (doc.span(line),),
+        return Fact("serving.expert_tokens", value, "count", Subject(rank=number, label=kind.lower()), (doc.span(line),),  # noqa: E501
                     status=doc.status)  # fmt: skip
 
 

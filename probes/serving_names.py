@@ -23,7 +23,7 @@ _GAUGES = {
     "kv_tokens": "sglang:max_total_num_tokens",
 }
 _COUNTERS = {
-    "preemptions": "vllm:num_preemptions sglang:num_retracted_reqs sglang:num_retracted_requests trtllm_num_preemptions",
+    "preemptions": "vllm:num_preemptions sglang:num_retracted_reqs sglang:num_retracted_requests trtllm_num_preemptions",  # noqa: E501
     "prefix queries": "vllm:prefix_cache_queries vllm:gpu_prefix_cache_queries",
     "prefix hits": "vllm:prefix_cache_hits vllm:gpu_prefix_cache_hits",
     "cached tokens": "sglang:cached_tokens vllm:prompt_tokens_cached",
@@ -32,7 +32,7 @@ _COUNTERS = {
     "draft tokens": "vllm:spec_decode_num_draft_tokens",
     "accepted tokens": "vllm:spec_decode_num_accepted_tokens",
     "drafts": "vllm:spec_decode_num_drafts sglang:spec_verify_calls",
-    "aborted": "sglang:num_aborted_requests vllm:request_success@finished_reason=abort dynamo_frontend_disconnected_clients",
+    "aborted": "sglang:num_aborted_requests vllm:request_success@finished_reason=abort dynamo_frontend_disconnected_clients",  # noqa: E501
     "kv reused blocks": "trtllm_kv_cache_reused_blocks",
     "kv missed blocks": "trtllm_kv_cache_missed_blocks",
 }
@@ -40,7 +40,7 @@ _HISTOGRAMS = {
     "ttft": "vllm:time_to_first_token_seconds sglang:time_to_first_token_seconds trtllm_time_to_first_token_seconds"
     " dynamo_frontend_time_to_first_token_seconds",
     "itl": "vllm:inter_token_latency_seconds vllm:time_per_output_token_seconds sglang:inter_token_latency_seconds"
-    " sglang:time_per_output_token_seconds trtllm_time_per_output_token_seconds dynamo_frontend_inter_token_latency_seconds"
+    " sglang:time_per_output_token_seconds trtllm_time_per_output_token_seconds dynamo_frontend_inter_token_latency_seconds"  # noqa: E501
     " tgi_request_mean_time_per_token_duration",
     "e2e": "vllm:e2e_request_latency_seconds sglang:e2e_request_latency_seconds trtllm_e2e_request_latency_seconds"
     " dynamo_frontend_request_duration_seconds tgi_request_duration",

@@ -14,14 +14,17 @@ from diagnose.plugin import Reader
 _TOP = re.compile(
     r"^\s*\d+\s+\S+\s+(?:rt|-?\d+)\s+-?\d+\s+\S+\s+\S+\s+\S+\s+[A-Z]\s+(?P<cpu>[\d.]+)\s+[\d.]+\s+\S+\s+(?P<name>.+?)\s*$"
 )
-_SERVING = re.compile(r"vllm|sglang|EngineCore|APIServer|api_server|trtllm|uvicorn|bench|detokenizer|tokenizer|scheduler|triton|dynamo", re.I)
+_SERVING = re.compile(
+    r"vllm|sglang|EngineCore|APIServer|api_server|trtllm|uvicorn|bench|detokenizer|tokenizer|scheduler|triton|dynamo",
+    re.I,
+)
 
 
 class ServingProcsReader:
     """The busiest reading of each process, and the cores it may use."""
 
     name = "serving_procs"
-    needles = (b'"procs"', b"%CPU")
+    needles: tuple[bytes, ...] = (b'"procs"', b"%CPU")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Yield at most eight processes, busiest first."""
@@ -50,7 +53,9 @@ class ServingProcsReader:
                 if name not in best or float(hit.group("cpu")) > best[name][0]:
                     best[name] = (float(hit.group("cpu")), line, hit.group("cpu"))
         for name, (cpu, line, around) in sorted(best.items(), key=lambda kv: -kv[1][0])[:8]:
-            yield Fact("serving.proc.cpu", cpu, "count", Subject(label=name), (doc.span(line, around),), status=doc.status)
+            yield Fact(
+                "serving.proc.cpu", cpu, "count", Subject(label=name), (doc.span(line, around),), status=doc.status
+            )
             if name in cores:
                 yield Fact("serving.proc.affinity", float(cores[name][0]), "count", Subject(label=name),
                            (doc.span(cores[name][1], '"affinity"'),), status=doc.status)  # fmt: skip

@@ -20,7 +20,9 @@ _MIN_REQUESTS = 1
 
 def _servers(facts: Iterable[Fact]) -> dict[float, list[Fact]]:
     """Counters and histograms by server."""
-    counters = [f for f in facts if f.signal in ("serving.counter", "serving.counter_time", "serving.histogram") and f.spans]
+    counters = [
+        f for f in facts if f.signal in ("serving.counter", "serving.counter_time", "serving.histogram") and f.spans
+    ]
     start: dict[str, float] = {}
     for fact in facts:
         if fact.signal == "serving.server_start" and isinstance(fact.value, float) and fact.spans:
@@ -35,13 +37,17 @@ def _servers(facts: Iterable[Fact]) -> dict[float, list[Fact]]:
 
 def _ends(facts: list[Fact], label: str) -> tuple[Fact, Fact | None] | None:
     """Latest and, if there is another reading, earliest reading of a counter."""
-    got = sorted((f for f in facts if f.subject.label == label and isinstance(f.value, float)), key=lambda f: float(f.value or 0))
+    got = sorted(
+        (f for f in facts if f.subject.label == label and isinstance(f.value, float)), key=lambda f: float(f.value or 0)
+    )
     if not got:
         return None
     return got[-1], got[0] if len(got) > 1 else None
 
 
-def _mean(signal: str, total: tuple[Fact, Fact | None], count: tuple[Fact, Fact | None], scale: float, unit: str) -> Fact | None:
+def _mean(
+    signal: str, total: tuple[Fact, Fact | None], count: tuple[Fact, Fact | None], scale: float, unit: str
+) -> Fact | None:
     """``(sum - sum) / (count - count)``, in the unit of the signal."""
     times = f" * {scale:g}" if scale != 1 else ""
     if total[1] is not None and count[1] is not None:
@@ -61,20 +67,34 @@ def _mean(signal: str, total: tuple[Fact, Fact | None], count: tuple[Fact, Fact 
 def _difference(signal: str, ends: tuple[Fact, Fact | None], unit: str, label: str | None) -> Fact:
     last, first = ends
     if first is None:
-        return Fact(signal, last.value, unit, Subject(label=label), kind="derived", formula="a", inputs=(last,), status=last.status)
+        return Fact(
+            signal,
+            last.value,
+            unit,
+            Subject(label=label),
+            kind="derived",
+            formula="a",
+            inputs=(last,),
+            status=last.status,
+        )
     return Fact(signal, float(last.value or 0) - float(first.value or 0), unit, Subject(label=label), kind="derived",
                 formula="a - b", inputs=(last, first), status=last.status)  # fmt: skip
 
 
-def _share(signal: str, top: tuple[Fact, Fact | None], bottom: tuple[Fact, Fact | None], label: str | None) -> Fact | None:
+def _share(
+    signal: str, top: tuple[Fact, Fact | None], bottom: tuple[Fact, Fact | None], label: str | None
+) -> Fact | None:
     paired = top[1] is not None and bottom[1] is not None
-    inputs = tuple(f for f in (top[0], top[1], bottom[0], bottom[1]) if f is not None) if paired else (top[0], bottom[0])
+    inputs = (
+        tuple(f for f in (top[0], top[1], bottom[0], bottom[1]) if f is not None) if paired else (top[0], bottom[0])
+    )
     values = [float(f.value or 0) for f in inputs]
     above, below = (values[0] - values[1], values[2] - values[3]) if paired else (values[0], values[1])
     if below <= 0:
         return None
-    return Fact(signal, above / below, "fraction" if signal != "serving.accept_length" else "count", Subject(label=label),
-                kind="derived", formula="(a - b) / (c - d)" if paired else "a / b", inputs=inputs, status=top[0].status)  # fmt: skip
+    formula = "(a - b) / (c - d)" if paired else "a / b"
+    return Fact(signal, above / below, "fraction", Subject(label=label), kind="derived", formula=formula, inputs=inputs,
+                status=top[0].status)  # fmt: skip
 
 
 def counters(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
@@ -125,7 +145,9 @@ def _buckets(text: str) -> dict[str, float]:
 def _histograms(facts: list[Fact]) -> Iterable[Fact]:
     """Median and largest bucket of a histogram's window; bounds, so ratios are rough by construction."""
     for stem in ("itl", "prompt_tokens", "ttft"):
-        got = [(_buckets(str(f.value)), f) for f in facts if f.signal == "serving.histogram" and f.subject.label == stem]
+        got = [
+            (_buckets(str(f.value)), f) for f in facts if f.signal == "serving.histogram" and f.subject.label == stem
+        ]
         if not got:
             continue
         got.sort(key=lambda g: g[0].get("+Inf", 0.0))

@@ -1,0 +1,159 @@
+"""What the serving rules read out of evidence: queue, limits, KV space, lengths, swept options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from ..models import Evidence
+from ..predicates import UNKNOWN, Context, Outcome
+
+Reading = tuple[float, Evidence]
+
+CAPS = r"^(max-num-seqs|max-running-requests|max-batch-size|max-concurrent-requests|parallel)$"
+BUDGETS = r"^(max-num-batched-tokens|chunked-prefill-size|max-prefill-tokens|max-num-tokens|max-batch-prefill-tokens)$"
+FRACTIONS = (
+    r"^(gpu-memory-utilization|mem-fraction-static|free-gpu-memory-fraction|kv-cache-free-gpu-mem(ory)?-fraction)$"
+)
+PREFIX_OFF = r"^(no-enable-prefix-caching|disable-radix-cache)$"
+FULL = 0.9  # share of the KV cache from which admission stalls on blocks
+ROOMY = 0.8  # below this the KV cache is not what holds requests back
+BUSY = 64  # running requests from which a queue is load, not a limit left low
+SMALL_FRACTION = 0.6
+
+
+def yes(*used: Evidence | None) -> Outcome:
+    return Outcome(True, unique(used))
+
+
+def unique(used: Iterable[Evidence | None]) -> tuple[Evidence, ...]:
+    out: dict[str, Evidence] = {}
+    for item in used:
+        if item is not None:
+            out.setdefault(item.id, item)
+    return tuple(out.values())
+
+
+def no(*used: Evidence | None) -> Outcome:
+    return Outcome(False, unique(used))
+
+
+def top(ctx: Context, signal: str, label: str | None = None) -> Reading | None:
+    got = ctx.numbers(signal, {"label": label} if label else None)
+    return max(got, key=lambda n: n[0]) if got else None
+
+
+def low(ctx: Context, signal: str, label: str | None = None) -> Reading | None:
+    got = ctx.numbers(signal, {"label": label} if label else None)
+    return min(got, key=lambda n: n[0]) if got else None
+
+
+def option(ctx: Context, label: str, signal: str = "serving.arg") -> list[Reading]:
+    """Numeric values of an option."""
+    out = []
+    for item in ctx.of(signal, {"label": label}):
+        text = str(item.value).replace(",", "")
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            out.append((float(text), item))
+    return out
+
+
+def flag(ctx: Context, on: str, off: str = "") -> Evidence | None:
+    """A bare or true flag named `on`, or one named `off` set to false."""
+    for item in ctx.of("serving.arg", {"label": on}):
+        if str(item.value).lower() in ("true", "1", "yes"):
+            return item
+    for item in ctx.of("serving.arg", {"label": off}) if off else []:
+        if str(item.value).lower() in ("false", "0", "no"):
+            return item
+    return None
+
+
+def cap(ctx: Context) -> Reading | None:
+    """The limit of running requests: the smallest that is stated."""
+    stated = [*option(ctx, CAPS), *ctx.numbers("serving.max_num_seqs", {"label": "effective|configured"})]
+    stated = [s for s in stated if s[0] >= 1]
+    return min(stated, key=lambda s: s[0]) if stated else None
+
+
+def kv(ctx: Context) -> Reading | None:
+    return top(ctx, "serving.kv_usage")
+
+
+def waiting(ctx: Context) -> Reading | None:
+    return top(ctx, "serving.waiting")
+
+
+def running(ctx: Context) -> Reading | None:
+    """Running requests at the moment with the most waiting, where that is known."""
+    queued = waiting(ctx)
+    if queued is not None and queued[1].capture is not None:
+        for value, item in ctx.numbers("serving.running"):
+            if item.capture is not None and item.capture.name == queued[1].capture.name:
+                return value, item
+    return top(ctx, "serving.running")
+
+
+def prompt(ctx: Context) -> Reading | None:
+    """Prompt tokens of a usual request."""
+    got = top(ctx, "serving.server.prompt_tokens")
+    if got is not None:
+        return got
+    told = option(ctx, "^(random-input-len|synthetic-input-tokens-mean|input-len)$", "serving.bench_arg")
+    return max(told, key=lambda n: n[0]) if told else None
+
+
+def lengths(ctx: Context) -> tuple[float, list[Evidence]] | None:
+    """Tokens of a whole request, prompt and answer, as the client or the server counted them."""
+    prompt, answer = top(ctx, "serving.server.prompt_tokens"), top(ctx, "serving.server.output_tokens")
+    if prompt is not None and answer is not None:
+        return prompt[0] + answer[0], [prompt[1], answer[1]]
+    total = [top(ctx, f"serving.client.{name}") for name in ("input_tokens", "output_tokens", "prompts")]
+    if all(t is not None for t in total):
+        values = [t for t in total if t is not None]
+        if values[2][0] > 0:
+            return (values[0][0] + values[1][0]) / values[2][0], [v[1] for v in values]
+    return None
+
+
+def capacity(ctx: Context) -> Reading | None:
+    """KV capacity in tokens, as logged or from blocks times block size."""
+    got = low(ctx, "serving.kv_tokens")
+    if got is not None:
+        return got
+    blocks = option(ctx, "^(num-gpu-blocks-override|num-gpu-blocks)$")
+    size = option(ctx, "^block-size$")
+    if blocks and size:
+        least = min(blocks, key=lambda b: b[0])
+        return least[0] * size[0][0], least[1]
+    return None
+
+
+def budget(ctx: Context) -> Reading | None:
+    stated = [*option(ctx, BUDGETS), *ctx.numbers("serving.max_batched_tokens")]
+    stated = [s for s in stated if s[0] >= 16]
+    return min(stated, key=lambda s: s[0]) if stated else None
+
+
+def numbers(text: str) -> float | None:
+    hit = re.search(r"\d[\d,]*(?:\.\d+)?", text)
+    return float(hit.group().replace(",", "")) if hit else None
+
+
+def swept(ctx: Context, words: str) -> bool:
+    """Is an option named `words` the swept column of a table?"""
+    return any(re.search(words, e.subject.label or "", re.IGNORECASE) for e in ctx.of("serving.swept"))
+
+
+def setting(ctx: Context, words: str, worse_is_less: bool, above: float) -> Outcome:
+    """A comparison whose settings are values of an option named `words`, worse on the small (or large) side."""
+    for ratio, item in ctx.numbers("compare.ratio"):
+        label = item.subject.label or ""
+        parts = label.split("|")
+        named = re.search(words, label, re.IGNORECASE) or swept(ctx, words)
+        if len(parts) != 4 or ratio < above or not named:
+            continue
+        worse, better = numbers(parts[2]), numbers(parts[3])
+        if worse is not None and better is not None and worse != better and (worse < better) == worse_is_less:
+            return yes(item)
+    return UNKNOWN
