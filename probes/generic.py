@@ -12,8 +12,9 @@ from dataclasses import replace
 from itertools import islice
 
 from diagnose.probes import generic_arithmetic, generic_errors, generic_prose
-from diagnose.probes.generic_compare import Group, Reading, facts, reading
+from diagnose.probes.generic_compare import facts
 from diagnose.probes.generic_figures import Figure, Metric, cell, header_unit, name_metric, statistic, with_unit
+from diagnose.probes.generic_readings import Group, Reading, reading
 from diagnose.probes.generic_tables import Row, Table, matrices, tables
 
 from diagnose.axes import OTHER, classify, names_axis

@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from diagnose.probes.generic_compare import Group, Reading, tidy
 from diagnose.probes.generic_figures import name_metric
 from diagnose.probes.generic_prose import Note
+from diagnose.probes.generic_readings import Group, Reading, tidy
 
 from diagnose.axes import OTHER, classify
 from diagnose.models import Fact, Subject
