@@ -66,4 +66,4 @@ def report(
     )  # fmt: skip
     from .mask import mask_report
 
-    return mask_report(made)
+    return mask_report(made, got.gathered.documents.values())

@@ -179,7 +179,9 @@ def _explain(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
         tuple(state.get("langs") or ("en",)),
         OFFLINE,
     )
-    return {"report": mask_report(report).model_dump(mode="json", by_alias=True)}
+    session = runtime.context or Session()
+    _open(state, session)
+    return {"report": mask_report(report, session.documents).model_dump(mode="json", by_alias=True)}
 
 
 def _verify(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
