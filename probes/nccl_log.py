@@ -22,7 +22,8 @@ KNOWN = 60_000  # distinct messages remembered before forgetting
 _HEAD = re.compile(
     r"(?:\[?(?P<time>\d{4}-\d\d-\d\d[T ][\d:.]+)\]?\s+)?"
     r"(?:(?P<host>[^\s:\[\]]+):(?P<pid>\d+):(?P<tid>\d+)\s+)?(?:\[(?P<dev>\d+)\]\s+)?"
-    r"(?:(?P<where>\S+\.(?:cc|cu|h|c|cpp)?:?\d+)\s+(?:\([\w:~]+\)\s+)?)?(?:NCCL )?(?P<level>INFO|WARN|TRACE|ABORT)\s+(?P<msg>.*)$"
+    r"(?:(?P<where>\S+\.(?:cc|cu|h|c|cpp)?:?\d+)\s+(?:\([\w:~]+\)\s+)?)?"
+    r"(?:NCCL )?(?P<level>INFO|WARN|TRACE|ABORT)\s+(?P<msg>.*)$"
 )
 _VIA = re.compile(
     r"(?:Channel|Ring|Coll|CollNet|Tree|NVLS)\s+\d+(?:/\d+)?\s*:\s*(\d+)(?:\[\w+\])?(?:\s*->\s*(\d+)(?:\[\w+\])?)?"
@@ -61,7 +62,7 @@ _SIGNALS_OF_NET = (
     ("nccl.ib.devices", re.compile(r"NET/IB : Using\s+(\[\d+\].+?)\s*(?:;.*)?$")),
     ("nccl.socket.interfaces", re.compile(r"NET/Socket : Using\s+(\[\d+\].+?)\s*$")),
     ("nccl.bootstrap.interface", re.compile(r"Bootstrap ?: Using (?:\[\d+\])?\s*([^\s:<]+)")),
-    ("nccl.net_plugin", re.compile(r"(?:Loaded net plugin|NET/Plugin: Loaded net plugin|Successfully loaded external network plugin) (\S+)")),
+    ("nccl.net_plugin", re.compile(r"(?:Loaded net|loaded external network) plugin (\S+)")),
     ("nccl.ofi.provider", re.compile(r"NET/OFI (?:Selected [Pp]rovider is|Using) ([\w;-]+)")),
     ("nccl.gdr", re.compile(r"(GPU Direct RDMA (?:Enabled|Disabled) for .+)$")),
 )  # fmt: skip

@@ -17,6 +17,8 @@ from diagnose.marks import shape
 from diagnose.models import Fact, Subject
 from diagnose.units import canonical
 
+from .nccl_tests_json import NcclTestsJsonReader
+
 ROWS = 400  # rows reported per document
 _TYPES = (
     "float|half|double|bfloat16|uint8|int8|int32|uint32|int64|uint64|int|char|fp8_e4m3|fp8_e5m2|f8e4m3|f8e5m2"
@@ -399,10 +401,8 @@ def _facts(table: _Table) -> Iterator[Fact]:
         yield Fact("nccl_tests.hosts", float(hosts), "count", Subject(), fact.spans, kind="derived",
                    formula="reader:nccl_tests", inputs=inputs, status=doc.status)  # fmt: skip
         if len(members) > 1:
-            yield Fact("nccl_tests.rank0_copies", float(len(members)), "count", Subject(), members[1].spans,
-                       kind="derived", formula="reader:nccl_tests", inputs=tuple(members[:4]), status=doc.status)  # fmt: skip
+            yield Fact("nccl_tests.rank0_copies", float(len(members)), "count", Subject(), members[1].spans, kind="derived",
+                       formula="reader:nccl_tests", inputs=tuple(members[:4]), status=doc.status)  # fmt: skip
 
-
-from .nccl_tests_json import NcclTestsJsonReader  # noqa: E402
 
 READERS = [NcclTestsReader(), NcclTestsJsonReader()]

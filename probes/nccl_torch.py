@@ -22,7 +22,8 @@ _WORK = re.compile(
     r"SeqNum=(\d+), OpType=(\w+)(?:, NumelIn=(\d+))?(?:, NumelOut=(\d+))?"
 )
 _TIMEOUT = re.compile(
-    r"Watchdog caught collective operation timeout|collective operation timeout: WorkNCCL|ran for \d+ milliseconds before timing out"
+    r"Watchdog caught collective operation timeout|collective operation timeout: WorkNCCL"
+    r"|ran for \d+ milliseconds before timing out"
 )
 _QUEUED = re.compile(r"[Ll]ast enqueued (?:NCCL )?work: (-?\d+)(?:.*?[Ll]ast completed (?:NCCL )?work: (-?\d+))?")
 

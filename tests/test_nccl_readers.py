@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables as printed)
 """Readers of NCCL logs, nccl-tests tables and torch.distributed watchdog lines."""
 
 from __future__ import annotations

@@ -22,6 +22,24 @@ def no_nvlink_matrix(ctx: Context) -> Outcome:
     return Outcome(not any(text_of(e).startswith("NV") for e in links), tuple(links[:4]))
 
 
+def something_measured(ctx: Context) -> Outcome:
+    """Speed was measured at all; without that a topology is inventory."""
+    names = ("compare.ratio", "compare.scaling", "nccl_tests.busbw", "p2p.bandwidth")
+    return found([e for name in names for e in ctx.of(name)[:2]])
+
+
+def no_nvlink_matrix_measured(ctx: Context) -> Outcome:
+    """No pair has NVLink, and a measurement stands beside the matrix."""
+    matrix, measured = no_nvlink_matrix(ctx), something_measured(ctx)
+    return Outcome(True, (*matrix.used, *measured.used[:2])) if matrix.holds and measured.holds else UNKNOWN
+
+
+def far_pair_measured(ctx: Context) -> Outcome:
+    """The pairs are SYS, and a measurement stands beside the matrix."""
+    far, measured = far_pair(ctx), something_measured(ctx)
+    return Outcome(True, (*far.used, *measured.used[:2])) if far.holds and measured.holds else UNKNOWN
+
+
 def nvlink_uneven(ctx: Context) -> Outcome:
     """Some pairs have fewer NVLinks than others of the same machine, or none."""
     links = ctx.of("topo.link")
@@ -265,6 +283,9 @@ def peer_pairs_and_hang(ctx: Context) -> Outcome:
 
 LINKS: tuple[Callable[[Context], Outcome], ...] = (
     no_nvlink_matrix,
+    something_measured,
+    no_nvlink_matrix_measured,
+    far_pair_measured,
     nvlink_uneven,
     far_pair,
     nccl_path_crosses,
