@@ -303,11 +303,6 @@ def _says(e: Evidence) -> str:
     return " ".join(filter(None, parts))
 
 
-def _says(e: Evidence) -> str:
-    parts = [str(e.value), e.unit or "", f"x{e.count}" if e.count > 1 else "", f"from {e.inputs}" if e.inputs else ""]
-    return " ".join(filter(None, parts))
-
-
 def _overlap(given: Evidence, fresh: Evidence) -> bool:
     if not given.spans or not fresh.spans:
         return True
