@@ -209,7 +209,11 @@ def _healthy(report: Report, cat: Catalogue, lang: str) -> Answer:
     told = telling(report)
     beside = w.beside.format(lines=w.join.join(limit_line(item, w) for item in told)) if told else ""
     shown = w.shown.format(facts=w.join.join(cite(e) for e in facts)) if facts else ""
-    reasons = w.join.join(dict.fromkeys(c.what.rstrip("。.") for c in report.checked[:3]))
+    limited = tuple(item.what for item in report.limits)
+    reasons = w.join.join(
+        dict.fromkeys(c.what.rstrip("。.") for c in report.checked[:3] if not c.what.startswith(limited))
+    )
+    reasons = reasons[:1].upper() + reasons[1:]
     odd = w.odd.format(
         items=w.join.join(f"{r.text.rstrip('.')} ({r.because.rstrip('.')})" for r in report.red_herrings[:2])
     )

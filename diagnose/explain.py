@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from .assess import HEALTHY, Assessment, Belief, Term
 from .catalogue import Catalogue
+from .limits import met
 from .models import (
     ChainLink,
     Checked,
@@ -143,7 +144,7 @@ def checked(got: Assessment, limits: list[Limit]) -> list[Checked]:
         for term in strongest(got.healthy.pro):
             out.append(Checked(what=term.indicator.because or HEALTHY, evidence=[e.id for e in term.used[:4]]))
     for limit in limits:
-        if limit.ratio is not None and limit.ratio >= 0.7:
+        if met(limit):
             out.append(
                 Checked(
                     what=f"{limit.what}: {limit.measured:g} of {limit.limit:g} {limit.unit}",
