@@ -401,8 +401,17 @@ def _facts(table: _Table) -> Iterator[Fact]:
         yield Fact("nccl_tests.hosts", float(hosts), "count", Subject(), fact.spans, kind="derived",
                    formula="reader:nccl_tests", inputs=inputs, status=doc.status)  # fmt: skip
         if len(members) > 1:
-            yield Fact("nccl_tests.rank0_copies", float(len(members)), "count", Subject(), members[1].spans, kind="derived",
-                       formula="reader:nccl_tests", inputs=tuple(members[:4]), status=doc.status)  # fmt: skip
+            yield Fact(
+                "nccl_tests.rank0_copies",
+                float(len(members)),
+                "count",
+                Subject(),
+                members[1].spans,
+                kind="derived",
+                formula="reader:nccl_tests",
+                inputs=tuple(members[:4]),
+                status=doc.status,
+            )
 
 
 READERS = [NcclTestsReader(), NcclTestsJsonReader()]

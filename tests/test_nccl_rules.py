@@ -74,7 +74,7 @@ def lead(symptom: str, *texts: str) -> str:
 @pytest.mark.parametrize(
     ("symptom", "text", "cause"),
     [
-        ("job dies", "NCCL WARN NET/IB : Got completion with error 4, opcode 0, vendor err 81", "nccl.p2p_broken_acs_iommu"),
+        ("job dies", "NET/IB : Got completion with error 4, opcode 0, vendor err 81", "nccl.p2p_broken_acs_iommu"),
         ("init fails", "Error: failed to extend /dev/shm/nccl-a1 to 33030532 bytes", "nccl.shm_too_small"),
         ("CUDA fails", "Error 802: system not yet initialized", "nccl.fabric_manager"),
         ("hang", "RuntimeError: Detected mismatch between collectives on ranks.", "nccl.collective_mismatch"),
