@@ -46,8 +46,15 @@ class Reader(Protocol):
     (a trace, a database), on which then no other reader and no mark runs.
     """
 
-    name: str
-    needles: tuple[bytes, ...]
+    @property
+    def name(self) -> str:
+        """What `inputs[].recognised_as` calls it."""
+        ...
+
+    @property
+    def needles(self) -> tuple[bytes, ...]:
+        """Bytes of which any one in a document makes `parse` run."""
+        ...
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of `doc`, in order of their first byte. Figures must stand in the text."""
