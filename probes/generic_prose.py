@@ -265,14 +265,15 @@ def _metric(
 
 def groups(doc: Document, found: list[Note], small: bool) -> Iterator[Group]:
     """Comparable readings of the notes: within a line, within a block, across headed blocks."""
-    yield from _within_lines(doc, found)
+    if small:
+        yield from _within_lines(doc, found)
     by_line: dict[tuple[int, str], int] = {}
     for note in found:
         key = (note.line.start, _key(note))
         by_line[key] = by_line.get(key, 0) + 1
     single = [n for n in found if by_line[(n.line.start, _key(n))] == 1 and n.metric.name != "count"]
     yield from _within_blocks(doc, single, small)
-    yield from _across(doc, [n for n in single if small or n.heading[:1] in "$#" or _COMMAND.search(n.heading)])
+    yield from _across(doc, [n for n in single if small or _COMMAND.search(n.heading)])
     if small:
         yield from _described(doc, single)
 
@@ -291,7 +292,7 @@ def _within_lines(doc: Document, found: list[Note]) -> Iterator[Group]:
         if note.metric.name != "count":
             lines.setdefault((note.line.start, note.metric.name), []).append(note)
     for items in lines.values():
-        if not 2 <= len(items) <= 16:
+        if not 2 <= len(items) <= 16 or _PROGRESS.search(items[0].line.text):
             continue
         a, b = items[0], items[1]
         text = strip(a.line.text)

@@ -125,3 +125,8 @@ def test_errors_in_order_without_repeats() -> None:
         ("text.error", None, "worker 1 failed: connection refused"),
         ("text.exception", "ValueError", "ValueError: bad shape 12"),
     ]
+
+
+def test_progress_bar_is_no_series() -> None:
+    bar = "\r".join(f" {i}%|█| {i}/16 [00:0{i}<00:1{i}, {9 / i:.2f}s/it]" for i in range(1, 9))
+    assert [f for f in parse(bar) if f.signal.startswith(("compare", "trend"))] == []
