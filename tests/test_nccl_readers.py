@@ -174,4 +174,4 @@ def test_log_speed_and_bounded_output() -> None:
     facts = list(NcclLogReader().parse(Document.of("x", data)))
     spent = time.process_time() - start
     assert len(facts) < 400
-    assert len(data) / 1e6 / spent > 20  # half an order below what it does, so that a busy machine passes
+    assert len(data) / 1e6 / spent > 5  # a tenth of what an idle core does: guards against a regex per line
