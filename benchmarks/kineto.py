@@ -13,8 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from diagnose.document import Document
 from diagnose.probes.kineto import KinetoReader
+
+from diagnose.document import Document
 
 
 def grown(source: bytes, megabytes: int, target: Path) -> None:
