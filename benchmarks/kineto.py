@@ -62,7 +62,8 @@ def main() -> None:
         seconds = time.process_time() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
-        f"{document.size / 1e6:.0f} MB: {seconds:.1f} CPU s, {peak / 1024:.0f} MiB peak ({before / 1024:.0f} before), {len(facts)} facts"
+        f"{document.size / 1e6:.0f} MB: {seconds:.1f} CPU s, {peak / 1024:.0f} MiB peak "
+        f"({before / 1024:.0f} before), {len(facts)} facts"
     )
 
 
