@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from .arithmetic import check_numerals, close, evaluate
 from .catalogue import catalogue
 from .document import QUOTE_CHARS, Document
-from .models import Evidence, Report, SpanRef
+from .models import Evidence, Limit, Report, SpanRef
 
 Rerender = Callable[[dict[str, Any]], dict[str, Any]]
 MASKED = "[masked:"
@@ -119,8 +119,15 @@ def _arithmetic(report: Report) -> Iterator[Mismatch]:
                 yield Mismatch(where, "no limit is known, so it needs a reason and no ratio")
         elif limit.ratio is None:
             continue
-        elif limit.limit == 0 or not close(limit.measured / limit.limit, limit.ratio, _rounding(limit.ratio)):
+        elif limit.limit == 0 or not close(limit.measured / limit.limit, limit.ratio, _slack(limit)):
             yield Mismatch(where, f"{limit.measured:g} / {limit.limit:g} is not {limit.ratio:g}")
+
+
+def _slack(limit: Limit) -> float:
+    """How far a ratio may be from the quotient when ceiling and ratio were rounded for printing."""
+    if not limit.limit or limit.ratio is None:
+        return 0.0
+    return _rounding(limit.ratio) + abs(limit.ratio) * _rounding(limit.limit) / abs(limit.limit)
 
 
 def _rounding(value: float) -> float:
