@@ -209,7 +209,7 @@ class NumaRateReader:
             name = f"node {node.group(1)}"
             if name not in best or value > float(best[name].value or 0):
                 best[name] = Fact(
-                    "ucx.numa_rate", value, "GB/s", Subject(label=name), (doc.span(line),), status=doc.status
+                    "movement.numa_rate", value, "GB/s", Subject(label=name), (doc.span(line),), status=doc.status
                 )
         if len(best) < 2:
             return
@@ -217,7 +217,7 @@ class NumaRateReader:
         yield from order
         if float(order[-1].value or 0) > 0:
             yield Fact(
-                "ucx.numa_split", float(order[0].value or 0) / float(order[-1].value or 1), "count", Subject(),
+                "movement.numa_split", float(order[0].value or 0) / float(order[-1].value or 1), "count", Subject(),
                 kind="derived", formula="a / b", inputs=(order[0], order[-1]), status=doc.status,
             )  # fmt: skip
 

@@ -372,6 +372,18 @@ def serial_stages(ctx: Context) -> Outcome:
     return Outcome(0.93 <= value <= 1.06 and share >= 0.15, (item, *inputs))
 
 
+def collectives_only(ctx: Context) -> Outcome:
+    """NCCL is what runs or what is asked about, and nothing here is of UCX, MPI over it, or KV transfer."""
+    if any(
+        ctx.of(name)
+        for name in ("ucx.env", "ucx.lane", "ucx.build", "ucx.transports", "ucx.proto", "mpi.*", "kv.*", "nixl.*")
+    ):
+        return Outcome(False)
+    seen = tuple(e for e in ctx.of("nccl*") if "." in e.signal)[:2]
+    asked = ctx.playbook in ("slow-allreduce", "collective-hang", "training-slow")
+    return Outcome(True, seen) if seen or asked else UNKNOWN
+
+
 def perftest_at_rate(ctx: Context) -> Outcome:
     """RDMA bandwidth by perftest is what the port's rate allows."""
     rates, speeds = ctx.numbers("rdma.port.rate"), ctx.numbers("rdma.perftest.bw")
@@ -400,6 +412,6 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         bridge_lane, lanes_on_one_nic, device_is_poor, device_is_socket, listing_lacks_cuda,
         listing_lacks_cuda_asked, listing_lacks_rdma, build_lacks_cuda, build_lacks_verbs, md_lacks_cuda,
         two_versions, rndv_forced, rcache_off, memlock_low, small_descriptors, small_descriptors_cost,
-        side_channel_local, host_staged_kv, serial_stages, perftest_at_rate, kv_transfer_ok,
+        side_channel_local, host_staged_kv, serial_stages, collectives_only, perftest_at_rate, kv_transfer_ok,
     )
 }  # fmt: skip
