@@ -36,6 +36,7 @@ class TableReader:
     name = "nvidia_smi"
     needles: tuple[bytes, ...] = (
         b"NVIDIA-SMI",
+        b"ERR!",
         b"MiB /",
         b"'C,",
         b"Persistence-M",

@@ -118,6 +118,8 @@ def _cpu_setting(ctx: Context, factor: float) -> Outcome:
     for value, item in ctx.numbers("compare.ratio"):
         axis, metric, *settings = (item.subject.label or "|").split("|")
         named = axis == "threads" or (axis == "cpu" and any(_CPU_SETTING.search(s) for s in settings))
+        # a column headed by the thread variable: its settings are bare numbers, or "unset"
+        named = named or (axis == "env" and bool(ctx.of("host.mark.thread_var")))
         if named and _SPEED.search(metric):
             found.append((value, item))
     return _outcome([e for v, e in found if v >= factor], bool(found))

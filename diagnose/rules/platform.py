@@ -284,6 +284,21 @@ def computed_by_processes(ctx: Context) -> Outcome:
     return _outcome([e for group in per.values() if len(group) > 1 for e in group], bool(per))
 
 
+def busy_for_somebody(ctx: Context) -> Outcome:
+    """The question is why a GPU is busy without one's own work, and a compute process keeps it busy."""
+    asked = re.search(
+        r"(?:nothing|none|no (?:job|process|load)\w*|stopped|idle|not running|finished|没有(?:任务|进程|跑)|停了)",
+        ctx.symptom,
+        re.I,
+    )
+    users = [e for e in ctx.of("gpu.process") if not (e.subject.label or "").endswith(" G")]
+    busy = [e for v, e in ctx.numbers("gpu.util") if v >= 0.5]
+    held = [e for v, e in ctx.numbers("gpu.memory.used") if v >= 1]
+    if asked is None or not (busy or held):
+        return UNKNOWN
+    return Outcome(bool(users), (*users[:2], *busy[:1], *held[:1]))
+
+
 def _failures(ctx: Context) -> dict[str, dict[str, Reading]]:
     """Figures of each failed allocation by name."""
     out: dict[str, dict[str, Reading]] = {}
@@ -292,6 +307,11 @@ def _failures(ctx: Context) -> dict[str, dict[str, Reading]]:
             label = item.subject.label or ""
             if name == "requested" or name not in out.setdefault(label, {}):
                 out.setdefault(label, {})[name] = (value, item)
+    loose = out.get("typed") or out.get("summary") or {}
+    for label, figures in out.items():  # figures printed beside the message belong to it
+        if label.isdigit() and "requested" in figures and "reserved_unallocated" not in figures:
+            for name, reading in loose.items():
+                figures.setdefault(name, reading)
     return out
 
 
@@ -340,6 +360,15 @@ def oom_capacity(ctx: Context) -> Outcome:
             known = True
             hits += [figures["free"][1]]
     return _outcome(hits, known)
+
+
+def oom_without_figures(ctx: Context) -> Outcome:
+    """An allocation on the GPU failed, and nothing tells how much was reserved, free or foreign."""
+    lines = ctx.of("gpu.mark.oom")
+    if not lines:
+        return UNKNOWN
+    split = oom_fragmentation(ctx).holds is not None or oom_capacity(ctx).holds is not None
+    return Outcome(not split and not ctx.of("gpu.oom.other"), tuple(lines[:2]))
 
 
 def oom_foreign(ctx: Context) -> Outcome:
@@ -442,6 +471,15 @@ def fewer_visible_than_present(ctx: Context) -> Outcome:
     return Outcome(0 < got[0] < most[0], (got[1], most[1]))
 
 
+def masked_to_few(ctx: Context) -> Outcome:
+    """The question is why only some GPUs are used, and a variable shows only some."""
+    asked = re.search(
+        r"only (?:one|two|\w+ of|gpu ?0|the first|\d)|one of (?:the )?\w+ gpus|只(?:有|用|看到|识别)", ctx.symptom, re.I
+    )
+    got = _devices(ctx)
+    return UNKNOWN if asked is None or got is None else Outcome(got[0] < 8, (got[1],))
+
+
 def container_without_gpus(ctx: Context) -> Outcome:
     """A container was started without asking for GPUs, and the program sees none."""
     runs = ctx.of("container.flag", {"label": "^command$"})
@@ -472,12 +510,13 @@ def torch_too_old_for_gpu(ctx: Context) -> Outcome:
 RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
-        power_limit_reduced, power_limit_binds, power_limit_costs, clock_low_under_load, clock_very_low_under_load,
-        clock_spread_under_load, app_clock_below_default, resting_pstate_under_load, gpu_hot, pcie_narrow,
-        pcie_very_narrow, pcie_gen_low_at_work, pcie_gen_first_at_work, pcie_idle_gen_only, sw_power_cap_only,
-        pci_endpoint_downgraded, shared_by_processes, computed_by_processes, oom_fragmentation, oom_capacity,
-        oom_foreign, startup_memory_taken, driver_below_cuda, driver_serves_cuda, all_gpus_masked,
-        fewer_visible_than_asked, fewer_visible_than_present, container_without_gpus, torch_too_old_for_gpu,
+        power_limit_reduced, power_limit_binds, power_limit_costs, clock_low_under_load,
+        clock_very_low_under_load, clock_spread_under_load, app_clock_below_default, resting_pstate_under_load,
+        gpu_hot, pcie_narrow, pcie_very_narrow, pcie_gen_low_at_work, pcie_gen_first_at_work, pcie_idle_gen_only,
+        sw_power_cap_only, pci_endpoint_downgraded, shared_by_processes, computed_by_processes,
+        oom_fragmentation, oom_capacity, oom_foreign, oom_without_figures, busy_for_somebody, masked_to_few,
+        startup_memory_taken, driver_below_cuda, driver_serves_cuda, all_gpus_masked, fewer_visible_than_asked,
+        fewer_visible_than_present, container_without_gpus, torch_too_old_for_gpu,
     )
 }  # fmt: skip
 RULES |= HOST_RULES
