@@ -1,0 +1,94 @@
+"""Named predicates of KV transfers: pieces, staging, side channel, stages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from ..predicates import UNKNOWN, Context, Outcome
+
+_SMALL = 65536  # bytes per descriptor; below it submission costs more than moving on any RDMA or NVLink path
+
+
+def small_descriptors(ctx: Context) -> Outcome:
+    """A descriptor or operation moves few bytes."""
+    found = [*ctx.numbers("kv.bytes_per_descriptor"), *ctx.numbers("compare.bytes_per_op")]
+    if not found:
+        return UNKNOWN
+    hits = tuple(e for v, e in found if 0 < v <= _SMALL)
+    return Outcome(bool(hits), hits or tuple(e for _, e in found))
+
+
+def small_descriptors_cost(ctx: Context) -> Outcome:
+    """Small descriptors, and their number or the posting time shows that they cost."""
+    small = small_descriptors(ctx)
+    if not small.holds:
+        return small
+    posting = tuple(e for v, e in ctx.numbers("kv.post_share") if v >= 0.25)
+    many = tuple(e for v, e in ctx.numbers("kv.descriptors") if v >= 4096)
+    larger = tuple(
+        e for v, e in [*ctx.numbers("compare.bytes_per_op"), *ctx.numbers("kv.bytes_per_descriptor")] if v > 4 * _SMALL
+    )
+    if posting or many or larger:
+        return Outcome(True, (*small.used, *posting, *many, *larger)[:5])
+    return UNKNOWN
+
+
+def side_channel_local(ctx: Context) -> Outcome:
+    """The NIXL side channel is bound to this host only."""
+    found = [
+        *ctx.of("nixl.setting", {"label": "SIDE_CHANNEL_HOST"}),
+        *ctx.of("env.var", {"label": "SIDE_CHANNEL_HOST"}),
+    ]
+    if not found:
+        return UNKNOWN
+    hits = tuple(e for e in found if re.search(r"localhost|127\.0\.0\.1|0\.0\.0\.0", str(e.value)))
+    return Outcome(bool(hits), hits or tuple(found))
+
+
+def host_staged_kv(ctx: Context) -> Outcome:
+    """The KV connector is told to go through host memory."""
+    found = ctx.of("nixl.setting", {"label": "kv_buffer_device|use_host_buffer"})
+    if not found:
+        return UNKNOWN
+    hits = tuple(e for e in found if str(e.value).lower() in ("cpu", "true"))
+    return Outcome(bool(hits), hits or tuple(found))
+
+
+def serial_stages(ctx: Context) -> Outcome:
+    """Compute and transfer add up to the step, and the transfer is a good part of it."""
+    found = ctx.numbers("kv.serial")
+    if not found:
+        return UNKNOWN
+    value, item = found[0]
+    inputs = [e for e in ctx.evidence if e.id in item.inputs]
+    by_kind = {
+        (e.subject.label or "").split(":")[0]: float(e.value) for e in inputs if isinstance(e.value, (int, float))
+    }
+    share = by_kind.get("transfer", 0.0) / max(by_kind.get("total", 1.0), 1e-9)
+    return Outcome(0.93 <= value <= 1.06 and share >= 0.15, (item, *inputs))
+
+
+def kv_transfer_ok(ctx: Context) -> Outcome:
+    """KV transfers run at the rate of a fast NIC with few bytes wasted on posting, or take little of the TTFT."""
+    shares = ctx.numbers("kv.share")
+    if shares:
+        return Outcome(all(v < 0.1 for v, _ in shares), tuple(e for _, e in shares))
+    rates, posts = ctx.numbers("kv.throughput"), ctx.numbers("kv.post_share")
+    if not rates:
+        return UNKNOWN
+    good = min(v for v, _ in rates) >= 20 and all(v < 0.25 for v, _ in posts)
+    return Outcome(good, tuple(e for _, e in rates)[:2])
+
+
+RULES: dict[str, Callable[[Context], Outcome]] = {
+    f.__name__: f
+    for f in (
+        small_descriptors,
+        small_descriptors_cost,
+        side_channel_local,
+        host_staged_kv,
+        serial_stages,
+        kv_transfer_ok,
+    )
+}
