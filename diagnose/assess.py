@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .catalogue import Catalogue, Cause, Indicator
+from .catalogue import Catalogue, Cause, Indicator, Signal
 from .models import Evidence
 from .predicates import Context, holds, pattern
 
@@ -95,14 +96,19 @@ def _sum(terms: list[Term], weights: dict[str, float]) -> float:
     return sum(weights[t.indicator.strength] for t in best.values())
 
 
-def believe(cause: Cause, ctx: Context) -> Belief:
-    """Evaluate the indicators of one cause."""
+def _group(signal: str, signals: Mapping[str, Signal]) -> str:
+    declared = signals.get(signal)
+    return declared.group or signal if declared is not None else signal
+
+
+def believe(cause: Cause, ctx: Context, signals: Mapping[str, Signal]) -> Belief:
+    """Evaluate the indicators of one cause; an indicator's group is its own, else that of its first signal."""
     belief = Belief(cause)
     for indicator in cause.indicators:
         got = holds(indicator.when, ctx)
         if not got.holds:
             continue
-        group = indicator.group or (got.used[0].signal if got.used else str(indicator.when))
+        group = indicator.group or (_group(got.used[0].signal, signals) if got.used else str(indicator.when))
         term = Term(indicator, group, got.used)
         (belief.contra if indicator.against else belief.pro).append(term)
     prior = PRIOR_LISTED if not cause.playbooks or ctx.playbook in cause.playbooks else PRIOR_OTHER
@@ -122,7 +128,7 @@ def _probability(belief: Belief, extra: float = 0.0) -> float:
 
 def assess(cat: Catalogue, ctx: Context) -> Assessment:
     """Rank all causes and decide the verdict."""
-    beliefs = {c.id: believe(c, ctx) for c in cat.causes.values()}
+    beliefs = {c.id: believe(c, ctx, cat.signals) for c in cat.causes.values()}
     for belief in beliefs.values():
         belief.p = _probability(belief)
     for belief in list(beliefs.values()):

@@ -8,11 +8,12 @@ rule that silently does not fire. Plugins add files through the entry-point grou
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -202,6 +203,18 @@ class ProbeSpec(Data):
     expect: str = ""
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Safe YAML in which only true and false are booleans: `no:` is a condition, `on` an ordinary word."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, regex) for tag, regex in found if tag != "tag:yaml.org,2002:bool"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false|True|False)$"), list("tfTF"))
+
+
 def _roots() -> list[Traversable]:
     from .plugin import catalogue_roots
 
@@ -215,9 +228,8 @@ def _yaml(folder: str) -> Iterator[tuple[str, Any]]:
             continue
         for item in sorted(place.iterdir(), key=lambda t: t.name):
             if item.name.endswith(".yaml"):
-                loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
                 try:
-                    loaded = yaml.load(item.read_text("utf-8"), Loader=loader)  # noqa: S506 (safe loader)
+                    loaded = yaml.load(item.read_text("utf-8"), Loader=_Loader)  # noqa: S506 (a safe loader)
                 except yaml.YAMLError as err:
                     raise CatalogueError(f"{folder}/{item.name}", "syntax", str(err)) from err
                 yield f"{folder}/{item.name}", loaded

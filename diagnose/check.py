@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .catalogue import Catalogue, near
 from .errors import CatalogueError
+from .playbook import faults
 from .predicates import check
 
 
@@ -30,6 +31,7 @@ def check_all(cat: Catalogue) -> list[str]:
             if book not in cat.playbooks:
                 out.append(f"{cause.id}: unknown playbook {book} {near(book, cat.playbooks)}")
     for tree in cat.playbooks.values():
+        out.extend(f"{tree.id}: {fault}" for fault in faults(tree))
         for step in tree.steps:
             for n, branch in enumerate(step.branches, 1):
                 attempt(branch.when, tree.id, f"step {step.id} branch {n}")

@@ -35,6 +35,7 @@ LEAVES = (
     "signal", "no", "absent", "version", "limit", "ratio", "spread", "compare", "playbook",
     "recognised", "python",
 )  # fmt: skip
+OTHER_AXIS = "other"  # two settings whose difference the lexicon does not know
 _NUMERIC: dict[str, Callable[[float, float], bool]] = {
     "below": operator.lt,
     "above": operator.gt,
@@ -155,7 +156,7 @@ def in_range(version: tuple[int, ...], text: str) -> bool:
 def check(when: Mapping[str, Any], file: str, where: str, signals: Mapping[str, Any]) -> None:
     """Refuse a condition that could never fire: unknown leaf, test or signal. Raises CatalogueError."""
     from . import rules
-    from .catalogue import near
+    from .catalogue import catalogue, near
 
     if len(when) == 1 and (key := next(iter(when))) in ("all", "any", "not"):
         parts = [when[key]] if key == "not" else when[key]
@@ -186,6 +187,11 @@ def check(when: Mapping[str, Any], file: str, where: str, signals: Mapping[str, 
             raise CatalogueError(file, where, f"undeclared signal {name}", near(name, signals))
     if kind == "version":
         _range(when["range"])
+    if kind == "compare":
+        known = (*catalogue().axes, OTHER_AXIS)
+        for axis in _listed(when["compare"]):
+            if axis not in known:
+                raise CatalogueError(file, where, f"unknown axis {axis}", near(axis, known))
     if kind == "python" and when["python"] not in rules.RULES:
         raise CatalogueError(file, where, f"no predicate {when['python']}", near(when["python"], rules.RULES))
 

@@ -72,7 +72,7 @@ class Prompt:
         if name not in cat.causes:
             self._print(f"no cause {name!r}. {near(name, cat.causes)}" if name else HELP)
             return
-        belief = believe(cat.causes[name], self._context(set()))
+        belief = believe(cat.causes[name], self._context(set()), cat.signals)
         terms = [*belief.pro, *belief.contra]
         shown = False
         for term in terms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
@@ -39,6 +40,12 @@ def _piped() -> BinaryIO | None:
     return None
 
 
+def _unless_empty(stream: BinaryIO, paths: list[str]) -> tuple[BinaryIO | None, list[str]]:
+    """An empty pipe that nobody asked to read is no evidence."""
+    buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[type-var]
+    return (buffered, paths) if buffered.peek(1) else (None, [])
+
+
 def run(
     words: list[str],
     evidence: list[str],
@@ -62,8 +69,9 @@ def run(
             raise UsageError(f"{name} takes {', '.join(known)}, not {value!r}")
     symptom, paths = split(words, evidence)
     stdin = _piped()
-    if stdin is not None and "-" not in paths and not paths:
+    if stdin is not None and not paths:
         paths.append("-")
+        stdin, paths = _unless_empty(stdin, paths)
     if not symptom and not paths:
         raise UsageError(
             "nothing to look at", 'give a symptom or evidence: diagnose "TTFT is high" --evidence server.log'

@@ -38,7 +38,11 @@ class Mismatch:
 
 
 def verify(
-    report: dict[str, Any], documents: Iterable[Document] = (), rerender: Rerender | None = None
+    report: dict[str, Any],
+    documents: Iterable[Document] = (),
+    rerender: Rerender | None = None,
+    *,
+    again: bool = True,
 ) -> list[Mismatch]:
     """Everything in `report` that does not hold.
 
@@ -46,6 +50,7 @@ def verify(
         report: a `diagnose.report/v1` as JSON data.
         documents: the captures, opened again (`inputs.open_inputs`).
         rerender: renders the answers again from the report's typed parts; None leaves that out.
+        again: run the readers over the captures once more and compare every value.
     """
     try:
         parsed = Report.model_validate(report)
@@ -54,7 +59,7 @@ def verify(
         return [Mismatch(".".join(str(p) for p in first["loc"]) or "report", first["msg"])]
     docs = list(documents)
     out = [*_ids(parsed), *_inputs(parsed, docs), *_quotes(parsed, docs), *_arithmetic(parsed), *_texts(parsed)]
-    if docs and _same_inputs(parsed, docs):
+    if again and docs and _same_inputs(parsed, docs):
         out += _read_again(parsed, docs)
     if rerender is not None and not parsed.stats.llm:
         out += _rendered(report, rerender)

@@ -27,7 +27,7 @@ def run(causes: list[Cause], signals: list[str], symptom: str = "", playbook: st
         playbook,
         symptom,
     )
-    return assess(SimpleNamespace(causes={c.id: c for c in causes}), ctx)  # type: ignore[arg-type]
+    return assess(SimpleNamespace(causes={c.id: c for c in causes}, signals={}), ctx)  # type: ignore[arg-type]
 
 
 def test_one_decisive_is_sure_one_strong_is_not_enough() -> None:
