@@ -83,6 +83,13 @@ def _number(text: str | None) -> float:
     return float((text or "0").replace(",", ""))
 
 
+_MARKERS = (
+    "nixl", "kv_transfer", "time_to_first_token", "_failed_reqs", "KV Transfer", "Transfer Engine", "throughput", "desc",
+    "Desc", "ayload", "/op", "per op", "per transfer", "post", "Post", "ubmi", "piece", "fragment", "avg", "Avg", "mean",
+    "verage", "Bytes", "bytes", "uration",
+)  # fmt: skip
+
+
 class TransferReader:
     """Statistics of KV transfers, whoever prints them, and the arithmetic on them."""
 
@@ -101,6 +108,9 @@ class TransferReader:
         telemetry: dict[str, Fact] = {}
         for line in doc.lines():
             text = line.text
+            # a cheap test first: of a long log nearly every line has nothing to say here
+            if not any(word in text for word in _MARKERS):
+                continue
             sample = _SAMPLE.match(text)
             if sample:
                 name = sample.group(1)
