@@ -204,6 +204,9 @@ _GPU_LINE = re.compile(
 )
 
 
+_HINT = re.compile(r"ersion|release |==|GPU \d|[Dd]river|built|build|Kernel Module|torch|^ldd |GNU C|^\s*Package")
+
+
 class VersionReader:
     """collect_env, pip list and freeze, nvcc, `nvidia-smi -L`."""
 
@@ -219,6 +222,8 @@ class VersionReader:
         pins = 0
         for line in doc.lines():
             text = line.text
+            if not table and not _HINT.search(text):
+                continue
             for component, pattern in _LINES:
                 if (hit := pattern.search(text)) is not None and (got := next((g for g in hit.groups() if g), None)):
                     yield fact(doc, line, "version", got, label=component)

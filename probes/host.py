@@ -61,6 +61,14 @@ _MOUNT = re.compile(
 )
 
 
+# any line that one of the patterns reads holds one of these: what makes a log of a million lines cheap
+_HINT = re.compile(
+    r"CPU\(s\)|Model name|NUMA node|available: |cpus:|bind|nproc|ffinity|Cpus_allowed|taskset|numactl|ocked memory|"
+    r"pen files|ulimit|% +/|Mem|Swap|cpu\.|memory\.|nr_|throttled|overnor|oom|max |high |\d{4} \d{4}|nfs|cifs|lustre|"
+    r"fuse|ceph|gpfs|beegfs|9p|overlay|glusterfs|wekafs|^\s*(?:max|high)\b"
+)
+
+
 def _free_unit(total: str) -> str:
     """Unit of bare numbers: plain `free` counts KiB, `free -m` MiB, `free -g` GiB."""
     whole = number(total) or 0.0
@@ -93,6 +101,9 @@ class HostReader:
             if pending and (alone := text.strip()):
                 yield from self._answer(doc, line, pending, alone)
                 pending = ""
+            if not _HINT.search(text):
+                in_events = in_events and bool(text.strip())
+                continue
             if (hit := _NPROC.search(text)) is not None:
                 if hit.group(1):
                     yield fact(doc, line, "host.cpu.allowed_count", float(hit.group(1)), "count", label="nproc")

@@ -160,6 +160,12 @@ _WATTS = (
 )
 
 
+_DIGIT = re.compile(r"\d")
+_HINT = re.compile(
+    r"PCI|[Pp]ci|[Gg]en|GEN|lanes|[Ww]idth|imit|[Pp]ower|POW|GPU|Device|DEVICE|[Cc]ard|[Dd]raw|\bcap|\d W\b"
+)
+
+
 class ListReader:
     """One-line and prose descriptions of cards (nvtop, reports of wrappers, hand-typed tables)."""
 
@@ -188,6 +194,12 @@ class ListReader:
             if len(text) > 600 or "LnkSta" in text or "LnkCap" in text or text.lstrip()[:1] == "<":
                 continue
             if re.search(r"\s{2,}:\s", text):  # the query's own layout, read by its reader
+                continue
+            if not _HINT.search(text):
+                if not text.strip():
+                    gpu = None
+                elif not _DIGIT.search(text):
+                    header = [c.strip() for c in re.split(r"\s{2,}|\t|\|", text) if c.strip()]
                 continue
             device = _DEVICE.search(line.prefix + text)
             if device:
