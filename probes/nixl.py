@@ -83,11 +83,17 @@ def _number(text: str | None) -> float:
     return float((text or "0").replace(",", ""))
 
 
+# What programs print; figures that people type are looked for in short documents only.
 _MARKERS = (
-    "nixl", "kv_transfer", "time_to_first_token", "_failed_reqs", "KV Transfer", "Transfer Engine", "throughput", "desc",
-    "Desc", "ayload", "/op", "per op", "per transfer", "post", "Post", "ubmi", "piece", "fragment", "avg", "Avg", "mean",
-    "verage", "Bytes", "bytes", "uration",
-)  # fmt: skip
+    "nixl_",
+    "kv_transfer_",
+    "time_to_first_token",
+    "_failed_reqs",
+    "KV Transfer",
+    "Transfer Engine",
+    "throughput:",
+)
+_FIELDS = ("esc_count", "escCount", "otal_bytes", "otalBytes", "_duration", "Duration")
 
 
 class TransferReader:
@@ -106,10 +112,11 @@ class TransferReader:
         stats: dict[str, Fact] = {}
         written: dict[str, Fact] = {}
         telemetry: dict[str, Fact] = {}
+        short = doc.size <= 1 << 18
         for line in doc.lines():
             text = line.text
             # a cheap test first: of a long log nearly every line has nothing to say here
-            if not any(word in text for word in _MARKERS):
+            if not short and not any(word in text for word in (*_MARKERS, *_FIELDS)):
                 continue
             sample = _SAMPLE.match(text)
             if sample:
@@ -133,7 +140,8 @@ class TransferReader:
             for key, value in _TELEMETRY.findall(text):
                 signal, factor, unit = _TELEMETRY_SIGNAL[key.lower().replace("_", "")]
                 telemetry[signal] = self._fact(doc, line, signal, float(value) * factor, unit, "telemetry")
-            self._written(doc, line, written)
+            if short:
+                self._written(doc, line, written)
         for group in (stats, self._means(doc, sums), telemetry, written):
             yield from group.values()
             yield from self._derived(doc, group)

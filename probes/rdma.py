@@ -106,7 +106,8 @@ class PortReader:
 
     name = "rdma_port"
     needles = (b"hca_id", b"CA '", b"Infiniband device", b"physical_state", b"Rate:", b"node GUID", b"IB devices",
-               b"NETLINK_RDMA", b"Infiniband/RoCE", b"No devices", b"sys/class/infiniband", b"fe80:", b":ffff:")  # fmt: skip
+               b"NETLINK_RDMA", b"Infiniband/RoCE", b"No devices", b"sys/class/infiniband",
+               b"fe80:", b":ffff:")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document."""
