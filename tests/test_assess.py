@@ -23,7 +23,10 @@ def cause(ident: str, *indicators: tuple[str, str], against: tuple[tuple[str, st
 
 def run(causes: list[Cause], signals: list[str], symptom: str = "", playbook: str = "p") -> object:
     ctx = Context(
-        [Evidence(id=f"E{i}", kind="observed", signal=s, value="x", subject=Subject()) for i, s in enumerate(signals, 1)],
+        [
+            Evidence(id=f"E{i}", kind="observed", signal=s, value="x", subject=Subject())
+            for i, s in enumerate(signals, 1)
+        ],
         playbook,
         symptom,
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
 from diagnose.cli import arrange
 from diagnose.errors import UsageError
 
@@ -17,8 +17,6 @@ SAMPLE = ROOT / "evals" / "samples" / "nccl-p2p-disabled"
 
 
 def run(*args: str, stdin: bytes = b"", cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[bytes]:
-    import os
-
     return subprocess.run(
         [sys.executable, "-m", "diagnose.cli", *args],
         input=stdin, capture_output=True, cwd=cwd or ROOT.parent, env={**os.environ, **env}, timeout=60,
@@ -106,6 +104,7 @@ def test_verify_accepts_a_report_and_rejects_one_changed_digit(tmp_path: Path) -
 
 
 def test_help_is_light() -> None:
-    code = "import sys, diagnose.cli; print([m for m in ('pydantic', 'langgraph', 'rich', 'yaml', 'openai') if m in sys.modules])"
+    heavy = ("pydantic", "langgraph", "rich", "yaml", "openai")
+    code = f"import sys, diagnose.cli; print([m for m in {heavy} if m in sys.modules])"
     got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, check=True)
     assert got.stdout.strip() == "[]"

@@ -25,7 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 def test_every_module_and_data_file_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
-    folders = {"diagnose": "diagnose", "probes": "diagnose/probes", "evals": "diagnose/evals", "playbooks": "diagnose/playbooks"}
+    folders = {"diagnose": "diagnose"} | {f: f"diagnose/{f}" for f in ("probes", "evals", "playbooks")}
     wanted = [
         f"{target}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, target in folders.items()
