@@ -47,14 +47,16 @@ _ONCE = (
     _once("reserved for kv cache", r"reserved for KV Cache is ([\d.]+) ?GiB", ("serving.kv_memory", "GiB", None)),
     _once("max model len", r"Using max model len (\d+)", ("serving.max_model_len", "count", None)),
     _once("max_seq_len", r"config: model=.*?max_seq_len=(\d+)", ("serving.max_model_len", "count", None)),
-    _once("context", rf"context[ _-]len(?:gth)?\s*[=:]\s*{_N}", ("serving.max_model_len", "count", None)),
+    _once("context len", rf"context[ _-]len(?:gth)?\s*[=:]\s*{_N}", ("serving.max_model_len", "count", None)),
+    _once("context_len", rf"context[ _-]len(?:gth)?\s*[=:]\s*{_N}", ("serving.max_model_len", "count", None)),
+    _once("context-len", rf"context[ _-]len(?:gth)?\s*[=:]\s*{_N}", ("serving.max_model_len", "count", None)),
     _once("max_num_batched_tokens", r"max_num_batched_tokens\s*=\s*(\d+)", ("serving.max_batched_tokens", "count", None)),  # noqa: E501
     _once("max_running_requests was", r"max_running_requests was reduced from requested (\d+) to (\d+)",
           ("serving.max_num_seqs", "count", "requested"), ("serving.max_num_seqs", "count", "effective")),
     _once("max_running_requests", r"max_running_requests=(\d+)", ("serving.max_num_seqs", "count", "effective")),
     _once("maxnumactiverequests", r"maxNumActiveRequests\W+(\d+)", ("serving.max_num_seqs", "count", "effective")),
     _once("max_num_reqs", r"max_num_reqs\s*=\s*(\d+)", ("serving.max_num_seqs", "count", "effective")),
-    _once("max_num_seqs", r"\bmax_num_seqs[=:]\s*(\d+)", ("serving.max_num_seqs", "count", "configured")),
+    _once("max_num_seqs", r"\bmax_num_seqs(?:[=:]\s*|\s{2,})(\d+)", ("serving.max_num_seqs", "count", "configured")),
     _once("model loading took", r"Model loading took ([\d.]+) ?GiB", ("serving.weights", "GiB", None)),
     _once("model weights take", r"model weights take ([\d.]+) ?GiB", ("serving.weights", "GiB", None)),
     _once("attention backend", r"Using (?:AttentionBackendEnum\.)?(\w+) (?:attention )?backend",
@@ -74,7 +76,7 @@ _ONCE = (
     _once("captured cuda graph", rf"largest captured CUDA graph batch\s*[=:]?\s*{_N}", ("serving.graph_batch", "count", None)),  # noqa: E501
 )  # fmt: skip
 _GRAPH_SIZES = re.compile(
-    r"""(?:capture\s+cuda\s+graph\s+bs|cuda_graph_bs=|cudagraph_capture_sizes['"]?\s*[=:]|cuda_graph_sizes['"]?[=:]|\bbs=)
+    r"""(?:capture\s+cuda\s+graph\s+bs|cuda_graph_bs=|cudagraph_capture_sizes['"]?\s*[=:]|cuda_graph_sizes['"]?[=:]|\bbs=)  # noqa: E501
         \s*\[([\d,\s.]+)\]""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -122,7 +124,16 @@ _RATE = re.compile(
     r"(?:Avg Draft acceptance rate|Draft acceptance rate|draft acceptance rate|accept(?:ance)? rate)\s*[:=]\s*([\d.]+)\s*(%?)",  # noqa: E501
     re.I,
 )
+# one reading a line, as typed into a note
+_ALONE = re.compile(r"^\W*(?:num_(?:requests_|reqs_)?)?(running|waiting|queued|pending)(?:[ _]?(?:reqs?|requests))?\s*[\s:=|]\s*(\d+)\W*$", re.I)  # noqa: E501
 _PERIODIC = re.compile(r"running|waiting|pending|queue|numscheduled|numactive|active request", re.I)
+
+
+_NO_DIGITS = {ord(d): None for d in "0123456789abcdefABCDEF"}
+_WORDS = (*dict.fromkeys(o.needle for o in _ONCE), "running", "waiting", "pending", "queue", "numactive", "numscheduled",  # noqa: E501
+          "active request", "throughput", "accept", "kv", "bs=[", "graph bs", "graph_bs", "bs:", "capture_sizes", "graph_sizes", "version", "vllm", "sglang",  # noqa: E501
+          "llm engine", "tensorrt", "text-generation", "cuda graph")  # fmt: skip
+_MAX_DULL = 100_000
 
 
 def _num(text: str) -> float:
@@ -169,6 +180,7 @@ class _Run:
     queued: int = 0
     text: dict[str, tuple[Line, float]] = field(default_factory=dict)  # signal|label -> where, value
     eager: tuple[Line, int] | None = None
+    alone: dict[str, tuple[Line, float]] = field(default_factory=dict)  # readings that stand alone on a line
 
     def keep(self, key: str, line: Line, value: float, best: str) -> None:
         """Remember the `max`, `min` or `last` of a reading."""
@@ -182,17 +194,25 @@ class ServingLogReader:
 
     name = "serving_log"
     needles: tuple[bytes, ...] = (b"vLLM", b"vllm", b"reqs", b"KV cache", b"KV token", b"running-req", b"sglang", b"max_total_num_tokens",  # noqa: E501
-               b"max_running_requests", b"attention backend", b"attention block", b"Running:", b"unning", b"TensorRT-LLM",  # noqa: E501
-               b"generation throughput", b"gen throughput", b"accept", b"max_num_", b"context", b"captured CUDA",
+               b"max_running_requests", b"attention backend", b"attention block", b"Running:", b"unning", b"aiting", b"TensorRT-LLM",  # noqa: E501
+               b"generation throughput", b"gen throughput", b"accept", b"max_num_", b"context_len", b"context len", b"context-len", b"captured CUDA",  # noqa: E501
                b"text-generation", b"cuda graph", b"global_", b"Model loading", b"NumQueued", b"numQueued")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Start-up facts where they stand, then the summary of the periodic lines."""
         run = _Run()
         seen: set[tuple[str, str | None, object]] = set()
+        dull: set[str] = set()  # shapes of lines that hold nothing for this reader
         for line in doc.lines():
             text = line.text
+            shape = text.translate(_NO_DIGITS)
+            if shape in dull:
+                continue
             low = text.lower()
+            if not any(n in low for n in _WORDS):
+                if len(dull) < _MAX_DULL:
+                    dull.add(shape)
+                continue
             for once in _ONCE:
                 if once.needle not in low:
                     continue
@@ -208,7 +228,7 @@ class ServingLogReader:
                                    status=doc.status)  # fmt: skip
             yield from self._sizes(doc, line, low, seen)
             yield from self._version(doc, line, low, seen)
-            if _PERIODIC.search(low) or "throughput" in low or "accept" in low:
+            if _PERIODIC.search(low) or "throughput" in low or "accept" in low or "kv" in low:
                 self._periodic(line, text, run)
         yield from self._summary(doc, run)
 
@@ -253,6 +273,12 @@ class ServingLogReader:
                 run.peak = state
             if kv is not None and (run.top_kv is None or kv > (run.top_kv.kv or 0)):
                 run.top_kv = state
+        single = _ALONE.match(text)
+        if single:
+            name = "running" if single.group(1).lower() == "running" else "waiting"
+            run.alone.setdefault(name, (line, float(single.group(2))))
+        elif readings == 1 and kv is not None:
+            run.alone.setdefault("kv_usage", (line, kv))
         graph = _GRAPH.search(text)
         if graph and graph.group(1).lower() == "false" and "decode" in text.lower():
             run.eager = (run.eager[0] if run.eager else line, (run.eager[1] if run.eager else 0) + 1)
@@ -288,6 +314,9 @@ class ServingLogReader:
                     yield fact(f"serving.{signal}", value, "count", "peak", peak.line, count)
             if peak.kv is not None:
                 yield fact("serving.kv_usage", peak.kv, "fraction", "peak", peak.line)
+        if peak is None and {"running", "waiting"} & run.alone.keys():
+            for name, (line, number) in run.alone.items():
+                yield fact(f"serving.{name}", number, "fraction" if name == "kv_usage" else "count", "peak", line)
         if top is not None and top.kv is not None and top is not peak:
             yield fact("serving.kv_usage", top.kv, "fraction", "max", top.line)
         if run.eager is not None:

@@ -27,7 +27,7 @@ _LINE = re.compile(
 )
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _SPOKEN = re.compile(
-    r"""(?P<name>(?:vllm|sglang):\w+?_seconds|dynamo_frontend_\w+_seconds)\b[^\d\n]{0,12}?
+    r"""(?P<name>(?:vllm|sglang):\w+?_seconds|dynamo_frontend_\w+_seconds|request_(?:queue|prefill|decode)_time(?:_seconds)?)\b[^\d\n]{0,12}?
         \(?(?P<stat>mean|avg|average|median|p\d\d)\)?[^\d\n]{0,6}(?P<value>\d[\d,.]*)\s*(?P<unit>ms|s)?\b""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -75,7 +75,7 @@ class ServingMetricsReader:
 
     name = "serving_metrics"
     needles: tuple[bytes, ...] = (b"vllm:", b"sglang:", b"trtllm_", b"tgi_", b"dynamo_frontend_", b"dynamo_component_", b"nv_trt_llm_",  # noqa: E501
-               b"lmdeploy:", b"llamacpp:")  # fmt: skip
+               b"lmdeploy:", b"llamacpp:", b"request_queue_time", b"request_prefill_time")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Yield gauges at the busiest moment, and counters as read at both ends."""
@@ -108,7 +108,8 @@ class ServingMetricsReader:
 
     @staticmethod
     def _spoken(doc: Document, line: Line, hit: re.Match[str]) -> Iterator[Fact]:
-        found = HISTOGRAMS.get(hit.group("name"))
+        name = hit.group("name")
+        found = HISTOGRAMS.get(name) or HISTOGRAMS.get(f"vllm:{name.removesuffix('_seconds')}_seconds")
         if found is None or found[0] not in SECONDS:
             return
         value = float(hit.group("value").replace(",", ""))

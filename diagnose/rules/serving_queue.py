@@ -181,8 +181,11 @@ def burst(ctx: Context) -> Outcome:
 def saturated(ctx: Context) -> Outcome:
     """Many requests run and many wait, and no limit of the configuration explains it."""
     waiting, running = read.waiting(ctx), read.running(ctx)
-    if waiting is None or running is None:
+    if waiting is None:
         return UNKNOWN
+    if running is None:  # a long queue is load, unless a limit is known to be the reason
+        small = read.cap(ctx) is not None or kv_configured_small(ctx).holds
+        return read.yes(waiting[1]) if waiting[0] >= 50 and not small else read.no(waiting[1])
     if cap_binds(ctx).holds or kv_configured_small(ctx).holds:
         return read.no(waiting[1])
     if waiting[0] >= 10 and running[0] >= read.BUSY and waiting[0] >= 0.2 * running[0]:
