@@ -137,7 +137,9 @@ def assess(cat: Catalogue, ctx: Context) -> Assessment:
             if belief.p >= ACCEPT and target is not None and target.pro and target.p < ACCEPT:
                 target.p = _probability(target, CHAIN)
     healthy = beliefs.pop(HEALTHY, None)
-    hits = sorted((b for b in beliefs.values() if b.p >= ACCEPT), key=lambda b: (-b.p, b.cause.id))
+    hits = sorted(
+        (b for b in beliefs.values() if b.p >= ACCEPT), key=lambda b: (-b.p, -len(b.pro), -b.prior, b.cause.id)
+    )
     accepted, links = _order(hits)
     if healthy is not None and healthy.p >= ACCEPT and not (accepted and accepted[0].p > healthy.p):
         return Assessment(beliefs, [], [], healthy, "healthy", healthy.p)
