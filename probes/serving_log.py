@@ -76,7 +76,8 @@ _ONCE = (
     _once("captured cuda graph", rf"largest captured CUDA graph batch\s*[=:]?\s*{_N}", ("serving.graph_batch", "count", None)),  # noqa: E501
 )  # fmt: skip
 _GRAPH_SIZES = re.compile(
-    r"""(?:capture\s+cuda\s+graph\s+bs|cuda_graph_bs=|cudagraph_capture_sizes['"]?\s*[=:]|cuda_graph_sizes['"]?[=:]|\bbs=)  # noqa: E501
+    r"""(?:capture\s+cuda\s+graph\s+bs|cuda_graph_bs=|cudagraph_capture_sizes['"]?\s*[=:]
+        |cuda_graph_sizes['"]?[=:]|\bbs=)
         \s*\[([\d,\s.]+)\]""",
     re.IGNORECASE | re.VERBOSE,
 )
