@@ -126,6 +126,11 @@ def _probability(belief: Belief, extra: float = 0.0) -> float:
     return p if belief.decisive else min(p, SURE - 0.01)
 
 
+def prior_probability(belief: Belief) -> float:
+    """How likely the question and the symptom's words alone make a cause."""
+    return 1.0 / (1.0 + math.exp(-belief.prior / TEMPERATURE))
+
+
 def assess(cat: Catalogue, ctx: Context) -> Assessment:
     """Rank all causes and decide the verdict."""
     beliefs = {c.id: believe(c, ctx, cat.signals) for c in cat.causes.values()}

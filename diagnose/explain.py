@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .assess import HEALTHY, Assessment, Belief, Term
+from .assess import HEALTHY, Assessment, Belief, Term, prior_probability
 from .catalogue import Catalogue
 from .limits import met
 from .models import (
@@ -78,11 +78,15 @@ def strongest(terms: Iterable[Term]) -> list[Term]:
 
 
 def hypotheses(got: Assessment, most: int = 5) -> list[Hypothesis]:
-    """What else was in question, likeliest first."""
+    """What else is in question, likeliest first; where nothing is decided, the question's own causes too."""
     taken = {b.cause.id for b in got.accepted}
-    rest = [b for b in got.beliefs.values() if b.cause.id not in taken and b.p > 0.01]
-    rest.sort(key=lambda b: (-b.p, b.cause.id))
-    return [Hypothesis(cause=b.cause.id, p=round(b.p, 3)) for b in rest[:most]]
+    shown = {b.cause.id: b.p for b in got.beliefs.values() if b.cause.id not in taken and b.p > 0.01}
+    if got.verdict == "inconclusive":
+        for belief in got.beliefs.values():
+            if not belief.pro and not belief.contra:  # nothing known: the prior of this question and its words
+                shown.setdefault(belief.cause.id, prior_probability(belief))
+    ranked = sorted(shown.items(), key=lambda item: (-item[1], item[0]))
+    return [Hypothesis(cause=cause, p=round(p, 3)) for cause, p in ranked[:most] if p > 0.01]
 
 
 def ruled_out(got: Assessment, ctx: Context, most: int = 5) -> list[RuledOut]:
