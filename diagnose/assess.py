@@ -111,7 +111,7 @@ def believe(cause: Cause, ctx: Context, signals: Mapping[str, Signal]) -> Belief
         group = indicator.group or (_group(got.used[0].signal, signals) if got.used else str(indicator.when))
         term = Term(indicator, group, got.used)
         (belief.contra if indicator.against else belief.pro).append(term)
-    prior = PRIOR_LISTED if not cause.playbooks or ctx.playbook in cause.playbooks else PRIOR_OTHER
+    prior = PRIOR_LISTED if not cause.playbooks or ctx.asks(*cause.playbooks) else PRIOR_OTHER
     if any(pattern(cue, re.IGNORECASE).search(ctx.symptom) for cue in cause.cues):
         prior += CUE
     belief.prior = prior

@@ -44,10 +44,11 @@ def triage(symptom: str, docs: Iterable[Document], playbook: str = "") -> Triage
     evidence = number(gathered)
     known, references = limits(evidence)
     inferred = not symptom.strip()
-    playbook = playbook or (routing.infer(evidence) if inferred else routing.route(cat, symptom, evidence))
+    asked = [routing.infer(evidence)] if inferred else routing.asked(cat, symptom, evidence)
+    playbook = playbook or asked[0]
     if inferred and playbook in cat.playbooks:
         symptom = cat.playbooks[playbook].question
-    ctx = Context(evidence, playbook, "" if inferred else symptom, known, gathered.recognised)
+    ctx = Context(evidence, playbook, "" if inferred else symptom, known, gathered.recognised, frozenset(asked))
     return Triage(symptom, inferred, playbook, gathered, evidence, known, references, ctx, assess(cat, ctx))
 
 

@@ -95,7 +95,7 @@ def ruled_out(got: Assessment, ctx: Context, most: int = 5) -> list[RuledOut]:
     taken = {b.cause.id for b in got.accepted}
     for belief in got.beliefs.values():
         cause = belief.cause
-        if cause.id in taken or belief.p >= 0.3 or (cause.playbooks and ctx.playbook not in cause.playbooks):
+        if cause.id in taken or belief.p >= 0.3 or (cause.playbooks and not ctx.asks(*cause.playbooks)):
             continue
         if belief.contra:
             term = strongest(belief.contra)[0]

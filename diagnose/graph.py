@@ -31,7 +31,7 @@ from .models import Evidence, InputRef, Limit, PathStep, Reference  # noqa: E402
 from .playbook import CONCLUDE, decide  # noqa: E402
 from .predicates import Context  # noqa: E402
 from .report import build as build_report  # noqa: E402
-from .route import infer, route  # noqa: E402
+from .route import asked, infer  # noqa: E402
 from .verify import verify  # noqa: E402
 
 OFFLINE = "only the given evidence was read"
@@ -45,6 +45,7 @@ class State(TypedDict, total=False):
     paths: list[str]
     langs: list[str]
     playbook: str
+    asked: list[str]
     evidence: list[dict[str, Any]]
     inputs: list[dict[str, Any]]
     recognised: dict[str, bool]
@@ -103,9 +104,10 @@ def _route(state: State) -> dict[str, Any]:
     symptom = state.get("symptom", "").strip()
     evidence = [Evidence.model_validate(e) for e in state["evidence"]]
     if symptom:
-        return {"playbook": route(cat, symptom, evidence), "inferred": False}
+        found = asked(cat, symptom, evidence)
+        return {"playbook": found[0], "asked": found, "inferred": False}
     playbook = infer(evidence)
-    return {"playbook": playbook, "inferred": True, "symptom": cat.playbooks[playbook].question}
+    return {"playbook": playbook, "asked": [playbook], "inferred": True, "symptom": cat.playbooks[playbook].question}
 
 
 def context(state: State, session: Session | None) -> Context:
@@ -119,6 +121,7 @@ def context(state: State, session: Session | None) -> Context:
         "" if state.get("inferred") else state.get("symptom", ""),
         [Limit.model_validate(x) for x in state["limits"]],
         state["recognised"],
+        frozenset(state["asked"]),
     )
     if session is not None:
         session.indexed = (key, made, state["evidence"])

@@ -72,7 +72,7 @@ def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
     book = cat.playbooks.get(ctx.playbook)
     asked = {s.probe for s in book.steps} if book else set()
     out: list[Option] = []
-    asks = [b for b in got.beliefs.values() if b.p > 0.02 or ctx.playbook in b.cause.playbooks]
+    asks = [b for b in got.beliefs.values() if b.p > 0.02 or ctx.asks(*b.cause.playbooks)]
     for spec in cat.probes.values():
         gain, separates = 0.0, []
         for belief in asks:

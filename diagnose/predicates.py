@@ -78,13 +78,15 @@ class Context:
     """Everything a condition may look at. Built once per assessment."""
 
     evidence: list[Evidence]
-    playbook: str = ""
+    playbook: str = ""  # the one that is walked
     symptom: str = ""
     limits: list[Limit] = field(default_factory=list)
     recognised: dict[str, bool] = field(default_factory=dict)  # reader -> all its documents whole
+    asked: frozenset[str] = frozenset()  # all playbooks the symptom may mean; `playbook` is among them
     _index: dict[str, list[Evidence]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.asked |= {self.playbook}
         for item in self.evidence:
             self._index.setdefault(item.signal, []).append(item)
 
@@ -97,6 +99,10 @@ class Context:
             hits = self._index.get(signal, [])
         hits = [e for e in hits if e.kind != "absent"]
         return [e for e in hits if _fits(e, where)] if where else hits
+
+    def asks(self, *playbooks: str) -> bool:
+        """Is one of these the question?"""
+        return not self.asked.isdisjoint(playbooks)
 
     def numbers(self, signal: str, where: Mapping[str, Any] | None = None) -> list[tuple[float, Evidence]]:
         """Numeric readings of a signal."""
@@ -332,7 +338,7 @@ def _listed(value: Any) -> list[str]:
 
 
 def _playbook(when: Mapping[str, Any], ctx: Context) -> Outcome:
-    return Outcome(ctx.playbook in _listed(when["playbook"]))
+    return Outcome(ctx.asks(*_listed(when["playbook"])))
 
 
 def _recognised(when: Mapping[str, Any], ctx: Context) -> Outcome:

@@ -18,6 +18,7 @@ from .models import Evidence
 
 FALLBACK = "environment"  # nothing recognised: what runs here, and does it run at all?
 CLOSE = 0.75  # a rival with this share of the winner's score makes the symptom ambiguous
+ASKED = 0.6  # playbooks with this share of the winner's score count as asked too
 
 # Words of the trade that tired fingers misspell; a word this near to one of them is read as it.
 _TRADE = (
@@ -65,6 +66,14 @@ def route(cat: Catalogue, symptom: str, evidence: Iterable[Evidence] = ()) -> st
     """The id of the playbook that fits a symptom best; by the evidence where the words say nothing."""
     ranked = ranking(cat, symptom)
     return ranked[0][0] if ranked else infer(list(evidence))
+
+
+def asked(cat: Catalogue, symptom: str, evidence: Iterable[Evidence] = ()) -> list[str]:
+    """Every playbook whose question this symptom may well be, best first: close scores are not told apart."""
+    ranked = ranking(cat, symptom)
+    if not ranked:
+        return [infer(list(evidence))]
+    return [ident for ident, got in ranked if got >= ASKED * ranked[0][1]]
 
 
 def decides(cat: Catalogue, symptom: str) -> list[str]:

@@ -14,6 +14,7 @@ from .catalogue import catalogue, near
 from .catalogue_commands import condition
 from .models import Evidence, Limit, Report
 from .predicates import Context
+from .route import asked
 
 HELP = "why [CAUSE] · why not CAUSE · show E3 · run PROBE · what if -E3 · say 30|90 · save FILE · quit"
 
@@ -65,7 +66,8 @@ class Prompt:
         limits: list[Limit] = [x for x in self.report.limits if not without & set(x.evidence)]
         recognised = {i.recognised_as: True for i in self.report.inputs if i.recognised_as}
         symptom = "" if self.report.symptom_inferred else self.report.symptom
-        return Context(evidence, self.report.playbook, symptom, limits, recognised)
+        asks = asked(catalogue(), symptom) if symptom else [self.report.playbook]
+        return Context(evidence, self.report.playbook, symptom, limits, recognised, frozenset(asks))
 
     def _why(self, name: str, against: bool) -> None:
         cat = catalogue()

@@ -31,7 +31,7 @@ def _not_tried_out(ctx: Context, items: list[Evidence]) -> list[Evidence]:
 def env_forbids(ctx: Context) -> Outcome:
     """A variable switches a fast path off or forces a slow one, and a collective is being asked about."""
     got = _not_tried_out(ctx, overrides(ctx))
-    if not got or ctx.playbook not in COLLECTIVE_QUESTIONS:
+    if not got or not ctx.asks(*COLLECTIVE_QUESTIONS):
         return UNKNOWN
     names = {(e.subject.label or "").upper() for e in got}
     # P2P off beside a comparison of runs with and without NVLink is the experiment's own switch.
@@ -114,7 +114,7 @@ def code_diverges(ctx: Context) -> Outcome:
 def stuck_after_init(ctx: Context) -> Outcome:
     """Every rank finished its initialisation and nothing followed."""
     done = ctx.of("nccl.init.complete")
-    if not done or ctx.playbook != "collective-hang" or ctx.of("nccl_tests.busbw") or ctx.of("nccl.warn"):
+    if not done or not ctx.asks("collective-hang") or ctx.of("nccl_tests.busbw") or ctx.of("nccl.warn"):
         return UNKNOWN
     return Outcome(True, tuple(done[:3]))
 

@@ -17,7 +17,7 @@ WITHOUT = (
 def no_nvlink_matrix(ctx: Context) -> Outcome:
     """The matrix names a path for every pair and none of them is NVLink."""
     links = ctx.of("topo.link") or ctx.of("nccl.topo.gpu_path")
-    if not links or ctx.playbook not in SPEED:
+    if not links or not ctx.asks(*SPEED):
         return UNKNOWN
     return Outcome(not any(text_of(e).startswith("NV") for e in links), tuple(links[:4]))
 
@@ -59,7 +59,7 @@ def far_pair(ctx: Context) -> Outcome:
     """The pairs that take part cross the sockets."""
     links = [e for e in ctx.of("topo.link") if text_of(e)]
     far = [e for e in links if text_of(e) == "SYS"]
-    if not far or ctx.playbook not in SPEED:
+    if not far or not ctx.asks(*SPEED):
         return UNKNOWN
     return Outcome(len(far) == len(links) or not any(text_of(e).startswith("NV") for e in links), tuple(far[:3]))
 
@@ -77,7 +77,7 @@ def nccl_path_crosses(ctx: Context) -> Outcome:
 def nic_far(ctx: Context) -> Outcome:
     """Every GPU's path to the network crosses the socket or the host bridge, or the NIC in use is not the near one."""
     paths = [e for e in ctx.of("topo.gpu_nic") if text_of(e)]
-    if not paths or ctx.playbook not in (*SPEED, "ucx-slow-path"):
+    if not paths or not ctx.asks(*SPEED, "ucx-slow-path"):
         return UNKNOWN
     near = [e for e in paths if text_of(e) in ("PIX", "PXB")]
     used = " ".join(text_of(e) for e in [*ctx.of("nccl.ib.devices"), *env(ctx, "NCCL_IB_HCA")])
@@ -253,7 +253,7 @@ def geforce_without_p2p(ctx: Context) -> Outcome:
     """GeForce cards without NVLink between them: the stock driver offers no PCIe peer access."""
     cards = [e for e in ctx.of("gpu.name") if NO_P2P_GPU.search(text_of(e))]
     links = ctx.of("topo.link")
-    if not cards or ctx.playbook not in SPEED or any(text_of(e).startswith("NV") for e in links):
+    if not cards or not ctx.asks(*SPEED) or any(text_of(e).startswith("NV") for e in links):
         return UNKNOWN
     if any(text_of(e).startswith("P2P") for e in ctx.of("nccl.transport")) or not (
         links or ctx.of("nccl_tests.rank") or ctx.of("nccl.transport")
@@ -266,7 +266,7 @@ def pcie_gpus_silent(ctx: Context) -> Outcome:
     """PCIe GPUs, the test's or NCCL's header, and not one result: the first peer transfer never ends."""
     cards = [e for e in ctx.of("gpu.name") if PCIE_GPU.search(text_of(e))]
     header = [*ctx.of("nccl_tests.rank"), *ctx.of("nccl.init.complete")]
-    if not cards or not header or ctx.playbook != "collective-hang":
+    if not cards or not header or not ctx.asks("collective-hang"):
         return UNKNOWN
     if ctx.of("nccl_tests.busbw") or ctx.of("nccl.warn") or several_nodes(ctx) not in (None,):
         return Outcome(False, tuple(cards[:1]))
@@ -276,7 +276,7 @@ def pcie_gpus_silent(ctx: Context) -> Outcome:
 def peer_pairs_and_hang(ctx: Context) -> Outcome:
     """Peer access is claimed for some pairs and collectives hang or crawl."""
     can, cannot = ctx.of("nccl.mark.can_access_peer"), ctx.of("nccl.mark.cannot_access_peer")
-    if not can or ctx.playbook != "collective-hang":
+    if not can or not ctx.asks("collective-hang"):
         return UNKNOWN
     return Outcome(True, (*can[:2], *cannot[:2]))
 

@@ -321,7 +321,7 @@ def collectives_only(ctx: Context) -> Outcome:
     ):
         return Outcome(False)
     seen = tuple(e for e in ctx.of("nccl*") if "." in e.signal)[:2]
-    asked = ctx.playbook in ("slow-allreduce", "collective-hang", "training-slow")
+    asked = ctx.asks("slow-allreduce", "collective-hang", "training-slow")
     return Outcome(True, seen) if seen or asked else UNKNOWN
 
 

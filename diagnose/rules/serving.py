@@ -33,7 +33,7 @@ def block_exceeds_prompt(ctx: Context) -> Outcome:
     length = read.option(ctx, "^max-model-len$")
     short = length[0][1] if length and length[0][0] < 4 * block[0] else None
     counted = next(iter(ctx.of("serving.counter", {"label": "^prefix hits"})), None)
-    asked = ctx.playbook == "high-ttft"
+    asked = ctx.asks("high-ttft")
     if prompt is not None and prompt[0] < 2 * block[0]:
         return read.yes(block[1], prompt[1])
     if (hits is not None and hits[0] < 0.05) or cached_none or wanted or short or counted or asked:
