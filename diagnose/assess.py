@@ -51,6 +51,7 @@ class Belief:
     prior: float = 0.0
     pro: list[Term] = field(default_factory=list)
     contra: list[Term] = field(default_factory=list)
+    undecided: list[Indicator] = field(default_factory=list)  # nothing here says whether they hold
 
     @property
     def evidence(self) -> list[Evidence]:
@@ -106,6 +107,8 @@ def believe(cause: Cause, ctx: Context, signals: Mapping[str, Signal]) -> Belief
     belief = Belief(cause)
     for indicator in cause.indicators:
         got = holds(indicator.when, ctx)
+        if got.holds is None:
+            belief.undecided.append(indicator)
         if not got.holds:
             continue
         group = indicator.group or (_group(got.used[0].signal, signals) if got.used else str(indicator.when))

@@ -21,7 +21,7 @@ from langgraph.graph import END, START, StateGraph  # noqa: E402
 from langgraph.graph.state import CompiledStateGraph  # noqa: E402
 from langgraph.runtime import Runtime  # noqa: E402
 
-from .assess import assess  # noqa: E402
+from .assess import Assessment, assess  # noqa: E402
 from .catalogue import Playbook, Step, catalogue  # noqa: E402
 from .document import Document  # noqa: E402
 from .gather import Gathered, gather, number  # noqa: E402
@@ -71,6 +71,7 @@ class Session:
     progress: Callable[[str], None] = lambda text: None
     # key, context, and the list the key was taken from (held, so that its identity stays taken)
     indexed: tuple[tuple[int, str], Context, list[dict[str, Any]]] | None = None
+    judged: tuple[Context, Assessment] | None = None
 
 
 def _open(state: State, session: Session) -> None:
@@ -162,8 +163,18 @@ def playbook_graph(book: Playbook) -> CompiledStateGraph[State, Session, State, 
     return graph.compile()
 
 
+def _judge(ctx: Context, session: Session | None) -> Assessment:
+    """The assessment of a context; made once a run where there is a session."""
+    if session is not None and session.judged is not None and session.judged[0] is ctx:
+        return session.judged[1]
+    got = assess(catalogue(), ctx)
+    if session is not None:
+        session.judged = (ctx, got)
+    return got
+
+
 def _assess(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
-    got = assess(catalogue(), context(state, runtime.context))
+    got = _judge(context(state, runtime.context), runtime.context)
     return {"verdict": got.verdict, "confidence": got.confidence, "leading": [b.cause.id for b in got.accepted[:3]]}
 
 
@@ -172,7 +183,7 @@ def _explain(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
     report = build_report(
         cat,
         ctx,
-        assess(cat, ctx),
+        _judge(ctx, runtime.context),
         [InputRef.model_validate(i) for i in state["inputs"]],
         [Reference.model_validate(r) for r in state["references"]],
         [PathStep.model_validate(p) for p in state.get("path", [])],

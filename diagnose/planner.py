@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from .assess import WEIGHT, Assessment, Belief
 from .catalogue import Catalogue, ProbeSpec
 from .models import Experiment, NextProbe, Unavailable
-from .predicates import Context, holds
+from .predicates import Context
 
 DISTURBANCE = {"read": 1.0, "light": 3.0, "load": 10.0}
 OPEN = 0.04  # uncertainty granted to a cause of this playbook about which nothing is known
@@ -54,17 +53,29 @@ def signals_of(when: Mapping[str, Any]) -> Iterator[str]:
         yield str(name)
 
 
-def _share(belief: Belief, spec: ProbeSpec, ctx: Context) -> float:
-    """Share of the undecided indicator weight of a cause that this probe would decide."""
-    open_weight = hit = 0.0
-    for indicator in belief.cause.indicators:
-        if holds(indicator.when, ctx).holds is not None:
-            continue
-        weight = WEIGHT[indicator.strength]
-        open_weight += weight
-        if any(fnmatchcase(s, p) or fnmatchcase(p, s) for s in signals_of(indicator.when) for p in spec.provides):
-            hit += weight
-    return hit / open_weight if open_weight else 0.0
+def _meets(signal: str, pattern: str) -> bool:
+    """Do two names, each of which may end in ``*``, mean a common signal?"""
+    if pattern.endswith("*") and signal.startswith(pattern[:-1]):
+        return True
+    return pattern.startswith(signal[:-1]) if signal.endswith("*") else signal == pattern
+
+
+@dataclass(frozen=True)
+class _Open:
+    """What is undecided of a cause: each indicator's weight and the signals that would decide it."""
+
+    belief: Belief
+    parts: tuple[tuple[float, tuple[str, ...]], ...]
+
+    @classmethod
+    def of(cls, belief: Belief) -> _Open:
+        parts = ((WEIGHT[i.strength], tuple(signals_of(i.when))) for i in belief.undecided)
+        return cls(belief, tuple(parts))
+
+    def share(self, decided: frozenset[str]) -> float:
+        """Share of the undecided weight that readings of these signals would decide."""
+        hit = sum(weight for weight, signals in self.parts if not decided.isdisjoint(signals))
+        return hit / sum(weight for weight, _ in self.parts) if hit else 0.0
 
 
 def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
@@ -72,12 +83,14 @@ def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
     book = cat.playbooks.get(ctx.playbook)
     asked = {s.probe for s in book.steps} if book else set()
     out: list[Option] = []
-    asks = [b for b in got.beliefs.values() if b.p > 0.02 or ctx.asks(*b.cause.playbooks)]
+    asks = [_Open.of(b) for b in got.beliefs.values() if b.p > 0.02 or ctx.asks(*b.cause.playbooks)]
+    wanted = {signal for item in asks for _, signals in item.parts for signal in signals}
     for spec in cat.probes.values():
         gain, separates = 0.0, []
-        for belief in asks:
-            share = _share(belief, spec, ctx)
-            if share:
+        decided = frozenset(s for s in wanted if any(_meets(s, p) for p in spec.provides))
+        for item in asks:
+            belief = item.belief
+            if share := item.share(decided):
                 gain += share * max(belief.p * (1 - belief.p), OPEN)
                 separates.append((belief.p, belief.cause.id))
         if gain:

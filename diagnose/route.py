@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from .catalogue import Catalogue, Playbook
 from .models import Evidence
+from .predicates import pattern
 
 FALLBACK = "environment"  # nothing recognised: what runs here, and does it run at all?
 CLOSE = 0.75  # a rival with this share of the winner's score makes the symptom ambiguous
@@ -52,7 +53,7 @@ def _spelt(word: str) -> str:
 
 def score(book: Playbook, text: str) -> int:
     """Weight of a playbook's patterns found in normalised text."""
-    return sum(w for w, patterns in book.symptoms.items() for p in patterns if re.search(p, text))
+    return sum(w for w, patterns in book.symptoms.items() for p in patterns if pattern(p).search(text))
 
 
 def ranking(cat: Catalogue, symptom: str) -> list[tuple[str, int]]:
