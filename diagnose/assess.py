@@ -29,6 +29,9 @@ PRIOR_OTHER = -3.8  # any other cause of the catalogue
 CUE = 0.7  # the symptom's own words make the cause likelier; never enough by themselves
 CHAIN = 1.0  # an accepted cause lends this to what it produces
 TEMPERATURE = 1.0
+# A shift by words (diagnose.wording) from which they clearly speak for a cause. On cases written blind, a single
+# decisive sign was right in 37 of 38 where the words agreed and in 8 of 16 where they spoke for another cause.
+WORDS_SPEAK = 0.8
 
 
 @dataclass
@@ -52,6 +55,13 @@ class Belief:
     pro: list[Term] = field(default_factory=list)
     contra: list[Term] = field(default_factory=list)
     undecided: list[Indicator] = field(default_factory=list)  # nothing here says whether they hold
+
+    lonely: bool = False  # one single reason, while the words used speak for something else
+
+    @property
+    def named(self) -> bool:
+        """Is there a reason that could name the cause? Words and weak signs never suffice."""
+        return not {"decisive", "strong"}.isdisjoint(self.strengths())
 
     @property
     def evidence(self) -> list[Evidence]:
@@ -117,8 +127,11 @@ def believe(cause: Cause, ctx: Context, signals: Mapping[str, Signal]) -> Belief
     prior = PRIOR_LISTED if not cause.playbooks or ctx.asks(*cause.playbooks) else PRIOR_OTHER
     if any(pattern(cue, re.IGNORECASE).search(ctx.symptom) for cue in cause.cues):
         prior += CUE
+    prior += ctx.wording.get(cause.id, 0.0)
     belief.prior = prior
     belief.score = prior + _sum(belief.pro, WEIGHT) - _sum(belief.contra, AGAINST)
+    elsewhere = max(ctx.wording.values(), default=0.0) >= WORDS_SPEAK and ctx.wording.get(cause.id, 0.0) <= 0.0
+    belief.lonely = elsewhere and len([s for s in belief.strengths() if s != "weak"]) == 1
     return belief
 
 
@@ -126,7 +139,9 @@ def _probability(belief: Belief, extra: float = 0.0) -> float:
     if not belief.evidence:
         return 0.0  # a prior alone is never a belief worth showing
     p = 1.0 / (1.0 + math.exp(-(belief.score + extra) / TEMPERATURE))
-    return p if belief.decisive else min(p, SURE - 0.01)
+    if belief.decisive and not belief.lonely:
+        return p
+    return min(p, SURE - 0.01 if belief.named else ACCEPT - 0.01)
 
 
 def prior_probability(belief: Belief) -> float:

@@ -8,6 +8,7 @@ rule that silently does not fire. Plugins add files through the entry-point grou
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
@@ -174,7 +175,7 @@ class Playbook(Data):
     """A debugging tree. Every path ends in `conclude`.
 
     Attributes:
-        symptoms: patterns over the symptom's words (English and Chinese) by weight; specific phrases weigh
+        symptoms: combinations of the ideas in `playbooks/words` by weight; what only one question uses weighs
             more, a negative weight speaks against. See `route`.
         decides: what would settle an unclear symptom that this tree shares with others.
     """
@@ -305,6 +306,17 @@ class Catalogue:
         return out
 
     @cached_property
+    def words(self) -> dict[str, tuple[str, ...]]:
+        """What users call things: an idea and its terms (see `route`)."""
+        out: dict[str, tuple[str, ...]] = {}
+        for file, raw in _yaml("words"):
+            for name, terms in (raw or {}).items():
+                if not isinstance(terms, str):
+                    raise CatalogueError(file, name, "expected terms, comma between")
+                out[name] = (*out.get(name, ()), *(t for term in terms.split(",") if (t := term.strip())))
+        return out
+
+    @cached_property
     def probes(self) -> dict[str, ProbeSpec]:
         out: dict[str, ProbeSpec] = {}
         for file, raw in _yaml("probes"):
@@ -322,17 +334,24 @@ class Catalogue:
         return out
 
     @cached_property
+    def wording(self) -> dict[str, Any]:
+        """The fitted words of `diagnose.wording`; empty where none is shipped."""
+        place = files("diagnose.playbooks") / "wording" / "wording.json"
+        loaded: dict[str, Any] = json.loads(place.read_text("utf-8")) if place.is_file() else {}
+        return loaded
+
+    @cached_property
     def version(self) -> str:
         """A short hash of the catalogue's content."""
         import hashlib
 
         digest = hashlib.sha256()
         for root in _roots():
-            for folder in ("signals", "marks", "causes", "trees", "probes", "axes"):
+            for folder in ("signals", "marks", "causes", "trees", "probes", "axes", "wording"):
                 place = root / folder
                 if place.is_dir():
                     for item in sorted(place.iterdir(), key=lambda t: t.name):
-                        if item.name.endswith(".yaml"):
+                        if item.name.endswith((".yaml", ".json")):
                             digest.update(item.read_bytes())
         return digest.hexdigest()[:12]
 

@@ -18,6 +18,7 @@ from .models import Evidence, InputRef, Limit, Reference, Report
 from .playbook import walk
 from .predicates import Context
 from .report import build
+from .wording import shifts, text_of
 
 OFFLINE = "only the given evidence was read"
 
@@ -49,6 +50,7 @@ def triage(symptom: str, docs: Iterable[Document], playbook: str = "") -> Triage
     if inferred and playbook in cat.playbooks:
         symptom = cat.playbooks[playbook].question
     ctx = Context(evidence, playbook, "" if inferred else symptom, known, gathered.recognised, frozenset(asked))
+    ctx.wording = shifts(text_of("" if inferred else symptom, gathered.documents.values()), cat.wording)
     return Triage(symptom, inferred, playbook, gathered, evidence, known, references, ctx, assess(cat, ctx))
 
 

@@ -6,6 +6,7 @@ the same report whatever order the files were named in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -54,6 +55,11 @@ def owns(reader: Reader, doc: Document) -> bool:
     return bool(claim is not None and claim(doc))
 
 
+def finite(fact: Fact) -> bool:
+    """False for a figure that overflowed, or that a tool printed as nan or inf: no measurement, nothing to compare."""
+    return not (isinstance(fact.value, float) and not math.isfinite(fact.value)) and all(map(finite, fact.inputs))
+
+
 def read_document(doc: Document, out: Gathered) -> None:
     """Run every matching reader and the marks over one document."""
     out.documents[doc.name] = doc
@@ -63,7 +69,7 @@ def read_document(doc: Document, out: Gathered) -> None:
     for reader in chosen:
         before = len(out.facts)
         try:
-            out.facts.extend(reader.parse(doc))
+            out.facts.extend(f for f in reader.parse(doc) if finite(f))
         except ParseError as err:
             problems.append(str(err))
         except Exception as err:  # a defect of one reader must not cost what the others found; it is shown
@@ -75,7 +81,7 @@ def read_document(doc: Document, out: Gathered) -> None:
             out.recognised[reader.name] = out.recognised.get(reader.name, True) and whole
     before = len(out.facts)
     if not doc.is_binary and not any(owns(r, doc) for r in chosen):
-        out.facts.extend(scanner().scan(doc))
+        out.facts.extend(f for f in scanner().scan(doc) if finite(f))
     if len(out.facts) > before:
         names.append((0, "marks"))
     names.sort(key=lambda n: (-n[0], n[1]))

@@ -33,6 +33,7 @@ from .predicates import Context  # noqa: E402
 from .report import build as build_report  # noqa: E402
 from .route import asked, infer  # noqa: E402
 from .verify import verify  # noqa: E402
+from .wording import shifts, text_of  # noqa: E402
 
 OFFLINE = "only the given evidence was read"
 
@@ -49,6 +50,7 @@ class State(TypedDict, total=False):
     evidence: list[dict[str, Any]]
     inputs: list[dict[str, Any]]
     recognised: dict[str, bool]
+    wording: dict[str, float]
     limits: list[dict[str, Any]]
     references: list[dict[str, Any]]
     path: Annotated[list[dict[str, Any]], operator.add]
@@ -95,6 +97,7 @@ def _gather(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
         "evidence": [e.model_dump(mode="json") for e in evidence],
         "inputs": [i.model_dump(mode="json") for i in sorted(inputs, key=lambda i: i.name)],
         "recognised": got.recognised,
+        "wording": shifts(text_of(state.get("symptom", ""), session.documents), catalogue().wording),
         "limits": [x.model_dump(mode="json") for x in known],
         "references": [r.model_dump(mode="json") for r in references],
     }
@@ -123,6 +126,7 @@ def context(state: State, session: Session | None) -> Context:
         [Limit.model_validate(x) for x in state["limits"]],
         state["recognised"],
         frozenset(state["asked"]),
+        state["wording"],
     )
     if session is not None:
         session.indexed = (key, made, state["evidence"])

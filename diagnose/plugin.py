@@ -35,7 +35,8 @@ BUILTIN = (
     "nccl_log", "nccl_tests", "nccl_torch", "nvidia_smi", "nvidia_smi_q", "nvidia_smi_csv", "topology", "dmesg", "oom",
     "host", "host_load", "env_dump", "container", "rdma", "ucx", "mpi", "nixl", "kv_stages",
     "serving_log", "serving_metrics", "serving_bench", "serving_args", "serving_procs", "serving_moe",
-    "model_config", "kineto", "nsight", "torch_text", "generic",
+    "model_config", "kineto", "nsight", "torch_text",
+    "nccl_ras", "nccl_inspector", "nccl_xml", "dcgm", "gpu_tools", "engine_lines", "load_tools", "request_trace", "proxy", "generic",
 )  # fmt: skip
 
 

@@ -83,6 +83,7 @@ class Context:
     limits: list[Limit] = field(default_factory=list)
     recognised: dict[str, bool] = field(default_factory=dict)  # reader -> all its documents whole
     asked: frozenset[str] = frozenset()  # all playbooks the symptom may mean; `playbook` is among them
+    wording: dict[str, float] = field(default_factory=dict)  # shift of each cause's prior by the words used
     _index: dict[str, list[Evidence]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

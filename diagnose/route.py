@@ -1,65 +1,169 @@
 """From what the user typed, or from the evidence alone, to a playbook. No model, English and Chinese.
 
-A playbook's patterns carry weights: a phrase that only one question uses ("bus bandwidth") weighs
-more than a word that several share ("slow"). Each pattern counts once, and so does the best of
-misspelt words after correction. Where two playbooks come close, `decides` says what would settle it.
+`playbooks/words` names ideas ("ttft", "bad", "hang") and the terms people use for each; a playbook's
+`symptoms` weigh combinations of ideas: `a + b` both in one clause, `a & b` both anywhere. So one idea's
+new word serves every playbook, and "decode is fine but the first token is late" is read clause by clause.
+A specific term weighs more than one that several questions share; negative weights are precedence (a hang
+of an all-reduce is no slow all-reduce). Where two playbooks come close, `decides` says what would settle it.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import SequenceMatcher
 from functools import lru_cache
 
-from .catalogue import Catalogue, Playbook
+from .catalogue import Catalogue, Playbook, near
+from .errors import CatalogueError
 from .models import Evidence
-from .predicates import pattern
 
 FALLBACK = "environment"  # nothing recognised: what runs here, and does it run at all?
 CLOSE = 0.75  # a rival with this share of the winner's score makes the symptom ambiguous
-ASKED = 0.6  # playbooks with this share of the winner's score count as asked too
+GAP = 4  # words that `..` may stand for
 
-# Words of the trade that tired fingers misspell; a word this near to one of them is read as it.
-_TRADE = (
-    "throughput", "latency", "bandwidth", "utilization", "training", "collective", "prefill", "decode", "decoding",
-    "allreduce", "transfer", "memory", "kernel", "occupancy", "network", "communication", "pinned", "memcpy",
-    "inference", "deadlock", "speculative", "fragmentation", "disaggregated", "disaggregation", "fine-tuning",
-    "coalesced", "watchdog", "timeout", "concurrency", "queueing", "throttling", "throttled", "driver", "container",
-    "deadline", "control", "jitter", "requests", "response", "streaming", "generation", "tokens", "dataloader",
-    "spilling", "hanging", "crashes", "robot",
-)  # fmt: skip
+_FOLD = {i: i - 0xFEE0 for i in range(0xFF01, 0xFF5F)} | {0x3000: 0x20, 0x2019: 0x27}
+_BREAK = "|"  # a clause ends: punctuation, or a word that turns the sentence
+_TURNS = frozenset("but although though while whereas yet however whilst except nevertheless 但 而 却 虽".split())
+_DENIES = frozenset("no not without never isnt doesnt dont didnt wasnt 无 没 不".split())
+_WORD = re.compile(r"[a-z][a-z0-9]*|\d+(?:\.\d+)?|[\u4e00-\u9fff]|%|[.,;:!?](?=\s|$)")
+_TERM = re.compile(r"\.\.|[a-z][a-z0-9]*\*?|\d+(?:\.\d+)?|[\u4e00-\u9fff]|[#%]")
 
 
-def normal(symptom: str) -> str:
-    """Lower case, one kind of space and dash, full-width forms folded, misspelt trade words corrected."""
-    text = symptom.lower().translate(_FOLD)
-    text = re.sub(r"\s+", " ", text).strip()
-    return re.sub(r"[a-z-]{6,}", lambda m: _spelt(m.group()), text)
+def words(symptom: str) -> list[str]:
+    """Lower-case words, numbers and single Chinese characters; `|` where a clause ends."""
+    text = symptom.translate(_FOLD).lower().replace("'", "")
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)  # 1,800
+    text = re.sub(r"(?<=[\u4e00-\u9fff])[,;:!?]|[,;:!?](?=[\u4e00-\u9fff])", ", ", text)
+    text = text.replace("。", ". ").replace("不过", ", ").replace("可是", ", ")
+    found = _WORD.findall(text)
+    return [_BREAK if w in _TURNS or not (w.isalnum() or w == "%") else w for w in found]
 
 
-_FOLD = {i: i - 0xFEE0 for i in range(0xFF01, 0xFF5F)} | {0x3000: 0x20, 0x2013: 0x2D, 0x2014: 0x2D, 0x2019: 0x27}
+class Lexicon:
+    """The terms of `playbooks/words`, indexed by their first word."""
+
+    def __init__(self, ideas: dict[str, tuple[str, ...]]) -> None:
+        self.ideas = frozenset(ideas)
+        self.exact: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+        self.stems: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+        known, stems = set(), set()
+        for idea, terms in ideas.items():
+            for term in terms:
+                parts = tuple(_TERM.findall(term.lower().replace("'", "")))
+                if not parts:
+                    raise CatalogueError("words", idea, f"no words in {term!r}")
+                table, first = (self.stems, parts[0][:-1]) if parts[0].endswith("*") else (self.exact, parts[0])
+                table.setdefault(first, []).append((parts[1:], idea))
+                known.update(p for p in parts if not p.endswith("*"))
+                stems.update(p[:-1] for p in parts if p.endswith("*"))
+        self.known, self.known_stems = frozenset(known), frozenset(stems)
+        self.by_letter: dict[str, list[str]] = {}
+        for word in sorted(known | stems):
+            if len(word) > 4 and word.isalpha() and word.isascii():
+                self.by_letter.setdefault(word[0], []).append(word)
+        self.spelt = lru_cache(maxsize=4096)(self._spelt)
+
+    def _spelt(self, word: str) -> str:
+        """A word as the terms have it: singular, and with tired fingers' slips undone."""
+        if word in self.known or not word.isascii() or word[0].isdigit():
+            return word
+        if any(word[:n] in self.known_stems for n in range(2, len(word) + 1)):
+            return word
+        if word.endswith("s") and word[:-1] in self.known:
+            return word[:-1]
+        if len(word) < 4:
+            return word
+        best, best_ratio = word, 0.82 if len(word) > 5 else 0.88
+        for other in self.by_letter.get(word[0], ()):
+            # an ending is no slip, and a short word counts as one only where letters are missing
+            ending = min(len(word), len(other)) - 1
+            if abs(len(word) - len(other)) > 1 or word[:ending] == other[:ending]:
+                continue
+            if len(word) <= 5 and len(word) >= len(other):
+                continue
+            ratio = SequenceMatcher(None, word, other).ratio()
+            if ratio >= best_ratio:
+                best, best_ratio = other, ratio
+        return best
+
+    def found(self, symptom: str) -> dict[str, set[int]]:
+        """Ideas in a symptom, and the numbers of the clauses that name them."""
+        text = [self.spelt(w) for w in words(symptom)]
+        out: dict[str, set[int]] = {}
+        clause = 0
+        for at, word in enumerate(text):
+            if word == _BREAK:
+                clause += 1
+                continue
+            for rest, idea in self._starting(word):
+                if clause not in out.get(idea, ()) and _follows(rest, text, at + 1) and not _denied(text, at):
+                    out.setdefault(idea, set()).add(clause)
+        return out
+
+    def _starting(self, word: str) -> Iterator[tuple[tuple[str, ...], str]]:
+        yield from self.exact.get(word, ())
+        for n in range(1, len(word) + 1):
+            yield from self.stems.get(word[:n], ())
+        if word[0].isdigit():
+            yield from self.exact.get("#", ())
 
 
-@lru_cache(maxsize=4096)
-def _spelt(word: str) -> str:
-    if word in _TRADE or any(word.startswith(t[:6]) and t in word for t in _TRADE):
-        return word
-    near = difflib.get_close_matches(word, _TRADE, 1, 0.84)
-    # plurals and other endings are no misspellings
-    return near[0] if near and (near[0][:5] != word[:5] or abs(len(near[0]) - len(word)) <= 1) else word
+def _follows(rest: Sequence[str], text: Sequence[str], at: int) -> bool:
+    """Whether the rest of a term stands at this place."""
+    for n, part in enumerate(rest):
+        if part == "..":
+            stop = next((i for i in range(at, len(text)) if text[i] == _BREAK), len(text))
+            return any(_follows(rest[n + 1 :], text, i) for i in range(at, min(at + GAP + 1, stop)))
+        if at >= len(text) or not _same(part, text[at]):
+            return False
+        at += 1
+    return True
 
 
-def score(book: Playbook, text: str) -> int:
-    """Weight of a playbook's patterns found in normalised text."""
-    return sum(w for w, patterns in book.symptoms.items() for p in patterns if pattern(p).search(text))
+def _same(part: str, word: str) -> bool:
+    if part == "#":
+        return word[0].isdigit()
+    return word.startswith(part[:-1]) if part.endswith("*") else part == word
+
+
+def _denied(text: Sequence[str], at: int) -> bool:
+    """Whether a word before the term takes it back: "no OOM", "not slow", 不卡."""
+    return at > 0 and (text[at - 1] in _DENIES or (at > 1 and text[at - 2] == "没" and text[at - 1] == "有"))
+
+
+@lru_cache(maxsize=4)
+def _lexicon(cat: Catalogue) -> Lexicon:
+    return Lexicon(cat.words)
+
+
+@lru_cache(maxsize=1024)
+def _groups(entry: str, ideas: frozenset[str]) -> tuple[tuple[str, ...], ...]:
+    """`a + b & c` as ((a, b), (c,)); an idea that nobody named is an error."""
+    groups = tuple(tuple(name.strip() for name in group.split("+")) for group in entry.split("&"))
+    for name in (n for g in groups for n in g):
+        if name not in ideas:
+            raise CatalogueError("trees", f"symptoms: {entry}", f"no idea is called {name!r}", near(name, ideas))
+    return groups
+
+
+def score(book: Playbook, found: dict[str, set[int]], ideas: frozenset[str]) -> int:
+    """Weight of a playbook's combinations that the symptom holds."""
+    got = 0
+    for weight, entries in book.symptoms.items():
+        for entry in entries:
+            groups = _groups(entry, ideas)
+            if all(set.intersection(*(found.get(name, set()) for name in g)) for g in groups):
+                got += weight
+    return got
 
 
 def ranking(cat: Catalogue, symptom: str) -> list[tuple[str, int]]:
     """Playbooks that the symptom speaks for, best first; ties go to the id that comes first."""
-    text = normal(symptom)
-    scored = [(book.id, score(book, text)) for book in cat.playbooks.values()]
+    lexicon = _lexicon(cat)
+    found = lexicon.found(symptom)
+    scored = [(book.id, score(book, found, lexicon.ideas)) for book in cat.playbooks.values()]
     return sorted((s for s in scored if s[1] > 0), key=lambda s: (-s[1], s[0]))
 
 

@@ -1,0 +1,85 @@
+"""A prior from words: which causes people describe in words like these.
+
+A complement naive Bayes over words and word pairs, fitted on this project's own cases and on the
+catalogue's texts (`evals/wording.py`; never on what it is scored on). It shifts the prior of a
+cause by a bounded amount, so that it orders hypotheses and settles near ties; it is no evidence,
+and no verdict rests on it alone. Numbers are not words: no figure takes part.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .document import Document
+
+MOST_BYTES = 8192  # longer documents are logs, whose words are their program's, not the case's
+ALPHA = 0.3
+TEMPERATURE = 0.12
+GAIN = 0.5
+LOWEST, HIGHEST = 0.0, 1.6
+
+_WORD = re.compile(r"[a-z][a-z0-9_]+")
+_HAN = re.compile(r"[\u4e00-\u9fff]+")
+
+
+def terms(text: str) -> set[str]:
+    """Words, pairs of neighbouring words, and pairs of Chinese characters."""
+    text = text.lower()
+    words = _WORD.findall(text)
+    out = set(words)
+    out.update(f"{a} {b}" for a, b in zip(words, words[1:], strict=False))
+    for run in _HAN.findall(text):
+        out.update(run[i : i + 2] for i in range(len(run) - 1))
+    return out
+
+
+def text_of(symptom: str, docs: Iterable[Document]) -> str:
+    """The symptom and every short text document."""
+    parts = [symptom]
+    for doc in docs:
+        if doc.size <= MOST_BYTES and not doc.is_binary:
+            parts.append("\n".join(line.text for line in doc.lines()))
+    return "\n".join(parts)
+
+
+def scores(text: str, model: Mapping[str, Any]) -> dict[str, float]:
+    """Complement naive Bayes score of every cause in the model.
+
+    Args:
+        model: ``idf`` of each term, ``total`` weight of each term, ``of`` cause -> term -> weight.
+    """
+    idf, total, of = model["idf"], model["total"], model["of"]
+    known = [t for t in terms(text) if t in idf]
+    norm = math.sqrt(sum(idf[t] ** 2 for t in known))
+    if not norm:
+        return {}
+    everything, smooth = model["sum"], ALPHA * len(idf)
+    out: dict[str, float] = {}
+    for cause in sorted(of):
+        mine = of[cause]
+        own = model["sums"][cause] + smooth
+        rest = everything - model["sums"][cause] + smooth
+        score = 0.0
+        for term in sorted(known):
+            weight = mine.get(term, 0.0)
+            score += idf[term] * (math.log((weight + ALPHA) / own) - math.log((total[term] - weight + ALPHA) / rest))
+        out[cause] = score / norm
+    return out
+
+
+def shifts(text: str, model: Mapping[str, Any]) -> dict[str, float]:
+    """Log-odds by which the words shift the prior of each cause, within [0, 1.6]: words speak for a cause, never against."""
+    got = scores(text, model) if model else {}
+    if not got:
+        return {}
+    top = max(got.values())
+    odds = {cause: math.exp((s - top) / TEMPERATURE) for cause, s in got.items()}
+    whole = sum(odds.values())
+    out: dict[str, float] = {}
+    for cause, value in odds.items():
+        raw = GAIN * (math.log(max(value / whole, 1e-9)) + math.log(len(odds)))
+        out[cause] = round(max(LOWEST, min(HIGHEST, raw)), 3)
+    return out

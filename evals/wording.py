@@ -1,0 +1,103 @@
+"""Fit the wording prior: ``python -m diagnose.evals.wording -o playbooks/wording/wording.json [PATH…]``.
+
+Learns from the catalogue's texts and the cases of the given paths (default: this project's own
+cases). Cases to be scored must not be among them; `cross` scores each file with a model of the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from diagnose.catalogue import Catalogue, catalogue
+from diagnose.wording import scores, terms
+
+from .suites import Case, load, own_cases
+
+Sample = tuple[set[str], str]
+
+
+def texts(cat: Catalogue) -> list[Sample]:
+    """What the catalogue itself says about each cause."""
+    out: list[Sample] = []
+    for cause in cat.causes.values():
+        parts = [cause.title, cause.definition, cause.mechanism, cause.fix.text, *cause.cues]
+        parts += [i.because for i in cause.indicators]
+        if cause.zh is not None:
+            parts += [cause.zh.title, cause.zh.definition, cause.zh.mechanism]
+        out.append((terms(" ".join(parts)), cause.id))
+        out.append((terms(" ".join(str(i.when) for i in cause.indicators).replace(".", " ")), cause.id))
+    return out
+
+
+def samples(cases: Iterable[Case]) -> list[Sample]:
+    """Cases that name a cause."""
+    return [(terms(c.text), c.key.label) for c in cases if c.key.verdict != "inconclusive"]
+
+
+def fit(found: Sequence[Sample]) -> dict[str, Any]:
+    """Weights of terms seen in at least two samples."""
+    seen = Counter(t for words, _ in found for t in words)
+    idf = {t: math.log((len(found) + 1) / (n + 0.5)) for t, n in seen.items() if n >= 2}
+    of: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for words, cause in found:
+        known = [t for t in words if t in idf]
+        norm = math.sqrt(sum(idf[t] ** 2 for t in known)) or 1.0
+        for term in known:
+            of[cause][term] += idf[term] / norm
+    rounded = {c: {t: round(w, 3) for t, w in sorted(ws.items())} for c, ws in sorted(of.items())}
+    total: Counter[str] = Counter()
+    for ws in rounded.values():
+        total.update(ws)
+    sums = {c: round(sum(ws.values()), 3) for c, ws in rounded.items()}
+    return {
+        "idf": {t: round(v, 3) for t, v in sorted(idf.items())},
+        "total": {t: round(total[t], 3) for t in sorted(total)},
+        "of": rounded,
+        "sums": sums,
+        "sum": round(sum(sums.values()), 3),
+    }
+
+
+def hits(model: dict[str, Any], cases: Iterable[Case]) -> tuple[int, int, int]:
+    """``(first right, in the first three, all)`` by words alone."""
+    first = three = n = 0
+    for case in cases:
+        if case.key.verdict == "inconclusive":
+            continue
+        got = scores(case.text, model)
+        ranked = sorted(got, key=lambda c: (-got[c], c))[:3]
+        n += 1
+        first += bool(ranked) and ranked[0] in case.key.accepted
+        three += any(r in case.key.accepted for r in ranked)
+    return first, three, n
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Fit and write, or cross-validate by file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("paths", nargs="*", type=Path)
+    args = parser.parse_args(argv)
+    groups: dict[str, list[Case]] = defaultdict(list)
+    for case in own_cases():
+        groups["own"].append(case)
+    for path in args.paths:
+        groups[path.name].extend(load(path))
+    base = texts(catalogue())
+    for name, cases in groups.items():
+        others = [c for other, found in groups.items() if other != name for c in found]
+        first, three, n = hits(fit([*base, *samples(others)]), cases)
+        print(f"{name}: words alone, fitted on the rest: top-1 {first}/{n}, top-3 {three}/{n}")
+    if args.output:
+        model = fit([*base, *samples(c for cases in groups.values() for c in cases)])
+        args.output.write_text(json.dumps(model, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
