@@ -1,0 +1,218 @@
+"""DCGM: exporter metrics, `dcgmi dmon`, `dcgmi nvlink -s`, `dcgmi health -c`, `dcgmi diag`.
+
+Source: NVIDIA DCGM 3 and 4 (`dcgm_fields.h`, `dcgmi`), dcgm-exporter. Fields are mapped to the signals that the readers
+of nvidia-smi use, so that the same causes read both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from diagnose.probes.facts import fact
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact
+from diagnose.plugin import Reader
+
+
+@dataclass(frozen=True)
+class _Field:
+    """Where a field goes: signal, unit, factor; `only_above` leaves out counters that say nothing at zero."""
+
+    signal: str
+    unit: str
+    factor: float = 1.0
+    label: str | None = None
+    only_above: float | None = None
+
+
+_PERCENT, _MIB = 0.01, 1 / 1024
+_FIELDS: dict[str, _Field] = {
+    "GPU_TEMP": _Field("gpu.temperature", "C"),
+    "MEMORY_TEMP": _Field("gpu.temperature", "C", label="memory"),
+    "POWER_USAGE": _Field("gpu.power", "W"),
+    "SM_CLOCK": _Field("gpu.clock.sm", "MHz"),
+    "MEM_CLOCK": _Field("gpu.clock.mem", "MHz"),
+    "GPU_UTIL": _Field("gpu.util", "fraction", _PERCENT),
+    "MEM_COPY_UTIL": _Field("gpu.util.mem", "fraction", _PERCENT),
+    "FB_USED": _Field("gpu.memory.used", "GiB", _MIB),
+    "FB_FREE": _Field("gpu.memory.free", "GiB", _MIB),
+    "PCIE_REPLAY_COUNTER": _Field("gpu.pcie.replays", "count", only_above=0),
+    "ECC_DBE_VOL_TOTAL": _Field("gpu.ecc.uncorrected", "count", label="volatile", only_above=0),
+    "ECC_DBE_AGG_TOTAL": _Field("gpu.ecc.uncorrected", "count", label="aggregate", only_above=0),
+    "ECC_SBE_VOL_TOTAL": _Field("gpu.ecc.corrected", "count", label="volatile", only_above=0),
+    "ECC_SBE_AGG_TOTAL": _Field("gpu.ecc.corrected", "count", label="aggregate", only_above=0),
+    "UNCORRECTABLE_REMAPPED_ROWS": _Field("gpu.remap.rows", "count", label="uncorrectable", only_above=0),
+    "CORRECTABLE_REMAPPED_ROWS": _Field("gpu.remap.rows", "count", label="correctable", only_above=0),
+    # the driver counts nanoseconds since DCGM 3; older notes say microseconds, so only long times are told apart
+    "THERMAL_VIOLATION": _Field("dcgm.violation", "count", label="thermal", only_above=0),
+    "POWER_VIOLATION": _Field("dcgm.violation", "count", label="power", only_above=0),
+    "NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL": _Field("nvlink.errors", "count", label="CRC FLIT", only_above=0),
+    "NVLINK_CRC_DATA_ERROR_COUNT_TOTAL": _Field("nvlink.errors", "count", label="CRC data", only_above=0),
+    "NVLINK_REPLAY_ERROR_COUNT_TOTAL": _Field("nvlink.errors", "count", label="replay", only_above=0),
+    "NVLINK_RECOVERY_ERROR_COUNT_TOTAL": _Field("nvlink.errors", "count", label="recovery", only_above=0),
+    "PROF_GR_ENGINE_ACTIVE": _Field("dcgm.active", "fraction", label="graphics engine"),
+    "PROF_SM_ACTIVE": _Field("dcgm.active", "fraction", label="SM"),
+    "PROF_SM_OCCUPANCY": _Field("dcgm.active", "fraction", label="SM occupancy"),
+    "PROF_PIPE_TENSOR_ACTIVE": _Field("dcgm.active", "fraction", label="tensor"),
+    "PROF_DRAM_ACTIVE": _Field("dcgm.active", "fraction", label="DRAM"),
+}
+_SHORT = {
+    "SMACT": "PROF_SM_ACTIVE",
+    "SMOCC": "PROF_SM_OCCUPANCY",
+    "TENSO": "PROF_PIPE_TENSOR_ACTIVE",
+    "GRACT": "PROF_GR_ENGINE_ACTIVE",
+    "DRAMA": "PROF_DRAM_ACTIVE",
+    "GPUTL": "GPU_UTIL",
+    "MCUTL": "MEM_COPY_UTIL",
+    "TMPTR": "GPU_TEMP",
+    "MMTMP": "MEMORY_TEMP",
+    "POWER": "POWER_USAGE",
+    "SMCLK": "SM_CLOCK",
+    "MMCLK": "MEM_CLOCK",
+    "FBUSD": "FB_USED",
+    "FBFRE": "FB_FREE",
+    "PCIRC": "PCIE_REPLAY_COUNTER",
+    "PVIOL": "POWER_VIOLATION",
+    "TVIOL": "THERMAL_VIOLATION",
+    "DBEVL": "ECC_DBE_VOL_TOTAL",
+    "SBEVL": "ECC_SBE_VOL_TOTAL",
+}
+# bits of the clock event reasons, as in nvml.h
+_REASONS = {
+    0x1: "idle",
+    0x2: "applications_clocks_setting",
+    0x4: "sw_power_cap",
+    0x8: "hw_slowdown",
+    0x10: "sync_boost",
+    0x20: "sw_thermal_slowdown",
+    0x40: "hw_thermal_slowdown",
+    0x80: "hw_power_brake_slowdown",
+    0x100: "display_clock_setting",
+}
+_METRIC = re.compile(r"^DCGM_FI_(?:DEV_)?([A-Z_0-9]+)(?:\{([^}]*)\})?\s+(-?[\d.]+(?:e[+-]?\d+)?)")
+_GPU_LABEL = re.compile(r'\bgpu="?(\d+)')
+_HOST_LABEL = re.compile(r'\bHostname="([^"]+)"')
+_NONE = 9e17  # DCGM's blank values lie above
+
+
+class DcgmMetrics:
+    """dcgm-exporter text."""
+
+    name = "dcgm_exporter"
+    needles: tuple[bytes, ...] = (b"DCGM_FI_",)
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Facts of the fields we know; the mask of clock reasons is taken apart."""
+        for line in doc.lines():
+            hit = _METRIC.match(line.text)
+            if hit is None:
+                continue
+            labels = hit[2] or ""
+            gpu, host = _GPU_LABEL.search(labels), _HOST_LABEL.search(labels)
+            who = {"gpu": int(gpu[1]) if gpu else None, "host": host[1] if host else None}
+            if hit[1] in ("CLOCK_THROTTLE_REASONS", "CLOCKS_EVENT_REASONS"):
+                for bit, reason in _REASONS.items():
+                    if int(float(hit[3])) & bit:
+                        yield fact(doc, line, "gpu.throttle", "active", around=hit[3], label=reason, **who)
+            elif hit[1] in ("ROW_REMAP_FAILURE", "ROW_REMAP_PENDING") and float(hit[3]) > 0:
+                signal = "gpu.remap.failure" if hit[1].endswith("FAILURE") else "gpu.remap.pending"
+                yield fact(doc, line, signal, "Yes", around=hit[3], label="row remap", **who)
+            else:
+                yield from _put(doc, line, hit[1], float(hit[3]), who)
+
+
+def _put(doc: Document, line: Line, name: str, value: float, who: dict[str, int | str | None]) -> Iterator[Fact]:
+    known = _FIELDS.get(name)
+    if known is None or abs(value) >= _NONE or (known.only_above is not None and value <= known.only_above):
+        return
+    yield fact(doc, line, known.signal, value * known.factor, known.unit, label=known.label, **who)
+
+
+class DcgmDmon:
+    """`dcgmi dmon -e …`: field names in the head, a GPU a row."""
+
+    name = "dcgmi_dmon"
+    needles: tuple[bytes, ...] = (b"#Entity", b"# Entity")
+    _row = re.compile(r"^\s*GPU\s+(\d+)\s+(\S.*)$")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """The last row of a GPU counts: dmon repeats."""
+        names: list[str] = []
+        last: dict[int, tuple[Line, list[str]]] = {}
+        for line in doc.lines():
+            if re.match(r"^\s*#\s?Entity", line.text):
+                names = line.text.replace("#", " ").split()[1:]
+            elif names and (hit := self._row.match(line.text)) is not None:
+                last[int(hit[1])] = (line, hit[2].split())
+        for gpu, (line, cells) in last.items():
+            for name, cell in zip(names, cells, strict=False):
+                field = _SHORT.get(name, name)
+                if field in _FIELDS and re.fullmatch(r"-?[\d.]+", cell):
+                    yield from _put(doc, line, field, float(cell), {"gpu": gpu})
+
+
+class DcgmReports:
+    """`dcgmi nvlink -s`, `dcgmi health -c` and `dcgmi diag`: what is down, what failed, and why."""
+
+    name = "dcgmi_report"
+    needles: tuple[bytes, ...] = (b"NvLink Link Status", b"Health Monitor Report", b"| Diagnostic ", b"gpuId ")
+    _gpu = re.compile(r"^\s*gpuId\s+(\d+)\s*:\s*(.*)$")
+    _switch = re.compile(r"^\s*(?:physicalId|NvSwitches)\b")
+    _links = re.compile(r"^\s*(?:[UDX_]\s+){1,}[UDX_]\s*$")
+    _cells = re.compile(r"^\s*\|(.*)\|([^|]*)\|\s*$")
+    _link_down = re.compile(r"\bGPU (\d+)'s NvLink link (\d+) is currently down")
+    _which = re.compile(r"\bGPUs?[: ]+(\d+)")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Link letters under a GPU; rows of a report; a cell that continues on the next line is one text."""
+        gpu: int | None = None
+        rows: list[tuple[Line, str, str]] = []
+        for line in doc.lines():
+            text = line.text
+            if (hit := self._gpu.match(text)) is not None:
+                gpu = int(hit[1])
+                yield from self._down(doc, line, gpu, hit[2])
+            elif self._switch.match(text):
+                gpu = None
+            elif gpu is not None and self._links.match(text):
+                yield from self._down(doc, line, gpu, text)
+            elif (cells := self._cells.match(text)) is not None:
+                left, right = cells[1].strip(), cells[2]
+                if not left.strip("| ") and rows:
+                    last = rows[-1]
+                    rows[-1] = (last[0], last[1], last[2] + right.rstrip())
+                else:
+                    rows.append((line, left, right.rstrip()))
+        for line, left, right in rows:
+            yield from self._report(doc, line, left, re.sub(r"\s+", " ", right).strip(" |"))
+
+    def _down(self, doc: Document, line: Line, gpu: int, letters: str) -> Iterator[Fact]:
+        states = letters.split()
+        if not states or not set(states) <= set("UDX_"):
+            return
+        for link, state in enumerate(states):
+            if state == "D":
+                yield fact(doc, line, "nvlink.inactive", "down", gpu=gpu, label=str(link))
+        if up := states.count("U"):
+            yield fact(doc, line, "nvlink.up", float(up), "count", gpu=gpu)
+
+    def _report(self, doc: Document, line: Line, left: str, right: str) -> Iterator[Fact]:
+        test = left.strip("+-> |")
+        for down in self._link_down.finditer(right):
+            yield fact(doc, line, "nvlink.inactive", "down", gpu=int(down[1]), label=down[2])
+        which = self._which.search(right)
+        gpu = int(which[1]) if which else None
+        if re.match(r"Fail\b", right) and test:
+            yield fact(doc, line, "dcgm.test_failed", right[:200], gpu=gpu, label=test)
+        elif test in ("Error", "Errors", "Warning") and right and right not in ("Failure", "Warning"):
+            yield fact(doc, line, "dcgm.said", right[:300], gpu=gpu, label=test)
+        elif (hit := re.match(r"(Failure|Warning)\b\s*(.*)", right)) is not None and test:
+            yield fact(doc, line, "dcgm.health", hit[1], gpu=gpu, label=test)
+            if hit[2]:
+                yield fact(doc, line, "dcgm.said", hit[2][:300], gpu=gpu, label=test)
+
+
+READERS: list[Reader] = [DcgmMetrics(), DcgmDmon(), DcgmReports()]

@@ -1,0 +1,158 @@
+"""Request traces: one request a line, as JSON or CSV, with times in columns named by whoever wrote them.
+
+The shape over the requests is what counts: TTFT that grows with the index is a queue, only the first is a cold
+start, and queue time beside TTFT says which part is waiting.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from diagnose.probes.facts import fact
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
+
+_NAMES = (
+    ("ttft", re.compile(r"^(?:time_?to_?first_?token|ttft|first_token(?:_latency|_time)?)$")),
+    (
+        "queue",
+        re.compile(r"^(?:queue(?:d|_?time|_?wait|ing)?|time_in_queue|wait(?:ing)?(?:_time)?|request_queue_time)$"),
+    ),
+    ("prefill", re.compile(r"^prefill(?:_time|_latency)?$")),
+    ("tpot", re.compile(r"^(?:tpot|time_per_output_token|decode_per_token)$")),
+    ("itl", re.compile(r"^(?:itl|inter_token_latency)$")),
+    ("e2e", re.compile(r"^(?:e2e(?:_latency)?|request_latency|total(?:_time|_latency)?|latency)$")),
+)
+_SUFFIX = re.compile(r"(?:_|\b)(ms|s|sec|secs|seconds|millis)$|\((ms|s)\)$|(Ms)$")
+_LEAST = 5  # requests; fewer are a table that the generic reader compares
+_SIGNAL = {"queue": "serving.server.queue", "prefill": "serving.server.prefill"}
+
+
+def column(name: str) -> tuple[str, float | None] | None:
+    """What a column is, and what makes it milliseconds; None for the factor where the name has no unit."""
+    name = name.strip().strip('"')
+    unit = _SUFFIX.search(name)
+    stem = (
+        re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name[: unit.start()] if unit else name)
+        .lower()
+        .strip("_ ")
+        .replace(" ", "_")
+    )
+    what = next((key for key, pattern in _NAMES if pattern.match(stem)), None)
+    if what is None:
+        return None
+    word = next((g for g in unit.groups() if g), "") if unit else ""
+    return what, None if not word else (1.0 if word.lower() in ("ms", "millis") else 1000.0)
+
+
+@dataclass
+class _Trace:
+    """Readings of the requests in order of their lines."""
+
+    times: dict[str, list[tuple[float, Line]]] = field(default_factory=dict)
+    scale: dict[str, float | None] = field(default_factory=dict)
+
+    def add(self, name: str, value: object, line: Line) -> None:
+        known = column(name)
+        if known is None or isinstance(value, bool):
+            return
+        try:
+            figure = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            return
+        self.scale.setdefault(known[0], known[1])
+        self.times.setdefault(known[0], []).append((figure, line))
+
+
+class RequestTrace:
+    """Means, medians and tails of a trace, growth over the index, and the share of the queue."""
+
+    name = "request_trace"
+    needles: tuple[bytes, ...] = (b"ttft", b"TTFT", b"queue", b"first_token", b"prefill_time", b"firstToken")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """JSON lines, or CSV under a head that names two of the columns."""
+        if doc.size > 64 << 20:
+            return
+        trace = _Trace()
+        head: list[str] = []
+        for line in doc.lines():
+            text = line.text.strip()
+            if text.startswith("{") and text.endswith(("}", "},")):
+                try:
+                    row = json.loads(text.rstrip(","))
+                except (ValueError, RecursionError):
+                    doc.lines_skipped += 1
+                    continue
+                for key, value in row.items() if isinstance(row, dict) else ():
+                    trace.add(key, value, line)
+            elif head and text.count(",") == len(head) - 1:
+                for key, value in zip(head, next(csv.reader([text])), strict=False):
+                    trace.add(key, value, line)
+            elif text.count(",") >= 2 and sum(column(c) is not None for c in text.split(",")) >= 2:
+                head = text.split(",")
+            else:
+                head = head if not text else []
+        yield from self._facts(doc, trace)
+
+    @staticmethod
+    def _facts(doc: Document, trace: _Trace) -> Iterator[Fact]:
+        summary: dict[str, Fact] = {}
+        for what, readings in trace.times.items():
+            scale = trace.scale[what]
+            if len(readings) < _LEAST:
+                continue
+            if scale is None:  # nobody waits 50 s for a tenth of all tokens: bare figures below 50 are seconds
+                scale = 1000.0 if max(v for v, _ in readings) < 50 else 1.0
+            signal = _SIGNAL.get(what, f"serving.client.{what}")
+            ordered = sorted(readings, key=lambda r: r[0])
+            for label, at in (("median", len(ordered) // 2), ("max", len(ordered) - 1)):
+                value, line = ordered[at]
+                made = fact(doc, line, signal, round(value * scale, 6), "ms", label=label)
+                summary[f"{what} {label}"] = made
+                yield made
+        ttft, queue = summary.get("ttft median"), summary.get("queue median")
+        if ttft is not None and queue is not None and ttft.value:
+            share = float(queue.value or 0) / float(ttft.value)
+            if share <= 1.2:
+                yield Fact(
+                    "serving.queue_share",
+                    share,
+                    "fraction",
+                    Subject(label="trace"),
+                    queue.spans,
+                    kind="derived",
+                    formula="a / b",
+                    inputs=(queue, ttft),
+                    status=doc.status,
+                )
+        times = [v for v, _ in trace.times.get("ttft", [])]
+        if len(times) < 8 or min(times) <= 0:
+            return
+        span = (doc.span(trace.times["ttft"][0][1]), doc.span(trace.times["ttft"][-1][1]))
+        fifth, middle = max(2, len(times) // 5), statistics.median(times)
+        for signal, number, unit in (
+            ("ttft_growth", statistics.median(times[-fifth:]) / statistics.median(times[:fifth]), "count"),
+            ("first_request", times[0] / middle, "count"),
+            ("ttft_spread", statistics.pstdev(times) / statistics.fmean(times), "fraction"),
+        ):
+            yield Fact(
+                f"serving.client.{signal}",
+                round(number, 3),
+                unit,
+                Subject(),
+                span,
+                kind="derived",
+                formula="reader:request_trace",
+                status=doc.status,
+            )
+
+
+READERS: list[Reader] = [RequestTrace()]
