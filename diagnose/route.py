@@ -21,13 +21,15 @@ from .models import Evidence
 
 FALLBACK = "environment"  # nothing recognised: what runs here, and does it run at all?
 CLOSE = 0.75  # a rival with this share of the winner's score makes the symptom ambiguous
+ASKED = 0.6  # playbooks with this share of the winner's score count as asked too
+ASKED = 0.6  # playbooks with this share of the winner's score count as asked too
 GAP = 4  # words that `..` may stand for
 
 _FOLD = {i: i - 0xFEE0 for i in range(0xFF01, 0xFF5F)} | {0x3000: 0x20, 0x2019: 0x27}
 _BREAK = "|"  # a clause ends: punctuation, or a word that turns the sentence
 _TURNS = frozenset("but although though while whereas yet however whilst except nevertheless 但 而 却 虽".split())
-_DENIES = frozenset("no not without never isnt doesnt dont didnt wasnt 无 没 不".split())
-_WORD = re.compile(r"[a-z][a-z0-9]*|\d+(?:\.\d+)?|[\u4e00-\u9fff]|%|[.,;:!?](?=\s|$)")
+_DENIES = frozenset("no not without never as isnt doesnt dont didnt wasnt 无 没 不".split())
+_WORD = re.compile(r"[a-z][a-z0-9]*|\d+(?:\.\d+)?(?:x\d*)?|[\u4e00-\u9fff]|%|[.,;:!?](?=\s|$)")
 _TERM = re.compile(r"\.\.|[a-z][a-z0-9]*\*?|\d+(?:\.\d+)?|[\u4e00-\u9fff]|[#%]")
 
 
@@ -38,7 +40,7 @@ def words(symptom: str) -> list[str]:
     text = re.sub(r"(?<=[\u4e00-\u9fff])[,;:!?]|[,;:!?](?=[\u4e00-\u9fff])", ", ", text)
     text = text.replace("。", ". ").replace("不过", ", ").replace("可是", ", ")
     found = _WORD.findall(text)
-    return [_BREAK if w in _TURNS or not (w.isalnum() or w == "%") else w for w in found]
+    return [_BREAK if w in _TURNS or not (w[0].isalnum() or w == "%") else w for w in found]
 
 
 class Lexicon:
