@@ -54,7 +54,8 @@ def reading(item: Evidence) -> str:
     return f"“{quoted(item, 90)}”" if item.quote else item.statement.rstrip("。.")
 
 
-def _title(cause: Cause, lang: str) -> str:
+def title_text(cause: Cause, lang: str) -> str:
+    """The title in one language."""
     if lang == "zh" and cause.zh is not None and cause.zh.title:
         return cause.zh.title
     return cause.title
@@ -144,7 +145,7 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
     cited = [by_id[i] for i in lead.evidence if i in by_id][:MOST_CITED]
     told = telling(report)
     key = reading(cited[0]) if cited else ""
-    title = _title(cause, lang).rstrip("。.")
+    title = title_text(cause, lang).rstrip("。.")
     verdict = w.verdict.format(title=title, key=key, p=f"{lead.confidence:.2f}") if key else w.bare.format(title=title)
     shown = w.shown.format(facts=w.join.join(cite(e) for e in cited[:2])) if cited else ""
     beside = w.beside.format(lines=w.join.join(limit_line(item, w) for item in told)) if told else ""
@@ -193,12 +194,14 @@ def _change_of_mind(report: Report, rivals: list[str], w: Words) -> str:
 
 
 def _chain(report: Report, cat: Catalogue, lang: str, w: Words) -> str:
-    names = [_title(cat.causes[f.cause], lang).rstrip("。.") for f in report.findings if f.cause in cat.causes]
+    names = [title_text(cat.causes[f.cause], lang).rstrip("。.") for f in report.findings if f.cause in cat.causes]
     linked = {link.to for link in report.chain} & {f.cause for f in report.findings}
     if not linked:
         return w.also.format(names=w.join.join(names[1:])) if len(names) > 1 else ""
     order = [report.findings[0].cause, *(f.cause for f in report.findings[1:] if f.cause in linked)]
-    return w.chain.format(steps=" → ".join([*(_title(cat.causes[c], lang).rstrip("。.") for c in order), w.symptom]))
+    return w.chain.format(
+        steps=" → ".join([*(title_text(cat.causes[c], lang).rstrip("。.") for c in order), w.symptom])
+    )
 
 
 def _healthy(report: Report, cat: Catalogue, lang: str) -> Answer:
@@ -241,7 +244,9 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
     verdict = w.open if report.evidence else w.open_empty
     leading = (
         w.leading.format(
-            names=w.join.join(f"{_title(cat.causes[h.cause], lang).rstrip('.')} ({h.cause}, {h.p:.2f})" for h in names)
+            names=w.join.join(
+                f"{title_text(cat.causes[h.cause], lang).rstrip('.')} ({h.cause}, {h.p:.2f})" for h in names
+            )
         )
         if names
         else ""

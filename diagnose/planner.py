@@ -16,6 +16,7 @@ from .catalogue import Catalogue, ProbeSpec
 from .models import Experiment, NextProbe, Unavailable
 from .predicates import Context
 
+SEEN = 0.2  # what a probe is still worth when its output is already among the inputs
 DISTURBANCE = {"read": 1.0, "light": 3.0, "load": 10.0}
 OPEN = 0.04  # uncertainty granted to a cause of this playbook about which nothing is known
 
@@ -82,6 +83,7 @@ def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
     """Probes worth running, best first; ties break by name."""
     book = cat.playbooks.get(ctx.playbook)
     asked = {s.probe for s in book.steps} if book else set()
+    seen = {e.signal for e in ctx.evidence}
     out: list[Option] = []
     asks = [_Open.of(b) for b in got.beliefs.values() if b.p > 0.02 or ctx.asks(*b.cause.playbooks)]
     wanted = {signal for item in asks for _, signals in item.parts for signal in signals}
@@ -96,6 +98,8 @@ def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
         if gain:
             separates.sort(key=lambda s: (-s[0], s[1]))
             bonus = 1.5 if spec.name in asked else 1.0
+            if any(fnmatchcase(s, p) for s in seen for p in spec.provides):
+                bonus *= SEEN
             cost = (1.0 + spec.seconds) * DISTURBANCE[spec.footprint]
             out.append(Option(spec, gain * bonus, cost, tuple(c for _, c in separates[:4])))
     out.sort(key=lambda o: (-o.score, o.spec.name))

@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from .answer import fix_text, quoted, where, words
+from .answer import fix_text, quoted, title_text, where, words
 from .answer_words import Words
 from .catalogue import Catalogue
 from .models import Evidence, Limit, Report
@@ -66,7 +66,7 @@ def show(report: Report, cat: Catalogue, console: Console, verbose: bool = False
         parts = [report.playbook, report.symptom, w.l_inferred if report.symptom_inferred else ""]
         console.print(Text(" · ".join(p for p in parts if p), style="dim"))
         console.print()
-        _findings(report, console, w, verbose)
+        _findings(report, cat, console, lang, verbose)
         _context(report, console, w, verbose)
         if report.findings:
             _fix(report, cat, console, lang)
@@ -97,13 +97,20 @@ def _fix(report: Report, cat: Catalogue, console: Console, lang: str) -> None:
     console.print(_section(w.l_fix, Group(*rows)))
 
 
-def _findings(report: Report, console: Console, w: Words, verbose: bool) -> None:
+def _findings(report: Report, cat: Catalogue, console: Console, lang: str, verbose: bool) -> None:
+    w = words(lang)
     by_id = {e.id: e for e in report.evidence}
     for finding in report.findings:
         items = [by_id[i] for i in finding.evidence if i in by_id]
         title = f"{finding.cause}  {finding.confidence:.2f}  {finding.severity}"
         console.print(
-            _section(title, Group(Text(finding.summary), _evidence(items if verbose else items[:3], verbose)))
+            _section(
+                title,
+                Group(
+                    Text(title_text(cat.causes[finding.cause], lang)),
+                    _evidence(items if verbose else items[:3], verbose),
+                ),
+            )
         )
     if report.verdict == "healthy":
         ids = list(dict.fromkeys(i for c in report.checked for i in c.evidence))
