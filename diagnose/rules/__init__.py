@@ -12,7 +12,7 @@ from ..predicates import Context, Outcome
 
 Rule = Callable[[Context], Outcome]
 
-FAMILIES = ("collectives", "platform", "movement", "serving", "training", "comparison")
+FAMILIES = ("collectives", "platform", "movement", "serving", "training", "comparison", "formats")
 
 RULES: dict[str, Rule] = {}
 for _family in FAMILIES:
