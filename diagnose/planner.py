@@ -98,7 +98,7 @@ def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
         if gain:
             separates.sort(key=lambda s: (-s[0], s[1]))
             bonus = 1.5 if spec.name in asked else 1.0
-            if any(fnmatchcase(s, p) for s in seen for p in spec.provides):
+            if any(_meets(s, p) for s in seen for p in spec.provides):
                 bonus *= SEEN
             cost = (1.0 + spec.seconds) * DISTURBANCE[spec.footprint]
             out.append(Option(spec, gain * bonus, cost, tuple(c for _, c in separates[:4])))
