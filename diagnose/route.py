@@ -22,13 +22,14 @@ from .models import Evidence
 FALLBACK = "environment"  # nothing recognised: what runs here, and does it run at all?
 CLOSE = 0.75  # a rival with this share of the winner's score makes the symptom ambiguous
 ASKED = 0.6  # playbooks with this share of the winner's score count as asked too
-ASKED = 0.6  # playbooks with this share of the winner's score count as asked too
+FAINT = 2  # a lower score is a stray word: the evidence knows better
+SLIP = 6  # shorter words are too near to each other to be corrected
 GAP = 4  # words that `..` may stand for
 
 _FOLD = {i: i - 0xFEE0 for i in range(0xFF01, 0xFF5F)} | {0x3000: 0x20, 0x2019: 0x27}
 _BREAK = "|"  # a clause ends: punctuation, or a word that turns the sentence
-_TURNS = frozenset("but although though while whereas yet however whilst except nevertheless 但 而 却 虽".split())
-_DENIES = frozenset("no not without never as isnt doesnt dont didnt wasnt 无 没 不".split())
+_TURNS = {*("but", "although", "though", "while", "whereas", "yet", "however", "whilst", "except"), *"但而却虽"}
+_DENIES = {*("no", "not", "without", "never", "as", "isnt", "doesnt", "dont", "didnt", "wasnt"), *"无没不"}
 _WORD = re.compile(r"[a-z][a-z0-9]*|\d+(?:\.\d+)?(?:x\d*)?|[\u4e00-\u9fff]|%|[.,;:!?](?=\s|$)")
 _TERM = re.compile(r"\.\.|[a-z][a-z0-9]*\*?|\d+(?:\.\d+)?|[\u4e00-\u9fff]|[#%]")
 
@@ -50,7 +51,8 @@ class Lexicon:
         self.ideas = frozenset(ideas)
         self.exact: dict[str, list[tuple[tuple[str, ...], str]]] = {}
         self.stems: dict[str, list[tuple[tuple[str, ...], str]]] = {}
-        known, stems = set(), set()
+        known: set[str] = set()
+        stems: set[str] = set()
         for idea, terms in ideas.items():
             for term in terms:
                 parts = tuple(_TERM.findall(term.lower().replace("'", "")))
@@ -63,7 +65,7 @@ class Lexicon:
         self.known, self.known_stems = frozenset(known), frozenset(stems)
         self.by_letter: dict[str, list[str]] = {}
         for word in sorted(known | stems):
-            if len(word) > 4 and word.isalpha() and word.isascii():
+            if len(word) >= SLIP and word.isalpha() and word.isascii():
                 self.by_letter.setdefault(word[0], []).append(word)
         self.spelt = lru_cache(maxsize=4096)(self._spelt)
 
@@ -75,16 +77,11 @@ class Lexicon:
             return word
         if word.endswith("s") and word[:-1] in self.known:
             return word[:-1]
-        if len(word) < 4:
-            return word
-        best, best_ratio = word, 0.82 if len(word) > 5 else 0.88
-        for other in self.by_letter.get(word[0], ()):
-            # an ending is no slip, and a short word counts as one only where letters are missing
+        best, best_ratio = word, 0.82
+        for other in self.by_letter.get(word[0], ()) if len(word) >= SLIP else ():
             ending = min(len(word), len(other)) - 1
             if abs(len(word) - len(other)) > 1 or word[:ending] == other[:ending]:
-                continue
-            if len(word) <= 5 and len(word) >= len(other):
-                continue
+                continue  # another ending is no slip
             ratio = SequenceMatcher(None, word, other).ratio()
             if ratio >= best_ratio:
                 best, best_ratio = other, ratio
@@ -166,7 +163,7 @@ def ranking(cat: Catalogue, symptom: str) -> list[tuple[str, int]]:
     lexicon = _lexicon(cat)
     found = lexicon.found(symptom)
     scored = [(book.id, score(book, found, lexicon.ideas)) for book in cat.playbooks.values()]
-    return sorted((s for s in scored if s[1] > 0), key=lambda s: (-s[1], s[0]))
+    return sorted((s for s in scored if s[1] >= FAINT), key=lambda s: (-s[1], s[0]))
 
 
 def route(cat: Catalogue, symptom: str, evidence: Iterable[Evidence] = ()) -> str:
