@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from .document import Document
@@ -30,7 +31,7 @@ def terms(text: str) -> set[str]:
     text = text.lower()
     words = _WORD.findall(text)
     out = set(words)
-    out.update(f"{a} {b}" for a, b in zip(words, words[1:], strict=False))
+    out.update(f"{a} {b}" for a, b in pairwise(words))
     for run in _HAN.findall(text):
         out.update(run[i : i + 2] for i in range(len(run) - 1))
     return out
@@ -48,30 +49,31 @@ def text_of(symptom: str, docs: Iterable[Document]) -> str:
 def scores(text: str, model: Mapping[str, Any]) -> dict[str, float]:
     """Complement naive Bayes score of every cause in the model.
 
+    With w the weight of a term for a cause, W its weight over all causes and a the smoothing, each term adds
+    ``idf * (log((w + a) / own) - log((W - w + a) / rest))``; terms a cause never saw add the same but for the
+    cause's two constants, so only the seen ones are visited.
+
     Args:
-        model: ``idf`` of each term, ``total`` weight of each term, ``of`` cause -> term -> weight.
+        model: ``terms``: term -> [idf, {cause: weight}]; ``sums``: cause -> weight of all its terms.
     """
-    idf, total, of = model["idf"], model["total"], model["of"]
-    known = [t for t in terms(text) if t in idf]
-    norm = math.sqrt(sum(idf[t] ** 2 for t in known))
+    table, sums = model["terms"], model["sums"]
+    known = sorted(t for t in terms(text) if t in table)
+    norm = math.sqrt(sum(table[t][0] ** 2 for t in known))
     if not norm:
         return {}
-    everything, smooth = model["sum"], ALPHA * len(idf)
-    out: dict[str, float] = {}
-    for cause in sorted(of):
-        mine = of[cause]
-        own = model["sums"][cause] + smooth
-        rest = everything - model["sums"][cause] + smooth
-        score = 0.0
-        for term in sorted(known):
-            weight = mine.get(term, 0.0)
-            score += idf[term] * (math.log((weight + ALPHA) / own) - math.log((total[term] - weight + ALPHA) / rest))
-        out[cause] = score / norm
-    return out
+    smooth, everything = ALPHA * len(table), sum(sums.values())
+    weight_of_all = sum(table[t][0] for t in known)
+    out = {c: weight_of_all * math.log((everything - s + smooth) / (s + smooth)) for c, s in sums.items()}
+    for term in known:
+        idf, of = table[term]
+        total = sum(of.values()) + ALPHA
+        for cause, weight in of.items():
+            out[cause] += idf * (math.log((weight + ALPHA) / ALPHA) - math.log((total - weight) / total))
+    return {cause: score / norm for cause, score in out.items()}
 
 
 def shifts(text: str, model: Mapping[str, Any]) -> dict[str, float]:
-    """Log-odds by which the words shift the prior of each cause, within [0, 1.6]: words speak for a cause, never against."""
+    """Log-odds by which the words shift the prior of each cause, within [0, 1.6]: words never speak against."""
     got = scores(text, model) if model else {}
     if not got:
         return {}

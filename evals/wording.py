@@ -50,18 +50,13 @@ def fit(found: Sequence[Sample]) -> dict[str, Any]:
         norm = math.sqrt(sum(idf[t] ** 2 for t in known)) or 1.0
         for term in known:
             of[cause][term] += idf[term] / norm
-    rounded = {c: {t: round(w, 3) for t, w in sorted(ws.items())} for c, ws in sorted(of.items())}
-    total: Counter[str] = Counter()
-    for ws in rounded.values():
-        total.update(ws)
-    sums = {c: round(sum(ws.values()), 3) for c, ws in rounded.items()}
-    return {
-        "idf": {t: round(v, 3) for t, v in sorted(idf.items())},
-        "total": {t: round(total[t], 3) for t in sorted(total)},
-        "of": rounded,
-        "sums": sums,
-        "sum": round(sum(sums.values()), 3),
-    }
+    table: dict[str, tuple[float, dict[str, float]]] = {t: (round(v, 3), {}) for t, v in sorted(idf.items())}
+    sums: dict[str, float] = {}
+    for cause, weights in sorted(of.items()):
+        for term, weight in weights.items():
+            table[term][1][cause] = round(weight, 3)
+        sums[cause] = round(sum(weights.values()), 3)
+    return {"terms": table, "sums": sums}
 
 
 def hits(model: dict[str, Any], cases: Iterable[Case]) -> tuple[int, int, int]:
