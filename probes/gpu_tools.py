@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from diagnose.probes.facts import fact, size
+from diagnose.probes.facts import fact, gib, size
 
 from diagnose.document import Document, Line
 from diagnose.models import Fact
@@ -119,6 +119,10 @@ class Lstopo:
     _gpu = re.compile(r"\b(?:cuda|nvml)(\d+)")
     _nic = re.compile(r'"(mlx\d+_\w+|bnxt_re\w*|irdma\w*|rocep\w+|ibp\w+|efa_\d+|hfi1_\d+)"')
 
+    def owns(self, doc: Document) -> bool:
+        """The tool's whole output: sizes of caches and nodes are nothing to compare."""
+        return re.match(rb"\s*Machine (?:L#0 )?\(", doc.head) is not None
+
     def parse(self, doc: Document) -> Iterator[Fact]:
         """PIX or PXB below a shared bridge, PHB below a shared package, SYS otherwise; then the package of each GPU."""
         stack: list[tuple[int, str, int]] = []
@@ -198,6 +202,39 @@ class TritonAutotune:
                 )
 
 
+class MemorySummary:
+    """`torch.cuda.memory_summary()`: failures and retries in its head, and how much of the reserve lies idle."""
+
+    name = "cuda_memory_summary"
+    needles: tuple[bytes, ...] = (b"PyTorch CUDA memory summary", b"cudaMalloc retries")
+    _head = re.compile(r"CUDA OOMs:\s*(\d+).*?cudaMalloc retries:\s*(\d+)")
+    _row = re.compile(r"^\|\s*(Allocated memory|GPU reserved memory)\s*\|\s*([\d.]+) ([KMGT]?i?B)\b")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Reserve minus allocation, over the reserve, as they stand now."""
+        held: dict[str, Fact] = {}
+        for line in doc.lines():
+            if (hit := self._head.search(line.text)) is not None:
+                yield fact(doc, line, "gpu.cache.ooms", float(hit[1]), "count")
+                yield fact(doc, line, "gpu.cache.retries", float(hit[2]), "count")
+            elif (hit := self._row.match(line.text)) is not None and (value := gib(hit[2], hit[3])) is not None:
+                what = "reserved" if "reserved" in hit[1] else "allocated"
+                held.setdefault(what, fact(doc, line, f"gpu.oom.{what}", value, "GiB", label="summary"))
+        reserved, allocated = held.get("reserved"), held.get("allocated")
+        if reserved is not None and allocated is not None and reserved.value:
+            idle = (float(reserved.value) - float(allocated.value or 0)) / float(reserved.value)
+            yield Fact(
+                "gpu.cache.idle_share",
+                idle,
+                "fraction",
+                spans=reserved.spans,
+                kind="derived",
+                formula="(a - b) / a",
+                inputs=(reserved, allocated),
+                status=doc.status,
+            )
+
+
 _OTHERS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
     (vendor, re.compile(pattern), counterpart)
     for vendor, pattern, counterpart in (
@@ -272,4 +309,4 @@ class OtherAccelerator:
                     yield fact(doc, line, "host.accelerator", vendor, **made)
 
 
-READERS: list[Reader] = [Nvtop(), NvbandwidthJson(), Lstopo(), TritonAutotune(), OtherAccelerator()]
+READERS: list[Reader] = [Nvtop(), NvbandwidthJson(), Lstopo(), TritonAutotune(), MemorySummary(), OtherAccelerator()]

@@ -21,4 +21,14 @@ def ras_ranks_diverge(ctx: Context) -> Outcome:
     return Outcome(False, tuple(lags[:2]))
 
 
-RULES = {"ras_ranks_diverge": ras_ranks_diverge}
+def cpus_few_for_gpus(ctx: Context) -> Outcome:
+    """The container has no more CPUs than GPUs, although each GPU needs a process of its own and the server one more."""
+    quotas = [q for q in ctx.numbers("host.cpu.quota") if q[1].subject.label in ("pod", "container")]
+    gpus = [(int(str(e.value)), e) for e in ctx.of("container.gpus") if str(e.value).isdigit()]
+    if not quotas or not gpus:
+        return UNKNOWN
+    quota, count = min(quotas, key=lambda q: q[0]), max(gpus, key=lambda g: g[0])
+    return Outcome(quota[0] <= count[0], (quota[1], count[1]))
+
+
+RULES = {"cpus_few_for_gpus": cpus_few_for_gpus, "ras_ranks_diverge": ras_ranks_diverge}
