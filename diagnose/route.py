@@ -24,11 +24,11 @@ CLOSE = 0.75  # a rival with this share of the winner's score makes the symptom 
 ASKED = 0.6  # playbooks with this share of the winner's score count as asked too
 FAINT = 2  # a lower score is a stray word: the evidence knows better
 SLIP = 6  # shorter words are too near to each other to be corrected
-GAP = 4  # words that `..` may stand for
+GAP = 4  # words that `..` may stand for; twice as many in Chinese, where each character is one
 
 _FOLD = {i: i - 0xFEE0 for i in range(0xFF01, 0xFF5F)} | {0x3000: 0x20, 0x2019: 0x27}
 _BREAK = "|"  # a clause ends: punctuation, or a word that turns the sentence
-_TURNS = {*("but", "although", "though", "while", "whereas", "yet", "however", "whilst", "except"), *"但而却虽"}
+_TURNS = {*("but", "although", "though", "while", "whereas", "yet", "however", "whilst", "except"), *"但而虽"}
 _DENIES = {*("no", "not", "without", "never", "as", "isnt", "doesnt", "dont", "didnt", "wasnt"), *"无没不"}
 _WORD = re.compile(r"[a-z][a-z0-9]*|\d+(?:\.\d+)?(?:x\d*)?|[\u4e00-\u9fff]|%|[.,;:!?](?=\s|$)")
 _TERM = re.compile(r"\.\.|[a-z][a-z0-9]*\*?|\d+(?:\.\d+)?|[\u4e00-\u9fff]|[#%]")
@@ -36,10 +36,10 @@ _TERM = re.compile(r"\.\.|[a-z][a-z0-9]*\*?|\d+(?:\.\d+)?|[\u4e00-\u9fff]|[#%]")
 
 def words(symptom: str) -> list[str]:
     """Lower-case words, numbers and single Chinese characters; `|` where a clause ends."""
-    text = symptom.translate(_FOLD).lower().replace("'", "")
+    text = re.sub("[，；：！？。]", ", ", symptom).translate(_FOLD).lower().replace("'", "")
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)  # 1,800
     text = re.sub(r"(?<=[\u4e00-\u9fff])[,;:!?]|[,;:!?](?=[\u4e00-\u9fff])", ", ", text)
-    text = text.replace("。", ". ").replace("不过", ", ").replace("可是", ", ")
+    text = text.replace("不过", ", ").replace("可是", ", ")
     found = _WORD.findall(text)
     return [_BREAK if w in _TURNS or not (w[0].isalnum() or w == "%") else w for w in found]
 
@@ -114,7 +114,8 @@ def _follows(rest: Sequence[str], text: Sequence[str], at: int) -> bool:
     for n, part in enumerate(rest):
         if part == "..":
             stop = next((i for i in range(at, len(text)) if text[i] == _BREAK), len(text))
-            return any(_follows(rest[n + 1 :], text, i) for i in range(at, min(at + GAP + 1, stop)))
+            room = 2 * GAP if any(not w.isascii() for w in text[at : at + 2]) else GAP
+            return any(_follows(rest[n + 1 :], text, i) for i in range(at, min(at + room + 1, stop)))
         if at >= len(text) or not _same(part, text[at]):
             return False
         at += 1
