@@ -48,6 +48,9 @@ def judge(book: Book) -> None:
         hit = _LABEL.match(label)
         op = NAMES.get(hit["op"], "") if hit else ""
         name = op or next((n for n in NAMES.values() if re.search(n.replace("-", "[-_ ]?"), label, re.I)), "collective")
+        tested = {NAMES.get(str(e.value), "") for e in book.of("nccl_tests.collective")}
+        if name == "collective" and len(tested) == 1:
+            name = tested.pop() or name
         measured = float(item.value or 0)
         ranks, members = _ranks(book, item)
         ceiling = _ceiling(book, item, name, measured, ranks)
@@ -104,7 +107,8 @@ def _ranks(book: Book, near: Evidence) -> tuple[int, list[Evidence]]:
 
 
 def _ceiling(book: Book, near: Evidence, name: str, measured: float, ranks: int) -> Ceiling:
-    hosts = book.one("nccl_tests.hosts", near) or book.one("nccl.nnodes", near)
+    said = [h for s in ("nccl_tests.hosts", "nccl.nnodes", "launch.hosts") if (h := book.one(s, near))]
+    hosts = max(said, key=lambda h: h[0], default=None)
     if hosts and hosts[0] > 1:
         return _network(book, near, name, measured, ranks, int(hosts[0]), hosts[1])
     got = product(book, near)
@@ -320,6 +324,9 @@ def adapters(book: Book) -> tuple[int, float | None, tuple[Evidence, ...]]:
     rates = [r for r in book.numbers("rdma.port.rate") if r[0] > 0]
     devices = {match for e in book.of("nccl.ib.devices") for match in re.findall(r"\[\d+\]([\w-]+:\d+)", str(e.value))}
     if not rates:
+        said, each = book.one("net.adapters"), book.one("net.adapter.rate")
+        if said and each:
+            return int(said[0]), each[0], (each[1], said[1])
         return len(devices), None, ()
     slowest = min(rates, key=lambda r: r[0])
     hosts = {e.subject.host for _, e in rates}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from .collectives_links import LINKS
+from .collectives_more import MORE, varied
 from .nccl_facts import COLLECTIVE_QUESTIONS, env, found, one_node, overrides, rdma_wanted, several_nodes, text_of
 
 
@@ -23,6 +24,7 @@ def _not_tried_out(ctx: Context, items: list[Evidence]) -> list[Evidence]:
         name = (item.subject.label or "").upper()
         trial = len(values[name]) > 1 or (cured and name == "NCCL_P2P_DISABLE")
         trial |= "algorithm" in axes and name in ("NCCL_ALGO", "NCCL_PROTO")
+        trial |= varied(ctx, item)
         if not trial:
             kept.append(item)
     return kept
@@ -43,7 +45,7 @@ def env_forbids(ctx: Context) -> Outcome:
 
 def env_effect_seen(ctx: Context) -> Outcome:
     """The same log shows what the variable does: shared memory or sockets where P2P, RDMA or GDR would be."""
-    names = {(e.subject.label or "").upper(): e for e in overrides(ctx)}
+    names = {(e.subject.label or "").upper(): e for e in _not_tried_out(ctx, overrides(ctx))}
     slow = [e for e in ctx.of("nccl.transport") if re.match(r"SHM|NET/Socket", text_of(e))]
     used: list[Evidence] = []
     if names.keys() & {"NCCL_P2P_DISABLE", "NCCL_P2P_LEVEL", "NCCL_SHM_DISABLE"} and slow:
@@ -276,6 +278,7 @@ def other_column_quoted(ctx: Context) -> Outcome:
 
 # Bus bandwidth at large sizes that a healthy machine reaches inside one node, GB/s, by GPU: the lower of the published
 # floors (docs/limits.md) and ring rates, so that a machine above it needs no explanation.
+_MESH = 105.0  # eight V100 with direct links only
 _HEALTHY = (
     (re.compile(r"GB[23]00|\bB[23]00\b"), 550.0), (re.compile(r"H100 80GB HBM3|H100 SXM|\bH200\b|\bGH200"), 290.0),
     (re.compile(r"H800"), 120.0), (re.compile(r"A100-SXM|A100 SXM"), 185.0), (re.compile(r"A800-SXM"), 120.0),
@@ -286,10 +289,15 @@ _HEALTHY = (
 def healthy_collective(ctx: Context) -> Outcome:
     """The table reaches what this GPU's links allow, and no element is wrong."""
     peaks = ctx.numbers("nccl_tests.largest_busbw") or ctx.numbers("nccl_tests.peak_busbw")
+    if re.search(r"hang|hung|stuck|freez|never (?:end|finish|return)|卡住|卡死|不动", ctx.symptom, re.IGNORECASE):
+        return UNKNOWN
     if not peaks or any(v for v, _ in ctx.numbers("nccl_tests.wrong")):
         return UNKNOWN
     value, item = max(peaks, key=lambda p: p[0])
-    cards = ctx.of("gpu.name")
+    cards = [*ctx.of("gpu.name"), *ctx.of("nccl.mark.board")]
+    mesh = [e for e in ctx.of("topo.link") if text_of(e) in ("NV1", "NV2", "SYS", "NODE", "PHB")]
+    if {"NV1", "NV2"} <= {text_of(e) for e in mesh} and value >= _MESH:
+        return Outcome(True, (item, *mesh[:3]))
     for card in cards:
         for pattern, floor in _HEALTHY:
             if pattern.search(text_of(card)):
@@ -341,5 +349,6 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         healthy_collective,
         healthy_limit,
         *LINKS,
+        *MORE,
     )
 }

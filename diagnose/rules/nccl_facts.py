@@ -52,7 +52,7 @@ def switched_on(item: Evidence) -> bool:
 
 def several_nodes(ctx: Context) -> Evidence | bool | None:
     """Evidence that more than one node takes part; True where only the question says so; None if not."""
-    for signal in ("nccl.nnodes", "nccl_tests.hosts"):
+    for signal in ("nccl.nnodes", "nccl_tests.hosts", "launch.hosts"):
         for value, item in ctx.numbers(signal):
             if value > 1:
                 return item

@@ -1,0 +1,257 @@
+"""Named predicates about experiments, samples of counters, the GPUs that take part, and the way between hosts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from ..limits_collectives import ring_exists
+from ..models import Evidence
+from ..predicates import UNKNOWN, Context, Outcome
+from .nccl_facts import SPEED, env, found, overrides, text_of
+
+_TRIALS = ("trial.helps", "trial.faster", "trial.no_help", "trial.setting", "trial.slower")
+_PHYSICAL = re.compile(r"^(?:eth|ens|enp|eno|em\d|bond|ib\d|mlx)")
+_OVERLAY = re.compile(r"vxlan|flannel|geneve|genev|^cali|^wg|^tun|ipip|^gre|cilium|weave|antrea", re.IGNORECASE)
+_DROPS = re.compile(r"discard|out_of_seq|packet_seq|out_of_buffer|retrans|drop|timeout|rnr", re.IGNORECASE)
+_MARKS = re.compile(r"cnp|ecn|pause|xmit_?wait", re.IGNORECASE)
+_ERRORS = re.compile(r"symbol|rcv_?err|crc|recover|integrity|link_?err|overrun", re.IGNORECASE)
+
+
+def _near(one: Evidence, other: Evidence) -> bool:
+    """The same place, or the line above in a row that was broken."""
+    a, b = one.capture, other.capture
+    return a is not None and b is not None and a.name == b.name and abs(a.line - b.line) <= 1
+
+
+def varied(ctx: Context, item: Evidence) -> bool:
+    """Does a variable stand in one arm of an experiment, and not as the arm that is worse?"""
+    label = f"{(item.subject.label or '').upper()}={text_of(item)}".lower()
+    for ratio in ctx.of("compare.ratio"):
+        parts = (ratio.subject.label or "").lower().split("|")
+        if isinstance(ratio.value, float) and ratio.value > 1.1 and label in parts[-1] and label not in parts[-2]:
+            return True
+    for signal in _TRIALS:
+        for trial in ctx.of(signal):
+            if (trial.subject.label or "").lower() == label and _near(trial, item):
+                worse = signal == "trial.slower" or any(
+                    label in part.lower()
+                    for e in ctx.of("compare.ratio")
+                    if isinstance(e.value, float) and e.value > 1.15
+                    for part in (e.subject.label or "").split("|")[2:3]
+                )
+                return not worse
+    return False
+
+
+def held_overrides(ctx: Context) -> list[Evidence]:
+    """Overrides that are not merely somebody's experiment."""
+    return [e for e in overrides(ctx) if not varied(ctx, e)]
+
+
+def p2p_switched_off(ctx: Context) -> Outcome:
+    """A variable that stands there switches peer access off."""
+    return found(e for e in held_overrides(ctx) if (e.subject.label or "").upper().startswith("NCCL_P2P_"))
+
+
+def algorithm_forced(ctx: Context) -> Outcome:
+    """Algorithm, protocol or channels are forced, not just tried."""
+    names = re.compile(r"^NCCL_(?:ALGO|PROTO|(?:MAX|MIN)_(?:NCHANNELS|CTAS)|NTHREADS|BUFFSIZE)$")
+    return found(e for e in ctx.of("env.var") if names.match((e.subject.label or "").upper()) and not varied(ctx, e))
+
+
+def tried_override_is_worse(ctx: Context) -> Outcome:
+    """With the variable the run fails or is slow, without it not."""
+    worse = [*ctx.of("trial.harms"), *ctx.of("trial.slower")]
+    return found(e for e in worse if re.match(r"(?:NCCL|GLOO)_", e.subject.label or ""))
+
+
+def used_sets(ctx: Context) -> list[tuple[frozenset[int], Evidence]]:
+    """GPUs that take part, as the text says: visible devices, or the device list of nccl-tests."""
+    out = []
+    for item in env(ctx, "CUDA_VISIBLE_DEVICES"):
+        if re.fullmatch(r"\d+(?:,\d+)+", text_of(item)):
+            out.append((frozenset(int(g) for g in text_of(item).split(",")), item))
+    listed = {e.subject.gpu: e for e in ctx.of("gpu.name") if e.subject.gpu is not None and e.subject.host}
+    if len(listed) > 1 and not out:
+        out.append((frozenset(g for g in listed if g is not None), next(iter(listed.values()))))
+    return out
+
+
+def _matrix(ctx: Context) -> dict[tuple[int, int], Evidence]:
+    out: dict[tuple[int, int], Evidence] = {}
+    for e in ctx.of("topo.link"):
+        if e.subject.gpu is not None and e.subject.peer is not None:
+            out[(min(e.subject.gpu, e.subject.peer), max(e.subject.gpu, e.subject.peer))] = e
+    return out
+
+
+def used_pair_without_nvlink(ctx: Context) -> Outcome:
+    """The GPUs that take part are not joined by NVLink, although others of this machine are."""
+    matrix = _matrix(ctx)
+    edges = {pair for pair, e in matrix.items() if text_of(e).startswith("NV")}
+    if not edges or not ctx.asks(*SPEED):
+        return UNKNOWN
+    seen = {g for pair in matrix for g in pair}
+    for gpus, item in used_sets(ctx):
+        inside = [pair for pair in matrix if pair[0] in gpus and pair[1] in gpus]
+        if gpus < seen and inside and not ring_exists(sorted(gpus), {p for p in inside if p in edges}):
+            lacking = [matrix[p] for p in inside if p not in edges]
+            return Outcome(True, (item, *lacking[:2], matrix[next(iter(edges))]))
+    return UNKNOWN
+
+
+def used_pair_crosses(ctx: Context) -> Outcome:
+    """The GPUs that take part lie on both sockets, while others of this machine do not."""
+    matrix = _matrix(ctx)
+    if not ctx.asks(*SPEED) or all(text_of(e) == "SYS" for e in matrix.values()):
+        return UNKNOWN
+    for gpus, item in used_sets(ctx):
+        inside = [e for pair, e in matrix.items() if pair[0] in gpus and pair[1] in gpus]
+        if inside and all(text_of(e) == "SYS" for e in inside):
+            return Outcome(True, (item, *inside[:2]))
+    return UNKNOWN
+
+
+def nvlink_in_use(ctx: Context) -> Outcome:
+    """NVLink joins the GPUs of this question, as far as the evidence says which those are."""
+    links = [e for e in ctx.of("topo.link") if text_of(e).startswith("NV")]
+    if not links:
+        return UNKNOWN
+    return Outcome(not (used_pair_without_nvlink(ctx).holds or used_pair_crosses(ctx).holds), tuple(links[:3]))
+
+
+def bridged(edges: set[tuple[int, int]], gpus: set[int]) -> bool:
+    """NVLink joins the GPUs into several groups of one size, each complete: bridges, by design."""
+    groups: list[set[int]] = []
+    for gpu in sorted(gpus):
+        mates = {b if a == gpu else a for a, b in edges if gpu in (a, b)} | {gpu}
+        if mates not in groups:
+            groups.append(mates)
+    sizes = {len(g) for g in groups}
+    disjoint = sum(len(g) for g in groups) == len(gpus)
+    return disjoint and len(groups) > 1 and (len(sizes) == 1 or sizes == {1, 2}) and max(sizes) in (2, 4)
+
+
+def traffic_on_sockets(ctx: Context) -> Outcome:
+    """During the collective an Ethernet interface carries the bytes and the RDMA ports carry none."""
+    deltas = ctx.numbers("counter.delta")
+    plain = [
+        (v, e) for v, e in deltas
+        if re.search(r"(?:rx|tx|recv|sent)\w*[ _]?(?:bytes|packets)|bytes", e.subject.label or "", re.IGNORECASE) and v > 1e7
+        and not re.search(r"rdma|roce|vport_rdma|mlx5_\d", f"{e.subject.label}", re.IGNORECASE)
+    ]  # fmt: skip
+    verbs = [
+        (v, e) for v, e in deltas
+        if re.search(r"(?:xmit|rcv)_?(?:data|pkts|packets)|rdma\w*_(?:bytes|packets)|roce\w*_(?:bytes|pack)", e.subject.label or "", re.IGNORECASE)
+    ]  # fmt: skip
+    if not plain or not verbs:
+        return UNKNOWN
+    most = max(plain, key=lambda p: p[0])
+    return Outcome(all(v < 0.01 * most[0] for v, _ in verbs), (most[1], *(e for _, e in verbs[:2])))
+
+
+def rails_uneven(ctx: Context) -> Outcome:
+    """Some RDMA ports carry the bytes, others of the node none."""
+    verbs = [
+        (v, e) for v, e in ctx.numbers("counter.delta") if re.search(r"(?:xmit|rcv)_?(?:data|pkts)", e.subject.label or "", re.IGNORECASE)
+    ]  # fmt: skip
+    if len({e.subject.nic for _, e in verbs}) < 2:
+        return UNKNOWN
+    most = max(verbs, key=lambda p: p[0])
+    idle = [e for v, e in verbs if v < 0.01 * most[0]]
+    return Outcome(True, (most[1], *idle[:3])) if most[0] > 1e6 and idle else UNKNOWN
+
+
+def _growing(ctx: Context, pattern: re.Pattern[str], least: float) -> list[Evidence]:
+    return [e for v, e in ctx.numbers("counter.delta") if v >= least and pattern.search(e.subject.label or "")]
+
+
+def drops_grow(ctx: Context) -> Outcome:
+    """Drop or retransmission counters grew between two readings."""
+    return found(_growing(ctx, _DROPS, 100))
+
+
+def pauses_grow(ctx: Context) -> Outcome:
+    """Congestion notifications or pauses grew between two readings."""
+    return found(_growing(ctx, _MARKS, 1000))
+
+
+def errors_grow(ctx: Context) -> Outcome:
+    """Error counters of the link grew between two readings."""
+    return found(_growing(ctx, _ERRORS, 1))
+
+
+def downs_grow(ctx: Context) -> Outcome:
+    """The port lost its link between two readings."""
+    return found(_growing(ctx, re.compile(r"down", re.IGNORECASE), 1))
+
+
+def counters_still(ctx: Context) -> Outcome:
+    """Drop and pause counters did not move between two readings: what they hold is history."""
+    kept = [(v, e) for v, e in ctx.numbers("counter.delta") if re.search(f"{_DROPS.pattern}|{_MARKS.pattern}", e.subject.label or "", re.I)]
+    return Outcome(all(v == 0 for v, _ in kept), tuple(e for _, e in kept[:3])) if kept else UNKNOWN
+
+
+def ping_sizes(ctx: Context) -> Outcome:
+    """Small packets pass without fragmentation, larger ones that the MTU promises do not."""
+    good = [(v, e) for v, e in ctx.numbers("net.ping", {"label": "^ok$"})]
+    lost = [(v, e) for v, e in ctx.numbers("net.ping", {"label": "^lost$"})]
+    if not good or not lost:
+        return UNKNOWN
+    top, low = max(good, key=lambda p: p[0]), min(lost, key=lambda p: p[0])
+    return Outcome(top[0] < low[0] <= 9000, (top[1], low[1]))
+
+
+def overlay_too_large(ctx: Context) -> Outcome:
+    """An overlay's MTU leaves no room for its own header on the interface below."""
+    below = [(v, e) for v, e in ctx.numbers("net.mtu") if _PHYSICAL.match(e.subject.label or "")]
+    above = [(v, e) for v, e in ctx.numbers("net.mtu") if _OVERLAY.search(e.subject.label or "")]
+    if not below or not above:
+        return UNKNOWN
+    low, high = min(below, key=lambda p: p[0]), max(above, key=lambda p: p[0])
+    return Outcome(high[0] > low[0] - 20, (high[1], low[1]))
+
+
+def mtu_of_hosts_differs(ctx: Context) -> Outcome:
+    """The same interface, or interfaces of one kind, have MTUs that do not fit together."""
+    named = [(v, e) for v, e in ctx.numbers("net.mtu") if _PHYSICAL.match(e.subject.label or "") and v >= 1280]
+    by_name: dict[str, list[tuple[float, Evidence]]] = {}
+    for v, e in named:
+        by_name.setdefault(e.subject.label or "", []).append((v, e))
+    for got in by_name.values():
+        low, high = min(got, key=lambda p: p[0]), max(got, key=lambda p: p[0])
+        if high[0] > 1.5 * low[0]:
+            return Outcome(True, (low[1], high[1]))
+    return UNKNOWN
+
+
+def rule_and_silence(ctx: Context) -> Outcome:
+    """A policy or filter stands beside a connection that gets no answer."""
+    rule = ctx.of("net.mark.rule")
+    dead = [
+        e for s in ("net.mark.timed_out", "net.mark.no_route", "net.mark.refused", "net.mark.port_blocked",
+                    "net.mark.efa_unresponsive") for e in ctx.of(s)
+    ]  # fmt: skip
+    return Outcome(True, (*rule[:2], *dead[:2])) if rule and dead else UNKNOWN
+
+
+MORE: tuple[Callable[[Context], Outcome], ...] = (
+    p2p_switched_off,
+    algorithm_forced,
+    tried_override_is_worse,
+    used_pair_without_nvlink,
+    used_pair_crosses,
+    nvlink_in_use,
+    traffic_on_sockets,
+    rails_uneven,
+    drops_grow,
+    pauses_grow,
+    errors_grow,
+    downs_grow,
+    counters_still,
+    ping_sizes,
+    rule_and_silence,
+    overlay_too_large,
+    mtu_of_hosts_differs,
+)

@@ -1,0 +1,127 @@
+"""The way between hosts as people check it: pings with a size, MTUs by interface, hosts of a launch, adapters in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact, Subject
+
+LINES = 2000
+_PING = re.compile(r"\bping\b.*?(?:-M\s*(?:do|want)|-D\b|-f\b)?.*?\s-[sl]\s*(\d{2,5})\b|\bping\b.*\bDF\b.*?(\d{3,5})", re.IGNORECASE)
+_SIZED = re.compile(
+    r"(?:payload|size|-s|ping|DF)\D{0,12}(\d{3,5})\s*(?:B|bytes|字节)?\W{1,6}(?P<how>ok|works?|passes|pass|replies|\d/\d received|fails?|lost|no reply|timeout|times out|dropped|100% (?:packet )?loss|"
+    r"不通|通|丢)",
+    re.IGNORECASE,
+)
+_REPLY = re.compile(r"bytes from |[1-9]\d* (?:packets )?received|\b0% (?:packet )?loss", re.IGNORECASE)
+_LOST = re.compile(r"\b0 (?:packets )?received|100% (?:packet )?loss|[Mm]essage too long|local error|[Ff]rag(?:mentation)? needed|no (?:reply|answer)|timeout", re.IGNORECASE)
+_IP_LINK = re.compile(r"^\s*\d+:\s+([\w.-]+)(?:@\S+)?:\s+<.*?\bmtu\s+(\d+)")
+_IFCONFIG = re.compile(r"^\s*([a-z][\w.-]+):?\s.*\b(?:mtu|MTU)[ :=](\d{3,5})\b")
+_SYSFS = re.compile(r"/sys/class/net/([\w.-]+)/mtu\b(?:\D{1,4}(\d{3,5})\s*$)?")
+_NAMED = re.compile(r"\bip\s.*\b(?:link|addr)\s+(?:show|ls)\s+(?:dev\s+)?([\w.-]+)")
+_BARE = re.compile(r"^\s*(?:.*\bmtu\s+)?(\d{3,5})\s*$")
+_LAUNCH = re.compile(r"(?:^|\s)(?:-H|--host|-host|--hosts)[ =](\S+)|--nnodes[ =](\d+)|(?:^|\s)-N ?(\d+)\b.*\bsrun|\bsrun\b.*\s-N ?(\d+)\b|--nodes[ =](\d+)|#SBATCH.*(?:-N|--nodes)[ =](\d+)")
+_NIC_WORDS = re.compile(
+    r"\b(\d{1,2})\s?[x×*]\s?(?:\w+[- ]){0,3}?(?:(?P<name>NDR|HDR|EDR|FDR|XDR)\s?(?P<named>\d{2,3})?|(?P<rate>\d{2,3})\s?(?:G\b|Gb/?s?|GbE|Gbps|Gbit/s))",
+)
+_COUNTED = re.compile(r"(?:ibstat|ibstatus|ibv_devinfo).*grep\s+-c\s+.*?(\d{2,3})\b")
+
+
+def _fact(doc: Document, line: Line, signal: str, value: float, unit: str | None, label: str | None) -> Fact:
+    return Fact(signal, value, unit, Subject(label=label), (doc.span(line),), status=doc.status)
+
+
+class PathReader:
+    """Pings that forbid fragmentation, and MTUs with the name of their interface."""
+
+    name = "net_path"
+    needles = (b"ping", b"PING", b"mtu", b"MTU", b"DF")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`net.ping` (size, how it went) and `net.mtu`."""
+        asked: tuple[float, Line] | None = None
+        named = ""
+        for n, line in enumerate(doc.lines()):
+            if n > LINES:
+                return
+            text = line.prefix + line.text
+            if hit := _PING.search(text):
+                asked = (float(hit[1] or hit[2]), line)
+                tail = text[hit.end() :]
+                if re.search(r"\b(?:ok|works?|fine|reply|通过)\b|正常|\b通", tail, re.IGNORECASE) and not re.search(r"not|no |不", tail):
+                    yield _fact(doc, line, "net.ping", asked[0], "B", "ok")
+                    asked = None
+                elif re.search(r"\b(?:fail\w*|lost|no (?:reply|answer)|time\w*|drop\w*|hangs?)\b|100%|不通|丢", tail, re.IGNORECASE):
+                    yield _fact(doc, line, "net.ping", asked[0], "B", "lost")
+                    asked = None
+            elif asked is not None and _LOST.search(text):
+                yield _fact(doc, asked[1], "net.ping", asked[0], "B", "lost")
+                asked = None
+            elif asked is not None and _REPLY.search(text):
+                yield _fact(doc, asked[1], "net.ping", asked[0], "B", "ok")
+                asked = None
+            else:
+                for sized in _SIZED.finditer(text):
+                    good = re.match(r"ok|work|pass|repl|[1-9]|通", sized["how"], re.IGNORECASE)
+                    good = good and not sized["how"].startswith("100")
+                    yield _fact(doc, line, "net.ping", float(sized[1]), "B", "ok" if good else "lost")
+            if hit := _IP_LINK.match(text) or _IFCONFIG.match(text):
+                yield _fact(doc, line, "net.mtu", float(hit[2]), "B", hit[1])
+                named = ""
+                continue
+            if hit := _SYSFS.search(text):
+                named = hit[1]
+                if hit[2]:
+                    yield _fact(doc, line, "net.mtu", float(hit[2]), "B", named)
+                    named = ""
+                continue
+            if hit := _NAMED.search(text):
+                named = hit[1]
+                continue
+            if named and (hit := _BARE.match(text)):
+                yield _fact(doc, line, "net.mtu", float(hit[1]), "B", named)
+            named = ""
+
+
+class LaunchReader:
+    """How many hosts a launch names, and how many adapters of which rate somebody writes down."""
+
+    name = "launch"
+    needles = (b"mpirun", b"torchrun", b"srun", b"SBATCH", b"nnodes", b"NDR", b"HDR", b"EDR", b"XDR", b"Gb", b"GbE", b"Rate: ", b"0G")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`launch.hosts`, `net.adapters` (count) with `net.adapter.rate`."""
+        counted: tuple[float, Line] | None = None
+        for n, line in enumerate(doc.lines()):
+            if n > LINES:
+                return
+            text = line.prefix + line.text
+            if hit := _LAUNCH.search(text):
+                if hit[1]:
+                    hosts = len({h.split(":")[0] for h in hit[1].split(",") if h})
+                    if hosts > 1:
+                        yield Fact(
+                            "launch.hosts", float(hosts), "count", Subject(), (doc.span(line, hit[1]),), kind="derived",
+                            formula="reader:launch", status=doc.status,
+                        )  # fmt: skip
+                else:
+                    value = next(g for g in hit.groups()[1:] if g)
+                    yield _fact(doc, line, "launch.hosts", float(value), "count", None)
+            if counted is not None and (got := re.match(r"^\s*(\d{1,2})\s*$", text)):
+                yield _fact(doc, line, "net.adapters", float(got[1]), "count", None)
+                yield _fact(doc, counted[1], "net.adapter.rate", counted[0], "Gb/s", None)
+                counted = None
+            elif not text.strip().isdigit():
+                counted = None
+            if hit := _COUNTED.search(text):
+                counted = (float(hit[1]), line)
+            elif (hit := _NIC_WORDS.search(text)) and "NCCL INFO" not in text:
+                rate = hit["rate"] or hit["named"]
+                if rate and 10 <= float(rate) <= 800 and float(hit[1]) <= 16:
+                    yield _fact(doc, line, "net.adapters", float(hit[1]), "count", None)
+                    yield _fact(doc, line, "net.adapter.rate", float(rate), "Gb/s", None)
+
+
+READERS = [PathReader(), LaunchReader()]

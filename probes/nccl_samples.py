@@ -1,0 +1,146 @@
+"""Small tables that people type from counters and ranks: before and after, and who computes while others wait."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from statistics import median
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact, Subject
+
+_WHEN = re.compile(
+    r"\b(?:before|after|start|end|t ?= ?\d+|t[01]\b|delta|diff|growth|first|second|\+\d+ ?s)\b|[+Δ]|前|后|增量", re.IGNORECASE
+)
+_PAIR = re.compile(
+    r"^\s*(?P<name>[A-Za-z][\w ./:-]*?[\w)])\s*[:=|]?\s+\|?\s*(?P<a>\d[\d,]*)\s*(?:->|→|=>|\||to|,)?\s*\|?\s*(?P<b>\d[\d,]*)"
+    r"(?:\s*\|?\s*\(?[+Δ]?\s*(?P<d>-?[\d,]+)?\)?)?\s*\|?\s*$"
+)
+_ARROW = re.compile(r"(?P<name>[A-Za-z]\w*)\s*[:=]?\s+(?P<a>\d[\d,]*)\s*(?:->|→|=>|⇒)\s*(?P<b>\d[\d,]*)")
+_PLUS = re.compile(r"(?P<name>[A-Za-z]\w*(?:_\w+|Errors?|Wait|Discards|Counter|Downed))\s*[:=]?\s+\+\s?(?P<d>\d[\d,]*)\b")
+_COUNTER = re.compile(
+    r"bytes|packets|xmit|rcv|discard|error|err\b|drop|pause|cnp|ecn|retrans|downed|symbol|out_of|timeout|seq|rnr|recover|wait|crc|buffer",
+    re.IGNORECASE,
+)
+_NIC = re.compile(r"\b((?:mlx[45]_(?:bond_)?\w+|bnxt_re\w*|irdma\w*|rocep\w+|ibp\w+|hfi1_\d+|efa_\d+|rdmap\w+|en[a-z]\w*|eth\d+|ib\d+|bond\d+))\b")
+_FIRST = re.compile(r"^\W*(?:local[ _-]?|global[ _-]?)?(rank|ranks|node|host|gpu|worker|server|机器|节点|卡)\b", re.IGNORECASE)
+_WAIT = re.compile(
+    r"all.?reduce|all.?gather|reduce.?scatter|all.?to.?all|nccl|comm|wait|barrier|sync|collective|exposed|通信|等待|集合", re.IGNORECASE
+)
+_WORK = re.compile(r"fwd|bwd|forward|backward|comput|calc|\bfw\b|\bbw\b|gemm|kernel|data|load|gpu time|计算|前向|反向|数据", re.IGNORECASE)
+_CELL = re.compile(r"^[~≈]?(\d[\d,]*(?:\.\d+)?)(?:\s?(?:ms|us|s|%|GB/s))?$")
+LINES = 400
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+class CounterTableReader:
+    """Two readings of one counter on a line: how much it grew."""
+
+    name = "counter_table"
+    needles = (b"bytes", b"xmit", b"rcv", b"discard", b"err", b"Err", b"pause", b"cnp", b"packets", b"downed", b"Symbol", b"out_of")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`counter.delta` for each row; a header or an arrow tells that the numbers are a before and an after."""
+        header = False
+        nic = ""
+        for n, line in enumerate(doc.lines()):
+            if n > LINES:
+                return
+            text = line.text
+            if len(_WHEN.findall(text)) >= 2 and not _PAIR.match(text):
+                header = True
+                continue
+            if named := _NIC.search(text):
+                nic = named[1]
+            hits = list(_ARROW.finditer(text))
+            if not hits and header and (row := _PAIR.match(text)):
+                hits = [row]
+            for hit in hits:
+                if _COUNTER.search(hit["name"]):
+                    yield self._delta(doc, line, hit["name"], hit["a"], hit["b"], nic)
+            for hit in _PLUS.finditer(text) if not hits else ():
+                if _COUNTER.search(hit["name"]):
+                    yield Fact(
+                        "counter.delta", _number(hit["d"]), "count", Subject(label=hit["name"], nic=nic or None),
+                        (doc.span(line),), status=doc.status,
+                    )  # fmt: skip
+
+    @staticmethod
+    def _delta(doc: Document, line: Line, name: str, before: str, after: str, nic: str) -> Fact:
+        label = re.sub(r"\s+", " ", name.strip())
+        span = (doc.span(line),)
+        subject = Subject(label=label, nic=nic or None)
+        a = Fact("counter.after", _number(after), "count", subject, span, status=doc.status)
+        b = Fact("counter.before", _number(before), "count", subject, span, status=doc.status)
+        return Fact(
+            "counter.delta", _number(after) - _number(before), "count", subject, span, kind="derived", formula="a - b",
+            inputs=(a, b), status=doc.status,
+        )  # fmt: skip
+
+
+class RankTableReader:
+    """One row a rank or node, columns of work and of waiting; rows may be left out."""
+
+    name = "rank_table"
+    needles = (b"rank", b"Rank", b"RANK", b"node", b"Node", b"host", b"Host", b"gpu", b"GPU", b"worker", "节点".encode(), "卡".encode())
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`straggler.late` for the row that works longest while all others wait."""
+        header: list[str] = []
+        rows: list[tuple[str, list[float], Line]] = []
+        for n, line in enumerate(doc.lines()):
+            if n > LINES:
+                break
+            text = (line.prefix + line.text).replace("|", "  ")
+            cells = [c for c in re.split(r"\s{2,}|\t|,\s*", text.strip()) if c]
+            if _FIRST.match(text) and len(cells) >= 2 and not any(_CELL.match(c) for c in cells[1:]):
+                yield from _late(doc, header, rows)
+                header, rows = cells, []
+                continue
+            row = [m[1] for c in cells[1:] if (m := _CELL.match(c))]
+            if header and len(row) >= len(header) - 1 and len(cells) >= 2:
+                rows.append((cells[0], [_number(v) for v in row], line))
+            elif header and len(cells) == 1:
+                words = text.split()
+                values = [m[1] for w in words[1:] if (m := _CELL.match(w))]
+                if len(values) >= len(header) - 1 and re.match(r"^[\w.-]+:?$", words[0]):
+                    rows.append((words[0], [_number(v) for v in values], line))
+        yield from _late(doc, header, rows)
+
+
+def _late(doc: Document, header: list[str], rows: list[tuple[str, list[float], Line]]) -> Iterator[Fact]:
+    """The late one waits least and works longest; both must show, or the waiting alone very clearly."""
+    if len(rows) < 3:
+        return
+    names = header[1:]
+    wait = [k for k, name in enumerate(names) if _WAIT.search(name)]
+    work = [k for k, name in enumerate(names) if _WORK.search(name) and k not in wait]
+    for k in wait:
+        values = [r[1][k] for r in rows]
+        middle = median(values)
+        who, own, line = min(rows, key=lambda r: r[1][k])
+        others = [r[1][k] for r in rows if r[0] != who]
+        if middle <= 0 or own[k] > 0.7 * middle or min(others) < 0.7 * middle:
+            continue
+        usual = min((r for r in rows if r[0] != who), key=lambda r: abs(r[1][k] - middle))
+        longer = [w for w in work if own[w] > 1.08 * median(r[1][w] for r in rows)]
+        if work and not longer:
+            continue
+        subject = Subject(label=f"{names[k]}|{header[0]} {who}")
+        a = Fact("rank.wait", usual[1][k], "count", Subject(label=f"{names[k]}|{header[0]} {usual[0]}"),
+                 (doc.span(usual[2]),), status=doc.status)  # fmt: skip
+        b = Fact("rank.wait", own[k], "count", subject, (doc.span(line),), status=doc.status)
+        if own[k] <= 0:
+            continue
+        yield Fact(
+            "straggler.late", usual[1][k] / own[k], "count", subject, (doc.span(line), doc.span(usual[2])),
+            f"{header[0]} {who} waits least in {names[k]}" + (" and works longest" if longer else ""), kind="derived",
+            formula="a / b", inputs=(a, b), status=doc.status,
+        )  # fmt: skip
+        return
+
+
+READERS = [CounterTableReader(), RankTableReader()]
