@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import nan
 from typing import Any
 
 from diagnose.document import Document, Line
@@ -28,6 +29,22 @@ def fact(
 ) -> Fact:
     """An observed fact backed by one line; `who` are subject fields."""
     return Fact(signal, value, unit, Subject(**who), (doc.span(line, around),), status=doc.status)
+
+
+def computed(doc: Document, line: Line, signal: str, value: float, unit: str, reader: str, **who: Any) -> Fact:
+    """What `reader` counted or worked out from a line: the figure itself is printed nowhere."""
+    return Fact(
+        signal, value, unit, Subject(**who), (doc.span(line),), kind="derived", formula=f"reader:{reader}",
+        status=doc.status,
+    )  # fmt: skip
+
+
+def amount(text: str) -> float:
+    """A printed number with separators of thousands; nan, which no fact keeps, where there is none."""
+    try:
+        return float(text.replace(",", ""))
+    except ValueError:
+        return nan
 
 
 def number(cell: str) -> float | None:

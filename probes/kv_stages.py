@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from diagnose.probes import kv_config, kv_flow, movement_rates
+from diagnose.probes.facts import amount
+
 from diagnose.document import Document
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
@@ -12,6 +15,7 @@ from diagnose.units import canonical
 
 _WORDS = (
     ("ttft", r"ttft|time to first token|首\s*token|首字"),
+    ("deregister", r"(?:de-?|un)(?:register|registration|reg_mr|pin)|dereg|注销"),
     ("register", r"(?<!de)(?<!de-)(?:register|registration|reg_mr|mem_?reg|memory reg\w*|pin(?:ning)? memory|注册)"),
     (
         "transfer",
@@ -47,10 +51,6 @@ _ANY_TIME = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s)\b")
 _UNIT_HEAD = re.compile(r"\((ms|us|s)\)")
 
 
-def _number(text: str | None) -> float:
-    return float((text or "0").replace(",", ""))
-
-
 class StageReader:
     """Breakdowns of a request or a step that someone typed: which stage takes the time, and do they add up."""
 
@@ -72,24 +72,24 @@ class StageReader:
         """Facts of a document, only where a transfer and something to hold it against are both there."""
         if doc.size > 1 << 16:
             return
-        unit = "ms"
+        unit, declared = "ms", False
         found: dict[str, Fact] = {}
         for line in doc.lines():
             head = _UNIT_HEAD.search(line.text)
             if head and not re.search(r"\d", line.text):
-                unit = head.group(1)
+                unit, declared = head.group(1), True
             if len(line.text) > 400 or "KV Transfer metrics" in line.text:
                 continue
             # a percentile in the name is no figure: "TTFT p50: 1630 ms"
             text = re.sub(r"\b[pP]\d\d(?:\.\d)?\b", lambda m: "p" * len(m.group()), line.text)
             for hit in _TIME.finditer(text):
-                words, value, spelling = hit.group(1).strip(), _number(hit.group(2)), hit.group(3)
+                words, value, spelling = hit.group(1).strip(), amount(hit.group(2)), hit.group(3)
                 name = next((n for n, pattern in _NAMED if pattern.search(words)), None)
                 got = canonical(value, spelling or unit)
                 if (
                     name is None
                     or got is None
-                    or (spelling is None and not head and unit == "ms" and not _aligned(line.text))
+                    or (spelling is None and not declared and not _aligned(line.text))
                 ):
                     continue
                 ms = {"us": got[0] / 1e3, "ms": got[0], "s": got[0] * 1e3}.get(got[1])
@@ -113,7 +113,7 @@ class StageReader:
         for line in doc.lines():
             single, batched = _SINGLE.search(line.text), _BATCHED.search(line.text)
             times = _ANY_TIME.findall(line.text)
-            got = canonical(_number(times[-1][0]), times[-1][1]) if times else None
+            got = canonical(amount(times[-1][0]), times[-1][1]) if times else None
             if got is None or bool(single) == bool(batched):
                 continue
             ms = {"us": got[0] / 1e3, "ms": got[0], "s": got[0] * 1e3}[got[1]]
@@ -162,4 +162,4 @@ def _aligned(text: str) -> bool:
     return re.match(r"^\s*[A-Za-z_一-鿿][\w /().>-]*?\s{2,}[\d.,]+\s*$", text) is not None
 
 
-READERS: list[Reader] = [StageReader()]
+READERS: list[Reader] = [StageReader(), *kv_flow.READERS, *kv_config.READERS, *movement_rates.READERS]

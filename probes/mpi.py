@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
+from diagnose.probes.facts import amount
+
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
@@ -187,6 +189,9 @@ class MemoryReader:
 _NODE = re.compile(r"\b(?:socket|numa(?:[ _-]?node)?|cpunodebind|node)\s*[=#:]?\s*(\d)\b", re.IGNORECASE)
 
 
+_RATE_UNIT = re.compile(r"[MG]i?B/s(?:ec)?|Gb/s(?:ec)?|Gbps|Gbit/s", re.IGNORECASE)
+
+
 class NumaRateReader:
     """The same RDMA or UCX test from different sockets, one line each."""
 
@@ -198,11 +203,19 @@ class NumaRateReader:
         if doc.size > 1 << 16:
             return
         best: dict[str, Fact] = {}
+        unit = ""
         for line in doc.lines():
             node, rates = _NODE.search(line.text), _RATE.findall(line.text)
-            if node is None or len(rates) != 1:
+            head = _RATE_UNIT.search(line.text)
+            if node is None:
+                unit = head.group() if head and not rates else unit
                 continue
-            got = canonical(float(rates[0][0].replace(",", "")), rates[0][1])
+            # several runs of one binding stand in a row under a common unit
+            plain = re.findall(r"(?<=\s)\d[\d,]*\.\d+(?=\s|$)", line.text) if unit and not rates else []
+            if len(rates) > 1 or not (rates or plain):
+                continue
+            text, spelling = rates[0] if rates else (max(plain, key=amount), unit)
+            got = canonical(amount(text), spelling)
             if got is None:
                 continue
             value = got[0] / 8 if got[1] == "Gb/s" else got[0]

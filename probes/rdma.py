@@ -10,7 +10,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-_NIC = (
+NIC = (
     r"(?:mlx[45]_(?:bond_)?\d+|mlx5_ib\d+|bnxt_re\w*|irdma\w*|efa_\d+|rdmap\w+|rocep\w+|ibp\w+|hfi1_\d+"
     r"|qedr\d+|rxe\w*|siw\w*|cxi\d+|erdma_\d+|hns_\d+|roce\w*\d|ionic_\d+)"
 )
@@ -23,19 +23,20 @@ _STATE = {
     "polling": "POLLING",
 }
 # Data rates of one lane, Gb/s, by the name that ibstatus and ibv_devinfo print.
-_HEAD = re.compile(rf"(?:^\s*hca_id:\s*|^\s*CA '|Infiniband device '|^\s*link )({_NIC})(?:/(\d+))?")
+_HEAD = re.compile(rf"(?:^\s*hca_id:\s*|^\s*CA '|Infiniband device '|^\s*link )({NIC})(?:/(\d+))?")
 _PORT = re.compile(r"^\s*(?:Port\s+(\d+):|port:\s+(\d+))|'\s+port\s+(\d+)\s+status")
 _FIELD = re.compile(
     r"^\s*(state|State|phys_state|phys state|Physical state|rate|Rate|link_layer|Link layer|active_mtu|max_mtu"
     r"|active_speed|active_width):\s+(.+?)\s*$"
 )
 _LINK_LINE = re.compile(r"\bstate\s+(\w+)\s+physical_state\s+(\w+)(?:\s+netdev\s+(\S+))?")
-_SHORT_RATE = re.compile(rf"\b({_NIC})\b\W{{1,16}}(?:port \d\W+)?Rate:\s*(\d+)\b", re.IGNORECASE)
+_BARE_RATE = re.compile(r"^\s+Rate:\s+(\d{2,3})\s*$")
+_SHORT_RATE = re.compile(rf"\b({NIC})\b\W{{1,16}}(?:port \d\W+)?Rate:\s*(\d+)\b", re.IGNORECASE)
 _GID = re.compile(
-    rf"^\s*({_NIC})\s+(\d+)\s+(\d+)\s+((?:[0-9a-f]{{4}}:){{7}}[0-9a-f]{{4}})\s+(\d+\.\d+\.\d+\.\d+)?\s*(v1"
+    rf"^\s*({NIC})\s+(\d+)\s+(\d+)\s+((?:[0-9a-f]{{4}}:){{7}}[0-9a-f]{{4}})\s+(\d+\.\d+\.\d+\.\d+)?\s*(v1"
     rf"|v2)?\s*(\S+)?"
 )
-_DEVICE = re.compile(rf"^\s*({_NIC})\s+(?:[→-]\s*)?([0-9a-f]{{16}})\s*$")
+_DEVICE = re.compile(rf"^\s*({NIC})\s+(?:[→-]\s*)?([0-9a-f]{{16}})\s*$")
 _COUNTER_NAMES = (
     "symbol_error", "link_error_recovery", "link_downed", "port_rcv_errors", "port_rcv_remote_physical_errors",
     "port_rcv_switch_relay_errors", "port_xmit_discards", "port_xmit_wait", "local_link_integrity_errors",
@@ -128,6 +129,11 @@ class PortReader:
             if short:
                 yield self._fact(doc, line, "rdma.port.rate", float(short.group(2)), "Gb/s", short.group(1), "")
                 continue
+            bare = None if nic else _BARE_RATE.match(text)
+            if bare:
+                yield Fact(
+                    "rdma.port.rate", float(bare.group(1)), "Gb/s", Subject(), (doc.span(line),), status=doc.status
+                )
             if ":" in text and nic:
                 yield from self._field(doc, line, nic, port)
             yield from self._tables(doc, line)
@@ -193,7 +199,7 @@ class CounterReader:
         kept = 0
         for line in doc.lines():
             text = line.text
-            named = re.search(rf"\b({_NIC})\b", text)
+            named = re.search(rf"\b({NIC})\b", text)
             if named:
                 nic = named.group(1)
             found = [(m.group(1), m.group(2)) for m in _COUNTER.finditer(text)]

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome, parse_version
-from . import movement_kv
+from . import movement_kv, movement_paths
 
 _RDMA = re.compile(r"^(?:rc|dc|ud|ib|srd|gga|ugni|cxi)(?:_\w+)?$")
 _GPU_COPY = {"cuda", "cuda_copy", "rocm", "rocm_copy", "ze", "ze_copy"}
+_RDMA_WORDS = re.compile(r"\bib_(?:write|read|send)\w*|perftest|use_cuda|\bucx|nixl|\bgdr", re.IGNORECASE)
 _BRIDGES = re.compile(r"^tcp/(?:docker|virbr|veth|br-|cni|flannel|cali|cilium|tun|tailscale|podman|lxc|weave)")
 
 
@@ -276,14 +277,18 @@ def _size(text: str) -> float | None:
 def rndv_forced(ctx: Context) -> Outcome:
     """UCX_RNDV_THRESH is set where it keeps large messages eager or sends small ones by rendezvous."""
     found = ctx.of("ucx.env", {"label": "^UCX_RNDV_THRESH$"})
-    if not found:
+    schemes = ctx.of("ucx.env", {"label": "^UCX_RNDV_SCHEME$"})
+    eager = ctx.of("ucx.env", {"label": "^UCX_ZCOPY_THRESH$"})
+    if not found and not schemes and not eager:
         return UNKNOWN
-    hits = []
+    # sent as active messages, or never without a copy: large messages stay at the CPU's copy rate
+    hits = [e for e in schemes if str(e.value).lower() in ("am", "rndv_am")]
+    hits += [e for e in eager if str(e.value).lower() in ("inf", "infinity")]
     for item in found:
         sizes = [_size(part.split(":")[-1].strip()) for part in str(item.value).split(",")]
         if any(s is not None and (s >= 2**18 or s <= 512) for s in sizes):
             hits.append(item)
-    return Outcome(bool(hits), tuple(hits or found))
+    return Outcome(bool(hits), tuple(hits or [*found, *schemes, *eager]))
 
 
 def rcache_off(ctx: Context) -> Outcome:
@@ -313,25 +318,20 @@ def memlock_low(ctx: Context) -> Outcome:
     return Outcome(bool(hits), tuple(hits or found)[:3])
 
 
+_OTHER_WORK = (
+    "ucx.env", "ucx.lane", "ucx.build", "ucx.transports", "ucx.proto", "mpi.*", "kv.*", "nixl.*", "rdma.perftest.*",
+    "rdma.mark.tool",
+)  # fmt: skip
+
+
 def collectives_only(ctx: Context) -> Outcome:
     """NCCL is what runs or what is asked about, and nothing here is of UCX, MPI over it, or KV transfer."""
-    if any(
-        ctx.of(name)
-        for name in ("ucx.env", "ucx.lane", "ucx.build", "ucx.transports", "ucx.proto", "mpi.*", "kv.*", "nixl.*")
-    ):
+    if any(ctx.of(name) for name in _OTHER_WORK):
         return Outcome(False)
     seen = tuple(e for e in ctx.of("nccl*") if "." in e.signal)[:2]
-    asked = ctx.asks("slow-allreduce", "collective-hang", "training-slow")
+    # a question about RDMA tools is routed like one about collectives, for want of a better playbook
+    asked = ctx.asks("slow-allreduce", "collective-hang", "training-slow") and not _RDMA_WORDS.search(ctx.symptom)
     return Outcome(True, seen) if seen or asked else UNKNOWN
-
-
-def perftest_at_rate(ctx: Context) -> Outcome:
-    """RDMA bandwidth by perftest is what the port's rate allows."""
-    rates, speeds = ctx.numbers("rdma.port.rate"), ctx.numbers("rdma.perftest.bw")
-    if not rates or not speeds:
-        return UNKNOWN
-    rate, speed = max(rates, key=lambda n: n[0]), max(speeds, key=lambda n: n[0])
-    return Outcome(speed[0] * 8 / rate[0] >= 0.85, (speed[1], rate[1]))
 
 
 RULES: dict[str, Callable[[Context], Outcome]] = {
@@ -340,7 +340,8 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         tls_lacks_rdma, tls_lacks_gpu_copy, tls_lacks_ipc, tls_set, rdma_here, tcp_lane, tcp_lane_remote, tcp_proto,
         bridge_lane, lanes_on_one_nic, device_is_poor, device_is_socket, listing_lacks_cuda,
         listing_lacks_cuda_asked, listing_lacks_rdma, build_lacks_cuda, build_lacks_verbs, md_lacks_cuda,
-        two_versions, rndv_forced, rcache_off, memlock_low, collectives_only, perftest_at_rate,
+        two_versions, rndv_forced, rcache_off, memlock_low, collectives_only,
     )
 }  # fmt: skip
 RULES.update(movement_kv.RULES)
+RULES.update(movement_paths.RULES)

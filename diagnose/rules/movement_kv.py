@@ -71,6 +71,13 @@ def serial_stages(ctx: Context) -> Outcome:
 
 def kv_transfer_ok(ctx: Context) -> Outcome:
     """KV transfers run at the rate of a fast NIC with few bytes wasted on posting, or take little of the TTFT."""
+    wrong = (
+        "kv.post_delay", "kv.after_prefill", "kv.tick", "kv.poll_period", "kv.far_over_near", "kv.backlog", "kv.failed",
+        "kv.config_differs", "kv.register_share", "movement.one_nic", "kv.mark.timeout",
+    )  # fmt: skip
+    seen = tuple(e for name in wrong for e in ctx.of(name))
+    if seen:
+        return Outcome(False, seen[:2])
     shares = ctx.numbers("kv.share")
     if shares:
         return Outcome(all(v < 0.1 for v, _ in shares), tuple(e for _, e in shares))

@@ -1,0 +1,340 @@
+"""When things happen in a KV transfer: events of a request, completion seen by polling, pairs near and far."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+
+from diagnose.probes.facts import amount
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
+from diagnose.units import canonical
+
+_DURATION = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s|sec|seconds|毫秒|秒)(?![\w/])")
+_BYTES = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*([KMG]i?B)\b(?!/s)", re.I)
+_HEAD_MS = re.compile(r"[(（\[,]\s*(ms|us|s|毫秒)\b[^)）\]]{0,24}[)）\]]|\b(?:in|单位)\s*[:：]?\s*(ms|us|毫秒)\b")
+_NUMBER = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)(?![\w.]*[A-Za-z_])")
+_FACTOR = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "毫秒": 1.0, "s": 1e3, "sec": 1e3, "seconds": 1e3, "秒": 1e3}
+_MOST_LINES = 400  # such tables are typed; a long text is a log with readers of its own
+
+
+def _short(doc: Document) -> list[Line]:
+    if doc.size > 1 << 16:
+        return []
+    lines = list(doc.lines())
+    return lines if len(lines) <= _MOST_LINES else []
+
+
+def _fact(doc: Document, line: Line, signal: str, value: float, unit: str, label: str) -> Fact:
+    return Fact(signal, value, unit, Subject(label=label), (doc.span(line),), status=doc.status)
+
+
+# --- completion
+
+_POLLED = re.compile(
+    r"check_xfer_state|get_?xfer_?status|check_(?:remote_)?(?:status|xfer\w*)|get_(?:new_)?notifs|get_finished"
+    r"|\bpoll\w*\(|(?:xfer|transfer|handle|kv|recv|load)\w*\.?_?(?:done|is_done|ready|complete\w*|finished|status)\b"
+    r"|is_(?:done|complete\w*|finished)\(|getXferStatus|KVPoll|\b(?:DONE|PROC)\b",
+    re.I,
+)
+_MOVING = re.compile(r"\bkv|xfer|transfer|nixl|mooncake|notif|\bpoll|传输|descriptor|runnable|handoff|migrat", re.I)
+_SLEEP = re.compile(
+    r"sleep\(\s*(?:std::chrono::)?(?:(milliseconds|microseconds|seconds)\()?(\d*\.?\d+)"
+    r"|sleep_for\(\s*(?:std::chrono::)?(milliseconds|microseconds|seconds)[({]\s*(\d*\.?\d+)|\busleep\(\s*(\d+)"
+    r"|sleep_for\(\s*(\d+)(ms|us|s)"
+)
+_INTERVAL = re.compile(
+    r"\b(?:\w*poll\w*|\w*completion\w*|notif\w*|check)[_\- .]?(?:interval|period|every|sleep|delay|tick)\w*?"
+    r"(_?(?:ms|us|s|sec|seconds))?\b\W{1,6}(\d*\.?\d+)\s*(ms|us|s|sec|seconds)?\b",
+    re.I,
+)
+_PERIODS = (1000.0, 500.0, 250.0, 200.0, 100.0, 50.0, 40.0, 30.0, 25.0, 20.0, 10.0, 5.0)
+
+
+def _sleep_ms(hit: re.Match[str]) -> float:
+    unit, plain, chrono, amount_, micro, short, suffix = hit.groups()
+    if micro:
+        return float(micro) / 1e3
+    if short:
+        return float(short) * _FACTOR[suffix]
+    word = unit or chrono
+    scale = {"milliseconds": 1.0, "microseconds": 1e-3, "seconds": 1e3, None: 1e3}[word]
+    return float(plain or amount_) * scale
+
+
+class CompletionReader:
+    """A loop that asks now and then whether a transfer is done, and durations that end on its ticks."""
+
+    name = "kv_completion"
+    needles = (b"sleep", b"interval", b"period", b"ms", "毫秒".encode())
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Facts of a document."""
+        lines = _short(doc)
+        yield from self._loops(doc, lines)
+        rows = list(self._rows(lines)) if any(_MOVING.search(line.text) for line in lines) else []
+        if len(rows) >= 3:
+            yield from self._ticks(doc, rows)
+
+    @staticmethod
+    def _loops(doc: Document, lines: list[Line]) -> Iterator[Fact]:
+        for i, line in enumerate(lines):
+            slept = _SLEEP.search(line.text)
+            if slept:
+                near = lines[max(0, i - 4) : i + 4]
+                asked = next((n for n in near if _POLLED.search(n.text)), None)
+                if asked is not None:
+                    yield _fact(doc, line, "kv.poll_period", _sleep_ms(slept), "ms", "sleep between polls")
+                    return
+            said = _INTERVAL.search(line.text)
+            if said and re.search(r"xfer|transfer|kv|notif|nixl|complet|poll", line.text, re.I):
+                unit = (said.group(3) or (said.group(1) or "").strip("_") or "").lower()
+                value = float(said.group(2))
+                # a bare figure: fractions are seconds, whole numbers milliseconds
+                scale = _FACTOR.get(unit, 1e3 if "." in said.group(2) and value < 5 else 1.0)
+                yield _fact(doc, line, "kv.poll_period", value * scale, "ms", "polling interval")
+                return
+
+    @staticmethod
+    def _rows(lines: list[Line]) -> Iterator[tuple[Line, float | None, list[float]]]:
+        """(line, bytes, durations in ms) of rows that hold a duration."""
+        scale: float | None = None
+        for line in lines:
+            head = _HEAD_MS.search(line.text)
+            times = [amount(n) * _FACTOR[u] for n, u in _DURATION.findall(line.text)]
+            if head and not times and re.search(r"[A-Za-z一-鿿]{3}", line.text):
+                scale = _FACTOR[head.group(1) or head.group(2)]
+                continue
+            size = _BYTES.search(line.text)
+            got = canonical(amount(size.group(1)), size.group(2)) if size else None
+            moved = None if got is None else got[0] * (2**30 if got[1] == "GiB" else 1.0)
+            if not times and scale is not None:
+                rest = _BYTES.sub(" ", line.text)
+                times = [amount(n) * scale for n in _NUMBER.findall(rest)][-2:]
+            if times:
+                yield line, moved, times
+
+    @staticmethod
+    def _ticks(doc: Document, rows: list[tuple[Line, float | None, list[float]]]) -> Iterator[Fact]:
+        seen = [max(times) for _, _, times in rows]
+        wire = [min(times) for _, _, times in rows if len(times) > 1]
+        sizes = [moved for _, moved, _ in rows if moved]
+        varied = [v for v in (wire if len(wire) == len(rows) else sizes) if v > 0]
+        if len(varied) != len(rows) or max(varied) < 4 * min(varied) or min(seen) <= 0:
+            return
+        # durations that grow with the work are the work's own
+        if max(seen) / min(seen) > 0.5 * max(varied) / min(varied):
+            return
+        for period in _PERIODS:
+            slack = min(0.06 * period + 1.0, 0.15 * period)
+            if all(s >= 0.97 * period and (s + 0.03 * period) % period <= slack + 0.03 * period for s in seen):
+                late = median(s - w for s, w in zip(seen, wire, strict=False)) if wire else period
+                if late < 0.25 * period:
+                    return
+                inputs = tuple(
+                    _fact(doc, line, "kv.stage", max(times), "ms", f"row {i}: seen as done")
+                    for i, (line, _, times) in enumerate(rows[:6], 1)
+                )
+                yield Fact(
+                    "kv.tick", period, "ms", Subject(label="durations end on multiples"), kind="derived",
+                    formula="reader:kv_completion", inputs=inputs, status=doc.status,
+                )  # fmt: skip
+                return
+
+
+# --- the order of events
+
+_CLOCK = re.compile(r"(?<!\d)(\d{1,2}):(\d{2}):(\d{2})[.,](\d{1,6})")
+_STAMP = re.compile(r"^\s*\W{0,2}(?:t\s*[=+]\s*)?\+?(\d[\d,]*(?:\.\d+)?)\s*(ms|us|s)?\b\W")
+_TAIL = re.compile(r"(?:^|[\s=:@|+≈~])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|s)?\s*(?:\(.*\))?\s*$")
+_DONE = (
+    r"(?:done|ready|comput\w*|finish\w*|end\w*|complet\w*|saved?|written|available|ret(?:urn|ire)\w*"
+    r"|完成|结束|就绪)"
+)
+_BEGIN = r"(?:post\w*|start\w*|submit\w*|issu\w*|begin\w*|begun|launch\w*|kick\w*|first byte|init\w*|发起|开始|提交)"
+_MOVE = (
+    r"(?:writes?|reads?|xfers?|transfers?|sends?|push\w*|pull\w*|puts?|gets?|nixl|rdma"
+    r"|kv (?:copy|load|send|transfer)|传输)"
+)
+_EVENTS = (
+    ("moved", rf"(?:last |final |all |kv |nixl |rdma )*{_MOVE}\b.{{0,30}}\b{_DONE}|传输(?:完成|结束)"),
+    ("posted", (
+        rf"(?:first |kv |nixl |rdma )*{_MOVE}\b.{{0,24}}\b{_BEGIN}|{_BEGIN}\W.{{0,20}}\b{_MOVE}"
+        r"|(?:发起|开始).{0,6}传输"
+    )),
+    ("layer_first", rf"(?:\blayers?[ _#]*0*[01]\b|\bfirst layer|第[一0 ]*层).{{0,40}}{_DONE}"),
+    ("layer_last", (
+        rf"(?:\blayers?[ _#]*\d{{2,3}}\b|\blast layer|最后一层).{{0,40}}{_DONE}"
+        rf"|(?:prefill|forward)\b.{{0,24}}\b{_DONE}|prefill (?:完成|结束)"
+    )),
+    ("token", r"first token|ttft|首\s*token|decode (?:step|start\w*|begin\w*)"),
+)  # fmt: skip
+_NAMED = [(name, re.compile(pattern, re.I)) for name, pattern in _EVENTS]
+
+
+@dataclass(frozen=True)
+class _Event:
+    ms: float
+    line: Line
+
+
+def _when(text: str, unit: float) -> float | None:
+    clock = _CLOCK.search(text)
+    if clock:
+        h, m, s, part = clock.groups()
+        return (int(h) * 3600 + int(m) * 60 + int(s)) * 1e3 + float("0." + part) * 1e3
+    hit = _STAMP.match(text) or _TAIL.search(text)
+    return None if hit is None else amount(hit.group(1)) * (_FACTOR[hit.group(2)] if hit.group(2) else unit)
+
+
+class OrderReader:
+    """Events of one request with their times: is KV sent while layers compute, or after the last one?"""
+
+    name = "kv_order"
+    needles = (b"layer", b"prefill", b"Prefill", "传输".encode())
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Facts of a document, only where a layer, the end of prefill and the start of a transfer have times."""
+        unit = 1.0
+        found: dict[str, _Event] = {}
+        for line in _short(doc):
+            text = line.text
+            head = _HEAD_MS.search(text)
+            if head and not found:
+                unit = _FACTOR[head.group(1) or head.group(2)]
+            kinds = [name for name, pattern in _NAMED if pattern.search(text)]
+            # one event a line; `first` of a sequence of posts and the latest completion
+            if not kinds or text.count(",") > 3:
+                continue
+            ms = _when(text, unit)
+            if ms is None:
+                continue
+            kind = kinds[0]
+            if kind not in found or kind in ("layer_last", "moved"):
+                found[kind] = _Event(ms, line)
+        yield from self._late(doc, found)
+
+    @staticmethod
+    def _late(doc: Document, found: dict[str, _Event]) -> Iterator[Fact]:
+        first, last, posted = found.get("layer_first"), found.get("layer_last"), found.get("posted")
+        moved = found.get("moved")
+        if last is None or posted is None:
+            return
+
+        def fact(label: str, event: _Event) -> Fact:
+            return _fact(doc, event.line, "kv.event", event.ms, "ms", label)
+
+        a, b = fact("last layer done", last), fact("transfer posted", posted)
+        if first is not None and first.ms < last.ms:
+            c = fact("first layer done", first)
+            yield from (a, b, c)
+            yield Fact(
+                "kv.post_delay", (posted.ms - first.ms) / (last.ms - first.ms), "fraction",
+                Subject(label="of the layers' time, until the first post"), kind="derived",
+                formula="(a - b) / (c - b)", inputs=(b, c, a), status=doc.status,
+            )  # fmt: skip
+        elif moved is not None and moved.ms > posted.ms >= last.ms:
+            d = fact("transfer done", moved)
+            yield from (a, b, d)
+            yield Fact(
+                "kv.after_prefill", moved.ms - last.ms, "ms", Subject(label="transfer behind prefill"),
+                kind="derived", formula="a - b", inputs=(d, a), status=doc.status,
+            )  # fmt: skip
+
+
+# --- pairs near and far
+
+_PLACE = re.compile(
+    r"node|host|rack|zone|leaf|rail|pod|switch|domain|island|spine|\bfrom\b|\bto\b|src|dst|source|dest"
+    r"|prefill|decode|机架|节点|可用区",
+    re.I,
+)
+_ARROW = re.compile(r"([\w./@-]+)\s*(?:->|→|=>|<->|↔)\s*([\w./@-]+)")
+_CELLS = re.compile(r"\s{2,}|\t|\s*\|\s*|\s*,\s+")
+_RATE_HEAD = re.compile(r"[GMT]i?B/s|Gb(?:it)?/?p?s|Gbps|bandwidth|throughput|带宽", re.I)
+_VALUE = re.compile(r"(\d[\d,]*(?:\.\d+)?)")
+
+
+def _same(a: str, b: str) -> bool:
+    """One host, or one rack where racks are written as host@rack or rack/host."""
+    if a == b:
+        return True
+    if "@" in a and "@" in b:
+        return a.split("@")[1] == b.split("@")[1]
+    return "/" in a and "/" in b and a.split("/")[0] == b.split("/")[0]
+
+
+class PairReader:
+    """A table of transfers, one pair of ends a row: do the pairs on two hosts (racks, zones) differ from the others?"""
+
+    name = "kv_pairs"
+    needles = (
+        b"node", b"host", b"rack", b"zone", b"rail", b"leaf", b"->", "→".encode(), "机架".encode(), "节点".encode(),
+    )  # fmt: skip
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """One quotient: the far pairs' median over the near ones', where the two groups do not touch."""
+        rows = list(self._rows(_short(doc)))
+        near = [r for r in rows if r[1]]
+        far = [r for r in rows if not r[1]]
+        if not near or not far or len(rows) < 3:
+            return
+        rate = near[0][3]
+        worst_near = (min if rate else max)(r[2] for r in near)
+        best_far = (max if rate else min)(r[2] for r in far)
+        low, high = (best_far, worst_near) if rate else (worst_near, best_far)
+        if low <= 0 or high / low < 1.5:
+            return
+
+        def fact(row: tuple[Line, bool, float, bool], label: str) -> Fact:
+            return _fact(doc, row[0], "kv.pair", row[2], "count", label)
+
+        pick = (min if rate else max)(near, key=lambda r: r[2]), (max if rate else min)(far, key=lambda r: r[2])
+        a, b = fact(pick[1], "far pair"), fact(pick[0], "near pair")
+        inputs = (b, a) if rate else (a, b)
+        yield from (a, b)
+        yield Fact(
+            "kv.far_over_near", high / low, "count", Subject(label="rate" if rate else "time"), kind="derived",
+            formula="a / b", inputs=inputs, status=doc.status,
+        )  # fmt: skip
+
+    @staticmethod
+    def _rows(lines: list[Line]) -> Iterator[tuple[Line, bool, float, bool]]:
+        columns: list[int] = []
+        width, rate = 0, False
+        for line in lines:
+            text = line.text.strip().strip("|")
+            arrow = _ARROW.search(text)
+            if arrow and not re.search(r"gpu ?\d|h2d|d2h", text, re.I):
+                rest = text[arrow.end() :]
+                values = _VALUE.findall(_BYTES.sub(" ", rest))
+                if values:
+                    fast = bool(_RATE_HEAD.search(rest)) or (rate and not _DURATION.search(rest))
+                    yield line, _same(*arrow.groups()), amount(values[-1]), fast
+                    continue
+            cells = [c for c in _CELLS.split(text) if c]
+            numbers = [i for i, c in enumerate(cells) if re.fullmatch(r"[\d.,]+(?:\s*(?:ms|s|us|[GM]i?B/s|Gb/s))?", c)]
+            if len(cells) >= 3 and not numbers and sum(bool(_PLACE.search(c)) for c in cells) >= 2:
+                columns = [i for i, c in enumerate(cells) if _PLACE.search(c)]
+                width, rate = len(cells), bool(_RATE_HEAD.search(text))
+                continue
+            if not arrow and len(cells) <= 2 and _RATE_HEAD.search(text):
+                rate = True
+            if not columns or abs(len(cells) - width) > 1 or not numbers:
+                continue
+            places = [cells[i] for i in columns if i < len(cells) and i not in numbers]
+            # a row's name column ("decode-0") is a place by its header only: compare those that share a spelling
+            stems = [re.sub(r"\d+\w?$", "", p) for p in places]
+            pair = next(
+                ((p, q) for i, p in enumerate(places) for j, q in enumerate(places) if i < j and stems[i] == stems[j]),
+                None,
+            )
+            if pair is not None:
+                yield line, _same(*pair), amount((_VALUE.findall(cells[numbers[-1]]) or ["0"])[0]), rate
+
+
+READERS: list[Reader] = [CompletionReader(), OrderReader(), PairReader()]
