@@ -18,7 +18,7 @@ DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[1].parent / "shared" / "captures"
 MODULES = (
     "nccl_ras", "nccl_inspector", "nccl_xml", "dcgm", "gpu_tools", "engine_lines", "load_tools", "request_trace",
-    "proxy",
+    "proxy", "small_notes",
 )  # fmt: skip
 READERS: list[Reader] = [r for m in MODULES for r in import_module(f"diagnose.probes.{m}").READERS]
 
@@ -186,6 +186,33 @@ def test_small_tools() -> None:
     assert values(read("triton_autotune"), "triton.autotunes", label="matmul_kernel") == [2]
     assert values(read("memsummary"), "gpu.cache.retries") == [214]
     assert values(read("memsummary"), "gpu.cache.idle_share") == [pytest.approx((78212 - 31201) / 78212)]
+
+
+def test_gpus_in_a_row() -> None:
+    facts = read("oneline")
+    assert values(facts, "gpu.clock.sm", gpu=2) == [645]
+    assert values(facts, "gpu.temperature", gpu=3) == [70]
+    assert read("", "the GPU 0 clock is at 1410 MHz of 1980 MHz\n") == []
+
+
+def test_short_reports() -> None:
+    assert values(read("mlxlink"), "net.advice") == ["Bad signal integrity"]
+    assert values(read("mlxlink"), "rdma.counter", label="link_downed") == [12]
+    assert values(read("iplink"), "net.interface.lost", nic="ens1f0np0", label="rx dropped") == [91223]
+    assert values(read("sclog"), "slurm.option", label="TRES gres/gpu") == ["16"]
+    assert values(read("nfsiostat"), "host.disk.await", label="nfs /data") == [412.1]
+    assert values(read("locust"), "serving.client.e2e", label="median") == [7122]
+    assert values(read("sglang_bench"), "serving.accept_length") == [1.13]
+
+
+def test_healthy_link_report_is_silent() -> None:
+    text = "Effective Physical Errors : 0\nLink Down Counter : 0\nRecommendation : No issue was observed.\n"
+    assert read("", text) == []
+
+
+def test_sglang_result_alone_is_no_artifact() -> None:
+    got = report("is this SGLang result plausible?", [doc((DATA / "formats" / "sglang_bench.txt").read_bytes())])
+    assert "serving.benchmark_artifact" not in [f.cause for f in got.findings]
 
 
 @pytest.mark.parametrize(("name", "vendor"), [("rocm", "AMD"), ("metal", "Apple"), ("vulkan", "Vulkan")])

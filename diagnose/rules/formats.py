@@ -24,7 +24,11 @@ def ras_ranks_diverge(ctx: Context) -> Outcome:
 def cpus_few_for_gpus(ctx: Context) -> Outcome:
     """The container has no more CPUs than GPUs, although each GPU needs a process of its own and the server one more."""
     quotas = [q for q in ctx.numbers("host.cpu.quota") if q[1].subject.label in ("pod", "container")]
-    gpus = [(int(str(e.value)), e) for e in ctx.of("container.gpus") if str(e.value).isdigit()]
+    quotas += [
+        (float(str(e.value)), e) for e in ctx.of("slurm.option", {"label": "^TRES cpu$"}) if str(e.value).isdigit()
+    ]
+    asked = [*ctx.of("container.gpus"), *ctx.of("slurm.option", {"label": "^TRES gres/gpu$"})]
+    gpus = [(int(str(e.value)), e) for e in asked if str(e.value).isdigit()]
     if not quotas or not gpus:
         return UNKNOWN
     quota, count = min(quotas, key=lambda q: q[0]), max(gpus, key=lambda g: g[0])
