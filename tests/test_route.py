@@ -28,8 +28,8 @@ DEV, HELD = phrases("dev.yaml"), phrases("held.yaml")
 
 @pytest.mark.parametrize("known", [DEV, HELD])
 def test_enough_phrases_in_both_languages(known: list[tuple[str, str]]) -> None:
-    assert len(known) >= 120
-    assert sum(any("\u4e00" <= c <= "\u9fff" for c in text) for _, text in known) >= 40
+    assert len(known) >= 70
+    assert sum(any("\u4e00" <= c <= "\u9fff" for c in text) for _, text in known) >= len(known) / 3
     assert {want for want, _ in known} == set(catalogue().playbooks)
 
 
