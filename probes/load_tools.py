@@ -7,6 +7,7 @@ JSON; llmperf `token_benchmark_ray.py`. Figures keep the meaning of their tool; 
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from typing import ClassVar
 
 from diagnose.probes.facts import fact
 
-from diagnose.document import Document, Line
-from diagnose.models import Fact
+from diagnose.document import Document, Line, Span
+from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 _METRICS = tuple(
@@ -171,6 +172,61 @@ def _spans(row: str) -> list[str]:
     return out[1:]
 
 
+class GuideLlmJson:
+    """guidellm's `benchmarks.json`: distributions of the successful requests of each benchmark."""
+
+    name = "guidellm_json"
+    needles: tuple[bytes, ...] = (b'"time_to_first_token_ms"',)
+    _keys: ClassVar = {
+        "time_to_first_token_ms": ("ttft", 1.0),
+        "inter_token_latency_ms": ("itl", 1.0),
+        "time_per_output_token_ms": ("tpot", 1.0),
+        "request_latency": ("e2e", 1000.0),
+    }
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """The figure itself is quoted: it is looked for behind its key, in the order of the file."""
+        if doc.size > 256 << 20:
+            return
+        try:
+            data = json.loads(doc.data)
+        except (ValueError, RecursionError):
+            doc.lines_skipped += 1
+            return
+        benchmarks = data.get("benchmarks") if isinstance(data, dict) else None
+        for number, one in enumerate(benchmarks if isinstance(benchmarks, list) else []):
+            metrics = one.get("metrics") if isinstance(one, dict) else None
+            for key, (metric, scale) in self._keys.items():
+                found = (metrics or {}).get(key)
+                part = (found.get("successful") or found) if isinstance(found, dict) else {}
+                stats = {**part, **(part.get("percentiles") or {})} if isinstance(part, dict) else {}
+                for stat in ("mean", "median", "p90", "p95", "p99"):
+                    if isinstance(stats.get(stat), int | float):
+                        span = self._span(doc, key, number, stat, stats[stat])
+                        if span is not None:
+                            label = f"{stat} #{number + 1}" if len(benchmarks or ()) > 1 else stat
+                            yield Fact(
+                                f"serving.client.{metric}",
+                                float(stats[stat]) * scale,
+                                "ms",
+                                Subject(label=label),
+                                (span,),
+                                status=doc.status,
+                            )
+
+    @staticmethod
+    def _span(doc: Document, key: str, number: int, stat: str, value: float) -> Span | None:
+        at = -1
+        for _ in range(number + 1):
+            at = doc.data.find(f'"{key}"'.encode(), at + 1)
+            if at < 0:
+                return None
+        hit = re.compile(rf'"{stat}"\s*:\s*{re.escape(json.dumps(value))}\b'.encode()).search(doc.data, at)
+        if hit is None:
+            return None
+        return doc.bytes_span(hit.start(), hit.end(), doc.data.count(b"\n", 0, hit.start()) + 1)
+
+
 class LlmPerf:
     """llmperf's summary: a metric name alone on a line, its statistics below."""
 
@@ -221,4 +277,4 @@ class LlmPerf:
                 yield fact(doc, line, f"serving.client.{signal}", float(total[2]), unit)
 
 
-READERS: list[Reader] = [PerfCsv(), GuideLlm(), LlmPerf()]
+READERS: list[Reader] = [PerfCsv(), GuideLlm(), GuideLlmJson(), LlmPerf()]

@@ -80,7 +80,7 @@ def _reading(doc: Document, line: Line, known: tuple[str, str, str], hit: re.Mat
     name = state.get("coll", state.get("p2p", "operation"))
     rank = state.get("rank", "")
     label = f"{name} {size} B" if size is not None else str(name)
-    return fact(
+    made: Fact = fact(
         doc,
         line,
         known[1],
@@ -91,6 +91,7 @@ def _reading(doc: Document, line: Line, known: tuple[str, str, str], hit: re.Mat
         host=state.get("hostname"),
         rank=int(rank) if str(rank).isdigit() else None,
     )
+    return made
 
 
 def _spread(readings: list[Fact]) -> Fact | None:
@@ -127,7 +128,7 @@ def _prom(doc: Document, line: Line, hit: re.Match[str]) -> Fact:
     )
     gpu = re.search(r"\d+", labels.get("gpu", ""))
     rate = hit[1] == "bus_bandwidth_gbs"
-    return fact(
+    made: Fact = fact(
         doc,
         line,
         "nccl.inspector.busbw" if rate else "nccl.inspector.time",
@@ -138,6 +139,7 @@ def _prom(doc: Document, line: Line, hit: re.Match[str]) -> Fact:
         host=labels.get("node"),
         gpu=int(gpu[0]) if gpu else None,
     )
+    return made
 
 
 READERS: list[Reader] = [InspectorReader()]

@@ -110,6 +110,15 @@ def test_guidellm_columns_stand_under_their_groups() -> None:
     assert values(old, "serving.client.tpot", label="p99 synchronous") == [11.6]
 
 
+def test_guidellm_json_quotes_the_figure() -> None:
+    one = '{"metrics": {"time_to_first_token_ms": {"successful": {"mean": %s, "percentiles": {"p99": %s}}}, "request_latency": {"successful": {"mean": 1.5}}}}'  # noqa: E501
+    text = '{"benchmarks": [' + one % (31.5, 40.25) + ",\n" + one % (900.5, 1800.75) + "]}"
+    facts = read("", text)
+    assert values(facts, "serving.client.ttft", label="p99 #2") == [1800.75]
+    assert values(facts, "serving.client.e2e", label="mean #1") == [1500]
+    assert all(f.spans[0].quote.split(":")[0] in ('"mean"', '"p99"') for f in facts)
+
+
 def test_load_tools() -> None:
     aiperf, llmperf = read("aiperf_csv"), read("llmperf")
     assert values(aiperf, "serving.client.ttft", label="p99") == [1100.12]

@@ -22,7 +22,7 @@ def ras_ranks_diverge(ctx: Context) -> Outcome:
 
 
 def cpus_few_for_gpus(ctx: Context) -> Outcome:
-    """The container has no more CPUs than GPUs, although each GPU needs a process of its own and the server one more."""
+    """The container has no more CPUs than GPUs, although each GPU needs a process of its own."""
     quotas = [q for q in ctx.numbers("host.cpu.quota") if q[1].subject.label in ("pod", "container")]
     quotas += [
         (float(str(e.value)), e) for e in ctx.of("slurm.option", {"label": "^TRES cpu$"}) if str(e.value).isdigit()
