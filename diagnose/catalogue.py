@@ -17,7 +17,7 @@ from importlib.resources.abc import Traversable
 from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import CatalogueError
 from .units import UNITS
@@ -190,6 +190,25 @@ class Playbook(Data):
     decides: str = ""
 
 
+class QuestionOption(Data):
+    """One answer and the causes it speaks for and against."""
+
+    key: str
+    text: str
+    text_zh: str
+    for_: tuple[str, ...] = Field(default=(), alias="for")
+    against: tuple[str, ...] = ()
+
+
+class Question(Data):
+    """Something only the user can say; see `ask`."""
+
+    id: str
+    ask: str
+    ask_zh: str
+    options: tuple[QuestionOption, ...]
+
+
 class ProbeSpec(Data):
     """What a probe costs and how to run it; used for next steps and experiments."""
 
@@ -276,6 +295,9 @@ class Catalogue:
                 unit = out[name].unit
                 if unit is not None and unit not in UNITS:
                     raise CatalogueError(file, name, f"unit {unit} is not in the closed list")
+        for question in self.questions:
+            name = f"stated.{question.id}"
+            out[name] = Signal(name=name, what=question.ask)
         for mark in self.marks:
             if mark.signal not in out:
                 kind = "number" if mark.unit else "text"
@@ -292,7 +314,30 @@ class Catalogue:
                 cause = _build(Cause, file, f"entry {i + 1} ({(item or {}).get('id', '?')})", item)
                 if cause.id in out:
                     raise CatalogueError(file, cause.id, "declared twice")
-                out[cause.id] = cause
+                more = self._stated.get(cause.id)
+                out[cause.id] = cause.model_copy(update={"indicators": (*cause.indicators, *more)}) if more else cause
+        return out
+
+    @cached_property
+    def questions(self) -> tuple[Question, ...]:
+        out: list[Question] = []
+        for file, raw in _yaml("questions"):
+            out.extend(_build(Question, file, f"entry {i + 1}", item) for i, item in enumerate(raw or []))
+        return tuple(out)
+
+    @cached_property
+    def _stated(self) -> dict[str, list[Indicator]]:
+        """Weak indicators that the questions' answers add to causes."""
+        out: dict[str, list[Indicator]] = {}
+        for question in self.questions:
+            for option in question.options:
+                for against, causes in ((False, option.for_), (True, option.against)):
+                    for cause in causes:
+                        made = Indicator(
+                            when={"signal": f"stated.{question.id}", "equals": option.key},
+                            strength="weak", against=against, because=f"you said: {option.text}",
+                        )  # fmt: skip
+                        out.setdefault(cause, []).append(made)
         return out
 
     @cached_property
@@ -347,7 +392,7 @@ class Catalogue:
 
         digest = hashlib.sha256()
         for root in _roots():
-            for folder in ("signals", "marks", "causes", "trees", "probes", "axes", "wording"):
+            for folder in ("signals", "marks", "causes", "trees", "probes", "axes", "questions", "wording"):
                 place = root / folder
                 if place.is_dir():
                     for item in sorted(place.iterdir(), key=lambda t: t.name):

@@ -27,7 +27,7 @@ from .document import Document  # noqa: E402
 from .gather import Gathered, gather, number  # noqa: E402
 from .limits import limits  # noqa: E402
 from .mask import mask_report  # noqa: E402
-from .models import Evidence, InputRef, Limit, PathStep, Reference  # noqa: E402
+from .models import Evidence, Fact, InputRef, Limit, PathStep, Reference  # noqa: E402
 from .playbook import CONCLUDE, decide  # noqa: E402
 from .predicates import Context  # noqa: E402
 from .report import build as build_report  # noqa: E402
@@ -71,6 +71,7 @@ class Session:
     rejected: list[InputRef] = field(default_factory=list)
     gathered: Gathered | None = None
     progress: Callable[[str], None] = lambda text: None
+    stated: list[Fact] = field(default_factory=list)  # answers of the user
     # key, context, and the list the key was taken from (held, so that its identity stays taken)
     indexed: tuple[tuple[int, str], Context, list[dict[str, Any]]] | None = None
     judged: tuple[Context, Assessment] | None = None
@@ -90,6 +91,7 @@ def _gather(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
     session.progress(f"reading {len(session.documents)} input(s)")
     got = gather(session.documents)
     session.gathered = got
+    got.facts.extend(session.stated)
     evidence = number(got)
     known, references = limits(evidence)
     inputs = [*got.inputs, *session.rejected]

@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -76,11 +77,12 @@ def run(
         raise UsageError(
             "nothing to look at", 'give a symptom or evidence: diagnose "TTFT is high" --evidence server.log'
         )
-    report = investigate(symptom, paths, stdin, LANGS[lang])
+    talks = ask and format_ == "text" and sys.stdin.isatty() and sys.stdout.isatty()
+    report = investigate(symptom, paths, stdin, LANGS[lang], input if talks else None)
     emit(report, format_, verbose)
     if all(i.sha256 is None for i in report.inputs) and report.inputs:
         return EXIT_ERROR
-    if ask and format_ == "text" and sys.stdin.isatty() and sys.stdout.isatty():
+    if talks:
         from .session import prompt
 
         prompt(report)
@@ -90,8 +92,15 @@ def run(
     return EXIT_FINDING if worst >= SEVERITY[fail_on] else EXIT_OK
 
 
-def investigate(symptom: str, paths: list[str], stdin: BinaryIO | None, langs: tuple[str, ...]) -> Report:
-    """Open the evidence and run the graph over it."""
+def investigate(
+    symptom: str,
+    paths: list[str],
+    stdin: BinaryIO | None,
+    langs: tuple[str, ...],
+    read: Callable[[str], str] | None = None,
+) -> Report:
+    """Open the evidence and run the graph over it; with `read`, ask what would part the open hypotheses."""
+    from .ask import converse
     from .catalogue import catalogue
     from .graph import Session, State, build
     from .inputs import open_inputs
@@ -107,10 +116,16 @@ def investigate(symptom: str, paths: list[str], stdin: BinaryIO | None, langs: t
         graph = build(names)
         start: State = {"symptom": symptom, "paths": paths, "langs": list(langs), "path": [], "missing": []}
         result = graph.invoke(start, context=session)
+    report = Report.model_validate(result["report"])
+    if read is not None and report.verdict == "inconclusive":
+        session.stated = converse(catalogue(), report.hypotheses, langs[0], read)
+        if session.stated:
+            result = graph.invoke(start, context=session)
+            report = Report.model_validate(result["report"])
     if result["mismatches"]:
         for line in result["mismatches"][:5]:
             print(f"diagnose: this report does not verify: {line}", file=sys.stderr)
-    return Report.model_validate(result["report"])
+    return report
 
 
 def emit(report: Report, format_: str, verbose: bool) -> None:

@@ -1,0 +1,58 @@
+"""Questions only the user can answer, chosen because their answers would part the leading hypotheses.
+
+At most three, on a terminal only. An answer becomes a `stated` fact: weak, and worded "you said".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from .catalogue import Catalogue, Question, QuestionOption
+from .models import Fact, Hypothesis, Subject
+
+MOST = 3
+ENOUGH = 0.01  # a question that moves less than this much probability is not worth a person's time
+
+
+def gain(question: Question, open_: Iterable[Hypothesis]) -> float:
+    """How much probability the answers would move: spread of support over the hypotheses, weighted by p."""
+    total = 0.0
+    for h in open_:
+        sides = {_side(o, h.cause) for o in question.options}
+        if len(sides) > 1:
+            total += h.p
+    return total
+
+
+def _side(option: QuestionOption, cause: str) -> int:
+    return (cause in option.for_) - (cause in option.against)
+
+
+def choose(cat: Catalogue, hypotheses: list[Hypothesis], most: int = MOST) -> list[Question]:
+    """The questions worth asking now, best first; ties break by id."""
+    ranked = sorted(((gain(q, hypotheses), q) for q in cat.questions), key=lambda g: (-g[0], g[1].id))
+    return [q for value, q in ranked if value >= ENOUGH][:most]
+
+
+def stated(question: Question, option: QuestionOption, lang: str) -> Fact:
+    """The fact an answer becomes."""
+    said = option.text_zh if lang == "zh" else option.text
+    text = f"您说:{said}" if lang == "zh" else f"you said: {said}"
+    return Fact(f"stated.{question.id}", option.key, None, Subject(), (), text, kind="stated", status=("stated",))
+
+
+def converse(cat: Catalogue, hypotheses: list[Hypothesis], lang: str, read: Callable[[str], str]) -> list[Fact]:
+    """Ask; an empty or unknown reply skips the question, end of input ends the asking."""
+    out: list[Fact] = []
+    for question in choose(cat, hypotheses):
+        zh = lang == "zh"
+        lines = [question.ask_zh if zh else question.ask]
+        lines += [f"  {n}. {o.text_zh if zh else o.text}" for n, o in enumerate(question.options, 1)]
+        lines.append("  编号,回车跳过:" if zh else "  number, or Enter to skip: ")
+        try:
+            reply = read("\n".join(lines)).strip()
+        except EOFError:
+            break
+        if reply.isdigit() and 1 <= int(reply) <= len(question.options):
+            out.append(stated(question, question.options[int(reply) - 1], lang))
+    return out
