@@ -124,4 +124,35 @@ class LaunchReader:
                     yield _fact(doc, line, "net.adapter.rate", float(rate), "Gb/s", None)
 
 
-READERS = [PathReader(), LaunchReader()]
+_LINK = re.compile(r"\b(NV\d{1,2}|PIX|PXB|PHB|NODE|SYS)\b")
+_SPEED = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(GB/s)?(?![\w.]*[=/,])")
+_RATE = re.compile(r"^\s*(\S*[A-Za-z]\S*?)[:\s]+(?:\S+\s+){0,2}?Rate:?\s*(\d{2,3})\b")
+
+
+class PairReader:
+    """Bandwidth of a pair of GPUs beside the path between them, and port rates host by host."""
+
+    name = "gpu_pairs"
+    needles = (b"SYS", b"NODE", b"PIX", b"PXB", b"PHB", b"NV", b"Rate")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`path.bandwidth` (path as label) and `net.rate` (host as label)."""
+        unit = False
+        for n, line in enumerate(doc.lines()):
+            if n > 200:
+                return
+            text = line.prefix + line.text
+            unit |= re.search(r"GB/s|busbw|bandwidth|带宽", text, re.IGNORECASE) is not None
+            if hit := _RATE.match(text):
+                yield Fact("net.rate", float(hit[2]), "Gb/s", Subject(label=hit[1]), (doc.span(line),), status=doc.status)
+            links = _LINK.findall(text)
+            if len(links) != 1 or not unit or "NCCL INFO" in text:
+                continue
+            plain = re.sub(r"\S+=\S+|GPU ?\d+(?:\s*(?:[-,<>→↔]+|to|and)\s*(?:GPU ?)?\d+)*|\b\d+\s*(?:[-,<>→↔]+)\s*\d+\b|\(?\bNV\d+\b|-[a-z] \S+|\d+\s*[KMG]i?B?\b(?!/s)", " ", text)
+            values = [float(v) for v, _ in _SPEED.findall(plain)]
+            values = [float(v) for v, u in _SPEED.findall(plain) if u] or values
+            if len(values) == 1 and 0.1 <= values[0] <= 2000:
+                yield Fact("path.bandwidth", values[0], "GB/s", Subject(label=links[0]), (doc.span(line),), status=doc.status)
+
+
+READERS = [PathReader(), LaunchReader(), PairReader()]

@@ -143,4 +143,85 @@ def _late(doc: Document, header: list[str], rows: list[tuple[str, list[float], L
         return
 
 
-READERS = [CounterTableReader(), RankTableReader()]
+_SIZE_ROW = re.compile(
+    r"^\s*(?:<=?|≤|up to|below|>=?|≥|over)?\s*(?:\d[\d.]*\s*[KMG]?i?B?\s*(?:-|–|to|\.\.)\s*)?(?P<top>\d[\d.]*)\s*(?P<unit>[KMG]?i?B?)\b[^\d\n]{0,24}?\s"
+    r"[x×]?\s*(?P<n>\d[\d,]*)\s*(?:calls?|ops?|x|times|次|launches|messages|msgs)?\b",
+    re.IGNORECASE,
+)
+_HISTOGRAM = re.compile(r"histogram|sizes?\b|payload|bucket|message|消息大小|分布", re.IGNORECASE)
+_COLLECTIVE = re.compile(r"all.?reduce|all.?gather|reduce.?scatter|all.?to.?all|nccl|collective|通信", re.IGNORECASE)
+_POWER = {"": 1.0, "K": 1024.0, "M": 1024.0**2, "G": 1024.0**3}
+_SMALL = 256 * 1024.0
+
+
+class MessageSizeReader:
+    """How many collective calls there are of which size."""
+
+    name = "message_sizes"
+    needles = (b"KB", b"KiB", b"kB", b"calls", b"histogram", b"payload")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`message.small_share`: the share of calls up to 256 KiB."""
+        active = False
+        rows: list[tuple[float, float, Line]] = []
+        for n, line in enumerate(doc.lines()):
+            if n > LINES:
+                break
+            if _HISTOGRAM.search(line.text) and _COLLECTIVE.search(line.text):
+                active = True
+                continue
+            if not active or not (hit := _SIZE_ROW.match(line.text)):
+                continue
+            over = re.match(r"\s*(?:>|≥|over)", line.text) is not None
+            size = float(hit["top"]) * _POWER[re.sub("[iBb]", "", hit["unit"]).upper()] * (1.01 if over else 1.0)
+            rows.append((size, _number(hit["n"]), line))
+        total = sum(count for _, count, _ in rows)
+        if len(rows) < 2 or total < 20:
+            return
+        inputs = tuple(
+            Fact("message.calls", count, "count", Subject(label=f"{size:g} B"), (doc.span(line),), status=doc.status)
+            for size, count, line in rows[:8]
+        )
+        small = sum(count for size, count, _ in rows if size <= _SMALL)
+        yield Fact("message.small_share", small / total, "fraction", Subject(), inputs[0].spans, kind="derived",
+                   formula="reader:message_sizes", inputs=inputs, status=doc.status)  # fmt: skip
+
+
+_BATCHES = re.compile(
+    r"\branks?[ _]?(?P<a>\d+)(?:\s*[-–~]\s*\d+)?\s*[:=]?\s*(?:\w+\s*[:=]\s*)?(?P<n>\d+)\s*(?P<what>batch\w*|steps?|iter\w*|samples|micro\w*|个?batch)?"
+    , re.IGNORECASE,
+)
+_BATCH_WORD = re.compile(r"batch|steps? (?:this|per|in)|iterations|samples|len\(.*loader|个样本", re.IGNORECASE)
+
+
+class BatchCountReader:
+    """Ranks that have different numbers of batches: some call one collective more than others."""
+
+    name = "rank_batches"
+    needles = (b"batch", b"samples", b"iterations", b"len(")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`rank.batches_differ` where they differ."""
+        seen: dict[float, tuple[str, Line]] = {}
+        for n, line in enumerate(doc.lines()):
+            if n > LINES:
+                break
+            text = line.prefix + line.text
+            if not _BATCH_WORD.search(text) or "Watchdog" in text:
+                continue
+            for hit in _BATCHES.finditer(text):
+                seen.setdefault(_number(hit["n"]), (hit["a"], line))
+        if not 2 <= len(seen) <= 4:
+            return
+        low, high = min(seen), max(seen)
+        if low <= 0 or high > 1.5 * low:
+            return
+        inputs = tuple(
+            Fact("rank.batches", v, "count", Subject(label=f"rank {seen[v][0]}"), (doc.span(seen[v][1]),), status=doc.status)
+            for v in (high, low)
+        )
+        yield Fact("rank.batches_differ", high - low, "count", Subject(), inputs[1].spans, kind="derived", formula="a - b",
+                   inputs=inputs, status=doc.status)  # fmt: skip
+
+
+READERS = [CounterTableReader(), RankTableReader(), MessageSizeReader(), BatchCountReader()]

@@ -147,7 +147,9 @@ def _judge(arm: _Arm, setting: Setting, arms: list[_Arm]) -> str:
         if any(o.outcome == "bad" for o in others) or (arm.said and not any(o.outcome for o in others)):
             return "trial.helps"
     if arm.outcome == "bad":
-        return "trial.harms" if any(o.outcome == "ok" for o in others) else "trial.no_help"
+        plain = [o for o in others if not o.settings] or others
+        good = any(o.outcome == "ok" for o in plain) and not any(o.outcome == "bad" for o in plain)
+        return "trial.harms" if good else "trial.no_help"
     for other in others:
         for size in arm.busbw.keys() & other.busbw.keys():
             if arm.busbw[size] > 1.15 * other.busbw[size]:

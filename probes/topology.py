@@ -22,7 +22,7 @@ class TopologyReader:
     """The matrix of `topo -m`, also cut short, and that of `topo -p2p`."""
 
     name = "nvidia_smi_topo"
-    needles: tuple[bytes, ...] = (b"GPU0\t", b"GPU0 ", b"GPU1\t", b"GPU1 ")
+    needles: tuple[bytes, ...] = (b"GPU0\t", b"GPU0 ", b"GPU1\t", b"GPU1 ", b" X ", b"\tX\t")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         columns: list[str] = []

@@ -63,7 +63,10 @@ def algorithm_forced(ctx: Context) -> Outcome:
 def tried_override_is_worse(ctx: Context) -> Outcome:
     """With the variable the run fails or is slow, without it not."""
     worse = [*ctx.of("trial.harms"), *ctx.of("trial.slower")]
-    return found(e for e in worse if re.match(r"(?:NCCL|GLOO)_", e.subject.label or ""))
+    return found(
+        e for e in worse
+        if re.match(r"(?:NCCL|GLOO)_", e.subject.label or "") and not re.search("default|默认", str(e.value), re.IGNORECASE)
+    )  # fmt: skip
 
 
 def used_sets(ctx: Context) -> list[tuple[frozenset[int], Evidence]]:
@@ -236,6 +239,43 @@ def rule_and_silence(ctx: Context) -> Outcome:
     return Outcome(True, (*rule[:2], *dead[:2])) if rule and dead else UNKNOWN
 
 
+def far_path_slower(ctx: Context) -> Outcome:
+    """Pairs on a path across the sockets are slower than pairs below one switch or bridge."""
+    return _paths(ctx, ("SYS",), ("PIX", "PXB", "PHB", "NODE"))
+
+
+def plain_path_slower(ctx: Context) -> Outcome:
+    """Pairs without NVLink are slower than pairs with it."""
+    return _paths(ctx, ("PIX", "PXB", "PHB", "NODE", "SYS"), ("NV",))
+
+
+def _paths(ctx: Context, far: tuple[str, ...], near: tuple[str, ...]) -> Outcome:
+    rates = ctx.numbers("path.bandwidth")
+    slow = [(v, e) for v, e in rates if (e.subject.label or "").startswith(far)]
+    fast = [(v, e) for v, e in rates if (e.subject.label or "").startswith(near)]
+    if not slow or not fast:
+        return UNKNOWN
+    low, high = max(slow, key=lambda p: p[0]), min(fast, key=lambda p: p[0])
+    return Outcome(high[0] > 1.15 * low[0], (low[1], high[1]))
+
+
+def one_port_slow(ctx: Context) -> Outcome:
+    """Of several hosts' ports a minority runs at half the rate of the others or less."""
+    rates = ctx.numbers("net.rate")
+    if len(rates) < 3:
+        return UNKNOWN
+    top = max(v for v, _ in rates)
+    low = [(v, e) for v, e in rates if v <= 0.5 * top]
+    if not low or 2 * len(low) > len(rates):
+        return UNKNOWN
+    return Outcome(True, (*(e for _, e in low[:2]), next(e for v, e in rates if v == top)))
+
+
+def small_calls(ctx: Context) -> Outcome:
+    """Nearly all calls of a step are small."""
+    return found(e for v, e in ctx.numbers("message.small_share") if v >= 0.8)
+
+
 MORE: tuple[Callable[[Context], Outcome], ...] = (
     p2p_switched_off,
     algorithm_forced,
@@ -251,6 +291,10 @@ MORE: tuple[Callable[[Context], Outcome], ...] = (
     downs_grow,
     counters_still,
     ping_sizes,
+    far_path_slower,
+    plain_path_slower,
+    one_port_slow,
+    small_calls,
     rule_and_silence,
     overlay_too_large,
     mtu_of_hosts_differs,
