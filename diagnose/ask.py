@@ -6,22 +6,20 @@ At most three, on a terminal only. An answer becomes a `stated` fact: weak, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import combinations
 
 from .catalogue import Catalogue, Question, QuestionOption
 from .models import Fact, Hypothesis, Subject
 
 MOST = 3
-ENOUGH = 0.01  # a question that moves less than this much probability is not worth a person's time
+ENOUGH = 1e-4  # a question that parts less than this is not worth a person's time
 
 
 def gain(question: Question, open_: Iterable[Hypothesis]) -> float:
-    """How much probability the answers would move: spread of support over the hypotheses, weighted by p."""
-    total = 0.0
-    for h in open_:
-        sides = {_side(o, h.cause) for o in question.options}
-        if len(sides) > 1:
-            total += h.p
-    return total
+    """How far the answers would part the hypotheses: p * p' for each pair that an answer treats differently."""
+    pairs = list(combinations(open_, 2))
+    total = sum(a.p * b.p * abs(_side(o, a.cause) - _side(o, b.cause)) for o in question.options for a, b in pairs)
+    return total / len(question.options)
 
 
 def _side(option: QuestionOption, cause: str) -> int:
