@@ -97,7 +97,7 @@ def ruled_out(got: Assessment, ctx: Context, most: int = 5) -> list[RuledOut]:
         cause = belief.cause
         if cause.id in taken or belief.p >= 0.3 or (cause.playbooks and not ctx.asks(*cause.playbooks)):
             continue
-        if belief.contra:
+        if belief.contra and strongest(belief.contra)[0].indicator.strength != "weak":
             term = strongest(belief.contra)[0]
             because = term.indicator.because or term.used[0].statement if term.used else term.indicator.because
             out.append((_RANK[term.indicator.strength], _ruled(cause.id, because, term.used)))
