@@ -38,7 +38,8 @@ BUILTIN = (
     "serving_sched", "serving_stages", "serving_llama",
     "model_config", "kineto", "nsight", "torch_text",
     "nccl_trials", "nccl_samples", "nccl_paths", "nccl_ras", "nccl_inspector", "nccl_xml",
-    "dcgm", "gpu_tools", "engine_lines", "load_tools", "request_trace", "proxy", "small_notes", "allocator", "placement", "generic",
+    "dcgm", "gpu_tools", "engine_lines", "load_tools", "request_trace", "proxy", "small_notes",
+    "allocator", "placement", "generic",
 )  # fmt: skip
 
 

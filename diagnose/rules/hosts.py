@@ -110,7 +110,9 @@ def cpu_saturated(ctx: Context) -> Outcome:
 _CPU_SETTING = re.compile(
     r"thread|core|vcpu|cpus?\b\s*[=:]?\s*\d|\d\s*cpus?\b|quota|limit|pin|taskset|affinity|omp|nproc", re.IGNORECASE
 )
-_SPEED = re.compile(r"time|latency|throughput|bandwidth|iterations|ttft|tpot|itl|e2e|prefill|rate|util", re.IGNORECASE)
+_SPEED = re.compile(
+    r"time|goodput|latency|throughput|bandwidth|iterations|ttft|tpot|itl|e2e|prefill|rate|util", re.IGNORECASE
+)
 
 
 def _cpu_setting(ctx: Context, factor: float) -> Outcome:
@@ -187,7 +189,11 @@ def numa_misses(ctx: Context) -> Outcome:
 
 def numa_slower_side(ctx: Context) -> Outcome:
     """The same work is clearly slower under one NUMA binding than under another."""
-    found = [(v, e) for v, e in ctx.numbers("compare.ratio") if (e.subject.label or "").startswith("numa|")]
+    found = [
+        (v, e)
+        for v, e in ctx.numbers("compare.ratio")
+        if (e.subject.label or "").startswith("numa|") and _SPEED.search((e.subject.label or "||").split("|")[1])
+    ]
     return _outcome([e for v, e in found if v >= 1.15], bool(found))
 
 

@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterable
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome, parse_version
 from .hosts import RULES as HOST_RULES
+from .hosts_shares import RULES as SHARE_RULES
+from .platform_env import RULES as ENV_RULES
+from .platform_memory import RULES as MEMORY_RULES
+from .platform_tables import RULES as TABLE_RULES
 
 Reading = tuple[float, Evidence]
 
@@ -299,104 +303,6 @@ def busy_for_somebody(ctx: Context) -> Outcome:
     return Outcome(bool(users), (*users[:2], *busy[:1], *held[:1]))
 
 
-def _failures(ctx: Context) -> dict[str, dict[str, Reading]]:
-    """Figures of each failed allocation by name."""
-    out: dict[str, dict[str, Reading]] = {}
-    for name in ("requested", "free", "total", "allocated", "reserved", "reserved_unallocated", "own", "wanted_share"):
-        for value, item in ctx.numbers(f"gpu.oom.{name}"):
-            label = item.subject.label or ""
-            if name == "requested" or name not in out.setdefault(label, {}):
-                out.setdefault(label, {})[name] = (value, item)
-    loose = out.get("typed") or out.get("summary") or {}
-    for label, figures in out.items():  # figures printed beside the message belong to it
-        if label.isdigit() and "requested" in figures and "reserved_unallocated" not in figures:
-            for name, reading in loose.items():
-                figures.setdefault(name, reading)
-    return out
-
-
-def _idle_reserve(figures: dict[str, Reading]) -> tuple[float, tuple[Evidence, ...]] | None:
-    """Memory PyTorch holds and does not use: printed, or reserved - allocated; the oldest text says `cached`."""
-    if "reserved_unallocated" in figures:
-        return figures["reserved_unallocated"][0], (figures["reserved_unallocated"][1],)
-    if "reserved" in figures and "allocated" in figures:
-        reserved, allocated = figures["reserved"], figures["allocated"]
-        idle = reserved[0] - allocated[0]
-        if idle < 0:  # first generation: the figure called cached is the idle part alone
-            idle = reserved[0]
-        return idle, (reserved[1], allocated[1])
-    return None
-
-
-def oom_fragmentation(ctx: Context) -> Outcome:
-    """The allocator held as much unused memory as it asked for, and could not use it."""
-    hits: list[Evidence] = []
-    known = False
-    for figures in _failures(ctx).values():
-        idle, asked = _idle_reserve(figures), figures.get("requested")
-        if idle is None or asked is None:
-            continue
-        known = True
-        if idle[0] >= asked[0]:
-            hits += [*idle[1], asked[1]]
-    return _outcome(hits, known)
-
-
-def oom_capacity(ctx: Context) -> Outcome:
-    """Even with all unused reserve the request would not have fitted."""
-    hits: list[Evidence] = []
-    known = False
-    for figures in _failures(ctx).values():
-        idle, asked = _idle_reserve(figures), figures.get("requested")
-        if asked is not None and idle is not None:
-            known = True
-            if idle[0] < asked[0]:
-                hits += [asked[1], *idle[1], *([figures["free"][1]] if "free" in figures else [])]
-        elif asked is not None and "free" in figures:
-            known = True
-            if figures["free"][0] < asked[0]:
-                hits += [asked[1], figures["free"][1]]
-        elif "wanted_share" in figures and "free" in figures and figures["free"][0] < figures["wanted_share"][0]:
-            known = True
-            hits += [figures["free"][1]]
-    return _outcome(hits, known)
-
-
-def oom_without_figures(ctx: Context) -> Outcome:
-    """An allocation on the GPU failed, and nothing tells how much was reserved, free or foreign."""
-    lines = ctx.of("gpu.mark.oom")
-    if not lines:
-        return UNKNOWN
-    split = oom_fragmentation(ctx).holds is not None or oom_capacity(ctx).holds is not None
-    return Outcome(not split and not ctx.of("gpu.oom.other"), tuple(lines[:2]))
-
-
-def oom_foreign(ctx: Context) -> Outcome:
-    """Another process held more of the card than the one that failed."""
-    others = ctx.numbers("gpu.oom.other")
-    hits: list[Evidence] = []
-    for label, figures in _failures(ctx).items():
-        mine = figures.get("own") or figures.get("allocated")
-        held = [(v, e) for v, e in others if (e.subject.label or "").startswith(f"{label} ")]
-        if held and mine is None:
-            hits += [e for _, e in held]
-        elif held and mine is not None:
-            # without the "this process has" figure one of the listed processes is the failing one itself
-            foreign = held if "own" in figures else [h for h in held if h[0] > 1.15 * mine[0] + 1.0]
-            total = figures.get("total")
-            if foreign and sum(v for v, _ in foreign) >= 0.3 * (total[0] if total else mine[0]):
-                hits += [e for _, e in foreign]
-    return _outcome(hits, bool(others))
-
-
-def startup_memory_taken(ctx: Context) -> Outcome:
-    """At start, before the engine loaded anything, a good part of the card was already in use."""
-    figures = _failures(ctx).get("startup", {})
-    if "free" not in figures or "total" not in figures:
-        return UNKNOWN
-    return Outcome(figures["free"][0] < 0.85 * figures["total"][0], (figures["free"][1],))
-
-
 def driver_below_cuda(ctx: Context) -> Outcome:
     """The driver's branch is older than the CUDA major version in use can run on."""
     driver = ctx.version("driver")
@@ -514,9 +420,9 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         clock_very_low_under_load, clock_spread_under_load, app_clock_below_default, resting_pstate_under_load,
         gpu_hot, pcie_narrow, pcie_very_narrow, pcie_gen_low_at_work, pcie_gen_first_at_work, pcie_idle_gen_only,
         sw_power_cap_only, pci_endpoint_downgraded, shared_by_processes, computed_by_processes,
-        oom_fragmentation, oom_capacity, oom_foreign, oom_without_figures, busy_for_somebody, masked_to_few,
-        startup_memory_taken, driver_below_cuda, driver_serves_cuda, all_gpus_masked, fewer_visible_than_asked,
+        busy_for_somebody, masked_to_few, driver_below_cuda, driver_serves_cuda,
+        all_gpus_masked, fewer_visible_than_asked,
         fewer_visible_than_present, container_without_gpus, torch_too_old_for_gpu,
     )
 }  # fmt: skip
-RULES |= HOST_RULES
+RULES |= HOST_RULES | SHARE_RULES | MEMORY_RULES | ENV_RULES | TABLE_RULES

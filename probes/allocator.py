@@ -1,0 +1,104 @@
+"""Figures of PyTorch's caching allocator over a run: tables, `memory_stats` keys, logged pairs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from diagnose.probes.facts import fact, gib
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact
+from diagnose.plugin import Reader
+
+_NAMES: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("inactive_split", re.compile(r"inactive|split|non-?releasable|fragment", re.I)),
+    ("retries", re.compile(r"retr(?:y|ies)", re.I)),
+    ("ooms", re.compile(r"\boom", re.I)),
+    ("reserved", re.compile(r"reserved|cached|segment", re.I)),
+    ("allocated", re.compile(r"alloc|active|\bused\b", re.I)),
+)
+_CELL = re.compile(r"([\d][\d,]*(?:\.\d+)?)\s*([KMGT]i?B?\b)?")
+_WORD = re.compile(r"[A-Za-z][\w.%/()-]*")
+_KEY = re.compile(
+    r"(?P<key>(?:max_)?(?:memory_)?(?:allocated|reserved|active|inactive_split)(?:_bytes)?(?:\.all\.(?:current|peak))?"
+    r"|num_alloc_retries|num_ooms|alloc_retries)['\"]?\s*[:=]\s*(?P<n>[\d.,_]+)\s*(?P<u>[KMGT]i?B?\b)?", re.I,
+)  # fmt: skip
+_KEEP = 24
+
+
+def _column(word: str) -> str | None:
+    return next((name for name, pattern in _NAMES if pattern.search(word)), None)
+
+
+def _to_gib(text: str, unit: str | None, default: str) -> float | None:
+    got: float | None = gib(text.replace("_", ""), unit or default)
+    return got
+
+
+class AllocatorReader:
+    """Rows of an allocator's history: what is allocated, reserved, split, and how often it had to retry."""
+
+    name = "allocator"
+    needles: tuple[bytes, ...] = (b"reserved", b"inactive_split", b"retries", b"Reserved", b"inactive")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        header: list[tuple[str | None, str]] = []
+        made = 0
+        for line in doc.lines():
+            text = line.text
+            if made >= _KEEP or len(text) > 400:
+                continue
+            keys = list(_KEY.finditer(text))
+            if len(keys) >= 2 or (keys and re.search(r"\.all\.|num_", text)):
+                for hit in keys:
+                    yield from self._key(doc, line, hit)
+                    made += 1
+                continue
+            words = _WORD.findall(text)
+            named = [_column(w) for w in words]
+            if len({n for n in named if n}) >= 2 and not re.search(r"Tried to allocate|\d\s*[KMG]i?B", text):
+                unit = next((u for w in words if (u := self._unit(w))), "")
+                header = [
+                    (n, self._unit(w) or unit) for n, w in zip(named, words, strict=True) if not self._only_unit(w)
+                ]
+                continue
+            cells = _CELL.findall(text)
+            if header and len(cells) >= len(header) - 1 and len(cells) >= 2 and re.match(r"\W*[\w.:+-]", text):
+                row = cells[: len(header)]
+                for (name, unit), (value, own) in zip(header, row, strict=False):
+                    if name is not None:
+                        yield from self._cell(doc, line, name, value, own, unit)
+                        made += 1
+            elif not text.strip() or not cells:
+                header = header if cells or not text.strip() else []
+
+    @staticmethod
+    def _unit(word: str) -> str:
+        hit = re.search(r"(?:^|[(_/])([KMGT]i?B)\)?$", word, re.I)
+        return hit.group(1) if hit else ""
+
+    @staticmethod
+    def _only_unit(word: str) -> bool:
+        return re.fullmatch(r"\(?[KMGT]i?B\)?", word, re.I) is not None
+
+    def _cell(self, doc: Document, line: Line, name: str, value: str, own: str, unit: str) -> Iterator[Fact]:
+        if name in ("retries", "ooms"):
+            yield fact(doc, line, f"gpu.alloc.{name}", float(value.replace(",", "")), "count", label=value)
+        elif (got := _to_gib(value, own or unit, "gib")) is not None:
+            yield fact(doc, line, f"gpu.alloc.{name}", got, "GiB", label=value)
+
+    def _key(self, doc: Document, line: Line, hit: re.Match[str]) -> Iterator[Fact]:
+        key = hit.group("key").lower()
+        if key.startswith("num_") or "retries" in key:
+            name = "ooms" if "oom" in key else "retries"
+            count = float(re.sub(r"[,_]", "", hit.group("n")) or 0)
+            yield fact(doc, line, f"gpu.alloc.{name}", count, "count", label=key)
+            return
+        name = "inactive_split" if "inactive" in key else "reserved" if "reserved" in key else "allocated"
+        default = "b" if len(re.sub(r"\D", "", hit.group("n"))) > 6 else "gib"
+        if (got := _to_gib(hit.group("n").rstrip("."), hit.group("u"), default)) is not None:
+            yield fact(doc, line, f"gpu.alloc.{name}", got, "GiB", label=key, around=key)
+
+
+READERS: list[Reader] = [AllocatorReader()]
