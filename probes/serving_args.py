@@ -46,7 +46,7 @@ _KNOWN = frozenset(
     cache-max-entry-count session-len quant-policy max-prefill-token-num n-gpu-layers parallel cont-batching flash-attn
     ctx-size ubatch-size threads-http router-mode busy-threshold kv-transfer-bandwidth enable-auto-tool-choice
     tool-call-parser reasoning-parser tp dp ep pp
-    """.split()  # noqa: SIM905
+    """.split()
 )
 # words that also name results or anything else: an option only behind dashes
 _DASHES_ONLY = frozenset(("max-concurrent-requests", "parallel", "profile", "concurrency", "rate", "streaming"))
@@ -56,7 +56,7 @@ _BENCH_KNOWN = frozenset(
     dataset-name ignore-eos burstiness num-warmups concurrency request-count warmup-request-count rate rate-type profile
     disable-ignore-eos prefix-repetition-prefix-len prefix-repetition-num-prefixes streaming warmup-requests temperature
     synthetic-input-tokens-mean output-tokens-mean max-requests num-concurrent-requests
-    """.split()  # noqa: SIM905
+    """.split()
 )
 _SERVER = re.compile(
     r"\bvllm\b|sglang|trtllm|tensorrt[_-]?llm|text-generation-(?:launcher|inference)|dynamo\.\w+|llama-server|llama_cpp"
@@ -89,6 +89,13 @@ _ADVICE = re.compile(
 # the header of a table in which an option is swept: its name, a gap, another column's name
 _SWEPT = re.compile(r"^\W*(?:--)?([a-z][a-z0-9_-]+)(?:\s{2,}|\t+|\s*\|\s*)[A-Za-z(]", re.IGNORECASE)
 _SWITCH = re.compile(r"^(?:enforce-eager$|enable-|disable-|no-|trust-|ignore-eos$|async-|use-cuda-graph)")
+# single-dash options of llama.cpp's server
+_LLAMA = re.compile(r"\bllama-(?:server|cli)\b|\bllama_cpp\b|LLAMA_ARG_")
+_SHORT = re.compile(r"(?<![\w-])-(np|c|ngl|b|ub|t|fa|nkvo|ctk|ctv)(?:[ =]+([\w.]+))?(?=\s|$)")
+_LLAMA_ENV = re.compile(r"\b(?:LLAMA_ARG_(N_PARALLEL|CTX_SIZE|N_GPU_LAYERS)|OLLAMA_(NUM_PARALLEL))\s*[=:]\s*[\"']?(\d+)")  # noqa: E501
+_LONG = {"np": "parallel", "c": "ctx-size", "ngl": "n-gpu-layers", "b": "batch-size", "ub": "ubatch-size", "t": "threads", "fa": "flash-attn",  # noqa: E501
+         "nkvo": "no-kv-offload", "ctk": "cache-type-k", "ctv": "cache-type-v", "N_PARALLEL": "parallel", "CTX_SIZE": "ctx-size",  # noqa: E501
+         "N_GPU_LAYERS": "n-gpu-layers", "NUM_PARALLEL": "parallel"}  # fmt: skip
 _ITEM = re.compile(r"""^\s*-\s*["']?([^"'\s]+)["']?\s*$""")
 _NOTHING = frozenset(("none", "null", "auto", "", "<factory>"))
 _MAX = 160
@@ -104,7 +111,7 @@ class ServingArgsReader:
 
     name = "serving_args"
     needles: tuple[bytes, ...] = (b"--", b"_size", b"max_", b"max-", b"Namespace", b"gpu_memory", b"enable_", b"disable_", b"quantization",  # noqa: E501
-               b"server_args", b"enforce_eager", b"block", b"_seqs", b"context", b"num_")  # fmt: skip
+               b"server_args", b"enforce_eager", b"block", b"_seqs", b"context", b"num_", b"llama-", b"LLAMA")  # fmt: skip  # noqa: E501
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Yield one fact for each option and value."""
@@ -113,6 +120,7 @@ class ServingArgsReader:
         seen: set[tuple[str, str, str]] = set()
         context = ""  # what the lines of a wrapped command belong to
         pending: tuple[str, str, Line] | None = None
+        llama = False  # the command is llama.cpp's, whose options have one dash
         for line in doc.lines():
             text = line.text
             if pending is not None:
@@ -144,6 +152,12 @@ class ServingArgsReader:
                     if _SWITCH.match(flag) and value.lower() not in ("false", "0", "no"):
                         value = "true"  # what follows a switch is something else, e.g. a table's figure
                     yield from self._emit(doc, line, signal, flag, value, seen, hit.group())
+            llama = _LLAMA.search(text) is not None or (llama and text.lstrip().startswith("-"))
+            for short in _SHORT.finditer(text) if llama else ():
+                value = short.group(2) or "true"
+                yield from self._emit(doc, line, "serving.arg", _LONG[short.group(1)], value, seen, short.group())
+            for env in _LLAMA_ENV.finditer(text):
+                yield from self._emit(doc, line, "serving.arg", _LONG[env.group(1) or env.group(2)], env.group(3), seen, env.group())  # noqa: E501
             if "=" in text or ":" in text:
                 bench = bool(_BENCH.search(text)) or context == "bench"
                 for hit in _KEY.finditer(text):

@@ -18,7 +18,7 @@ _METRIC = {"ttft": "ttft", "tpot": "tpot", "itl": "itl", "e2el": "e2e", "e2e lat
            "tbt": "itl"}  # fmt: skip
 _STAT = re.compile(
     r"^\W*(?:request )?(mean|median|std|min|max|avg|average|p\d{2}(?:\.\d+)?|p\d{2})\s+"
-    r"(TTFT|TPOT|ITL|E2EL|E2E Latency|E2E|TBT)\s*(?:\((ms|s)\))?\s*[:=|]?\s*([\d,]+(?:\.\d+)?)\s*(ms|s)?\b",
+    r"(TTFT|TPOT|ITL|E2EL|E2E Latency|E2E|TBT)\s*(?:\((ms|s)\))?\s*[:=|]?\s*(\d[\d,]*(?:\.\d+)?)(?![\d.])\s*(?:(ms|s)\b)?",  # noqa: E501
     re.IGNORECASE,
 )
 _JSON = re.compile(r'"(mean|median|std|p\d{2}(?:\.\d+)?)_(ttft|tpot|itl|e2el|e2e_latency)_ms"\s*:\s*([\d.]+)')
@@ -154,7 +154,7 @@ class ServingBenchReader:
         """aiperf aggregates, and the shape of TTFT over the requests of a detailed result."""
         try:
             data = json.loads(doc.data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if not isinstance(data, dict):
             return

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from diagnose.probes.facts import amount
+
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
@@ -137,14 +139,10 @@ _WORDS = (*dict.fromkeys(o.needle for o in _ONCE), "running", "waiting", "pendin
 _MAX_DULL = 100_000
 
 
-def _num(text: str) -> float:
-    return float(text.replace(",", ""))
-
-
 def _first(hit: re.Match[str] | None) -> float | None:
     if hit is None:
         return None
-    return _num(next(g for g in hit.groups() if g is not None))
+    return amount(next(g for g in hit.groups() if g is not None))
 
 
 def _share(hit: re.Match[str] | None) -> float | None:
@@ -222,7 +220,7 @@ class ServingLogReader:
                     continue
                 for number, (signal, unit, label) in enumerate(once.gives, 1):
                     got = hit.group(number)
-                    value: float | str = _num(got) if unit else got
+                    value: float | str = amount(got) if unit else got
                     if (signal, label, value) not in seen and got.lower() not in ("none", "auto"):
                         seen.add((signal, label, value))
                         yield Fact(signal, value, unit, Subject(label=label), (doc.span(line, hit.group()[:60]),),
@@ -261,6 +259,9 @@ class ServingLogReader:
         kv = _share(_KV.search(text))
         if kv is None and running is not None:
             kv = _share(_CPU_KV.search(text))
+        if running is not None and (waiting is not None or kv is not None or "throughput" in text):
+            run.keep("serving.running_span|max", line, running, "max")
+            run.keep("serving.running_span|last", line, running, "last")
         readings = sum(v is not None for v in (running, waiting, kv))
         if readings >= 2:
             state = _State(line, running, waiting, _first(_SWAP.search(text)), kv)
@@ -322,7 +323,7 @@ class ServingLogReader:
             yield fact("serving.kv_usage", top.kv, "fraction", "max", top.line)
         if run.eager is not None:
             yield fact("serving.decode_graph", "False", None, None, *run.eager)
-        units = {"prompt_tput": "tokens/s", "gen_tput": "tokens/s", "accept_length": "count"}
+        units = {"running_span": "count", "prompt_tput": "tokens/s", "gen_tput": "tokens/s", "accept_length": "count"}
         for key, (line, value) in run.text.items():
             signal, label = key.split("|")
             yield fact(signal, value, units.get(signal.split(".")[1], "fraction"), label, line)

@@ -11,7 +11,7 @@ from diagnose.plugin import Reader
 
 _TOPIC = re.compile(r"experts?\b|\bep\b|\bmoe\b|eplb|routed|deepep|all.?to.?all", re.IGNORECASE)
 _ROW = re.compile(
-    r"^\W*(?P<kind>(?:ep[ _-]?)?rank|expert|gpu|ep)[ _#:-]*(?P<id>\d+)\b[\s:=|]+(?P<n>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>[kKM])?\b(?!\s*(?:ms|us|s|%|GB|MiB|GiB|W|MHz)\b)",  # noqa: E501
+    r"^\W*(?P<kind>(?:ep[ _-]?)?rank|expert|gpu|ep)[ _#:-]*(?P<id>\d+)\b[\s:=|]+(?P<n>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>[kKM])?\b(?!\.\d)(?!\s*(?:ms|us|s|%|GB|MiB|GiB|W|MHz)\b)",  # noqa: E501
     re.IGNORECASE,
 )
 _LIST = re.compile(r"tokens?[ _]per[ _](?P<kind>expert|rank|gpu)\w*\W*[=:]?\s*\[(?P<list>[\d,\s.]+)\]", re.IGNORECASE)

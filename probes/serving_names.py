@@ -5,7 +5,8 @@ from __future__ import annotations
 # canonical label -> names, without `_total`; the label after `@` is a filter ``key=value`` on the series
 _GAUGES = {
     "running": "vllm:num_requests_running sglang:num_running_reqs trtllm_num_requests_running tgi_batch_current_size"
-    " nv_trt_llm_request_metrics@request_type=scheduled lmdeploy:num_requests_running",
+    " nv_trt_llm_request_metrics@request_type=scheduled lmdeploy:num_requests_running"
+    " llamacpp:requests_processing",
     "waiting": "vllm:num_requests_waiting sglang:num_queue_reqs trtllm_num_requests_waiting tgi_queue_size"
     " dynamo_frontend_queued_requests nv_trt_llm_request_metrics@request_type=waiting lmdeploy:num_requests_waiting"
     " llamacpp:requests_deferred",
@@ -33,6 +34,7 @@ _COUNTERS = {
     "accepted tokens": "vllm:spec_decode_num_accepted_tokens",
     "drafts": "vllm:spec_decode_num_drafts sglang:spec_verify_calls",
     "aborted": "sglang:num_aborted_requests vllm:request_success@finished_reason=abort dynamo_frontend_disconnected_clients",  # noqa: E501
+    "finished": "vllm:request_success sglang:num_requests tgi_request_success trtllm_request_success dynamo_frontend_requests",  # noqa: E501
     "kv reused blocks": "trtllm_kv_cache_reused_blocks",
     "kv missed blocks": "trtllm_kv_cache_missed_blocks",
 }

@@ -35,7 +35,7 @@ class ServingProcsReader:
             if text.startswith("{") and '"procs"' in text:
                 try:
                     row = json.loads(text)
-                except ValueError:
+                except (ValueError, RecursionError):
                     doc.lines_skipped += 1
                     continue
                 for proc in row.get("procs") or []:

@@ -120,6 +120,9 @@ def counters(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
         ends = _ends(mine, "preemptions")
         if ends is not None:
             yield _difference("serving.preemptions", ends, "count", "total")
+        ends = _ends(mine, "finished")
+        if ends is not None:
+            yield _difference("serving.finished", ends, "count", None)
         for top, bottom, signal in (
             ("prefix hits", "prefix queries", "serving.prefix_hit_rate"),
             ("accepted tokens", "draft tokens", "serving.accept_rate"),

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from . import serving_mech as mech
 from . import serving_queue as queue
 from . import serving_read as read
 
@@ -48,6 +49,8 @@ def hits_zero(ctx: Context) -> Outcome:
     drawn = [e for e in ctx.of("serving.bench_arg", {"label": "^dataset-name$"}) if str(e.value) == "random"]
     if drawn:  # prompts drawn at random share nothing
         return read.no(drawn[0])
+    if not mech.shares_prefix(ctx):
+        return UNKNOWN
     if got is None and cached_none is not None:
         return read.yes(cached_none)
     asked = read.top(ctx, "serving.counter", "^prefix queries$")
@@ -315,4 +318,5 @@ _ALL: tuple[Callable[[Context], Outcome], ...] = (
     workers_raise,
 )
 RULES: dict[str, Callable[[Context], Outcome]] = {f"serving_{rule.__name__}": rule for rule in _ALL}
+RULES |= mech.RULES
 RULES |= {"healthy_serving_ttft": healthy_serving_ttft, "healthy_serving_tpot": healthy_serving_tpot}

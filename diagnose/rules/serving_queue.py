@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .serving_mech import preemptions_rare as rare
 
 
 def cap_binds(ctx: Context) -> Outcome:
@@ -83,7 +84,7 @@ def budget_tiny(ctx: Context) -> Outcome:
 def kv_pressure(ctx: Context) -> Outcome:
     """Requests wait, or were preempted, with the KV cache about full."""
     waiting, kv, lost = read.waiting(ctx), read.kv(ctx), read.top(ctx, "serving.preemptions")
-    if lost is not None and lost[0] > 0:
+    if lost is not None and lost[0] > 0 and not rare(ctx).holds:
         return read.yes(lost[1], kv[1] if kv else None, waiting[1] if waiting else None)
     if waiting is None or kv is None:
         return UNKNOWN
@@ -212,7 +213,7 @@ def preempting(ctx: Context) -> Outcome:
     lost, kv = read.top(ctx, "serving.preemptions"), read.kv(ctx)
     if lost is None:
         return UNKNOWN
-    if lost[0] < 1:
+    if lost[0] < 1 or rare(ctx).holds:
         return read.no(lost[1])
     return read.no(lost[1]) if burst(ctx).holds else read.yes(lost[1], kv[1] if kv else None)
 

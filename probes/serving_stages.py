@@ -1,0 +1,257 @@
+"""Where the time of a request goes, from whatever says so: stage tables, lists in a line, `curl -w`, histograms of stages.  # noqa: E501
+
+A stage is recognised by what it is called, in English or Chinese; its share is of the stated total,
+or of the sum where at least three stages stand together. Only the largest share is a fact.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from diagnose.document import Document, Line
+from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
+from diagnose.units import canonical
+
+_WORDS = (
+    ("total", r"\btotal\b|\bttft\b|\be2e\w*|end.?to.?end|overall|first (?:token|byte)|\bsum$|总|合计|首 ?(?:token|字|包)|全程"),  # noqa: E501
+    ("transfer", r"\bkv\b.{0,12}(?:transfer|send|recv|receive|pull|push|fetch|load|xfer|migrat|handoff|copy|传输|拉取)|\bxfer\b|transfer(?:ring)? (?:of )?kv|传输"),  # noqa: E501
+    ("dns", r"\bdns\b|name.?lookup|name resolution|resolv(?:e|er|ing)\b|域名|解析"),
+    ("tls", r"\btls\b|\bssl\b|handshake|appconnect|握手"),
+    ("grammar", r"grammar|schema|\bfsm\b|xgrammar|outlines|guided|structured|constraint|automaton|约束|语法"),
+    ("tokenize", r"tokeni[sz]|pre-?process|chat.?template|分词|\bencod(?:e|ing)\b|预处理|image (?:decode|resize)|validation"),  # noqa: E501
+    ("compile", r"compil|captur|autotun|warm.?up|\bjit\b|编译|预热"),
+    ("queue", r"queue|queuing|wait(?:ing)? (?:time|for (?:a )?(?:slot|sched|admission|batch))|admission|sched\w* wait|pending|排队|等待调度"),  # noqa: E501
+    ("client", r"client|\bsdk\b|semaphore|connection pool|pool (?:wait|acquire)|客户端|连接池"),
+    ("proxy", r"gateway|proxy|nginx|envoy|ingress|load.?balanc|\blb\b|\bauth\w*|rate.?limit|guardrail|moderation|网关|代理|鉴权"),  # noqa: E501
+    ("connect", r"connect|建连|连接"),
+    ("prefill", r"prefill|prompt (?:eval|process)\w*|预填充"),
+    ("decode", r"(?<!de)decode|decoding|generat|解码|生成"),
+    ("network", r"network|transport|\brtt\b|on the wire|网络"),
+    ("engine", r"engine|inference|forward|model|compute|server process|infer\b|推理"),
+)  # fmt: skip
+_NAMED = tuple((name, re.compile(pattern, re.IGNORECASE)) for name, pattern in _WORDS)
+_NUMBER = r"\d[\d,]*(?:\.\d+)?(?:[eE][+-]?\d+)?"
+_UNIT = r"ms|us|µs|μs|seconds|secs?|s|毫秒|微秒|秒"
+# a row of a table, or one `name 12 ms` of a list in a line
+_ROW = re.compile(
+    rf"^[\s>*|│-]*(?P<name>[A-Za-z_一-鿿][^\d:=|,;\n]{{0,48}}?)(?:\s*[:=|│]+\s*|\s{{2,}}|\t+)(?P<cells>~?{_NUMBER}.*)$"
+)
+_CELL = re.compile(rf"(?<![\w.])~?({_NUMBER})\s*({_UNIT})?(?![\w%/])")
+_ITEM = re.compile(
+    rf"(?P<name>[A-Za-z_一-鿿][A-Za-z_ \-/.()一-鿿]{{0,40}}?)\s*[:=]?\s*~?(?P<value>{_NUMBER})\s*(?P<unit>{_UNIT})(?![\w/])",  # noqa: E501
+    re.IGNORECASE,
+)
+_HEAD_UNIT = re.compile(r"(?:\(|\bin |,\s*|\s{2,}|\||^)(ms|us|µs|s|seconds|毫秒|秒)(?:\)|\s|\||,|$)")
+_NOT_TIME = re.compile(r"tok/s|tokens?\b|MB|GB|%|req|count|次|batch", re.IGNORECASE)
+_CURL = ("namelookup", "connect", "appconnect", "pretransfer", "starttransfer", "total")
+_CURL_KEY = re.compile(rf"time_({'|'.join(_CURL)})\s*[:=]+\s*({_NUMBER})\s*(ms|s)?")
+_CURL_FORMAT = re.compile(rf"%\{{time_({'|'.join(_CURL)})\}}")
+_SERIES = re.compile(
+    rf"(?P<family>[A-Za-z_:][\w:]*?)(?P<labels>\{{[^}}]*\}})?_(?P<kind>sum|count)(?P<after>\{{[^}}]*\}})?[\s=:]+(?P<value>{_NUMBER})"
+    rf"(?:[,;\s]+_count[\s=:]+(?P<count>{_NUMBER}))?"
+)
+_TRITON = re.compile(rf"nv_inference_(queue|compute_\w+|request)_duration_us(?:\{{[^}}]*\}})?\s+({_NUMBER})")
+_LEAST_MS = 20.0  # below this no stage is worth a complaint
+
+
+@dataclass(frozen=True)
+class _Time:
+    """A stage and how long it took."""
+
+    stage: str
+    name: str
+    ms: float
+    line: Line
+    worked_out: bool = False  # a difference or a mean, printed nowhere
+
+
+def stage_of(words: str) -> str | None:
+    """The canonical stage that these words name."""
+    return next((name for name, pattern in _NAMED if pattern.search(words)), None)
+
+
+def _value(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+def _ms(value: float, unit: str) -> float | None:
+    got = canonical(value, unit)
+    return None if got is None else {"us": got[0] / 1e3, "ms": got[0], "s": got[0] * 1e3}.get(got[1])
+
+
+class StagesReader:
+    """The stages of a request and the share of the largest."""
+
+    name = "serving_stages"
+    needles: tuple[bytes, ...] = (
+        b"ueue", b"okeniz", b"refill", b"namelookup", b"DNS", b"dns", b"rammar", b"chema", b"reprocess", b"_sum", b"nv_inference_",  # noqa: E501
+        b"ateway", b"roxy", b"TLS", "排队".encode(), "分词".encode(), "预填充".encode(), "网关".encode(), "解析".encode(),  # noqa: E501
+    )  # fmt: skip
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Facts of each block of stages that stands together."""
+        if doc.size > 1 << 16 or doc.is_binary:
+            return
+        lines = [line for line in doc.lines() if len(line.text) <= 400]
+        for found in (*_tables(lines), *_lists(lines), _curl(lines), _histograms(lines)):
+            yield from self._facts(doc, found)
+
+    @staticmethod
+    def _facts(doc: Document, found: list[_Time]) -> Iterator[Fact]:
+        best: dict[str, _Time] = {}
+        for item in found:
+            if item.stage not in best or item.ms > best[item.stage].ms:
+                best[item.stage] = item
+        whole = best.pop("total", None)
+        if (
+            not best
+            or len(best) + (whole is not None) < 2
+            or (whole is None and len(best) < 3 and not found[0].worked_out)
+        ):
+            return
+        made = {stage: _fact(doc, t) for stage, t in best.items()}
+        top = max(best.values(), key=lambda t: t.ms)
+        rest = sum(t.ms for t in best.values()) - top.ms
+        yield from made.values()
+        if top.ms < _LEAST_MS:
+            return
+        inputs = [made[top.stage], *(f for s, f in made.items() if s != top.stage)]
+        if whole is not None and whole.ms >= 0.8 * top.ms:
+            if whole.ms < top.ms:
+                return
+            yield Fact("serving.stage_share", top.ms / whole.ms, "fraction", Subject(label=top.stage), kind="derived",
+                       formula="a / b", inputs=(made[top.stage], _fact(doc, whole)), status=doc.status)  # fmt: skip
+        elif whole is None and top.ms + rest > 0:
+            letters = "abcdefghijklmnopqrstuvwxyz"[: len(inputs)]
+            yield Fact("serving.stage_share", top.ms / (top.ms + rest), "fraction", Subject(label=top.stage), kind="derived",  # noqa: E501
+                       formula=f"a / ({' + '.join(letters)})", inputs=tuple(inputs), status=doc.status)  # fmt: skip
+
+
+def _fact(doc: Document, time: _Time) -> Fact:
+    return Fact(
+        "serving.stage", time.ms, "ms", Subject(label=f"{time.stage}: {time.name[:40]}"), (doc.span(time.line, time.name),),  # noqa: E501
+        kind="derived" if time.worked_out else "observed", formula="reader:serving_stages" if time.worked_out else None,
+        status=doc.status,
+    )  # fmt: skip
+
+
+def _tables(lines: list[Line]) -> Iterator[list[_Time]]:
+    """Rows ``name  number…`` that stand together; of several columns the one with the largest sum."""
+    rows: list[tuple[str, str, list[float], Line]] = []
+    unit = ""
+    for line in [*lines, None]:
+        text = line.text if line is not None else ""
+        hit = _ROW.match(text)
+        cells = _CELL.findall(hit["cells"]) if hit else []
+        stage = stage_of(hit["name"]) if hit else None
+        if (
+            line is None
+            or (not text.strip() and rows)
+            or (not hit and not text.strip().startswith(("|", "-", "+", "=")) and len(rows) > 1)
+        ):
+            if len({r[0] for r in rows}) >= 2:
+                width = min(len(r[2]) for r in rows)
+                column = max(range(width), key=lambda i: sum(r[2][i] for r in rows))
+                yield [_Time(stage_, name, values[column], at) for stage_, name, values, at in rows]
+            rows = []
+        if line is None:
+            break
+        head = _HEAD_UNIT.search(text)
+        if not cells and head:
+            unit = head[1]
+        if hit is None or not cells or stage is None or _NOT_TIME.search(hit["name"]):
+            continue
+        own = _HEAD_UNIT.search(hit["name"])
+        values = [_ms(_value(v), u or (own[1] if own else unit)) for v, u in cells if u or own or unit]
+        if values and all(v is not None for v in values):
+            rows.append((stage, hit["name"].strip(), [v for v in values if v is not None], line))
+
+
+def _lists(lines: list[Line]) -> Iterator[list[_Time]]:
+    """``queue 12 ms, tokenise 1900 ms, prefill 140 ms`` in one line."""
+    for line in lines:
+        found = []
+        for hit in _ITEM.finditer(line.text):
+            stage, ms = stage_of(hit["name"]), _ms(_value(hit["value"]), hit["unit"])
+            if stage is not None and ms is not None:
+                found.append(_Time(stage, hit["name"].strip(), ms, line))
+        if len({t.stage for t in found}) >= 3 and len(found) <= 12:
+            yield found
+
+
+def _curl(lines: list[Line]) -> list[_Time]:
+    """`curl -w` prints times since the start: stages are their differences; the slowest request counts."""
+    order: list[str] = []
+    runs: list[tuple[dict[str, float], Line]] = []
+    keyed: dict[str, float] = {}
+    for line in lines:
+        named = _CURL_FORMAT.findall(line.text)
+        if named:
+            order = named
+            continue
+        for key, value, unit in _CURL_KEY.findall(line.text):
+            if key in keyed:
+                keyed = {}
+            keyed[key] = _value(value) / (1000 if unit == "ms" else 1)
+            if key == "total" or len(keyed) == len(_CURL):
+                runs.append((keyed, line))
+        numbers = re.findall(r"(?<![\w.])\d+\.\d+", line.text)
+        if order and len(numbers) == len(order):
+            runs.append((dict(zip(order, map(float, numbers), strict=True)), line))
+    if not runs:
+        return []
+    times, line = max(runs, key=lambda r: max(r[0].values()))
+    out, before = [], 0.0
+    for key, stage in (
+        ("namelookup", "dns"),
+        ("connect", "connect"),
+        ("appconnect", "tls"),
+        ("starttransfer", "engine"),
+    ):
+        if key in times and times[key] > 0:
+            out.append(_Time(stage, key, max(times[key] - before, 0.0) * 1000, line, True))
+            before = max(before, times[key])
+    return [*out, _Time("total", "total", max(times.values()) * 1000, line, True)] if len(out) >= 2 else []
+
+
+def _histograms(lines: list[Line]) -> list[_Time]:
+    """Means of histograms whose name or label says which stage they time."""
+    sums: dict[str, tuple[float, Line]] = {}
+    counts: dict[str, float] = {}
+    out: list[_Time] = []
+    triton: dict[str, tuple[float, Line]] = {}
+    for line in lines:
+        for hit in _SERIES.finditer(line.text):
+            key = hit["family"] + (hit["labels"] or hit["after"] or "")
+            if hit["kind"] == "sum":
+                sums[key] = (_value(hit["value"]), line)
+                if hit["count"]:
+                    counts[key] = _value(hit["count"])
+            else:
+                counts[key] = _value(hit["value"])
+        for name, value in _TRITON.findall(line.text):
+            triton[name] = (_value(value), line)
+    for key, (total, line) in sums.items():
+        if counts.get(key, 0) < 1 or "tokens" in key.split("{")[0]:
+            continue
+        family, _, labels = key.partition("{")
+        labelled = re.search(r'(?:stage|operation|phase|step)="([^"]+)"', labels)
+        stage = stage_of((labelled[1] if labelled else family).replace("_", " "))
+        unit = "ms" if re.search(r"_ms$|millis", family) else "us" if re.search(r"_us$|micros", family) else "s"
+        ms = _ms(total / counts[key], unit)
+        if stage is not None and ms is not None and re.search(r"seconds|duration|latency|time|_ms|_us", family):
+            out.append(_Time(stage, key[:60], ms, line, True))
+    for name, (total, line) in triton.items():
+        stage = {"queue": "queue", "request": "total"}.get(name, "engine")
+        out.append(_Time(stage, f"nv_inference_{name}_duration_us", total / 1e3, line, True))
+    # a stage of the front end may enclose what the workers call the first token: no total then, if it is the larger
+    largest = max((t.ms for t in out if t.stage != "total"), default=0.0)
+    kept = [t for t in out if t.stage != "total" or t.ms >= 0.95 * largest]
+    shut = [replace(t, stage="engine") for t in out if t not in kept]
+    return [*kept, *shut] if len(out) >= 2 else []
+
+
+READERS: list[Reader] = [StagesReader()]
