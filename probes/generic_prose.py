@@ -29,7 +29,8 @@ _SKIP = re.compile(
     r"|bucket|created)\s+[\d.]|^\s*\||(?:\"[^\"]*\"[^\"]*){3}|NVRM|\bXid\b|0x[0-9a-f]{6,}|^\s*File \"|^\s*at\s"
     r"|\b(?:float|half|bfloat16|int8|uint8|int32|double)\s+(?:sum|prod|max|min|none|avg)\b|LnkSta|LnkCap|ACSCtl"
     r"|inet6? |SpecDecoding metrics|nThread \d|minBytes|nranks \d"
-    r"|^\s*(?:import|from|def|class|for|if|while|return|with)\b.*[:(]|<\d+>|\\$",
+    r"|^\s*(?:import|def|class|return)\b.*[:(]|^\s*from \S+ import|^\s*(?:for|if|while|with)\b.*:\s*(?:#.*)?$"
+    r"|<\d+>|\\$",
 )
 _PROGRESS = re.compile(r"\d+/\d+ \[\d+:\d+<")
 _COMMAND = re.compile(

@@ -62,6 +62,36 @@ METRICS: dict[str, tuple[str, str]] = {
     "l1tex__data_pipe_lsu_wavefronts_mem_shared_op_st.sum": ("kernel.wavefronts|stores", "plain"),
     "derived__local_spilling_requests": ("kernel.spill.requests", "plain"),
     "sass__inst_executed_register_spilling": ("kernel.spill.requests", "plain"),
+    "smsp__inst_executed_op_local_ld.sum": ("kernel.local|loads", "plain"),
+    "smsp__inst_executed_op_local_st.sum": ("kernel.local|stores", "plain"),
+    "smsp__sass_inst_executed_op_local_ld.sum": ("kernel.local|loads", "plain"),
+    "smsp__sass_inst_executed_op_local_st.sum": ("kernel.local|stores", "plain"),
+    "smsp__inst_executed_op_global_ld.sum": ("kernel.global|loads", "plain"),
+    "smsp__inst_executed_op_global_st.sum": ("kernel.global|stores", "plain"),
+    "smsp__sass_inst_executed_op_global_ld.sum": ("kernel.global|loads", "plain"),
+    "smsp__sass_inst_executed_op_global_st.sum": ("kernel.global|stores", "plain"),
+    "local_load_transactions": ("kernel.local|loads", "plain"),
+    "local_store_transactions": ("kernel.local|stores", "plain"),
+    "inst_executed_local_loads": ("kernel.local|loads", "plain"),
+    "inst_executed_local_stores": ("kernel.local|stores", "plain"),
+    "gld_transactions": ("kernel.global|loads", "plain"),
+    "gst_transactions": ("kernel.global|stores", "plain"),
+    "inst_executed_global_loads": ("kernel.global|loads", "plain"),
+    "inst_executed_global_stores": ("kernel.global|stores", "plain"),
+    "local_memory_overhead": ("kernel.spill.traffic", "pct"),
+    "sm__inst_executed_pipe_fma.avg.pct_of_peak_sustained_active": ("kernel.sm", "pct"),
+    "sm__pipe_fma_cycles_active.avg.pct_of_peak_sustained_active": ("kernel.sm", "pct"),
+    "sm__inst_executed_pipe_alu.avg.pct_of_peak_sustained_active": ("kernel.sm", "pct"),
+    "sm__inst_executed_pipe_fp64.avg.pct_of_peak_sustained_active": ("kernel.sm", "pct"),
+    "sm__inst_executed_pipe_tensor": ("kernel.tensor", "pct"),
+    "sm__pipe_tensor_op_gmma_cycles_active.avg.pct_of_peak_sustained_active": ("kernel.tensor", "pct"),
+    "sm__inst_executed_pipe_tensor_op_hmma.avg.pct_of_peak_sustained_active": ("kernel.tensor", "pct"),
+    "dram__bytes.sum.pct_of_peak_sustained_elapsed": ("kernel.dram", "pct"),
+    "gpu__dram_throughput.avg.pct_of_peak_sustained": ("kernel.dram", "pct"),
+    "smsp__thread_inst_executed_per_inst_executed": ("kernel.active_threads", "plain"),
+    "smsp__sass_average_branch_targets_threads_uniform.pct": ("kernel.branch_efficiency", "pct"),
+    "warp_nonpred_execution_efficiency": ("kernel.warp_efficiency", "pct"),
+    "gst_transactions_per_request": ("kernel.sectors_per_request", "plain"),
     "gld_efficiency": ("kernel.load_efficiency", "pct"),
     "gst_efficiency": ("kernel.store_efficiency", "pct"),
     "shared_efficiency": ("kernel.shared_efficiency", "pct"),
@@ -117,9 +147,9 @@ def facts(kernel: str, readings: list[Reading], status: tuple[str, ...]) -> Iter
             continue
         value = item.value
         if kind == "pct":
-            value = round(value / 100, 8)
+            value = round(value / 100, 12)
         elif kind == "level":
-            value = round(value / 10, 8)
+            value = round(value / 10, 12)
         elif kind == "time":
             if item.unit not in _TIME:
                 continue
@@ -276,7 +306,7 @@ def sentences(kernel: str, text: str, span: Span, status: tuple[str, ...]) -> It
                     status=status,
                 )
             elif kind == "pct":
-                yield Fact(signal, round(value / 100, 8), "fraction", subject, (span,), status=status)
+                yield Fact(signal, round(value / 100, 12), "fraction", subject, (span,), status=status)
             else:
                 yield Fact(signal, value, "count", subject, (span,), status=status)
     if (limit := LIMITED.search(text)) is not None:

@@ -31,6 +31,7 @@ _METRIC = re.compile(
     + r")(?![\w.])(?P<rest>.*)$",
     re.IGNORECASE,
 )
+METRIC_LINE = _METRIC  # a line that the readers of the tools cover
 _BY_LOWER = {n.lower(): n for n in METRICS}
 _NUMBER = re.compile(
     r"(?<![\w.])(?:(?:Low|Mid|High|Max|Idle) \((\d+)\)|(\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?))"
@@ -38,6 +39,7 @@ _NUMBER = re.compile(
 )
 _UNIT = re.compile(r"(?<![\w/])(%|nsecond|usecond|msecond|second|ns|us|ms)(?![\w/])")
 _OTHER_UNIT = re.compile(r"(?<!\w)[KMGT]?i?byte/s(?:econd)?|[KMGT]B/s", re.IGNORECASE)
+_REMARK = re.compile(r"[a-z]{4,} [a-z]{2,}|(?<!Low )(?<!Mid )(?<!High )(?<!Max )(?<!Idle )\((?!\d+\))")  # words after the figure
 _LIMIT = re.compile(r"^\s*Block Limit (Registers|Shared Mem|Warps|SM|Barriers|Blocks)\s+(?:block\s+)?(\d+)\s*$")
 _RULE = re.compile(r"^\s*(?:OPT|WRN|INF|ERR|WARNING|Est\. (?:Local )?Speedup|-)\b|^\s*-{3,}|^\s*Section:")
 
@@ -103,7 +105,7 @@ class NcuText:
         for name, items in readings.items():
             yield from facts(name, items, doc.status)
         for name, found in limits.items():
-            least = min(found)
+            least = min(found, key=lambda f: f[:2])
             if len(found) >= 2:
                 yield Fact(
                     "kernel.occupancy.limit",
@@ -119,6 +121,9 @@ class NcuText:
         rest = hit.group("rest")
         name = hit.group(1)
         name = _BY_LOWER.get(name.lower(), name)
+        first = _NUMBER.search(rest)
+        cut = _REMARK.search(rest, first.end()) if first else None
+        rest = rest[: cut.start()] if cut else rest
         numbers = list(_NUMBER.finditer(rest))
         if not numbers or len(rest) > 200 or _OTHER_UNIT.search(rest):
             return None

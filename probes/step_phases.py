@@ -21,7 +21,7 @@ _PHASES: tuple[tuple[str, str], ...] = (
         r"|dataloader(?:[ _]\w+)?|batch[-_ ]generator"
         r"|fetch(?:[ _]batch)?|get_batch|next_batch|load(?:ing)?[ _](?:data|batch)"
         r"|(?:time )?wait(?:ing|ed)?(?: time)?(?: (?:for|on))? (?:the )?(?:next )?(?:batch|data|input|loader)"
-        r"|data wait|input pipeline|train_dataloader_next|数据(?:加载|读取|准备)?",
+        r"|next\((?:\w+)\)|(?:取|读|等)(?:数据|batch)|input[ _]time|data wait|input pipeline|train_dataloader_next|数据(?:加载|读取|准备)?",
     ),
     ("h2d", r"h2d(?:[ _]copy)?|to[_ ]device|to[_ ]gpu|host.?to.?device"),
     (
@@ -47,7 +47,7 @@ _PHASES: tuple[tuple[str, str], ...] = (
 )
 _PATTERN = re.compile(
     r"(?<![\w./-])(?:" + "|".join(f"(?P<{name}>{body})" for name, body in _PHASES) + r")"
-    r"(?:\s*\((?P<nameunit>ms|s|us)\))?\s{0,3}(?:[:=|]|\.{3,}:|\btakes?\b|\btook\b)?\s{0,12}\(?"
+    r"\)?(?:\s*\((?P<nameunit>ms|s|us)\))?\s{0,3}(?:[:=|]|\.{3,}:|\btakes?\b|\btook\b)?\s{0,12}\(?"
     r"(?P<num>\d+(?:\.\d+)?)\s?(?P<unit>ms|seconds|secs?|s|us|毫秒|秒)?(?![\w%.]"
     r"|\s?(?:[KMGT]i?B|samples|images|img|tok|it)\b)",
     re.IGNORECASE,
@@ -73,6 +73,7 @@ class StepPhases:
 
     name = "step_phases"
     needles: tuple[bytes, ...] = (
+        b"NCCL", b"nccl", b"compute", b"next(", "通信".encode(), "计算".encode(),
         b"data_time",
         b"Data",
         b"data",

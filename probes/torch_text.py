@@ -218,8 +218,18 @@ class TrainingProse:
             "trace.kernel_median",
             re.compile(r"kernel (?:time|duration|runtime)s?(?: \(?(?:median|avg|average|mean)\)?)" + _time, re.I),
         ),
+        (
+            "trace.kernel_median",
+            re.compile(r"\bkernels?\b[^;\n]{0,50}?[,:(] ?(?:median|mean|avg\.?|average|typically)" + _time, re.I),
+        ),
+        (
+            "trace.kernel_gap",
+            re.compile(r"gaps?(?: (?:between|after|of|before)[^,;\n]{0,24}?)?(?: \(?(?:median|mean|avg\.?|average)\)?)?" + _time, re.I),
+        ),
+        ("trace.kernel_gap", re.compile(r"(?:kernel ?间隔|间隙|空隙)(?:中位数|平均)?" + _time, re.I)),
+        ("trace.kernel_median", re.compile(r"kernel ?(?:中位(?:数|耗时)?|平均(?:耗时|时长)?|耗时)" + _time, re.I)),
         ("trace.launch_median", re.compile(r"cudaLaunchKernel (?:avg|mean|median|time|takes?)" + _time, re.I)),
-        ("trace.gpu_busy", re.compile(r"gpu (?:busy|active)(?: time| share| fraction)?" + _pct, re.I)),
+        ("trace.gpu_busy", re.compile(r"gpu (?:busy|active)(?: time| share| fraction| is)?" + _pct, re.I)),
         (
             "train.overlap",
             re.compile(r"overlap\w*(?: with comput\w+| ratio| fraction| percentage| of comm\w*)?" + _pct, re.I),

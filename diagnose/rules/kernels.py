@@ -185,6 +185,19 @@ def kernel_spill_requests(ctx: Context) -> Outcome:
     return _any(ctx, judge)
 
 
+def kernel_local_traffic(ctx: Context) -> Outcome:
+    """Local memory, which a kernel has only for spills and indexed arrays, makes most of its memory instructions."""
+    share = [n for n in ctx.numbers("kernel.spill.traffic")]
+    if share:
+        top = max(share, key=lambda n: n[0])
+        return Outcome(top[0] >= 0.3, (top[1],))
+    local, wide = ctx.numbers("kernel.local"), ctx.numbers("kernel.global")
+    if not local:
+        return UNKNOWN
+    count, other = sum(v for v, _ in local), sum(v for v, _ in wide)
+    return Outcome(count >= 100_000 and count >= 0.5 * other and bool(wide), tuple(e for _, e in [*local, *wide][:4]))
+
+
 def kernel_spills_harmless(ctx: Context) -> Outcome:
     """A few spilled words in kernels that are far from the register ceiling: slow paths of sin, cos, division."""
     used: list[Evidence] = []
@@ -360,6 +373,7 @@ KERNEL_RULES: dict[str, Callable[[Context], Outcome]] = {
         kernel_spills,
         kernel_spill_requests,
         kernel_spills_harmless,
+        kernel_local_traffic,
         kernel_low_occupancy,
         kernel_small_grid,
         kernel_occupancy_alone,
