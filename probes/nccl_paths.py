@@ -20,6 +20,7 @@ _LOST = re.compile(r"\b0 (?:packets )?received|100% (?:packet )?loss|[Mm]essage 
 _IP_LINK = re.compile(r"^\s*\d+:\s+([\w.-]+)(?:@\S+)?:\s+<.*?\bmtu\s+(\d+)")
 _IFCONFIG = re.compile(r"^\s*([a-z][\w.-]+):?\s.*\b(?:mtu|MTU)[ :=](\d{3,5})\b")
 _SYSFS = re.compile(r"/sys/class/net/([\w.-]+)/mtu\b(?:\D{1,4}(\d{3,5})\s*$)?")
+_PMTU = re.compile(r"\bpmtu\s+(\d{3,5})\b", re.IGNORECASE)
 _NAMED = re.compile(r"\bip\s.*\b(?:link|addr)\s+(?:show|ls)\s+(?:dev\s+)?([\w.-]+)")
 _BARE = re.compile(r"^\s*(?:.*\bmtu\s+)?(\d{3,5})\s*$")
 _LAUNCH = re.compile(r"(?:^|\s)(?:-H|--host|-host|--hosts)[ =](\S+)|--nnodes[ =](\d+)|(?:^|\s)-N ?(\d+)\b.*\bsrun|\bsrun\b.*\s-N ?(\d+)\b|--nodes[ =](\d+)|#SBATCH.*(?:-N|--nodes)[ =](\d+)")
@@ -80,6 +81,8 @@ class PathReader:
             if hit := _NAMED.search(text):
                 named = hit[1]
                 continue
+            for pmtu in _PMTU.findall(text):
+                yield _fact(doc, line, "net.path_mtu", float(pmtu), "B", None)
             if named and (hit := _BARE.match(text)):
                 yield _fact(doc, line, "net.mtu", float(hit[1]), "B", named)
             named = ""
@@ -133,16 +136,20 @@ class PairReader:
     """Bandwidth of a pair of GPUs beside the path between them, and port rates host by host."""
 
     name = "gpu_pairs"
-    needles = (b"SYS", b"NODE", b"PIX", b"PXB", b"PHB", b"NV", b"Rate")
+    needles = (b"SYS", b"NODE", b"PIX", b"PXB", b"PHB", b"NV", b"Rate", b"nvlink", b"NVLink")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`path.bandwidth` (path as label) and `net.rate` (host as label)."""
-        unit = False
+        unit = links_up = False
         for n, line in enumerate(doc.lines()):
             if n > 200:
                 return
             text = line.prefix + line.text
             unit |= re.search(r"GB/s|busbw|bandwidth|带宽", text, re.IGNORECASE) is not None
+            if re.search(r"nvlink.*(?:grep\s+-c|wc\s+-l|links? up|active)|active (?:nv)?links", text, re.IGNORECASE):
+                links_up = True
+            elif links_up and (hit := re.match(r"^\s*GPU ?(\d+)\W+(\d{1,2})(?:\s*/\s*\d+)?\s*$", text)):
+                yield Fact("nvlink.links_up", float(hit[2]), "count", Subject(gpu=int(hit[1])), (doc.span(line),), status=doc.status)
             if hit := _RATE.match(text):
                 yield Fact("net.rate", float(hit[2]), "Gb/s", Subject(label=hit[1]), (doc.span(line),), status=doc.status)
             links = _LINK.findall(text)

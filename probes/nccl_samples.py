@@ -187,6 +187,56 @@ class MessageSizeReader:
                    formula="reader:message_sizes", inputs=inputs, status=doc.status)  # fmt: skip
 
 
+_OTHERS = re.compile(
+    r"other (?:jobs?|traffic|tenants?|load|nodes)|neighbou?rs?|concurrent jobs?|jobs? running|background|cross.?traffic|(?:storage|backup) (?:traffic|load)"
+    r"|其[他它](?:作业|任务|流量)|并发(?:作业|任务)|背景流量",
+    re.IGNORECASE,
+)
+_RESULT = re.compile(r"bus_?bw|alg_?bw|bandwidth|GB/s|throughput|tokens/s|step|time|latency|ms\b|带宽|耗时|吞吐", re.IGNORECASE)
+
+
+class NeighbourReader:
+    """A table that sets a result beside what else runs: the more of the one, the worse the other."""
+
+    name = "neighbour_table"
+    needles = (b"other", b"Other", b"neighb", b"concurrent", b"background", b"jobs", "其他".encode(), "并发".encode(), "背景".encode())
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`load.slows`: result with little other traffic over result with much."""
+        header: list[str] = []
+        rows: list[tuple[list[float], Line]] = []
+        for n, line in enumerate(doc.lines()):
+            if n > LINES:
+                break
+            cells = [c for c in re.split(r"\s{2,}|\t|\|", (line.prefix + line.text).strip()) if c.strip()]
+            if len(cells) >= 2 and any(_OTHERS.search(c) for c in cells) and any(_RESULT.search(c) for c in cells):
+                header, rows = cells, []
+                continue
+            values = [_CELL.match(c.strip()) for c in cells]
+            if header and len(cells) == len(header):
+                rows.append(([_number(v[1]) if v else -1.0 for v in values], line))
+        if len(rows) < 3:
+            return
+        load = next(k for k, c in enumerate(header) if _OTHERS.search(c))
+        for k, name in enumerate(header):
+            if k == load or not _RESULT.search(name) or any(r[0][k] <= 0 or r[0][load] < 0 for r in rows):
+                continue
+            quiet, busy = (f(rows, key=lambda r: r[0][load]) for f in (min, max))
+            cut = (quiet[0][load] + busy[0][load]) / 2
+            low = [r[0][k] for r in rows if r[0][load] <= cut]
+            high = [r[0][k] for r in rows if r[0][load] > cut]
+            slower = min(low) > 1.1 * max(high) or min(high) > 1.1 * max(low)
+            if not slower:
+                continue
+            inputs = tuple(
+                Fact("load.result", r[0][k], "count", Subject(label=f"{name}|{header[load]} {r[0][load]:g}"), (doc.span(r[1]),), status=doc.status)
+                for r in sorted((quiet, busy), key=lambda r: -r[0][k])
+            )
+            yield Fact("load.slows", inputs[0].value / inputs[1].value, "count", Subject(label=f"{name}|{header[load]}"),  # type: ignore[operator]
+                       (doc.span(busy[1]), doc.span(quiet[1])), kind="derived", formula="a / b", inputs=inputs, status=doc.status)  # fmt: skip
+            return
+
+
 _BATCHES = re.compile(
     r"\branks?[ _]?(?P<a>\d+)(?:\s*[-–~]\s*\d+)?\s*[:=]?\s*(?:\w+\s*[:=]\s*)?(?P<n>\d+)\s*(?P<what>batch\w*|steps?|iter\w*|samples|micro\w*|个?batch)?"
     , re.IGNORECASE,
@@ -224,4 +274,4 @@ class BatchCountReader:
                    inputs=inputs, status=doc.status)  # fmt: skip
 
 
-READERS = [CounterTableReader(), RankTableReader(), MessageSizeReader(), BatchCountReader()]
+READERS = [CounterTableReader(), RankTableReader(), MessageSizeReader(), BatchCountReader(), NeighbourReader()]

@@ -105,4 +105,20 @@ class FlightRecorderReader:
         return Fact("torch.watchdog", f"{name} {numel}".strip(), None, subject, (span,), status=doc.status)
 
 
-READERS = [TorchDistributedReader(), FlightRecorderReader()]
+class VersionTupleReader:
+    """What `torch.cuda.nccl.version()` returns."""
+
+    name = "nccl_version"
+    needles = (b"nccl.version()",)
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`nccl.version.torch` as printed, on the line of the call or the next."""
+        asked = False
+        for line in doc.lines():
+            call = "nccl.version()" in line.text
+            if (call or asked) and (hit := re.search(r"\((2, ?\d+(?:, ?\d+)?)\)", line.text)):
+                yield Fact("nccl.version.torch", hit[1], None, Subject(), (doc.span(line, hit[0]),), status=doc.status)
+            asked = call
+
+
+READERS = [TorchDistributedReader(), FlightRecorderReader(), VersionTupleReader()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
@@ -68,6 +68,8 @@ _LOG = re.compile(r"NCCL (?:INFO|WARN|TRACE)|set by environment|^\s*\d{4}-\d\d-\
 _HELD = re.compile(r"^\s*(?:export|ENV|setenv|declare|-x|-e|-\s+name|\"|'|-\s+NCCL)\b|^\s*-x |^\s*-e ")
 _ROW = re.compile(r"^\s*\d+\s+\d+\s+[a-z]\w+\s+\w+\s+(.*)$")
 _NUMBER = re.compile(r"(?<![\w.=])\d+(?:\.\d+)?(?![\w.]*=)")
+_RATE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*GB/s")
+_PIECE = re.compile(r"\s{3,}|;\s|,\s(?=\D)|\s\|\s|；|，")
 _COMMAND = re.compile(r"(?:^|\s)(?:\./|/\S*/)?(\w+_perf|torchrun|python3?|mpirun|srun|vllm|deepspeed|accelerate)\b")
 
 Setting = tuple[str, str]
@@ -82,6 +84,7 @@ class _Arm:
     outcome: str = ""  # "ok", "bad" or ""
     numbers: bool = False
     busbw: dict[int, float] = field(default_factory=dict)
+    rate: float = 0.0  # the only figure in GB/s on the line
     open: bool = False  # a heading: the lines below belong to it
     said: bool = False  # the outcome stands in words
     implied: bool = False  # an error without any setting near it
@@ -150,7 +153,14 @@ def _judge(arm: _Arm, setting: Setting, arms: list[_Arm]) -> str:
         plain = [o for o in others if not o.settings] or others
         good = any(o.outcome == "ok" for o in plain) and not any(o.outcome == "bad" for o in plain)
         return "trial.harms" if good else "trial.no_help"
-    for other in others:
+    plain = [o for o in others if not o.settings and (o.busbw or o.rate)]
+    plain = plain or [o for o in others if any(setting[0] == name for name, _ in o.settings)]
+    for other in plain:
+        if arm.rate and other.rate and not (arm.busbw or other.busbw):
+            if arm.rate > 1.15 * other.rate:
+                return "trial.faster"
+            if other.rate > 1.15 * arm.rate:
+                return "trial.slower"
         for size in arm.busbw.keys() & other.busbw.keys():
             if arm.busbw[size] > 1.15 * other.busbw[size]:
                 return "trial.faster"
@@ -163,7 +173,7 @@ def _arms(lines: list[Line]) -> list[_Arm]:
     arms: list[_Arm] = []
     current: _Arm | None = None
     pending: frozenset[Setting] = frozenset()
-    for line in lines:
+    for line in _pieces(lines):
         text = line.prefix + line.text if line.prefix.rstrip().endswith(":") else line.text
         if _LOG.search(text):
             continue
@@ -205,7 +215,24 @@ def _arms(lines: list[Line]) -> list[_Arm]:
             arms.append(_Arm(line, frozenset(), result, said=True, implied=True))  # with nothing changed
         elif current is not None and current.open and _NUMBER.search(text):
             current.numbers = True
+    for arm in arms:
+        rates = _RATE.findall(arm.line.text)
+        arm.rate = float(rates[0]) if len(rates) == 1 else 0.0
     return [a for a in arms if a.outcome or a.numbers or a.busbw]
+
+
+def _pieces(lines: list[Line]) -> Iterator[Line]:
+    """Lines, those that tell of several runs cut into one piece a run."""
+    for line in lines:
+        parts = [p for p in _PIECE.split(line.text) if p.strip()]
+        if len(parts) > 1 and not _LOG.search(line.text):
+            if re.search("nccl", line.text, re.IGNORECASE):
+                parts = [re.sub(r"^\s*(?=2\.\d+(?:\.\d+)?\s*[:=(]|2\.\d+\.\d+\s)", "NCCL ", p) for p in parts]
+            told = [p for p in parts if (settings_of(p) or _CONTROL.match(p.strip())) and outcome(_ASSIGN.sub(" ", p))]
+            if len(told) > 1:
+                yield from (replace(line, text=p) for p in parts)
+                continue
+        yield line
 
 
 def _off(text: str) -> frozenset[Setting]:

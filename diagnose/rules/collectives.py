@@ -89,6 +89,8 @@ def sockets_between_nodes(ctx: Context) -> Outcome:
     """NCCL uses its socket transport and several nodes take part."""
     plain = [e for e in ctx.of("nccl.transport") if text_of(e).startswith("NET/Socket")]
     sockets = [e for e in ctx.of("nccl.network") if text_of(e) == "Socket"]
+    if not ctx.of("nccl.ib.devices") and not ctx.of("nccl.network"):
+        sockets = ctx.of("nccl.socket.interfaces")
     if not plain and not sockets:
         return UNKNOWN
     nodes = several_nodes(ctx)
@@ -128,6 +130,8 @@ def versions_differ(ctx: Context) -> Outcome:
         if (item.subject.label or "").lower() == "nccl":
             short = ".".join(re.findall(r"\d+", text_of(item))[:3])
             seen.setdefault(short, item)
+    for item in ctx.of("nccl.version.torch"):
+        seen.setdefault(".".join(re.findall(r"\d+", text_of(item))), item)
     if any((e.subject.label or "").split("|")[0] == "version" for e in ctx.of("compare.ratio")):
         return UNKNOWN
     return Outcome(True, tuple(seen.values())[:3]) if len(seen) > 1 else UNKNOWN
@@ -260,7 +264,7 @@ def two_versions_logged(ctx: Context) -> Outcome:
     got = versions_differ(ctx)
     if not got.holds:
         return UNKNOWN
-    return Outcome(all("NCCL version" in (e.quote or "") for e in got.used), got.used)
+    return Outcome(all(re.search(r"NCCL version|nccl\.version\(\)", e.quote or "") for e in got.used), got.used)
 
 
 def other_column_quoted(ctx: Context) -> Outcome:

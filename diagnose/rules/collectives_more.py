@@ -276,6 +276,37 @@ def small_calls(ctx: Context) -> Outcome:
     return found(e for v, e in ctx.numbers("message.small_share") if v >= 0.8)
 
 
+def path_mtu_drops(ctx: Context) -> Outcome:
+    """Along the path the MTU falls well below the interface's."""
+    seen = [*ctx.numbers("net.path_mtu")]
+    if len(seen) < 2:
+        return UNKNOWN
+    low, high = min(seen, key=lambda p: p[0]), max(seen, key=lambda p: p[0])
+    return Outcome(high[0] > 1.2 * low[0], (high[1], low[1]))
+
+
+def nvlink_counts_differ(ctx: Context) -> Outcome:
+    """One GPU has fewer NVLinks up than its like."""
+    got = ctx.numbers("nvlink.links_up")
+    if len(got) < 2:
+        return UNKNOWN
+    top = max(v for v, _ in got)
+    low = [e for v, e in got if v < top]
+    return Outcome(bool(low), (*low[:3], next(e for v, e in got if v == top)))
+
+
+def ethernet_figure(ctx: Context) -> Outcome:
+    """Between nodes the rate at a large size is just what a 1, 10 or 25 Gb/s Ethernet port carries."""
+    if not any(v > 1 for s in ("nccl_tests.hosts", "nccl.nnodes", "launch.hosts") for v, _ in ctx.numbers(s)):
+        return UNKNOWN
+    for value, item in ctx.numbers("nccl_tests.largest_busbw"):
+        size = re.search(r" (\d+) B\b", item.subject.label or "")
+        if size and int(size[1]) >= 16 << 20:
+            near = any(low <= value <= high for low, high in ((0.09, 0.125), (0.9, 1.25), (2.2, 3.1)))
+            return Outcome(near, (item,))
+    return UNKNOWN
+
+
 MORE: tuple[Callable[[Context], Outcome], ...] = (
     p2p_switched_off,
     algorithm_forced,
@@ -291,6 +322,9 @@ MORE: tuple[Callable[[Context], Outcome], ...] = (
     downs_grow,
     counters_still,
     ping_sizes,
+    path_mtu_drops,
+    nvlink_counts_differ,
+    ethernet_figure,
     far_path_slower,
     plain_path_slower,
     one_port_slow,
