@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.probes import kv_config, kv_flow, movement_rates
+from diagnose.probes import kv_config, kv_flow, movement_rates, movement_words
 from diagnose.probes.facts import amount
 
 from diagnose.document import Document
@@ -153,8 +153,6 @@ class StageReader:
             found = {**found, "compute": found["prefill"]}
         if {"compute", "total"} <= set(found) and value("total") > 0:
             yield ratio("kv.serial", "count", "(a + b) / c", "compute", "transfer", "total")
-        if "register" in found and value("transfer") > 0:
-            yield ratio("kv.register_share", "count", "a / b", "register", "transfer")
 
 
 def _aligned(text: str) -> bool:
@@ -162,4 +160,6 @@ def _aligned(text: str) -> bool:
     return re.match(r"^\s*[A-Za-z_一-鿿][\w /().>-]*?\s{2,}[\d.,]+\s*$", text) is not None
 
 
-READERS: list[Reader] = [StageReader(), *kv_flow.READERS, *kv_config.READERS, *movement_rates.READERS]
+READERS: list[Reader] = [
+    StageReader(), *kv_flow.READERS, *kv_config.READERS, *movement_rates.READERS, *movement_words.READERS,
+]  # fmt: skip

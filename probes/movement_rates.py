@@ -139,4 +139,50 @@ class PathRateReader:
             yield from best.values()
 
 
-READERS: list[Reader] = [TrafficReader(), NamedRateReader(), PathRateReader()]
+_SET = re.compile(r"(?<![\w-])-?x?\s?(UCX_[A-Z0-9_]+)\s*=\s*([^\s|,;]+)|\b(UCX_[A-Z0-9_]+) (unset|removed|default)\b")
+_END = re.compile(r"[\s:=|](\d[\d,]*(?:\.\d+)?)\s*([A-Za-z/]*)\s*\|?\s*$")
+_PLAIN = re.compile(r"\b(?:default|unset|none|without|as is|no env|baseline|no variable)\b|默认|不设", re.I)
+
+
+class EnvEffectReader:
+    """The same test with a UCX variable set in two ways, one line each."""
+
+    name = "ucx_env_effect"
+    needles = (b"UCX_",)
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """The quotient of the extremes for the variable that differs."""
+        if doc.size > 1 << 14:
+            return
+        rows: list[tuple[str, str, float, Line]] = []
+        for line in doc.lines():
+            found = [(a or c, b or d) for a, b, c, d in _SET.findall(line.text)]
+            end = _END.search(_SET.sub(" = ", line.text))
+            if end is None or len(found) > 1:
+                continue
+            if found or _PLAIN.search(line.text):
+                name, value = found[0] if found else ("", "default")
+                rows.append((name, value, amount(end.group(1)), line))
+        names = {name for name, _, _, _ in rows if name}
+        if len(names) != 1 or len({value for _, value, _, _ in rows}) < 2:
+            return
+        low, high = min(rows, key=lambda r: r[2]), max(rows, key=lambda r: r[2])
+        if low[2] <= 0 or low[1] == high[1]:
+            return
+        name = names.pop()
+
+        def fact(row: tuple[str, str, float, Line]) -> Fact:
+            return Fact(
+                "movement.setting_rate", row[2], "count", Subject(label=f"{name}={row[1]}"), (doc.span(row[3]),),
+                status=doc.status,
+            )  # fmt: skip
+
+        a, b = fact(high), fact(low)
+        yield from (a, b)
+        yield Fact(
+            "ucx.env_effect", high[2] / low[2], "count", Subject(label=name), kind="derived", formula="a / b",
+            inputs=(a, b), status=doc.status,
+        )  # fmt: skip
+
+
+READERS: list[Reader] = [TrafficReader(), NamedRateReader(), PathRateReader(), EnvEffectReader()]

@@ -136,12 +136,17 @@ class OsuReader:
 
 
 _PAIR = re.compile(
-    r"(?P<host>\bH[ -]?H\b|\bhost (?:buffers?|memory|to host)|\bhost[- ]host\b|\bDRAM\b|cpu (?:buffers?|memory))"
-    r"|(?P<gpu>\bD[ -]?D\b|\bdevice (?:buffers?|memory|to device)|\b(?:gpu|cuda) (?:buffers?|memory)"
+    r"(?P<host>\bH[ -]?H\b|\bhost\s*(?:->|→)\s*host\b|\bH2H\b|\bhost (?:buffers?|memory|to host)|\bhost[- ]host\b"
+    r"|\bDRAM\b|cpu (?:buffers?|memory))"
+    r"|(?P<gpu>\bD[ -]?D\b|\b(?:cuda|gpu|device)\s*(?:->|→)\s*(?:cuda|gpu|device)\b|\bD2D\b"
+    r"|\bdevice (?:buffers?|memory|to device)|\b(?:gpu|cuda) (?:buffers?|memory)"
     r"|\bVRAM\b|--use_cuda|device[- ]device)",
     re.IGNORECASE,
 )
 _RATE = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s*([MG]i?B/s(?:ec)?|Gb/s(?:ec)?|Gbps|Gbit/s)", re.IGNORECASE)
+
+
+_LATENCY = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(us|µs|usec|ms)\b")
 
 
 class MemoryReader:
@@ -157,6 +162,7 @@ class MemoryReader:
         b"GPU buffer",
         b"DRAM",
         b"VRAM",
+        b"host",
         b"device buffer",
     )
 
@@ -165,8 +171,15 @@ class MemoryReader:
         if doc.size > 1 << 18:
             return
         best: dict[str, Fact] = {}
+        lat: dict[str, Fact] = {}
         for line in doc.lines():
             kinds = {hit.lastgroup for hit in _PAIR.finditer(line.text)}
+            latency = _LATENCY.findall(line.text)
+            if len(kinds) == 1 and len(latency) == 1 and (kind := str(next(iter(kinds)))) not in lat:
+                us = amount(latency[0][0]) * (1e3 if latency[0][1] == "ms" else 1.0)
+                lat[kind] = Fact(
+                    "mpi.memory_latency", us, "us", Subject(label=kind), (doc.span(line),), status=doc.status
+                )
             rates = _RATE.findall(line.text)
             got = canonical(float(rates[-1][0].replace(",", "")), rates[-1][1]) if rates else None
             if len(kinds) != 1 or got is None:
@@ -177,6 +190,13 @@ class MemoryReader:
                 best[kind] = Fact(
                     "mpi.memory_bw", value, "GB/s", Subject(label=kind), (doc.span(line),), status=doc.status
                 )
+        near, far = lat.get("host"), lat.get("gpu")
+        if near and far and float(near.value or 0) > 0:
+            yield from (near, far)
+            yield Fact(
+                "mpi.gpu_over_host_latency", float(far.value or 0) / float(near.value or 1), "count", Subject(),
+                kind="derived", formula="a / b", inputs=(far, near), status=doc.status,
+            )  # fmt: skip
         host, gpu = best.get("host"), best.get("gpu")
         if host and gpu and float(gpu.value or 0) > 0:
             yield from (host, gpu)
@@ -186,7 +206,11 @@ class MemoryReader:
             )  # fmt: skip
 
 
-_NODE = re.compile(r"\b(?:socket|numa(?:[ _-]?node)?|cpunodebind|node)\s*[=#:]?\s*(\d)\b", re.IGNORECASE)
+_NODE = re.compile(
+    r"\b(?:socket|numa(?:[ _-]?node)?|cpunodebind|node)\s*[=#:]?\s*(\d)\b"
+    r"|(?:taskset -c|--physcpubind[= ]|--cpu-set|--cpu-list|\bcores?|\bcpus?)\s*[=:]?\s*(\d+(?:-\d+)(?:,\d+-\d+)*)\b",
+    re.IGNORECASE,
+)
 
 
 _RATE_UNIT = re.compile(r"[MG]i?B/s(?:ec)?|Gb/s(?:ec)?|Gbps|Gbit/s", re.IGNORECASE)
@@ -196,7 +220,7 @@ class NumaRateReader:
     """The same RDMA or UCX test from different sockets, one line each."""
 
     name = "numa_rates"
-    needles = (b"ocket", b"umactl", b"NUMA", b"numa")
+    needles = (b"ocket", b"umactl", b"NUMA", b"numa", b"taskset", b"cores", b"cpus", b"cpu-set")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document: the best rate of each node, and the quotient of the extremes."""
@@ -219,7 +243,7 @@ class NumaRateReader:
             if got is None:
                 continue
             value = got[0] / 8 if got[1] == "Gb/s" else got[0]
-            name = f"node {node.group(1)}"
+            name = f"node {node.group(1)}" if node.group(1) else f"cpus {node.group(2)}"
             if name not in best or value > float(best[name].value or 0):
                 best[name] = Fact(
                     "movement.numa_rate", value, "GB/s", Subject(label=name), (doc.span(line),), status=doc.status

@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Iterator
 
+from diagnose.probes.facts import amount
+
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
@@ -77,10 +79,6 @@ _POST_SHARE = re.compile(
     r"|(\d+(?:\.\d+)?)\s*%[^\n]{0,30}\b(?:post(?:ing)?|submitting)\b",
     re.I,
 )
-
-
-def _number(text: str | None) -> float:
-    return float((text or "0").replace(",", ""))
 
 
 # What programs print; figures that people type are looked for in short documents only.
@@ -166,7 +164,7 @@ class TransferReader:
         """Figures that people type: "descriptors per transfer 91,000-120,000", "16 KiB per descriptor"."""
         text = line.text
         size = _MEAN_SIZE.search(text)
-        found = canonical(_number(size.group(2)), size.group(4)) if size else None
+        found = canonical(amount(size.group(2)), size.group(4)) if size else None
         if size and found:
             value = found[0] * 2**30 if found[1] == "GiB" else found[0]
             label = f"mean {size.group(1).lower()} size"
@@ -178,7 +176,7 @@ class TransferReader:
         hit = _PER_DESCRIPTOR.search(text)
         if hit:
             groups = [g for g in hit.groups() if g]
-            got = canonical(_number(groups[0]), groups[-1])
+            got = canonical(amount(groups[0]), groups[-1])
             if got:
                 value = got[0] * 2**30 if got[1] == "GiB" else got[0]
                 out.setdefault(
@@ -188,13 +186,13 @@ class TransferReader:
         else:
             hit = _DESCRIPTORS.search(text)
             after = text[hit.end() : hit.end() + 4].strip() if hit else ""
-            if hit and _number(hit.group(1)) >= 16 and not re.match(r"(?:[mu]?s|µs|%|[KMG]i?B)\b", after):
-                value = _number(hit.group(1)) * (1e3 if hit.group(3) else 1.0)
+            if hit and amount(hit.group(1)) >= 16 and not re.match(r"(?:[mu]?s|µs|%|[KMG]i?B)\b", after):
+                value = amount(hit.group(1)) * (1e3 if hit.group(3) else 1.0)
                 out.setdefault("kv.descriptors", self._fact(doc, line, "kv.descriptors", value, "count", "as written"))
         hit = _PAYLOAD.search(text)
         if hit:
             groups = [g for g in hit.groups() if g]
-            got = canonical(_number(groups[0]), groups[-1])
+            got = canonical(amount(groups[0]), groups[-1])
             if got:
                 value = got[0] * 2**30 if got[1] == "GiB" else got[0]
                 out.setdefault("kv.bytes", self._fact(doc, line, "kv.bytes", value, "B", "as written"))
@@ -228,6 +226,10 @@ class TransferReader:
             if signal in group or a is None or b is None:
                 continue
             x, y = float(a.value or 0), float(b.value or 0)
+            # of a single piece posting is the transfer
+            pieces = group.get("kv.descriptors")
+            if signal == "kv.post_share" and pieces is not None and float(pieces.value or 0) < 16:
+                continue
             if x > 0 and y > 0:
                 yield Fact(
                     signal, x / y, unit, Subject(label=a.subject.label), kind="derived", formula="a / b", inputs=(a, b),
@@ -273,7 +275,7 @@ class NixlJsonReader:
             return
         try:
             raw = json.loads(doc.data.decode("utf-8", "replace"))
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if not isinstance(raw, dict):
             return

@@ -18,17 +18,29 @@ COMMON = (
     "UCX_ZCOPY_THRESH", "UCX_IB_GPU_DIRECT_RDMA", "UCX_IB_TRAFFIC_CLASS", "UCX_IB_SL", "UCX_IB_PKEY",
     "UCX_SOCKADDR_TLS_PRIORITY", "UCX_MODULE_DIR", "UCX_CUDA_COPY_MAX_REG_RATIO", "UCX_RC_TIMEOUT",
     "UCX_RC_RETRY_COUNT", "UCX_CUDA_IPC_CACHE", "UCX_WARN_UNUSED_ENV_VARS", "UCX_SOCKADDR_CM_ENABLE",
+    "UCX_MAX_RMA_RAILS", "UCX_CUDA_COPY_DMABUF", "UCX_IB_NUM_PATHS", "UCX_RNDV_FRAG_MEM_TYPES", "UCX_RCACHE_ENABLE",
+    "UCX_TCP_BRIDGE_ENABLE", "UCX_IB_REG_METHODS", "UCX_IB_ROCE_LOCAL_SUBNET", "UCX_IB_MLX5_DEVX", "UCX_IB_PATH_MTU",
+    "UCX_IB_PCI_RELAXED_ORDERING", "UCX_ERROR_SIGNALS", "UCX_HANDLE_ERRORS", "UCX_TCP_CM_REUSEADDR",
     "UCX_IB_ADDR_TYPE", "UCX_KEEPALIVE_INTERVAL", "UCX_RCACHE_MAX_UNRELEASED", "UCX_MEM_EVENTS",
 )  # fmt: skip
 # Real names that happen to lie close to a common one.
 ALIKE = {"UCX_TCP", "UCX_IB_TM", "UCX_UD_TIMEOUT", "UCX_DC_TIMEOUT", "UCX_DC_RETRY_COUNT", "UCX_BCOPY_THRESH",
-         "UCX_PROTOS", "UCX_IB_PKEY_MASK", "UCX_SELF_NET_DEVICES", "UCX_MODULES", "UCX_MEM_EVENT"}  # fmt: skip
+         "UCX_PROTOS", "UCX_IB_PKEY_MASK", "UCX_SELF_NET_DEVICES", "UCX_MODULES", "UCX_MEM_EVENT",
+         "UCX_RNDV_FRAG_MEM_TYPE"}  # fmt: skip
 # Defaults as `ucx_info -c` prints them: no override. Spellings of all versions read.
 DEFAULTS = {
     "UCX_TLS": {"all"}, "UCX_NET_DEVICES": {"all"}, "UCX_RNDV_THRESH": {"auto", "host:auto", "intra:auto,inter:auto"},
     "UCX_RNDV_SCHEME": {"auto"}, "UCX_IB_GPU_DIRECT_RDMA": {"try"}, "UCX_MEM_EVENTS": {"try", "y", "yes"},
     "UCX_MEMTYPE_CACHE": {"try", "y", "n", "yes", "no"}, "UCX_IB_GID_INDEX": {"auto"},
 }  # fmt: skip
+# Names that UCX_TLS takes, of all versions and vendors.
+TRANSPORTS = frozenset((
+    "all", "self", "tcp", "rc", "rc_x", "rc_v", "rc_mlx5", "rc_verbs", "ud", "ud_x", "ud_v", "ud_mlx5",
+    "ud_verbs", "dc", "dc_x", "dc_mlx5", "ib", "sm", "shm", "mm", "sysv", "posix", "cma", "knem", "xpmem",
+    "cuda", "cuda_copy", "cuda_ipc", "gdr_copy", "rocm", "rocm_copy", "rocm_ipc", "rocm_gdr", "ze", "ze_copy",
+    "ze_ipc", "ze_gdr", "ugni", "srd", "ud_srd", "gga", "gga_mlx5", "rdmacm", "sockcm", "cuda_host",
+    "gaudi_gdr", "tcp_sockcm", "ib_srd", "gpu",
+))  # fmt: skip
 _DUMP_LINES = 25  # this many settings in a row are `ucx_info -c`, not an environment
 
 _SETTING = re.compile(r"""\b(UCX_[A-Z][A-Z0-9_]*)["'\]]*\s*(?:=|:\s)\s*["']?([^\s"'`;|)}\]]+)""")
@@ -76,7 +88,9 @@ def distance(a: str, b: str, most: int = 2) -> int:
 
 def resembles(name: str) -> str | None:
     """The common variable that `name` is a slip of the pen for, or None."""
-    if name in COMMON or name in ALIKE:
+    # what every RDMA transport has under its own prefix
+    family = re.sub(r"^UCX_(?:RC|DC|UD|GGA|SRD)_(?:MLX5_|VERBS_)?", "UCX_IB_", name)
+    if name in COMMON or name in ALIKE or family in COMMON:
         return None
     for known in COMMON:
         # short names are close to many things: allow one slip only
@@ -183,7 +197,7 @@ class UcxReader:
             yield Fact("ucx.headers", hit.group(1), spans=(doc.span(line),), status=doc.status)
             return
         hit = _VERSION.search(text)
-        if hit is None or not ("UCX" in text or "UCT" in text or "UCP" in text or text.lstrip().startswith("#")):
+        if hit is None or not ("UCX" in text or "UCT" in text or "UCP" in text or "# " in text):
             return
         number, path = hit.group(1), hit.group(2) or ""
         if (number, path) in state.versions:
@@ -276,6 +290,19 @@ class UcxReader:
                 formula="a / b", inputs=(mean, middle), status=doc.status,
             )  # fmt: skip
 
+    @staticmethod
+    def _slips(doc: Document, value: str, line: Line) -> Iterator[Fact]:
+        """Transports in UCX_TLS that no UCX has and that resemble one that exists."""
+        for name in value.strip("^\\'\"").lower().split(","):
+            name = name.strip("\\ ").split(":")[0]
+            if len(name) < 4 or name in TRANSPORTS or not re.fullmatch(r"[a-z][a-z0-9_-]+", name):
+                continue
+            near = sorted(k for k in TRANSPORTS if len(k) > 3 and distance(name, k) <= (1 if len(name) < 7 else 2))
+            if near:
+                yield Fact(
+                    "ucx.tls.typo", name, None, Subject(label=near[0]), (doc.span(line, name),), status=doc.status
+                )
+
     def _close(self, doc: Document, state: _State) -> Iterator[Fact]:
         yield from self._close_settings(doc, state.settings)
         for (kind, scope, resource), (line, users) in state.lanes.items():
@@ -306,6 +333,7 @@ class UcxReader:
             if dump and (name not in DEFAULTS or value in DEFAULTS[name]):
                 continue
             span = (doc.span(line, name),)
+            yield from () if dump or name != "UCX_TLS" else self._slips(doc, value, line)
             meant = None if dump else resembles(name)
             if meant:
                 yield Fact("ucx.env.typo", name, None, Subject(label=meant), span, status=doc.status)

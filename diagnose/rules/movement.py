@@ -11,6 +11,7 @@ from . import movement_kv, movement_paths
 
 _RDMA = re.compile(r"^(?:rc|dc|ud|ib|srd|gga|ugni|cxi)(?:_\w+)?$")
 _GPU_COPY = {"cuda", "cuda_copy", "rocm", "rocm_copy", "ze", "ze_copy"}
+_NETWORK = re.compile(r"\b(?:ib|rdma|roce|hcas?|infiniband|mlx\w*|connectx\S*|[hnex]dr\d*)\b", re.IGNORECASE)
 _RDMA_WORDS = re.compile(r"\bib_(?:write|read|send)\w*|perftest|use_cuda|\bucx|nixl|\bgdr", re.IGNORECASE)
 _BRIDGES = re.compile(r"^tcp/(?:docker|virbr|veth|br-|cni|flannel|cali|cilium|tun|tailscale|podman|lxc|weave)")
 
@@ -244,6 +245,12 @@ def build_lacks_verbs(ctx: Context) -> Outcome:
     return Outcome(bool(hits), hits or tuple(found))
 
 
+def build_lacks_verbs_asked(ctx: Context) -> Outcome:
+    """UCX was configured without verbs, and RDMA is what the question is about."""
+    got = build_lacks_verbs(ctx)
+    return Outcome(bool(_NETWORK.search(ctx.symptom)), got.used) if got.holds else got
+
+
 def md_lacks_cuda(ctx: Context) -> Outcome:
     """An RDMA memory domain registers host memory and not CUDA memory, while UCX has CUDA."""
     found = [
@@ -339,7 +346,8 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     for f in (
         tls_lacks_rdma, tls_lacks_gpu_copy, tls_lacks_ipc, tls_set, rdma_here, tcp_lane, tcp_lane_remote, tcp_proto,
         bridge_lane, lanes_on_one_nic, device_is_poor, device_is_socket, listing_lacks_cuda,
-        listing_lacks_cuda_asked, listing_lacks_rdma, build_lacks_cuda, build_lacks_verbs, md_lacks_cuda,
+        listing_lacks_cuda_asked, listing_lacks_rdma, build_lacks_cuda, build_lacks_verbs, build_lacks_verbs_asked,
+        md_lacks_cuda,
         two_versions, rndv_forced, rcache_off, memlock_low, collectives_only,
     )
 }  # fmt: skip

@@ -37,7 +37,7 @@ def tls_lacks_gdrcopy(ctx: Context) -> Outcome:
 
 def gpu_latency_far(ctx: Context) -> Outcome:
     """The same message takes three times as long, or longer, between GPU buffers than between host buffers."""
-    found = []
+    found = list(ctx.numbers("mpi.gpu_over_host_latency"))
     for value, item in ctx.numbers("compare.ratio"):
         axis, metric, worse, better = ((item.subject.label or "") + "|||").split("|")[:4]
         if re.search("bandwidth|throughput", metric) or axis not in ("memory_kind", "gdr", "direction", "other", "gpu"):
