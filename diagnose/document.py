@@ -17,9 +17,12 @@ from typing import BinaryIO
 QUOTE_CHARS = 400
 KEEP_BYTES = 16 << 20  # documents up to this size keep their parsed lines in memory
 _CHUNK = 1 << 20
-_MAX_LINE = 1 << 16  # a longer "line" is cut into pieces: binary or minified text
+_MAX_LINE = 1 << 13  # a longer "line" is cut into pieces: minified text, on which patterns would take forever
+_SEARCHED = 512  # a piece ends between words or cells, if there is a gap in its last bytes
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
+# No number, gap or rule is this long; patterns that look for one would try every start and every end.
+_RUN = re.compile(r"[\d.,]{200,}|\s{200,}|[^\w\s]{200,}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 # What launchers put before a rank's line: Open MPI `[1,0]<stdout>:`, Ray `(head, rank=0, pid=1)`,
 # torchrun `[rank0]:` / `[default0]:`, pdsh/srun/k8s `node0: `, `3: `, `[0] ` and `[node0:0]:`.
@@ -73,11 +76,26 @@ def clean(raw: bytes, encoding: str = "utf-8") -> tuple[str, str]:
         text = _ANSI.sub("", text)
     if not text.isprintable():
         text = _CONTROL.sub("", text.replace("\r", ""))
+    if len(text) > 1000:
+        text = _RUN.sub(_shorter, text)
     if text[:1] in "[(" or ": " in text[:64]:
         hit = _LAUNCHER.match(text)
         if hit and hit.end():
             return text[hit.end() :], hit.group()
     return text, ""
+
+
+def _shorter(hit: re.Match[str]) -> str:
+    """The start of a run, to the end of a cell."""
+    run = hit.group()
+    return run[: run.rfind(",", 0, 200) + 1 or 200]
+
+
+def _piece(block: bytes, start: int) -> int:
+    """Size of the next piece of a very long line: to the last gap, so that no figure is cut in two."""
+    low, high = start + _MAX_LINE - _SEARCHED, start + _MAX_LINE
+    gap = max(block.rfind(b" ", low, high), block.rfind(b",", low, high))
+    return gap + 1 - start if gap >= 0 else _MAX_LINE
 
 
 @dataclass
@@ -154,21 +172,25 @@ class Document:
         if self.encoding != "utf-8":
             yield from self._wide_lines()
             return
-        rest, offset, number = b"", 0, 0
+        rest, offset, number = b"", 0, 1
         for block in self.chunks():
             block = rest + block
             pos = 0
             while (hit := block.find(b"\n", pos)) >= 0:
-                number += 1
+                while hit - pos > _MAX_LINE:
+                    size = _piece(block, pos)
+                    yield number, offset + pos, block[pos : pos + size]
+                    pos += size
                 yield number, offset + pos, block[pos:hit]
                 pos = hit + 1
-            rest, offset = block[pos:], offset + pos
-            while len(rest) > _MAX_LINE:
                 number += 1
-                yield number, offset, rest[:_MAX_LINE]
-                rest, offset = rest[_MAX_LINE:], offset + _MAX_LINE
+            while len(block) - pos > _MAX_LINE:
+                size = _piece(block, pos)
+                yield number, offset + pos, block[pos : pos + size]
+                pos += size
+            rest, offset = block[pos:], offset + pos
         if rest:
-            yield number + 1, offset, rest
+            yield number, offset, rest
 
     def _wide_lines(self) -> Iterator[tuple[int, int, bytes]]:
         """UTF-16: split on the two-byte newline at even offsets only."""
@@ -180,7 +202,8 @@ class Document:
                 hit = data.find(newline, hit + 1)
             stop = hit if hit >= 0 else len(data)
             number += 1
-            yield number, pos, data[pos:stop]
+            for start in range(pos, max(stop, pos + 1), 2 * _MAX_LINE):
+                yield number, start, data[start : min(stop, start + 2 * _MAX_LINE)]
             pos = stop + 2
 
     def lines(self) -> Iterator[Line]:
@@ -222,8 +245,7 @@ class Document:
             raw = self.read(start, end)
             at = raw.find(around.encode(self.encoding))
             if at > QUOTE_CHARS // 2:
-                lead = min(80, at)
-                start += at - lead
+                start += min(at - min(80, at), len(raw) - QUOTE_CHARS)
         return self.bytes_span(start, end, line.number)
 
     def bytes_span(self, start: int, end: int, line: int) -> Span:

@@ -243,7 +243,7 @@ def _first(e: Evidence, shas: dict[str, str | None]) -> Iterator[Mismatch]:
 
 
 def _lines(doc: Document, starts: list[int]) -> dict[int, set[int]]:
-    """Line numbers of offsets: by newlines, and as `Document.raw_lines` counts very long lines."""
+    """Line numbers of offsets: by newlines, and, in UTF-16, as `Document.raw_lines` counts."""
     out: dict[int, set[int]] = {s: set() for s in starts}
     order = sorted(out)
     at = newlines = 0
@@ -255,7 +255,7 @@ def _lines(doc: Document, starts: list[int]) -> dict[int, set[int]]:
             target = next(todo, None)
         newlines += block.count(b"\n")
         at += len(block)
-    if doc.encoding != "utf-8" or any(b - a > 1 << 16 for a, b in zip([0, *order], [*order, doc.size], strict=True)):
+    if doc.encoding != "utf-8":
         marks = iter(order)
         mark = next(marks, None)
         last = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.probes.facts import fact, gib, number, size
+from diagnose.probes.facts import computed, fact, gib, number, size
 from diagnose.probes.host import cpu_list
 
 from diagnose.document import Document, Line
@@ -56,7 +56,7 @@ class ContainerReader:
         b"\"limits\"", b"medium", b"sizeLimit", b"#SBATCH", b"srun", b"sbatch", b"NumCPUs", b"\"Devices\"",
         b"DeviceRequests", b"IpcMode",
         b"ipc:", b"runtime:", b"network_mode", b"hostNetwork", b"hostIPC", b"--cpus", b"timeSlicing", b"gpu.shared",
-        b"NanoCpus",
+        b"NanoCpus", b"cpuset",
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
@@ -126,9 +126,7 @@ class ContainerReader:
             yield fact(doc, line, "host.cpu.quota", cpus, "count", label="container", around=around)
         elif name in ("cpuset-cpus", "cpuset"):
             yield fact(doc, line, "host.cpu.allowed", value, around=around)
-            yield fact(
-                doc, line, "host.cpu.allowed_count", float(cpu_list(value)), "count", label="cpuset", around=around
-            )
+            yield computed(doc, line, "host.cpu.allowed_count", float(cpu_list(value)), "count", "container", label="cpuset")
         elif name in ("memory", "mem_limit"):
             if (amount := size(value)) is not None:
                 yield fact(doc, line, "host.memory.limit", amount, "GiB", label="container", around=around)

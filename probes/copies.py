@@ -133,7 +133,7 @@ class Matrices:
         for column, cell in enumerate(cells):
             try:
                 value = float(cell)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if "connectivity" in lower:
                 if row != column:
@@ -187,7 +187,7 @@ class MicroLines:
                 continue
             try:
                 row = json.loads(line.text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 doc.lines_skipped += 1
                 continue
             if isinstance(row, dict):

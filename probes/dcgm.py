@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from diagnose.probes.facts import fact
+from diagnose.probes.facts import computed, fact
 
 from diagnose.document import Document, Line
 from diagnose.models import Fact
@@ -197,7 +197,7 @@ class DcgmReports:
             if state == "D":
                 yield fact(doc, line, "nvlink.inactive", "down", gpu=gpu, label=str(link))
         if up := states.count("U"):
-            yield fact(doc, line, "nvlink.up", float(up), "count", gpu=gpu)
+            yield computed(doc, line, "nvlink.up", float(up), "count", "dcgmi_report", gpu=gpu)
 
     def _report(self, doc: Document, line: Line, left: str, right: str) -> Iterator[Fact]:
         test = left.strip("+-> |")

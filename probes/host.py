@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.probes.facts import fact, number, size
+from diagnose.probes.facts import computed, fact, number, size
 
 from diagnose.document import Document, Line
 from diagnose.models import Fact
@@ -143,7 +143,7 @@ class HostReader:
             elif (hit := _MEMINFO.match(text)) is not None:
                 value = float(hit.group(2)) / 2**20
                 if hit.group(1) == "SwapFree" and swap_total is not None:
-                    yield fact(doc, line, "host.swap.used", round(swap_total - value, 6), "GiB")
+                    yield computed(doc, line, "host.swap.used", round(swap_total - value, 6), "GiB", self.name)
                 names = {
                     "MemTotal": "host.memory.total",
                     "MemAvailable": "host.memory.available",
@@ -166,11 +166,17 @@ class HostReader:
         elif command.startswith("ulimit") and re.fullmatch(r"\d+|unlimited", text):
             yield fact(doc, line, f"host.limit.{command.split()[1]}", text)
         elif command == "cpu.max" and (hit := re.fullmatch(r"(\d+) (\d+)", text)):
-            yield fact(doc, line, "host.cpu.quota", int(hit.group(1)) / int(hit.group(2)), "count", label="cgroup")
+            yield from self._quota(doc, line, hit)
         elif command == "memory.max" and text.isdigit():
             yield fact(doc, line, "host.memory.limit", int(text) / 2**30, "GiB", label="cgroup")
         elif command == "governor" and text.isalpha():
             yield fact(doc, line, "host.cpu.governor", text)
+
+    def _quota(self, doc: Document, line: Line, hit: re.Match[str]) -> Iterator[Fact]:
+        """Cores that a quota over a period amounts to."""
+        quota, period = float(hit.group(1)), float(hit.group(2))
+        if period > 0:
+            yield computed(doc, line, "host.cpu.quota", quota / period, "count", self.name, label="cgroup")
 
     def _plain(self, doc: Document, line: Line) -> Iterator[Fact]:
         text = line.text
@@ -190,12 +196,12 @@ class HostReader:
             count = cpu_list(hit.group(2)) if listed else bin(int(hit.group(2).replace(",", ""), 16)).count("1")
             if listed:
                 yield fact(doc, line, "host.cpu.allowed", hit.group(2))
-            yield fact(doc, line, "host.cpu.allowed_count", float(count), "count", label="affinity")
+            yield computed(doc, line, "host.cpu.allowed_count", float(count), "count", self.name, label="affinity")
         elif (hit := _ALLOWED.match(text)) is not None or (hit := _TASKSET.search(text)) is not None:
             label = "taskset" if "taskset" in text else "affinity"
             cpus = next(g for g in hit.groups() if g)
             yield fact(doc, line, "host.cpu.allowed", cpus)
-            yield fact(doc, line, "host.cpu.allowed_count", float(cpu_list(cpus)), "count", label=label)
+            yield computed(doc, line, "host.cpu.allowed_count", float(cpu_list(cpus)), "count", self.name, label=label)
         elif (hit := _NUMACTL.search(text)) is not None:
             for flag, value in re.findall(r"(--?[\w-]+)[= ]([\d,+-]+)", hit.group(1)):
                 yield fact(doc, line, "host.numa.bind", value, label=flag.lstrip("-"))
@@ -205,7 +211,7 @@ class HostReader:
         elif (hit := _DF.match(text)) is not None:
             yield from self._df(doc, line, hit)
         elif (hit := _CPU_MAX.search(text)) is not None and ("cpu.max" in text or hit.group(2) == "100000"):
-            yield fact(doc, line, "host.cpu.quota", int(hit.group(1)) / int(hit.group(2)), "count", label="cgroup")
+            yield from self._quota(doc, line, hit)
         elif (hit := _MEM_MAX.search(text)) is not None and int(hit.group(1)) < 1 << 60:
             yield fact(doc, line, "host.memory.limit", int(hit.group(1)) / 2**30, "GiB", label="cgroup")
         elif (hit := _GOVERNOR.search(text)) is not None:

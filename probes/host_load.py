@@ -210,7 +210,8 @@ class LoadReader:
                 keep("host.process.cpu", cpu / 100, "count", name)
         else:
             device = words[0]
-            keep("host.disk.util", (number(row["%util"]) or 0.0) / 100, "fraction", device)
+            busy = number(row["%util"])
+            keep("host.disk.util", busy / 100 if busy is not None else None, "fraction", device)
             for name in ("await", "r_await", "w_await"):
                 keep("host.disk.await", number(row.get(name, "")), "ms", device)
 

@@ -31,7 +31,15 @@ _METRIC = re.compile(
     + r")(?![\w.])(?P<rest>.*)$",
     re.IGNORECASE,
 )
-METRIC_LINE = _METRIC  # a line that the readers of the tools cover
+_TYPED = re.compile(r"(?<![\w.])(?:" + "|".join(re.escape(n) for n in _NAMES if "_" in n or " " in n) + r")(?![\w.])", re.IGNORECASE)
+
+
+def covered(text: str) -> bool:
+    """Is this a line of a tool: one metric and its figures? Several metrics on a line were typed by hand."""
+    hit = _METRIC.match(text)
+    return hit is not None and _TYPED.search(hit.group("rest")) is None
+
+
 _BY_LOWER = {n.lower(): n for n in METRICS}
 _NUMBER = re.compile(
     r"(?<![\w.])(?:(?:Low|Mid|High|Max|Idle) \((\d+)\)|(\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?))"
@@ -67,6 +75,9 @@ class NcuText:
             "cycles being stalled",
             "_occupancy",
             "_utilization",
+            "occupancy",
+            "This kernel",
+            "OPT ",
         )
     )
 
@@ -88,7 +99,7 @@ class NcuText:
                 kernel = short(head.group("name"))
                 continue
             metric = _METRIC.match(text)
-            if metric is not None:
+            if metric is not None and covered(text):
                 reading = self._reading(doc, line, metric)
                 if reading is not None:
                     readings.setdefault(kernel, []).append(reading)

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from diagnose.document import Document, Span
+from diagnose.errors import ParseError
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
@@ -71,6 +72,8 @@ def events(doc: Document) -> Iterator[tuple[dict[str, Any], int, int]]:
         while (start := text.find("{", pos)) >= 0:
             try:
                 event, end = decode(text, start)
+            except RecursionError as err:
+                raise ParseError("kineto", "nested too deeply to be a trace") from err
             except ValueError:
                 if len(text) - start < 1 << 20:
                     pos = start

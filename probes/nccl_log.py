@@ -271,6 +271,7 @@ class NcclLogReader:
         encoding = doc.encoding
         wide = encoding != "utf-8"
         for number, start, raw in doc.raw_lines():
+            size = len(raw)
             if wide:
                 raw = raw.decode(encoding, "replace").encode()
             key = shape(raw)
@@ -288,8 +289,9 @@ class NcclLogReader:
                 if seen is not None:
                     seen.count += 1
                 continue
-            text, prefix = clean(raw.rstrip(b"\r"))
-            line = Line(start, start + len(raw.rstrip(b"\r")), number, text, prefix)
+            body = raw.rstrip(b"\r")
+            text, prefix = clean(body)
+            line = Line(start, start + (size if wide else len(body)), number, text, prefix)
             head = _HEAD.search(text)
             got = handler(st, line, head["msg"] if head else text, head)
             if handler in _COUNTED:

@@ -1,4 +1,4 @@
-"""The way between hosts as people check it: pings with a size, MTUs by interface, hosts of a launch, adapters in words."""
+"""The way between hosts as people check it: pings, MTUs by interface, hosts of a launch, adapters, pairs of GPUs."""
 
 from __future__ import annotations
 
@@ -9,23 +9,36 @@ from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 
 LINES = 2000
-_PING = re.compile(r"\bping\b.*?(?:-M\s*(?:do|want)|-D\b|-f\b)?.*?\s-[sl]\s*(\d{2,5})\b|\bping\b.*\bDF\b.*?(\d{3,5})", re.IGNORECASE)
+_PING = re.compile(
+    r"\bping\b.*?(?:-M\s*(?:do|want)|-D\b|-f\b)?.*?\s-[sl]\s*(\d{2,5})\b"
+    r"|\bping\b.*\bDF\b.*?(\d{3,5})",
+    re.IGNORECASE,
+)
 _SIZED = re.compile(
-    r"(?:payload|size|-s|ping|DF)\D{0,12}(\d{3,5})\s*(?:B|bytes|字节)?\W{1,6}(?P<how>ok|works?|passes|pass|replies|\d/\d received|fails?|lost|no reply|timeout|times out|dropped|100% (?:packet )?loss|"
+    r"(?:payload|size|-s|ping|DF)\D{0,12}(\d{3,5})\s*(?:B|bytes|字节)?\W{1,6}(?P<how>ok|works?|passes|pass"
+    r"|replies|\d/\d received|fails?|lost|no reply|timeout|times out|dropped|100% (?:packet )?loss|"
     r"不通|通|丢)",
     re.IGNORECASE,
 )
 _REPLY = re.compile(r"bytes from |[1-9]\d* (?:packets )?received|\b0% (?:packet )?loss", re.IGNORECASE)
-_LOST = re.compile(r"\b0 (?:packets )?received|100% (?:packet )?loss|[Mm]essage too long|local error|[Ff]rag(?:mentation)? needed|no (?:reply|answer)|timeout", re.IGNORECASE)
+_LOST = re.compile(
+    r"\b0 (?:packets )?received|100% (?:packet )?loss|[Mm]essage too long|local error"
+    r"|[Ff]rag(?:mentation)? needed|no (?:reply|answer)|timeout",
+    re.IGNORECASE,
+)
 _IP_LINK = re.compile(r"^\s*\d+:\s+([\w.-]+)(?:@\S+)?:\s+<.*?\bmtu\s+(\d+)")
 _IFCONFIG = re.compile(r"^\s*([a-z][\w.-]+):?\s.*\b(?:mtu|MTU)[ :=](\d{3,5})\b")
 _SYSFS = re.compile(r"/sys/class/net/([\w.-]+)/mtu\b(?:\D{1,4}(\d{3,5})\s*$)?")
 _PMTU = re.compile(r"\bpmtu\s+(\d{3,5})\b", re.IGNORECASE)
 _NAMED = re.compile(r"\bip\s.*\b(?:link|addr)\s+(?:show|ls)\s+(?:dev\s+)?([\w.-]+)")
 _BARE = re.compile(r"^\s*(?:.*\bmtu\s+)?(\d{3,5})\s*$")
-_LAUNCH = re.compile(r"(?:^|\s)(?:-H|--host|-host|--hosts)[ =](\S+)|--nnodes[ =](\d+)|(?:^|\s)-N ?(\d+)\b.*\bsrun|\bsrun\b.*\s-N ?(\d+)\b|--nodes[ =](\d+)|#SBATCH.*(?:-N|--nodes)[ =](\d+)")
+_LAUNCH = re.compile(
+    r"(?:^|\s)(?:-H|--host|-host|--hosts)[ =](\S+)|--nnodes[ =](\d+)|(?:^"
+    r"|\s)-N ?(\d+)\b.*\bsrun|\bsrun\b.*\s-N ?(\d+)\b|--nodes[ =](\d+)|#SBATCH.*(?:-N|--nodes)[ =](\d+)"
+)
 _NIC_WORDS = re.compile(
-    r"\b(\d{1,2})\s?[x×*]\s?(?:\w+[- ]){0,3}?(?:(?P<name>NDR|HDR|EDR|FDR|XDR)\s?(?P<named>\d{2,3})?|(?P<rate>\d{2,3})\s?(?:G\b|Gb/?s?|GbE|Gbps|Gbit/s))",
+    r"\b(\d{1,2})\s?[x×*]\s?(?:\w+[- ]){0,3}?(?:(?P<name>NDR|HDR|EDR|FDR|XDR)\s?(?P<named>\d{2,3})?"
+    r"|(?P<rate>\d{2,3})\s?(?:G\b|Gb/?s?|GbE|Gbps|Gbit/s))",
 )
 _COUNTED = re.compile(r"(?:ibstat|ibstatus|ibv_devinfo).*grep\s+-c\s+.*?(\d{2,3})\b")
 
@@ -51,10 +64,20 @@ class PathReader:
             if hit := _PING.search(text):
                 asked = (float(hit[1] or hit[2]), line)
                 tail = text[hit.end() :]
-                if re.search(r"\b(?:ok|works?|fine|reply|通过)\b|正常|\b通", tail, re.IGNORECASE) and not re.search(r"not|no |不", tail):
+                if re.search(
+                    r"\b(?:ok|works?|fine|reply|通过)\b|正常"
+                    r"|\b通",
+                    tail,
+                    re.IGNORECASE,
+                ) and not re.search(r"not|no |不", tail):
                     yield _fact(doc, line, "net.ping", asked[0], "B", "ok")
                     asked = None
-                elif re.search(r"\b(?:fail\w*|lost|no (?:reply|answer)|time\w*|drop\w*|hangs?)\b|100%|不通|丢", tail, re.IGNORECASE):
+                elif re.search(
+                    r"\b(?:fail\w*|lost|no (?:reply|answer)|time\w*|drop\w*|hangs?)\b|100%|不通"
+                    r"|丢",
+                    tail,
+                    re.IGNORECASE,
+                ):
                     yield _fact(doc, line, "net.ping", asked[0], "B", "lost")
                     asked = None
             elif asked is not None and _LOST.search(text):
@@ -65,8 +88,8 @@ class PathReader:
                 asked = None
             else:
                 for sized in _SIZED.finditer(text):
-                    good = re.match(r"ok|work|pass|repl|[1-9]|通", sized["how"], re.IGNORECASE)
-                    good = good and not sized["how"].startswith("100")
+                    how = sized["how"]
+                    good = re.match(r"ok|work|pass|repl|[1-9]|通", how, re.IGNORECASE) and not how.startswith("100")
                     yield _fact(doc, line, "net.ping", float(sized[1]), "B", "ok" if good else "lost")
             if hit := _IP_LINK.match(text) or _IFCONFIG.match(text):
                 yield _fact(doc, line, "net.mtu", float(hit[2]), "B", hit[1])
@@ -92,7 +115,21 @@ class LaunchReader:
     """How many hosts a launch names, and how many adapters of which rate somebody writes down."""
 
     name = "launch"
-    needles = (b"mpirun", b"torchrun", b"srun", b"SBATCH", b"nnodes", b"NDR", b"HDR", b"EDR", b"XDR", b"Gb", b"GbE", b"Rate: ", b"0G")
+    needles = (
+        b"mpirun",
+        b"torchrun",
+        b"srun",
+        b"SBATCH",
+        b"nnodes",
+        b"NDR",
+        b"HDR",
+        b"EDR",
+        b"XDR",
+        b"Gb",
+        b"GbE",
+        b"Rate: ",
+        b"0G",
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`launch.hosts`, `net.adapters` (count) with `net.adapter.rate`."""
@@ -129,7 +166,7 @@ class LaunchReader:
 
 _LINK = re.compile(r"\b(NV\d{1,2}|PIX|PXB|PHB|NODE|SYS)\b")
 _SPEED = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(GB/s)?(?![\w.]*[=/,])")
-_RATE = re.compile(r"^\s*(\S*[A-Za-z]\S*?)[:\s]+(?:\S+\s+){0,2}?Rate:?\s*(\d{2,3})\b")
+_RATE = re.compile(r"^\s*(\S{0,80}?[A-Za-z]\S{0,80}?)[:\s]+(?:\S{1,80}\s+){0,2}?Rate:?\s*(\d{2,3})\b")
 
 
 class PairReader:
@@ -149,17 +186,33 @@ class PairReader:
             if re.search(r"nvlink.*(?:grep\s+-c|wc\s+-l|links? up|active)|active (?:nv)?links", text, re.IGNORECASE):
                 links_up = True
             elif links_up and (hit := re.match(r"^\s*GPU ?(\d+)\W+(\d{1,2})(?:\s*/\s*\d+)?\s*$", text)):
-                yield Fact("nvlink.links_up", float(hit[2]), "count", Subject(gpu=int(hit[1])), (doc.span(line),), status=doc.status)
+                yield Fact(
+                    "nvlink.links_up",
+                    float(hit[2]),
+                    "count",
+                    Subject(gpu=int(hit[1])),
+                    (doc.span(line),),
+                    status=doc.status,
+                )
             if hit := _RATE.match(text):
-                yield Fact("net.rate", float(hit[2]), "Gb/s", Subject(label=hit[1]), (doc.span(line),), status=doc.status)
+                yield Fact(
+                    "net.rate", float(hit[2]), "Gb/s", Subject(label=hit[1]), (doc.span(line),), status=doc.status
+                )
             links = _LINK.findall(text)
             if len(links) != 1 or not unit or "NCCL INFO" in text:
                 continue
-            plain = re.sub(r"\S+=\S+|GPU ?\d+(?:\s*(?:[-,<>→↔]+|to|and)\s*(?:GPU ?)?\d+)*|\b\d+\s*(?:[-,<>→↔]+)\s*\d+\b|\(?\bNV\d+\b|-[a-z] \S+|\d+\s*[KMG]i?B?\b(?!/s)", " ", text)
+            plain = re.sub(
+                r"\S+=\S+|GPU ?\d+(?:\s*(?:[-,<>→↔]+|to|and)\s*(?:GPU ?)?\d+)*"
+                r"|\b\d+\s*(?:[-,<>→↔]+)\s*\d+\b|\(?\bNV\d+\b|-[a-z] \S+|\d+\s*[KMG]i?B?\b(?!/s)",
+                " ",
+                text,
+            )
             values = [float(v) for v, _ in _SPEED.findall(plain)]
             values = [float(v) for v, u in _SPEED.findall(plain) if u] or values
             if len(values) == 1 and 0.1 <= values[0] <= 2000:
-                yield Fact("path.bandwidth", values[0], "GB/s", Subject(label=links[0]), (doc.span(line),), status=doc.status)
+                yield Fact(
+                    "path.bandwidth", values[0], "GB/s", Subject(label=links[0]), (doc.span(line),), status=doc.status
+                )
 
 
 READERS = [PathReader(), LaunchReader(), PairReader()]

@@ -10,24 +10,44 @@ from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 
 _WHEN = re.compile(
-    r"\b(?:before|after|start|end|t ?= ?\d+|t[01]\b|delta|diff|growth|first|second|\+\d+ ?s)\b|[+Δ]|前|后|增量", re.IGNORECASE
+    r"\b(?:before|after|start|end|t ?= ?\d+|t[01]\b|delta|diff|growth|first|second|\+\d+ ?s)\b|[+Δ]|前|后"
+    r"|增量",
+    re.IGNORECASE,
 )
 _PAIR = re.compile(
-    r"^\s*(?P<name>[A-Za-z][\w ./:-]*?[\w)])\s*[:=|]?\s+\|?\s*(?P<a>\d[\d,]*)\s*(?:->|→|=>|\||to|,)?\s*\|?\s*(?P<b>\d[\d,]*)"
+    r"^\s*(?P<name>[A-Za-z][\w ./:-]*?[\w)])\s*[:=|]?\s+\|?\s*(?P<a>\d[\d,]*+)\s*(?:->|→|=>|\||to"
+    r"|,)?\s*\|?\s*(?P<b>\d[\d,]*)"
     r"(?:\s*\|?\s*\(?[+Δ]?\s*(?P<d>-?[\d,]+)?\)?)?\s*\|?\s*$"
 )
 _ARROW = re.compile(r"(?P<name>[A-Za-z]\w*)\s*[:=]?\s+(?P<a>\d[\d,]*)\s*(?:->|→|=>|⇒)\s*(?P<b>\d[\d,]*)")
-_PLUS = re.compile(r"(?P<name>[A-Za-z]\w*(?:_\w+|Errors?|Wait|Discards|Counter|Downed))\s*[:=]?\s+\+\s?(?P<d>\d[\d,]*)\b")
+_PLUS = re.compile(
+    r"(?P<name>[A-Za-z]\w*(?:_\w+|Errors?|Wait|Discards|Counter"
+    r"|Downed))\s*[:=]?\s+\+\s?(?P<d>\d[\d,]*)\b"
+)
 _COUNTER = re.compile(
-    r"bytes|packets|xmit|rcv|discard|error|err\b|drop|pause|cnp|ecn|retrans|downed|symbol|out_of|timeout|seq|rnr|recover|wait|crc|buffer",
+    r"bytes|packets|xmit|rcv|discard|error|err\b|drop|pause|cnp|ecn|retrans|downed|symbol|out_of|timeout|seq"
+    r"|rnr|recover|wait|crc|buffer",
     re.IGNORECASE,
 )
-_NIC = re.compile(r"\b((?:mlx[45]_(?:bond_)?\w+|bnxt_re\w*|irdma\w*|rocep\w+|ibp\w+|hfi1_\d+|efa_\d+|rdmap\w+|en[a-z]\w*|eth\d+|ib\d+|bond\d+))\b")
-_FIRST = re.compile(r"^\W*(?:local[ _-]?|global[ _-]?)?(rank|ranks|node|host|gpu|worker|server|机器|节点|卡)\b", re.IGNORECASE)
-_WAIT = re.compile(
-    r"all.?reduce|all.?gather|reduce.?scatter|all.?to.?all|nccl|comm|wait|barrier|sync|collective|exposed|通信|等待|集合", re.IGNORECASE
+_NIC = re.compile(
+    r"\b((?:mlx[45]_(?:bond_)?\w+|bnxt_re\w*|irdma\w*|rocep\w+|ibp\w+|hfi1_\d+|efa_\d+|rdmap\w+"
+    r"|en[a-z]\w*|eth\d+|ib\d+|bond\d+))\b"
 )
-_WORK = re.compile(r"fwd|bwd|forward|backward|comput|calc|\bfw\b|\bbw\b|gemm|kernel|data|load|gpu time|计算|前向|反向|数据", re.IGNORECASE)
+_FIRST = re.compile(
+    r"^\W*(?:local[ _-]?|global[ _-]?)?(rank|ranks|node|host|gpu|worker|server|机器|节点"
+    r"|卡)\b",
+    re.IGNORECASE,
+)
+_WAIT = re.compile(
+    r"all.?reduce|all.?gather|reduce.?scatter|all.?to.?all|nccl|comm|wait|barrier|sync|collective|exposed|通信|等待"
+    r"|集合",
+    re.IGNORECASE,
+)
+_WORK = re.compile(
+    r"fwd|bwd|forward|backward|comput|calc|\bfw\b|\bbw\b|gemm|kernel|data|load|gpu time|计算|前向|反向"
+    r"|数据",
+    re.IGNORECASE,
+)
 _CELL = re.compile(r"^[~≈]?(\d[\d,]*(?:\.\d+)?)(?:\s?(?:ms|us|s|%|GB/s))?$")
 LINES = 400
 
@@ -40,7 +60,20 @@ class CounterTableReader:
     """Two readings of one counter on a line: how much it grew."""
 
     name = "counter_table"
-    needles = (b"bytes", b"xmit", b"rcv", b"discard", b"err", b"Err", b"pause", b"cnp", b"packets", b"downed", b"Symbol", b"out_of")
+    needles = (
+        b"bytes",
+        b"xmit",
+        b"rcv",
+        b"discard",
+        b"err",
+        b"Err",
+        b"pause",
+        b"cnp",
+        b"packets",
+        b"downed",
+        b"Symbol",
+        b"out_of",
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`counter.delta` for each row; a header or an arrow tells that the numbers are a before and an after."""
@@ -85,7 +118,20 @@ class RankTableReader:
     """One row a rank or node, columns of work and of waiting; rows may be left out."""
 
     name = "rank_table"
-    needles = (b"rank", b"Rank", b"RANK", b"node", b"Node", b"host", b"Host", b"gpu", b"GPU", b"worker", "节点".encode(), "卡".encode())
+    needles = (
+        b"rank",
+        b"Rank",
+        b"RANK",
+        b"node",
+        b"Node",
+        b"host",
+        b"Host",
+        b"gpu",
+        b"GPU",
+        b"worker",
+        "节点".encode(),
+        "卡".encode(),
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`straggler.late` for the row that works longest while all others wait."""
@@ -144,7 +190,8 @@ def _late(doc: Document, header: list[str], rows: list[tuple[str, list[float], L
 
 
 _SIZE_ROW = re.compile(
-    r"^\s*(?:<=?|≤|up to|below|>=?|≥|over)?\s*(?:\d[\d.]*\s*[KMG]?i?B?\s*(?:-|–|to|\.\.)\s*)?(?P<top>\d[\d.]*)\s*(?P<unit>[KMG]?i?B?)\b[^\d\n]{0,24}?\s"
+    r"^\s*(?:<=?|≤|up to|below|>=?|≥|over)?\s*(?:\d[\d.]*\s*[KMG]?i?B?\s*(?:-|–|to"
+    r"|\.\.)\s*)?(?P<top>\d[\d.]*)\s*(?P<unit>[KMG]?i?B?)\b[^\d\n]{0,24}?\s"
     r"[x×]?\s*(?P<n>\d[\d,]*)\s*(?:calls?|ops?|x|times|次|launches|messages|msgs)?\b",
     re.IGNORECASE,
 )
@@ -188,18 +235,33 @@ class MessageSizeReader:
 
 
 _OTHERS = re.compile(
-    r"other (?:jobs?|traffic|tenants?|load|nodes)|neighbou?rs?|concurrent jobs?|jobs? running|background|cross.?traffic|(?:storage|backup) (?:traffic|load)"
+    r"other (?:jobs?|traffic|tenants?|load|nodes)|neighbou?rs?|concurrent jobs?|jobs? running|background"
+    r"|cross.?traffic|(?:storage|backup) (?:traffic|load)"
     r"|其[他它](?:作业|任务|流量)|并发(?:作业|任务)|背景流量",
     re.IGNORECASE,
 )
-_RESULT = re.compile(r"bus_?bw|alg_?bw|bandwidth|GB/s|throughput|tokens/s|step|time|latency|ms\b|带宽|耗时|吞吐", re.IGNORECASE)
+_RESULT = re.compile(
+    r"bus_?bw|alg_?bw|bandwidth|GB/s|throughput|tokens/s|step|time|latency|ms\b|带宽|耗时"
+    r"|吞吐",
+    re.IGNORECASE,
+)
 
 
 class NeighbourReader:
     """A table that sets a result beside what else runs: the more of the one, the worse the other."""
 
     name = "neighbour_table"
-    needles = (b"other", b"Other", b"neighb", b"concurrent", b"background", b"jobs", "其他".encode(), "并发".encode(), "背景".encode())
+    needles = (
+        b"other",
+        b"Other",
+        b"neighb",
+        b"concurrent",
+        b"background",
+        b"jobs",
+        "其他".encode(),
+        "并发".encode(),
+        "背景".encode(),
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`load.slows`: result with little other traffic over result with much."""
@@ -229,17 +291,29 @@ class NeighbourReader:
             if not slower:
                 continue
             inputs = tuple(
-                Fact("load.result", r[0][k], "count", Subject(label=f"{name}|{header[load]} {r[0][load]:g}"), (doc.span(r[1]),), status=doc.status)
+                Fact(
+                    "load.result",
+                    r[0][k],
+                    "count",
+                    Subject(label=f"{name}|{header[load]} {r[0][load]:g}"),
+                    (doc.span(r[1]),),
+                    status=doc.status,
+                )
                 for r in sorted((quiet, busy), key=lambda r: -r[0][k])
             )
-            yield Fact("load.slows", inputs[0].value / inputs[1].value, "count", Subject(label=f"{name}|{header[load]}"),  # type: ignore[operator]
-                       (doc.span(busy[1]), doc.span(quiet[1])), kind="derived", formula="a / b", inputs=inputs, status=doc.status)  # fmt: skip
+            ratio = max(quiet[0][k], busy[0][k]) / min(quiet[0][k], busy[0][k])
+            spans = (doc.span(busy[1]), doc.span(quiet[1]))
+            yield Fact(
+                "load.slows", ratio, "count", Subject(label=f"{name}|{header[load]}"), spans, kind="derived",
+                formula="a / b", inputs=inputs, status=doc.status,
+            )  # fmt: skip
             return
 
 
 _BATCHES = re.compile(
-    r"\branks?[ _]?(?P<a>\d+)(?:\s*[-–~]\s*\d+)?\s*[:=]?\s*(?:\w+\s*[:=]\s*)?(?P<n>\d+)\s*(?P<what>batch\w*|steps?|iter\w*|samples|micro\w*|个?batch)?"
-    , re.IGNORECASE,
+    r"\branks?[ _]?(?P<a>\d+)(?:\s*[-–~]\s*\d+)?\s*[:=]?\s*(?:\w+\s*[:=]\s*)?(?P<n>\d+)\s*(?P<what>batch\w*"
+    r"|steps?|iter\w*|samples|micro\w*|个?batch)?",
+    re.IGNORECASE,
 )
 _BATCH_WORD = re.compile(r"batch|steps? (?:this|per|in)|iterations|samples|len\(.*loader|个样本", re.IGNORECASE)
 
@@ -267,11 +341,20 @@ class BatchCountReader:
         if low <= 0 or high > 1.5 * low:
             return
         inputs = tuple(
-            Fact("rank.batches", v, "count", Subject(label=f"rank {seen[v][0]}"), (doc.span(seen[v][1]),), status=doc.status)
+            Fact(
+                "rank.batches",
+                v,
+                "count",
+                Subject(label=f"rank {seen[v][0]}"),
+                (doc.span(seen[v][1]),),
+                status=doc.status,
+            )
             for v in (high, low)
         )
-        yield Fact("rank.batches_differ", high - low, "count", Subject(), inputs[1].spans, kind="derived", formula="a - b",
-                   inputs=inputs, status=doc.status)  # fmt: skip
+        yield Fact(
+            "rank.batches_differ", high - low, "count", Subject(), inputs[1].spans, kind="derived", formula="a - b",
+            inputs=inputs, status=doc.status,
+        )  # fmt: skip
 
 
 READERS = [CounterTableReader(), RankTableReader(), MessageSizeReader(), BatchCountReader(), NeighbourReader()]

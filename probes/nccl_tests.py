@@ -42,7 +42,7 @@ _NAME = re.compile(
 )
 _LOOSE = re.compile(
     r"\b(?P<what>bus_?bw|busbw|alg_?bw|bus bandwidth|algorithm bandwidth)\b[^\d\n|]{0,24}?"
-    r"(?P<value>\d+(?:\.\d+)?)(?!\s*(?:[KMGT]i?B?|bytes)\b(?!/s|ps))\s*(?P<unit>[GMK]i?B(?:/s(?:ec)?|ps)|[GM]b(?:/s(?:ec)?|ps|it/s))?",
+    r"(?P<value>\d++(?:\.\d++)?+)(?!\s*(?:[KMGT]i?B?|bytes)\b(?!/s|ps))\s*(?P<unit>[GMK]i?B(?:/s(?:ec)?|ps)|[GM]b(?:/s(?:ec)?|ps|it/s))?",
     re.IGNORECASE,
 )
 _LOOSE_AFTER = re.compile(

@@ -70,7 +70,8 @@ class NcuCsv:
         advice: list[Fact] = []
         for line, start, raw in doc.raw_lines():
             if b"Kernel Name" in raw and not header:
-                header = cells(raw.rstrip(b"\r"), start)
+                found = cells(raw.rstrip(b"\r"), start)
+                header = found if any(c[0] == "Kernel Name" for c in found) else []
                 head_line = line
                 continue
             if not header or not raw.strip():
@@ -201,7 +202,7 @@ class NcuReport:
             Path(copy.name).write_bytes(doc.data)
             context = ncu_report.load_report(copy.name)
             kernels: dict[str, tuple[str, list[Reading]]] = {}
-            span = (Span(doc.name, 0, min(doc.size, 4), 1, "NVR"),)
+            span = (doc.bytes_span(0, min(doc.size, 4), 1),)
             for r in range(context.num_ranges()):
                 group = context.range_by_idx(r)
                 for i in range(min(group.num_actions(), 2000)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.probes.facts import fact, gib
+from diagnose.probes.facts import computed, fact, gib
 
 from diagnose.document import Document, Line
 from diagnose.models import Fact
@@ -81,7 +81,7 @@ class TableReader:
             if gpu is not None or _POWER.search(text):
                 yield from self._second(doc, line, gpu)
         if last is not None:
-            yield fact(doc, last, "gpu.count", float(len(seen)), "count")
+            yield computed(doc, last, "gpu.count", float(len(seen)), "count", self.name)
 
     def _name(self, doc: Document, line: Line, gpu: int, hit: re.Match[str]) -> Iterator[Fact]:
         if "ERR!" in hit.group(2):

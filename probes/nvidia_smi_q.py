@@ -74,6 +74,7 @@ _COUNTERS = {
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "_", text.lower()).strip("_")
+_ATTACHED = re.compile(r"attached.gpus\W+(\d+)", re.IGNORECASE)
 
 
 class QueryReader:
@@ -108,8 +109,10 @@ class QueryReader:
                     yield fact(doc, line, "gpu.process.memory", held / 1024, "GiB", **who)
             else:
                 yield from self._one(doc, line, path, value, own)
-        if gpu >= 0 and (first := next((x for x in doc.lines() if re.search(r"attached.gpus", x.text, re.I)), None)):
-            yield fact(doc, first, "gpu.count", float(gpu + 1), "count")
+        for line in doc.lines() if gpu >= 0 else ():
+            if (hit := _ATTACHED.search(line.text)) is not None:
+                yield fact(doc, line, "gpu.count", float(hit.group(1)), "count")
+                break
 
     def _one(self, doc: Document, line: Line, path: str, value: str, gpu: int | None) -> Iterator[Fact]:
         leaf = path.rsplit("/", 1)[-1]

@@ -64,12 +64,15 @@ def _stat(text: str) -> str:
     )
 
 
+_LISTED = re.compile(r"\b(ttft|e2e|latenc(?:y|ies))\w*\W{0,4}[:=]\s*\[([\d.,\s]+)\]", re.IGNORECASE)
+
+
 class ServingBenchReader:
     """Latency statistics, rates and totals of one run; a second run in the same text gets ``#2`` labels."""
 
     name = "serving_bench"
     needles: tuple[bytes, ...] = (b"TTFT", b"ttft", b"TPOT", b"tpot", b"irst token", b"irst Token", b"Token Latency", b"token latency",  # noqa: E501
-               b"time_to_first_token", b"Successful requests", b"request_throughput")  # fmt: skip
+               b"time_to_first_token", b"latenc", b"e2e", b"Successful requests", b"request_throughput")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Yield what the run measured, then what the request-by-request lists add."""
@@ -111,6 +114,15 @@ class ServingBenchReader:
                         line,
                         hit.group(),
                     )
+            if "[" in text and (listed := _LISTED.search(text)) and len(text) < 4096:
+                values = [float(v) for v in re.findall(r"\d+(?:\.\d+)?", listed[2])]
+                if len(values) >= 5 and statistics.median(values) > 0:
+                    for signal, value in (
+                        ("first_request", values[0] / statistics.median(values[1:])),
+                        ("ttft_growth", statistics.median(values[-2:]) / max(statistics.median(values[:3]), 1e-9)),
+                    ):
+                        yield Fact(f"serving.client.{signal}", round(value, 3), "count", Subject(), (doc.span(line),), kind="derived",
+                                   formula="reader:serving_bench", status=doc.status)  # fmt: skip
             for pattern, signal, plain_unit in _PLAIN:
                 hit = pattern.search(text)
                 if hit:

@@ -102,17 +102,18 @@ _VERSION = (
 # one reading of the periodic line each; `pct` figures are printed in percent
 _RUN = re.compile(
     r"#?\b(?:num[_ ])?running(?:[-_ ]?(?:reqs?|requests?))?\b\s*[:=]\s*(\d+)|"
+    r"\brunning (\d+)\b(?=[^\n]{0,40}\b(?:waiting|pending|queued?)[ :=]+\d)|\bin[- ]flight\W{1,3}(\d+)\b(?=[^\n]{0,40}\b(?:waiting|pending|queued?)[ :=]+\d)|"  # noqa: E501
     r"num_scheduled_requests\s*[:=]\s*(\d+)|\b(\d+) running\b(?!\s*[=:])|numScheduledRequests\W+(\d+)|numActiveRequests\W+(\d+)|Active Request Count\W+(\d+)",  # noqa: E501
     re.I,
 )
 _WAIT = re.compile(
     r"#?\b(?:num[_ ])?(?:waiting|pending|queued?)(?:[-_ ]?(?:reqs?|requests?|size))?\b\s*[:=]\s*(\d+)|"
-    r"\b(\d+) (?:waiting|queued|pending)\b(?!\s*[=:])|numQueuedRequests\W+(\d+)",
+    r"(?<=[,;] )(?:waiting|pending|queued) (\d+)\b|\b(\d+) (?:waiting|queued|pending)\b(?!\s*[=:])|numQueuedRequests\W+(\d+)",  # noqa: E501
     re.I,
 )
 _SWAP = re.compile(r"Swapped: (\d+)", re.I)
 _KV = re.compile(
-    r"(?:(?<!CPU )KV cache(?: usage| utili[sz]ation)?|(?:full )?token usage|kv[_ ]usage|cache usage|\bKV)\s*[:=]?\s*~?([\d.]+)\s*(%?)",  # noqa: E501
+    r"(?:(?<!CPU )KV cache(?: usage| utili[sz]ation)?|(?:full )?token usage|kv[_ ]usage|cache usage|block usage|\bKV)\s*[:=]?\s*~?([\d.]+)\s*(%?)",  # noqa: E501
     re.I,
 )
 _CPU_KV = re.compile(r"CPU KV cache usage: ([\d.]+)(%)", re.I)
@@ -133,7 +134,7 @@ _PERIODIC = re.compile(r"running|waiting|pending|queue|numscheduled|numactive|ac
 
 
 _NO_DIGITS = {ord(d): None for d in "0123456789abcdefABCDEF"}
-_WORDS = (*dict.fromkeys(o.needle for o in _ONCE), "running", "waiting", "pending", "queue", "numactive", "numscheduled",  # noqa: E501
+_WORDS = (*dict.fromkeys(o.needle for o in _ONCE), "running", "waiting", "pending", "in flight", "queue", "numactive", "numscheduled",  # noqa: E501
           "active request", "throughput", "accept", "kv", "bs=[", "graph bs", "graph_bs", "bs:", "capture_sizes", "graph_sizes", "version", "vllm", "sglang",  # noqa: E501
           "llm engine", "tensorrt", "text-generation", "cuda graph")  # fmt: skip
 _MAX_DULL = 100_000
@@ -195,7 +196,7 @@ class ServingLogReader:
     needles: tuple[bytes, ...] = (b"vLLM", b"vllm", b"reqs", b"KV cache", b"KV token", b"running-req", b"sglang", b"max_total_num_tokens",  # noqa: E501
                b"max_running_requests", b"attention backend", b"attention block", b"Running:", b"unning", b"aiting", b"TensorRT-LLM",  # noqa: E501
                b"generation throughput", b"gen throughput", b"accept", b"max_num_", b"context_len", b"context len", b"context-len", b"captured CUDA",  # noqa: E501
-               b"text-generation", b"cuda graph", b"global_", b"Model loading", b"NumQueued", b"numQueued")  # fmt: skip
+               b"text-generation", b"cuda graph", b"global_", b"pending", b"in flight", b"Model loading", b"NumQueued", b"numQueued")  # fmt: skip  # noqa: E501
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Start-up facts where they stand, then the summary of the periodic lines."""

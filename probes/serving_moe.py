@@ -14,7 +14,10 @@ _ROW = re.compile(
     r"^\W*(?P<kind>(?:ep[ _-]?)?rank|expert|gpu|ep)[ _#:-]*(?P<id>\d+)\b[\s:=|]+(?P<n>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>[kKM])?\b(?!\.\d)(?!\s*(?:ms|us|s|%|GB|MiB|GiB|W|MHz)\b)",  # noqa: E501
     re.IGNORECASE,
 )
-_LIST = re.compile(r"tokens?[ _]per[ _](?P<kind>expert|rank|gpu)\w*\W*[=:]?\s*\[(?P<list>[\d,\s.]+)\]", re.IGNORECASE)
+_LIST = re.compile(
+    r"tokens?[ _](?:per|of|by|for each)[ _](?:EP[ _]|each )?(?P<kind>expert|rank|gpu)[^:=\[\n]{0,30}[=:]?\s*\[?(?P<list>\d+(?:[,\s/]+\d+){3,})\]?",
+    re.IGNORECASE,
+)
 _SCALE = {"k": 1e3, "m": 1e6}
 
 

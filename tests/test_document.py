@@ -61,7 +61,7 @@ def test_long_quote_is_cut_on_a_character_and_stays_verbatim(unit: str) -> None:
 
 
 def test_span_of_a_long_line_holds_what_was_asked_for() -> None:
-    data = b"a" * 5000 + b" needle " + b"b" * 5000
+    data = b"a" * 3000 + b" needle " + b"b" * 3000
     doc = Document.of("x", data)
     (line,) = doc.lines()
     span = doc.span(line, "needle")
@@ -83,3 +83,16 @@ def test_endless_line_is_read_in_pieces_that_cover_it() -> None:
 )  # fmt: skip
 def test_binary_is_told_from_text(data: bytes, binary: bool) -> None:
     assert Document.of("x", data).is_binary is binary
+
+
+def test_a_very_long_line_comes_in_pieces_that_cut_no_figure() -> None:
+    data = b"head\n" + b"123456 " * 4000 + b"\nlast"
+    lines = list(Document.of("x", data).lines())
+    assert b"".join(data[x.start : x.end] for x in lines[1:-1]) == b"123456 " * 4000
+    assert {w for x in lines[1:-1] for w in x.text.split()} == {"123456"}
+    assert [lines[0].number, {x.number for x in lines[1:-1]}, lines[-1].number] == [1, {2}, 3]
+
+
+def test_runs_that_are_no_figure_are_shortened() -> None:
+    (line,) = Document.of("x", b"a" + b" " * 5000 + b"b" + b"1,22," * 200 + b"333").lines()
+    assert line.text.split()[0] == "a" and len(line.text) < 500 and line.text.endswith("22,") and line.end == 6005

@@ -1,0 +1,292 @@
+"""What must hold of every reader on any bytes: only `ParseError`, verbatim quotes, no invented number."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import re
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from diagnose.arithmetic import close, evaluate
+from diagnose.catalogue import catalogue
+from diagnose.document import QUOTE_CHARS, Document, clean
+from diagnose.errors import ParseError
+from diagnose.gather import finite, matching, scanner
+from diagnose.models import Fact
+from diagnose.plugin import Reader, readers
+from diagnose.units import UNITS
+
+ROOT = Path(__file__).parents[1]
+READERS = readers()[0]
+NEEDLES = sorted({n for r in READERS for n in r.needles})
+
+
+@lru_cache(maxsize=1)
+def corpus() -> list[bytes]:
+    """Real captures and excerpts of the tests, and what the synthetic cases paste."""
+    files = sorted(p for p in (ROOT / "tests/data").rglob("*") if p.is_file() and p.stat().st_size < 20_000)
+    out = [p.read_bytes() for p in files if p.suffix != ".yaml"]
+    for place in sorted((ROOT / "evals/cases").glob("*.yaml")):
+        for case in yaml.load(place.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            out += [a["text"].encode() for a in case["artifacts"]]
+    return out
+
+
+# --- what is checked -----------------------------------------------------------------------------
+
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d[\d,_]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+")
+_CLOCK = re.compile(r"(?:(\d+)[-d ]+)?(\d+):(\d\d)(?::(\d\d(?:\.\d+)?))?")
+_AGE = re.compile(r"(?:(\d+)\s?d)?\s*(?:(\d+)\s?h)?\s*(?:(\d+)\s?m(?:in)?)?\s*(?:([\d.]+)\s?s)?", re.IGNORECASE)
+_WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "eight": 8, "一": 1, "两": 2, "三": 3, "四": 4, "八": 8}
+# Factors between a printed figure and its canonical unit: powers of ten and 1024, bits, minutes, hours, days.
+_SCALES = sorted(
+    ten * math.log(10) + kilo * math.log(1024) + math.log(other)
+    for ten in range(-12, 13)
+    for kilo in range(-4, 5)
+    for other in (1, 8, 1 / 8, 60, 3600, 86400, 1 / 60)
+)
+
+
+def printed(quote: str) -> Iterator[float]:
+    """Every number that a reader of the quote would see."""
+    for hit in _NUMBER.finditer(quote):
+        text = hit.group()
+        if text.startswith("0x"):
+            yield float(int(text, 16))
+            continue
+        for form in {text, text.replace(",", ""), text.replace("_", ""), *text.split(","), text.replace(",", ".")}:
+            try:
+                yield float(form)
+            except ValueError:
+                continue
+    yield from map(float, re.findall(r"\d+", quote))
+    for days, hours, minutes, seconds in _CLOCK.findall(quote):
+        yield int(days or 0) * 86400 + int(hours) * 3600 + int(minutes) * 60 + float(seconds or 0)
+        yield int(hours) * 60 + float(f"{minutes}")
+    for parts in _AGE.findall(quote):
+        if any(parts):
+            d, h, m, s = (float(p.strip(".") or 0) for p in parts)
+            yield d * 86400 + h * 3600 + m * 60 + s
+    yield from (n for word, n in _WORDS.items() if word in quote.lower())
+
+
+def backed(value: float, quotes: list[str]) -> bool:
+    """Is the value one of the printed numbers, in another unit?"""
+    for quote in quotes:
+        for number in printed(quote):
+            if value == number:
+                return True
+            if not value or not number or math.isinf(number):
+                continue
+            scale = math.log(abs(value) / number) if abs(value) / number > 0 else -math.inf
+            at = bisect.bisect(_SCALES, scale)
+            if any(abs(scale - s) < 1e-6 for s in _SCALES[max(0, at - 1) : at + 1]):
+                return True
+    return False
+
+
+def fault(fact: Fact, data: bytes, encoding: str) -> str | None:
+    """What is wrong with a fact, or None."""
+    declared = catalogue().signals.get(fact.signal)
+    if declared is None:
+        return "undeclared signal"
+    if fact.unit is not None and fact.unit not in UNITS:
+        return f"unit {fact.unit}"
+    if declared.type == "number" and declared.unit is not None and fact.unit not in (declared.unit, None):
+        return f"unit {fact.unit}, declared {declared.unit}"
+    for span in fact.spans:
+        if not 0 <= span.start <= span.end <= len(data) or len(span.quote) > QUOTE_CHARS:
+            return "span out of bounds"
+        if data[span.start : span.end].decode("utf-8", "replace") != span.quote:
+            return "quote is not verbatim"
+        if encoding == "utf-8" and data.count(b"\n", 0, span.start) + 1 != span.line and len(data) < 1 << 16:
+            return f"line {span.line} is wrong"
+    value = fact.value
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if fact.kind == "observed":
+        if not fact.spans:
+            return "observed without a quote"
+        quotes = [clean(s.quote.replace("\0", "").encode())[0] for s in fact.spans]
+        numeric &= all(
+            s.end - s.start < QUOTE_CHARS - 4 for s in fact.spans
+        )  # else the figure may stand behind the cut
+        if numeric and not backed(float(value), quotes):  # type: ignore[arg-type]
+            return f"{value} does not stand in the quote"
+    if fact.kind == "derived":
+        if not fact.formula:
+            return "derived without a formula"
+        if numeric and not fact.formula.startswith("reader:"):
+            if not fact.inputs:
+                return "derived without inputs"
+            made = evaluate(fact.formula, [float(i.value) for i in fact.inputs])  # type: ignore[arg-type]
+            if not close(made, float(value)):  # type: ignore[arg-type]
+                return f"{fact.formula} gives {made}, not {value}"
+    return next((f for f in (fault(i, data, encoding) for i in fact.inputs) if f), None)
+
+
+def faults(reader: Reader, data: bytes) -> list[str]:
+    """Everything a reader gets wrong on these bytes."""
+    doc = Document.of("t", data)
+    out = []
+    try:
+        for fact in filter(finite, reader.parse(doc)):
+            if wrong := fault(fact, data, doc.encoding):
+                quote = fact.spans[0].quote if fact.spans else ""
+                out.append(f"{reader.name}: {fact.signal} = {fact.value} {fact.unit}: {wrong}: {quote!r}")
+    except ParseError:
+        pass
+    return out
+
+
+# --- what is done to captures ---------------------------------------------------------------------
+
+Mutation = Callable[[bytes, int], bytes]
+_PREFIXES = (
+    b"[1,3]<stdout>:",
+    b"(EngineCore_0 pid=71) ",
+    b"2026-01-02T03:04:05Z ",
+    b"node12: ",
+    b"> ",
+    b"[rank7]:",
+    b"| ",
+)
+_ODD = (
+    "nan",
+    "-",
+    "1e999",
+    "9" * 20,
+    "²",
+    "٣",
+    "1,,2",
+    "0",
+    "-0.0",
+    "inf",
+    "1.2.3",
+    "0x",
+    "½",
+    "９",
+    "1_0",
+    "",
+    "NaN%",
+    "007",
+)
+
+
+def _lines(data: bytes) -> list[bytes]:
+    return data.split(b"\n")
+
+
+def _interleave(data: bytes, n: int) -> bytes:
+    mine, other = _lines(data), _lines(corpus()[n % len(corpus())])
+    return b"\n".join(x for pair in zip(mine, other, strict=False) for x in pair)
+
+
+def _swap_numbers(data: bytes, n: int) -> bytes:
+    """Every third number or so becomes something that is hardly one."""
+    at = iter(range(n, 1 << 62))
+    odd = [o.encode() for o in _ODD]
+    return re.sub(rb"\d+(?:\.\d+)?", lambda m: odd[i % len(odd)] if (i := next(at)) % 3 == 0 else m.group(), data)
+
+
+MUTATIONS: dict[str, Mutation] = {
+    "truncate": lambda data, n: data[: n % (len(data) + 1)],
+    "behead": lambda data, n: data[n % (len(data) + 1) :],
+    "cut": lambda data, n: data[: (a := n % (len(data) + 1))] + data[a + n % 97 :],
+    "interleave": _interleave,
+    "prefix": lambda data, n: b"\n".join(_PREFIXES[n % len(_PREFIXES)] + x for x in _lines(data)),
+    "indent": lambda data, n: b"\n".join(b" \t"[n % 2 :][:1] * (n % 9) + x for x in _lines(data)),
+    "crlf": lambda data, n: data.replace(b"\n", b"\r\n"),
+    "ansi": lambda data, n: re.sub(rb"(\d+|[A-Z]\w+)", b"\x1b[1;3%dm\\1\x1b[0m" % (n % 8), data),
+    "utf16": lambda data, n: data.decode("utf-8", "replace").encode(("utf-16", "utf-16-le", "utf-16-be")[n % 3]),
+    "numbers": _swap_numbers,
+    "digits": lambda data, n: data.translate(
+        bytes.maketrans(b"0123456789", bytes(48 + (d * 7 + n) % 10 for d in range(10)))
+    ),
+    "join": lambda data, n: data.replace(b"\n", (b" ", b"", b"\r", b"\\n")[n % 4]),
+    "repeat": lambda data, n: b"\n".join([data[:3000]] * (n % 6 + 1)),
+    "reverse": lambda data, n: b"\n".join(reversed(_lines(data))),
+    "drop": lambda data, n: b"\n".join(x for i, x in enumerate(_lines(data)) if (i * 7919 + n) % 4),
+    "garble": lambda data, n: bytes(b ^ 0x80 if (i * 31 + n) % 41 == 0 else b for i, b in enumerate(data)),
+    "quote": lambda data, n: b'{"log": "' + data.replace(b'"', b'\\"').replace(b"\n", b"\\n") + b'"}',
+    "shout": lambda data, n: data.upper() if n % 2 else data.lower(),
+}
+
+
+@lru_cache(maxsize=1)
+def starts() -> list[bytes]:
+    """The corpus, every sixth of it: enough for the fuzz, the whole of it is read once."""
+    return corpus()[::6]
+
+
+# --- the properties -------------------------------------------------------------------------------
+
+
+def test_corpus_is_read_without_fault() -> None:
+    assert [f for data in corpus() for r in matching(Document.of("t", data)) for f in faults(r, data)] == []
+
+
+CHANGES = st.lists(st.tuples(st.sampled_from(sorted(MUTATIONS)), st.integers(0, 1 << 20)), min_size=1, max_size=3)
+QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=QUIET)
+@given(st.integers(0, 1 << 16), CHANGES)
+def test_damaged_captures(which: int, changes: list[tuple[str, int]]) -> None:
+    data = starts()[which % len(starts())]
+    for name, n in changes:
+        data = MUTATIONS[name](data, n)
+    assert [f for r in matching(Document.of("t", data)) for f in faults(r, data)] == []
+
+
+PIECES = st.one_of(st.sampled_from(NEEDLES), st.binary(max_size=30), st.text(max_size=20).map(str.encode))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
+@given(st.lists(PIECES, max_size=30), st.sampled_from([b"", b" ", b"\n", b": ", b"=1\n", b" 7 "]))
+def test_needles_in_noise(pieces: list[bytes], glue: bytes) -> None:
+    data = glue.join(pieces)
+    assert [f for r in READERS for f in faults(r, data)] == []
+
+
+# What makes patterns backtrack. A longer line reaches readers in pieces of this size, so time grows with the bytes.
+LONG = [
+    (p * 8192)[:8192]
+    for p in (b" ", b"1", b"1,", b"a=1 ", b"[", b"(", b'{"a":', b"| 1 ", b"\n", b"--x y ", b": 1 ms, ")
+]
+
+
+@pytest.mark.parametrize("filler", LONG, ids=[repr(f[:6]) for f in LONG])
+def test_time_is_bounded(filler: bytes) -> None:
+    """No reader's patterns run away on a long line, wherever its needle stands in it."""
+    for reader in READERS:
+        for needle in (*reader.needles[:3], b""):
+            start = time.process_time()
+            faults(reader, needle + filler + needle)
+            assert time.process_time() - start < 3.0, (reader.name, needle)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=QUIET)
+@given(st.integers(0, 1 << 16), CHANGES)
+def test_marks_on_damaged_captures(which: int, changes: list[tuple[str, int]]) -> None:
+    data = starts()[which % len(starts())]
+    for name, n in changes:
+        data = MUTATIONS[name](data, n)
+    doc = Document.of("t", data)
+    wrong = [fault(f, data, doc.encoding) for f in scanner().scan(doc) if finite(f)]
+    assert [w for w in wrong if w] == []
+
+
+def test_a_made_up_figure_is_a_fault() -> None:
+    doc = Document.of("t", b"busbw 12.5 GB/s\n")
+    span = doc.bytes_span(0, 15, 1)
+    assert fault(Fact("nccl_tests.busbw", 12.5, "GB/s", spans=(span,)), doc.data, "utf-8") is None
+    assert "quote" in (fault(Fact("nccl_tests.busbw", 13.5, "GB/s", spans=(span,)), doc.data, "utf-8") or "")
+    assert not finite(Fact("nccl_tests.busbw", math.inf, "GB/s", spans=(span,)))
