@@ -17,7 +17,10 @@ from diagnose.models import Fact, Subject
 from .nccl_tests import halves
 
 SMALL = 160  # lines up to which a document is taken as typed by hand
-_ASSIGN = re.compile(r"(?<![\w$/.-])((?:NCCL|GLOO|UCX|TORCH|CUDA|FI|OMPI|RCCL)_[A-Z0-9_]+)\s?=\s?[\"']?([^\s\"',;:)|]+)")
+_ASSIGN = re.compile(
+    r"(?<![\w$/.-])((?:NCCL|GLOO|UCX|TORCH|CUDA|FI|OMPI"
+    r"|RCCL)_[A-Z0-9_]+)\s?=\s?[\"']?([^\s\"',;:)|]+)"
+)
 # A switch in words -> the setting it stands for.
 _WORDS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
     (name, value, re.compile(pattern, re.IGNORECASE))
@@ -27,40 +30,51 @@ _WORDS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
         ("NCCL_NET_GDR_LEVEL", "LOC", r"\b(?:GDR|GPUDirect(?: RDMA)?)\W{0,3}(?:off|disabled?)\b"
                                       r"|(?:disabl\w+|without|w/o|no|关闭|关掉|禁用) ?(?:GDR|GPUDirect(?: RDMA)?)\b"
                                       r"|GDR ?(?:关闭|关掉|禁用)"),
-        ("NCCL_NVLS_ENABLE", "0", r"\bNVLS\W{0,3}(?:off|disabled?)\b|(?:disabl\w+|without|w/o|no|关闭|关掉|禁用) ?NVLS\b"),
+        ("NCCL_NVLS_ENABLE", "0", r"\bNVLS\W{0,3}(?:off|disabled?)\b"
+                                    r"|(?:disabl\w+|without|w/o|no|关闭|关掉|禁用) ?NVLS\b"),
         ("NCCL_IB_DISABLE", "1", r"\bIB\W{0,3}(?:off|disabled?)\b|(?:disabl\w+|without|w/o) (?:IB|InfiniBand|RDMA)\b"
                                  r"|over (?:plain )?(?:TCP|sockets)(?: instead)?\b|(?:关闭|关掉|禁用) ?(?:IB|RDMA)\b"),
         ("NCCL_SHM_DISABLE", "1", r"\bSHM\W{0,3}(?:off|disabled?)\b|(?:disabl\w+|without|w/o) SHM\b"),
         ("IOMMU", "off", r"\biommu=(?:pt|off)\b|\b(?:iommu|VT-d)\W{0,3}(?:off|disabled?|passthrough)\b"
-                         r"|(?:disabl\w+|without|w/o|关闭|关掉|禁用) ?(?:the )?(?:iommu|VT-d)\b|(?:iommu|VT-d) ?(?:关闭|关掉|禁用)"),
-        ("ACS", "off", r"\bACS\W{0,3}(?:off|disabled?|cleared)\b|(?:disabl\w+|without|w/o|clear\w*|关闭|关掉|禁用) ?ACS\b"
+                         r"|(?:disabl\w+|without|w/o|关闭|关掉|禁用) ?(?:the )?(?:iommu|VT-d)\b|(?:iommu|VT-d) ?(?:关闭"
+                         r"|关掉|禁用)"),
+        ("ACS", "off", r"\bACS\W{0,3}(?:off|disabled?|cleared)\b"
+                       r"|(?:disabl\w+|without|w/o|clear\w*|关闭|关掉|禁用) ?ACS\b"
                        r"|ACS ?(?:关闭|关掉|禁用)"),
     )
 )  # fmt: skip
 _VERSION = re.compile(r"\b(?:lib)?nccl[ -]?(?:version)?\s*[=v]{0,3}\s?(2\.\d+(?:\.\d+)?)\b", re.IGNORECASE)
 _CONTROL = re.compile(
-    r"^\W*(?:default\w*|baseline|base|\(none\)|none|nothing(?: set)?|unset|\(unset\)|stock|as (?:is|shipped|before)|plain|control|"
-    r"without(?: (?:it|any|the variable|variables?))?|no (?:env|variables?|settings?)|original|clean env|原样|默认|不设(?:置)?|不加|对照|去掉)(?![\w-])",
+    r"^\W*(?:default\w*|baseline|base|\(none\)|none|nothing(?: set)?|unset|\(unset\)|stock|as (?:is|shipped"
+    r"|before)|plain|control|"
+    r"without(?: (?:it|any|the variable|variables?))?|no (?:env|variables?|settings?)|original|clean env|原样|默认"
+    r"|不设(?:置)?|不加|对照|去掉)(?![\w-])",
     re.IGNORECASE,
 )
 _NEGATED_BAD = re.compile(
-    r"\b(?:no|not|without|0|zero|never|doesn'?t|does not|no longer)\W+(?:\w+\W+)?(?:hang\w*|hung|errors?|crash\w*|timeouts?|wrong|stuck|fail\w*)"
-    r"|#?wrong\W{1,3}0\b|(?:hang|error|crash|timeout|problem|issue)s?\W+(?:is |are |was )?(?:gone|disappear\w*|vanish\w*|solved|resolved)"
+    r"\b(?:no|not|without|0|zero|never|doesn'?t|does not|no longer)\W+(?:\w+\W+)?(?:hang\w*|hung|errors?"
+    r"|crash\w*|timeouts?|wrong|stuck|fail\w*)"
+    r"|#?wrong\W{1,3}0\b|(?:hang|error|crash|timeout|problem|issue)s?\W+(?:is |are |was )?(?:gone|disappear\w*"
+    r"|vanish\w*|solved|resolved)"
     r"|(?:不再?|没有?|无)(?:出现)?(?:卡\w*|挂\w*|报错|错误|超时|hang)|(?:卡住|报错|错误|超时|hang)\S{0,4}消失",
     re.IGNORECASE,
 )  # fmt: skip
 _NEGATED_OK = re.compile(
-    r"\b(?:no|not|never|doesn'?t|does not|did not|didn'?t|won'?t)\W+(?:\w+\W+)?(?:work\w*|finish\w*|complet\w*|pass\w*|help\w*|success\w*|fix\w*|change\w*|ok\b|return\w*)"
-    r"|不(?:能)?(?:行|通|工作|完成)|没用|无效|still (?:hang|fail|crash|wrong|stuck|slow)\w*|same (?:hang|error|crash|result)|no (?:change|difference|effect)|unchanged",
+    r"\b(?:no|not|never|doesn'?t|does not|did not|didn'?t|won'?t)\W+(?:\w+\W+)?(?:work\w*|finish\w*|complet\w*"
+    r"|pass\w*|help\w*|success\w*|fix\w*|change\w*|ok\b|return\w*)"
+    r"|不(?:能)?(?:行|通|工作|完成)|没用|无效|still (?:hang|fail|crash|wrong|stuck|slow)\w*|same (?:hang|error|crash"
+    r"|result)|no (?:change|difference|effect)|unchanged",
     re.IGNORECASE,
 )
 _OK = re.compile(
-    r"\b(?:works?|worked|working|ok|okay|pass(?:es|ed)?|fine|complet(?:es|ed)|finish(?:es|ed)|runs?|ran|cured?|correct|success\w*|stable"
+    r"\b(?:works?|worked|working|ok|okay|pass(?:es|ed)?|fine|complet(?:es|ed)|finish(?:es|ed)|runs?|ran|cured?"
+    r"|correct|success\w*|stable"
     r"|trains|done|clean|good|resolve[sd]|fixe[sd])\b|正常|通过|跑通|完成|恢复|正确|没问题|成功|稳定",
     re.IGNORECASE,
 )
 _BAD = re.compile(
-    r"\b(?:hangs?|hung|hanging|stuck|stall\w*|timeouts?|timed out|times out|fail\w*|errors?|crash\w*|wrong|corrupt\w*|mismatch\w*|diverge\w*|nan|SIG\w+|segfault|"
+    r"\b(?:hangs?|hung|hanging|stuck|stall\w*|timeouts?|timed out|times out|fail\w*|errors?|crash\w*|wrong"
+    r"|corrupt\w*|mismatch\w*|diverge\w*|nan|SIG\w+|segfault|"
     r"freez\w*|abort\w*|deadlock\w*)\b|卡住|卡死|挂起|挂死|超时|失败|报错|错误|不动|hang住",
     re.IGNORECASE,
 )
@@ -69,6 +83,9 @@ _HELD = re.compile(r"^\s*(?:export|ENV|setenv|declare|-x|-e|-\s+name|\"|'|-\s+NC
 _ROW = re.compile(r"^\s*\d+\s+\d+\s+[a-z]\w+\s+\w+\s+(.*)$")
 _NUMBER = re.compile(r"(?<![\w.=])\d+(?:\.\d+)?(?![\w.]*=)")
 _RATE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*GB/s")
+_NEWS = re.compile(r"release notes|changelog|what.s new|更新日志", re.IGNORECASE)
+_CELLS = re.compile(r"\s{2,}|\t|\s*\|\s*")
+_VARIABLE = re.compile(r"(?:NCCL|GLOO|UCX)_[A-Z0-9_]+$")
 _PIECE = re.compile(r"\s{3,}|;\s|,\s(?=\D)|\s\|\s|；|，")
 _COMMAND = re.compile(r"(?:^|\s)(?:\./|/\S*/)?(\w+_perf|torchrun|python3?|mpirun|srun|vllm|deepspeed|accelerate)\b")
 
@@ -115,7 +132,7 @@ class TrialReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact for each setting and outcome."""
-        lines = []
+        lines: list[Line] = []
         for line in doc.lines():
             if len(lines) >= SMALL:
                 return
@@ -146,9 +163,11 @@ def _judge(arm: _Arm, setting: Setting, arms: list[_Arm]) -> str:
     """Does a run with the setting go better, worse or not differently from those without it?"""
     others = [a for a in arms if setting not in a.settings]
     mates = [a for a in arms if setting in a.settings]
-    if arm.outcome == "ok" and not any(m.outcome == "bad" for m in mates):
-        if any(o.outcome == "bad" for o in others) or (arm.said and not any(o.outcome for o in others)):
-            return "trial.helps"
+    failing = any(o.outcome == "bad" for o in others)
+    # One good run with a switch says that there was a bad one; one good run of a version says nothing.
+    alone = arm.said and setting[0] != "NCCL" and not any(o.outcome for o in others)
+    if arm.outcome == "ok" and not any(m.outcome == "bad" for m in mates) and (failing or alone):
+        return "trial.helps"
     if arm.outcome == "bad":
         plain = [o for o in others if not o.settings] or others
         good = any(o.outcome == "ok" for o in plain) and not any(o.outcome == "bad" for o in plain)
@@ -173,12 +192,24 @@ def _arms(lines: list[Line]) -> list[_Arm]:
     arms: list[_Arm] = []
     current: _Arm | None = None
     pending: frozenset[Setting] = frozenset()
+    column = ""  # a variable that heads the first column of a table
     for line in _pieces(lines):
         text = line.prefix + line.text if line.prefix.rstrip().endswith(":") else line.text
-        if _LOG.search(text):
+        if _LOG.search(text) or _NEWS.search(text):
+            continue
+        cells = _CELLS.split(text.strip())
+        if column and len(cells) > 1 and not settings_of(text):
+            bare = _CONTROL.match(cells[0]) is not None
+            results = {outcome(cell) for cell in cells[1:]} - {""}
+            if results:
+                own: frozenset[Setting] = frozenset() if bare else frozenset({(column, cells[0])})
+                arms.append(_Arm(line, own, "bad" if "bad" in results else "ok", said=True))
+                continue
+        if len(cells) > 1 and (named := _VARIABLE.match(cells[0])):
+            column = named[0]
             continue
         if not text.strip():
-            pending = frozenset()
+            pending, column = frozenset(), ""
             continue
         row = _ROW.match(text)
         if row is not None:

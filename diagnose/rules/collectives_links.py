@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .collectives_more import bridged
+from .collectives_more import bridged, matrix
 from .nccl_facts import NO_P2P_GPU, PCIE_GPU, SPEED, env, found, overrides, rdma_wanted, several_nodes, text_of
 
 WITHOUT = (
@@ -46,8 +46,7 @@ def nvlink_uneven(ctx: Context) -> Outcome:
     links = ctx.of("topo.link")
     counts = {int(m[1]) for e in links if (m := re.match(r"NV(\d+)$", text_of(e)))}
     plain = [e for e in links if not text_of(e).startswith("NV")]
-    pairs = {(min(e.subject.gpu, e.subject.peer), max(e.subject.gpu, e.subject.peer))
-             for e in links if e.subject.gpu is not None and e.subject.peer is not None and text_of(e).startswith("NV")}  # fmt: skip
+    pairs = {pair for pair, e in matrix(ctx).items() if text_of(e).startswith("NV")}
     if bridged(pairs, {g for e in links for g in (e.subject.gpu, e.subject.peer) if g is not None}):
         return Outcome(False, tuple(links[:2]))
     if not counts or max(counts) < 4:  # bridges and cube meshes are uneven by design

@@ -65,7 +65,8 @@ def tried_override_is_worse(ctx: Context) -> Outcome:
     worse = [*ctx.of("trial.harms"), *ctx.of("trial.slower")]
     return found(
         e for e in worse
-        if re.match(r"(?:NCCL|GLOO)_", e.subject.label or "") and not re.search("default|默认", str(e.value), re.IGNORECASE)
+        if re.match(r"(?:NCCL|GLOO)_", e.subject.label or "")
+        and not re.search("default|默认", str(e.value), re.IGNORECASE)
     )  # fmt: skip
 
 
@@ -81,7 +82,7 @@ def used_sets(ctx: Context) -> list[tuple[frozenset[int], Evidence]]:
     return out
 
 
-def _matrix(ctx: Context) -> dict[tuple[int, int], Evidence]:
+def matrix(ctx: Context) -> dict[tuple[int, int], Evidence]:
     out: dict[tuple[int, int], Evidence] = {}
     for e in ctx.of("topo.link"):
         if e.subject.gpu is not None and e.subject.peer is not None:
@@ -91,26 +92,27 @@ def _matrix(ctx: Context) -> dict[tuple[int, int], Evidence]:
 
 def used_pair_without_nvlink(ctx: Context) -> Outcome:
     """The GPUs that take part are not joined by NVLink, although others of this machine are."""
-    matrix = _matrix(ctx)
-    edges = {pair for pair, e in matrix.items() if text_of(e).startswith("NV")}
+    links = matrix(ctx)
+    edges = {pair for pair, e in links.items() if text_of(e).startswith("NV")}
     if not edges or not ctx.asks(*SPEED):
         return UNKNOWN
-    seen = {g for pair in matrix for g in pair}
+    seen = {g for pair in links for g in pair}
     for gpus, item in used_sets(ctx):
-        inside = [pair for pair in matrix if pair[0] in gpus and pair[1] in gpus]
-        if gpus < seen and inside and not ring_exists(sorted(gpus), {p for p in inside if p in edges}):
-            lacking = [matrix[p] for p in inside if p not in edges]
-            return Outcome(True, (item, *lacking[:2], matrix[next(iter(edges))]))
+        inside = [pair for pair in links if pair[0] in gpus and pair[1] in gpus]
+        whole = len(inside) == len(gpus) * (len(gpus) - 1) // 2  # no row of the matrix was cut
+        if gpus < seen and whole and not ring_exists(sorted(gpus), {p for p in inside if p in edges}):
+            lacking = [links[p] for p in inside if p not in edges]
+            return Outcome(True, (item, *lacking[:2], links[min(edges)]))
     return UNKNOWN
 
 
 def used_pair_crosses(ctx: Context) -> Outcome:
     """The GPUs that take part lie on both sockets, while others of this machine do not."""
-    matrix = _matrix(ctx)
-    if not ctx.asks(*SPEED) or all(text_of(e) == "SYS" for e in matrix.values()):
+    links = matrix(ctx)
+    if not ctx.asks(*SPEED) or all(text_of(e) == "SYS" for e in links.values()):
         return UNKNOWN
     for gpus, item in used_sets(ctx):
-        inside = [e for pair, e in matrix.items() if pair[0] in gpus and pair[1] in gpus]
+        inside = [e for pair, e in links.items() if pair[0] in gpus and pair[1] in gpus]
         if inside and all(text_of(e) == "SYS" for e in inside):
             return Outcome(True, (item, *inside[:2]))
     return UNKNOWN
@@ -141,12 +143,16 @@ def traffic_on_sockets(ctx: Context) -> Outcome:
     deltas = ctx.numbers("counter.delta")
     plain = [
         (v, e) for v, e in deltas
-        if re.search(r"(?:rx|tx|recv|sent)\w*[ _]?(?:bytes|packets)|bytes", e.subject.label or "", re.IGNORECASE) and v > 1e7
+        if re.search(
+            r"(?:rx|tx|recv|sent)\w*[ _]?(?:bytes|packets)"
+            r"|bytes", e.subject.label or "", re.IGNORECASE) and v > 1e7
         and not re.search(r"rdma|roce|vport_rdma|mlx5_\d", f"{e.subject.label}", re.IGNORECASE)
     ]  # fmt: skip
     verbs = [
         (v, e) for v, e in deltas
-        if re.search(r"(?:xmit|rcv)_?(?:data|pkts|packets)|rdma\w*_(?:bytes|packets)|roce\w*_(?:bytes|pack)", e.subject.label or "", re.IGNORECASE)
+        if re.search(
+            r"(?:xmit|rcv)_?(?:data|pkts|packets)|rdma\w*_(?:bytes|packets)|roce\w*_(?:bytes"
+            r"|pack)", e.subject.label or "", re.IGNORECASE)
     ]  # fmt: skip
     if not plain or not verbs:
         return UNKNOWN
@@ -157,7 +163,9 @@ def traffic_on_sockets(ctx: Context) -> Outcome:
 def rails_uneven(ctx: Context) -> Outcome:
     """Some RDMA ports carry the bytes, others of the node none."""
     verbs = [
-        (v, e) for v, e in ctx.numbers("counter.delta") if re.search(r"(?:xmit|rcv)_?(?:data|pkts)", e.subject.label or "", re.IGNORECASE)
+        (v, e) for v, e in ctx.numbers("counter.delta") if re.search(
+            r"(?:xmit|rcv)_?(?:data"
+            r"|pkts)", e.subject.label or "", re.IGNORECASE)
     ]  # fmt: skip
     if len({e.subject.nic for _, e in verbs}) < 2:
         return UNKNOWN
@@ -192,8 +200,17 @@ def downs_grow(ctx: Context) -> Outcome:
 
 def counters_still(ctx: Context) -> Outcome:
     """Drop and pause counters did not move between two readings: what they hold is history."""
-    kept = [(v, e) for v, e in ctx.numbers("counter.delta") if re.search(f"{_DROPS.pattern}|{_MARKS.pattern}", e.subject.label or "", re.I)]
+    kept = [
+        (v, e)
+        for v, e in ctx.numbers("counter.delta")
+        if re.search(f"{_DROPS.pattern}|{_MARKS.pattern}", e.subject.label or "", re.I)
+    ]
     return Outcome(all(v == 0 for v, _ in kept), tuple(e for _, e in kept[:3])) if kept else UNKNOWN
+
+
+def counters_may_grow(ctx: Context) -> Outcome:
+    """Nothing says that the counters stood still."""
+    return Outcome(not counters_still(ctx).holds)
 
 
 def ping_sizes(ctx: Context) -> Outcome:
@@ -321,6 +338,7 @@ MORE: tuple[Callable[[Context], Outcome], ...] = (
     errors_grow,
     downs_grow,
     counters_still,
+    counters_may_grow,
     ping_sizes,
     path_mtu_drops,
     nvlink_counts_differ,
