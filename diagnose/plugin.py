@@ -35,11 +35,11 @@ BUILTIN = (
     "nccl_log", "nccl_tests", "nccl_torch", "nvidia_smi", "nvidia_smi_q", "nvidia_smi_csv", "topology", "dmesg", "oom",
     "host", "host_load", "env_dump", "container", "rdma", "ucx", "mpi", "nixl", "kv_stages",
     "serving_log", "serving_metrics", "serving_bench", "serving_args", "serving_procs", "serving_moe",
-    "serving_sched", "serving_stages", "serving_llama",
+    "serving_sched", "serving_stages", "serving_llama", "serving_versions",
     "model_config", "kineto", "nsight", "torch_text",
     "nccl_trials", "nccl_samples", "nccl_paths", "nccl_ras", "nccl_inspector", "nccl_xml",
     "dcgm", "gpu_tools", "engine_lines", "load_tools", "request_trace", "proxy", "small_notes",
-    "allocator", "placement", "generic",
+    "allocator", "placement", "copy_notes", "generic",
 )  # fmt: skip
 
 

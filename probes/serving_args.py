@@ -46,7 +46,7 @@ _KNOWN = frozenset(
     cache-max-entry-count session-len quant-policy max-prefill-token-num n-gpu-layers parallel cont-batching flash-attn
     ctx-size ubatch-size threads-http router-mode busy-threshold kv-transfer-bandwidth enable-auto-tool-choice
     tool-call-parser reasoning-parser tp dp ep pp
-    """.split()
+    """.split()  # noqa: SIM905
 )
 # words that also name results or anything else: an option only behind dashes
 _DASHES_ONLY = frozenset(("max-concurrent-requests", "parallel", "profile", "concurrency", "rate", "streaming"))
@@ -56,7 +56,7 @@ _BENCH_KNOWN = frozenset(
     dataset-name ignore-eos burstiness num-warmups concurrency request-count warmup-request-count rate rate-type profile
     disable-ignore-eos prefix-repetition-prefix-len prefix-repetition-num-prefixes streaming warmup-requests temperature
     synthetic-input-tokens-mean output-tokens-mean max-requests num-concurrent-requests
-    """.split()
+    """.split()  # noqa: SIM905
 )
 _SERVER = re.compile(
     r"\bvllm\b|sglang|trtllm|tensorrt[_-]?llm|text-generation-(?:launcher|inference)|dynamo\.\w+|llama-server|llama_cpp"
@@ -110,7 +110,7 @@ class ServingArgsReader:
     """Options as facts; the first place an option with one value stands in is quoted."""
 
     name = "serving_args"
-    needles: tuple[bytes, ...] = (b"--", b"_size", b"max_", b"max-", b"Namespace", b"gpu_memory", b"enable_", b"disable_", b"quantization",  # noqa: E501
+    needles: tuple[bytes, ...] = (b"--", b"_size", b"-size", b"-seqs", b"-tokens", b"-util", b"NUM_PARALLEL", b"max_", b"max-", b"Namespace", b"gpu_memory", b"enable_", b"disable_", b"quantization",  # noqa: E501
                b"server_args", b"enforce_eager", b"block", b"_seqs", b"context", b"num_", b"llama-", b"LLAMA")  # fmt: skip  # noqa: E501
 
     def parse(self, doc: Document) -> Iterator[Fact]:

@@ -29,6 +29,9 @@ _MOST = re.compile(
 _PER = re.compile(
     rf"(?:tokensPerBlock|tokens per (?:kv cache )?block|kv_cache_block_type=\"tokens_per\"\}})\W*{_N}", re.IGNORECASE
 )
+_CTX = re.compile(r"num_?ctx_?tokens\W+(\d+)", re.IGNORECASE)
+_STEP_MS = re.compile(r"(?:host_step_time|device_step_time|iterLatencyMS|step[_ ]time)\W*(\d+(?:\.\d+)?)", re.IGNORECASE)  # noqa: E501
+_CACHED = re.compile(rf"\bprompt(?:[_ ]tokens)?\W+{_N}\D{{0,24}}\bcached(?:[_ ]tokens)?\W+{_N}", re.IGNORECASE)
 _LENGTH = rf"{_N}(?:\.(\d))?\s*(k)?"
 # what a request holds, as people write it; the first group is a number of tokens
 _TOLD = (
@@ -65,6 +68,8 @@ class _Blocks:
     paused: tuple[float, Line] | None = None
     pauses: int = 0
     batches: list[_Batch] = field(default_factory=list)
+    steps: list[tuple[float, float, Line]] = field(default_factory=list)  # prompt tokens of a step, its time
+    cached: list[tuple[float, float, Line]] = field(default_factory=list)  # prompt, and what of it was cached
 
 
 class SchedulerReader:
@@ -88,6 +93,10 @@ class SchedulerReader:
                 state.batches.append(_Batch(hit[1].lower() == "prefill", line, parts))
                 continue
             low = text.lower()
+            if "ctx" in low and (context := _CTX.search(text)) and (step := _STEP_MS.search(text)):
+                state.steps.append((float(context[1]), float(step[1]), line))
+            if short and (hit := _CACHED.search(text)):
+                state.cached.append((_plain(hit[1]), _plain(hit[2]), line))
             if "block" in low or "paused" in low:
                 _trt(text, line, state)
             if short and "#" not in text and len(text) < 400 and "total" not in low:
@@ -99,6 +108,11 @@ class SchedulerReader:
                                               status=doc.status)  # fmt: skip
         yield from told.values()
         yield from self._blocks(doc, state)
+        yield from _steps(doc, state.steps)
+        if len(state.cached) >= 2 and sum(p for p, _, _ in state.cached) > 0:
+            share = sum(c for _, c, _ in state.cached) / sum(p for p, _, _ in state.cached)
+            yield Fact("serving.prefix_hit_rate", round(share, 6), "fraction", Subject(label="window"), kind="derived",
+                       formula="reader:serving_sched", spans=tuple(doc.span(at) for _, _, at in state.cached[-2:]), status=doc.status)  # noqa: E501
         if state.batches:
             yield from self._batches(doc, state.batches)
 
@@ -176,6 +190,18 @@ def _stall(doc: Document, batches: list[_Batch]) -> Iterator[Fact]:
         if usual >= 1.5 * least:
             yield Fact("serving.decode_stall", round(usual / least, 3), "count", kind="derived", formula="reader:serving_sched",  # noqa: E501
                        spans=(doc.span(prefill.line), doc.span(decode.line)), status=doc.status)  # fmt: skip
+
+
+def _steps(doc: Document, steps: list[tuple[float, float, Line]]) -> Iterator[Fact]:
+    """Steps that carry a long prompt beside steps that carry none."""
+    plain = [ms for tokens, ms, _ in steps if tokens == 0]
+    loaded = [step for step in steps if step[0] >= _LONG_PREFILL]
+    if plain and loaded and statistics.median(plain) > 0:
+        _, ms, line = max(loaded, key=lambda step: step[1])
+        ratio = ms / statistics.median(plain)
+        if ratio >= 1.5:
+            yield Fact("serving.decode_stall", round(ratio, 3), "count", kind="derived", formula="reader:serving_sched",
+                       spans=(doc.span(line),), status=doc.status)  # fmt: skip
 
 
 def _trt(text: str, line: Line, state: _Blocks) -> None:

@@ -16,6 +16,7 @@ from diagnose.plugin import Reader
 from diagnose.units import canonical
 
 _WORDS = (
+    ("comm", r"all.?reduce|all.?gather|all.?to.?all|nccl|collective|通信"),
     ("total", r"\btotal\b|\bttft\b|\be2e\w*|end.?to.?end|overall|first (?:token|byte)|\bsum$|总|合计|首 ?(?:token|字|包)|全程"),  # noqa: E501
     ("transfer", r"\bkv\b.{0,12}(?:transfer|send|recv|receive|pull|push|fetch|load|xfer|migrat|handoff|copy|传输|拉取)|\bxfer\b|transfer(?:ring)? (?:of )?kv|传输"),  # noqa: E501
     ("dns", r"\bdns\b|name.?lookup|name resolution|resolv(?:e|er|ing)\b|域名|解析"),
@@ -37,7 +38,7 @@ _NUMBER = r"\d[\d,]*(?:\.\d+)?(?:[eE][+-]?\d+)?"
 _UNIT = r"ms|us|µs|μs|seconds|secs?|s|毫秒|微秒|秒"
 # a row of a table, or one `name 12 ms` of a list in a line
 _ROW = re.compile(
-    rf"^[\s>*|│-]*(?P<name>[A-Za-z_一-鿿][^\d:=|,;\n]{{0,48}}?)(?:\s*[:=|│]+\s*|\s{{2,}}|\t+)(?P<cells>~?{_NUMBER}.*)$"
+    rf"^[\s>*|│-]*(?P<name>[A-Za-z_一-鿿](?:[^:=|,;\n(]|\([^)\n]*\)){{0,60}}?)(?:\s*[:=|│]+\s*|\s{{2,}}|\t+)(?P<cells>~?{_NUMBER}(?!\w{{3}}).*)$"
 )
 _CELL = re.compile(rf"(?<![\w.])~?({_NUMBER})\s*({_UNIT})?(?![\w%/])")
 _ITEM = re.compile(
@@ -87,6 +88,7 @@ class StagesReader:
 
     name = "serving_stages"
     needles: tuple[bytes, ...] = (
+        b"ms", b" s", b"seconds", b"duration", "毫秒".encode(), "秒".encode(),
         b"ueue", b"okeniz", b"refill", b"namelookup", b"DNS", b"dns", b"rammar", b"chema", b"reprocess", b"_sum", b"nv_inference_",  # noqa: E501
         b"ateway", b"roxy", b"TLS", "排队".encode(), "分词".encode(), "预填充".encode(), "网关".encode(), "解析".encode(),  # noqa: E501
     )  # fmt: skip
@@ -103,8 +105,9 @@ class StagesReader:
     def _facts(doc: Document, found: list[_Time]) -> Iterator[Fact]:
         best: dict[str, _Time] = {}
         for item in found:
-            if item.stage not in best or item.ms > best[item.stage].ms:
-                best[item.stage] = item
+            key = item.stage if item.stage != "other" else f"other {item.name}"
+            if key not in best or item.ms > best[key].ms:
+                best[key] = item
         whole = best.pop("total", None)
         if (
             not best
@@ -113,17 +116,18 @@ class StagesReader:
         ):
             return
         made = {stage: _fact(doc, t) for stage, t in best.items()}
-        top = max(best.values(), key=lambda t: t.ms)
+        first = max(best, key=lambda key: best[key].ms)
+        top = best[first]
         rest = sum(t.ms for t in best.values()) - top.ms
         yield from made.values()
-        if top.ms < _LEAST_MS:
+        if top.ms < (_LEAST_MS if top.stage != "comm" else 1.0) or top.stage == "other" or len(made) > 26:
             return
-        inputs = [made[top.stage], *(f for s, f in made.items() if s != top.stage)]
+        inputs = [made[first], *(f for s, f in made.items() if s != first)]
         if whole is not None and whole.ms >= 0.8 * top.ms:
             if whole.ms < top.ms:
                 return
             yield Fact("serving.stage_share", top.ms / whole.ms, "fraction", Subject(label=top.stage), kind="derived",
-                       formula="a / b", inputs=(made[top.stage], _fact(doc, whole)), status=doc.status)  # fmt: skip
+                       formula="a / b", inputs=(made[first], _fact(doc, whole)), status=doc.status)  # fmt: skip
         elif whole is None and top.ms + rest > 0:
             letters = "abcdefghijklmnopqrstuvwxyz"[: len(inputs)]
             yield Fact("serving.stage_share", top.ms / (top.ms + rest), "fraction", Subject(label=top.stage), kind="derived",  # noqa: E501
@@ -146,13 +150,13 @@ def _tables(lines: list[Line]) -> Iterator[list[_Time]]:
         text = line.text if line is not None else ""
         hit = _ROW.match(text)
         cells = _CELL.findall(hit["cells"]) if hit else []
-        stage = stage_of(hit["name"]) if hit else None
+        stage = (stage_of(hit["name"]) or "other") if hit else None
         if (
             line is None
             or (not text.strip() and rows)
             or (not hit and not text.strip().startswith(("|", "-", "+", "=")) and len(rows) > 1)
         ):
-            if len({r[0] for r in rows}) >= 2:
+            if len(rows) >= 2 and {r[0] for r in rows} - {"other", "total"}:
                 width = min(len(r[2]) for r in rows)
                 column = max(range(width), key=lambda i: sum(r[2][i] for r in rows))
                 yield [_Time(stage_, name, values[column], at) for stage_, name, values, at in rows]

@@ -355,9 +355,102 @@ def eager_gaps(ctx: Context) -> Outcome:
     return read.yes(*gaps.used, off[0]) if off else Outcome(None, gaps.used)
 
 
+def prefix_varies(ctx: Context) -> Outcome:
+    """Prompts have text in common, the question is the work it should save, and the head of the prompt changes."""
+    mark = next(iter(ctx.of("serving.mark.prefix_varies")), None)
+    if mark is None:
+        return UNKNOWN
+    asked = ctx.asks("high-ttft", "low-throughput", "") and (_SHARED.search(ctx.symptom) or any(_IN_TEXT.search(q) for q in _quotes(ctx)))  # noqa: E501
+    return read.yes(mark) if asked else Outcome(None, (mark,))
+
+
+def _pairs(ctx: Context, metrics: str) -> Iterable[tuple[float, str, str, Evidence]]:
+    """Comparisons as (ratio, worse setting, better setting, evidence)."""
+    for ratio, item in ctx.numbers("compare.ratio"):
+        parts = (item.subject.label or "").split("|")
+        if len(parts) == 4 and re.search(metrics, parts[1]):
+            yield ratio, parts[2], parts[3], item
+
+
+def first_call_slow(ctx: Context) -> Outcome:
+    """The first call of its kind is a multiple of later ones, more than once or by far, and neither schema nor prefix differs."""  # noqa: E501
+    got = [
+        (ratio, item) for ratio, worse, better, item in _pairs(ctx, "ttft|latency|e2e|time|tpot|itl|step|prefill")
+        if _FIRST.search(worse) and _LATER.search(better) and not _SCHEMA.search(worse + better) and not re.search("prefix|cache hit|same prompt", worse + better, re.I)  # noqa: E501
+    ]  # fmt: skip
+    if first_schema(ctx).holds or ctx.of("serving.attention_block"):
+        return UNKNOWN
+    slow = [g for g in got if g[0] >= 5]
+    if len(slow) >= 2 or any(ratio >= 15 for ratio, _ in slow):
+        return read.yes(*(item for _, item in slow[:3]))
+    return _first_row(ctx)
+
+
+def _first_row(ctx: Context) -> Outcome:
+    """Rows numbered 1, 2, 3 … of which only the first is slow."""
+    rows: dict[str, dict[int, tuple[float, Evidence]]] = {}
+    for value, item in ctx.numbers("figure", {"label": r"^(ttft|latency|e2e|time)[^|]*\|\D{0,12}\d+$"}):
+        metric, _, name = (item.subject.label or "").partition("|")
+        number = read.numbers(name)
+        if number is not None:
+            rows.setdefault(metric, {}).setdefault(int(number), (value, item))
+    for got in rows.values():
+        order = sorted(got)
+        if len(order) >= 3 and order[0] in (0, 1) and order == list(range(order[0], order[0] + len(order))):
+            rest = sorted(got[n][0] for n in order[1:])
+            if rest[-1] <= 2 * rest[0] and got[order[0]][0] >= 5 * rest[-1]:
+                return read.yes(got[order[0]][1], got[order[1]][1])
+    return UNKNOWN
+
+
+def schema_costs(ctx: Context) -> Outcome:
+    """A request with a schema is slower than one without, or than the same again."""
+    for ratio, worse, better, item in _pairs(ctx, "ttft|latency|e2e|time|tpot|itl|throughput"):
+        if ratio >= 1.8 and _SCHEMA.search(worse) and (not _SCHEMA.search(better) or _LATER.search(better)) and not _SCHEMA.search(better.replace("schema again", "")):  # noqa: E501
+            return read.yes(item)
+    return UNKNOWN
+
+
+_QUANT = re.compile(r"\b(awq|gptq|fp8|fp4|nvfp4|mxfp4|int[48]|nf4|bnb|bitsandbytes|w[48]a(?:8|16)|q[2-8]_\w+|gguf|4-?bit|8-?bit|量化)\b", re.I)  # noqa: E501
+_PLAIN = re.compile(r"\b(bf16|fp16|bfloat16|float16|half|unquanti[sz]ed|original|full precision)\b|未量化", re.I)
+
+
+def quant_slower(ctx: Context) -> Outcome:
+    """Among figures of one kind the quantised weights are slower than the plain ones."""
+    kinds: dict[tuple[str, str | None], list[tuple[float, str, Evidence]]] = {}
+    for value, item in ctx.numbers("figure", {"label": r"^(tpot|itl|decode_throughput|throughput|latency|e2e)[^|]*\|"}):
+        metric, _, name = (item.subject.label or "").partition("|")
+        kinds.setdefault((metric, item.unit), []).append((value, name, item))
+    for (metric, _unit), got in kinds.items():
+        plain = [g for g in got if _PLAIN.search(g[1]) and not _QUANT.search(g[1])]
+        quant = [g for g in got if _QUANT.search(g[1])]
+        if len(plain) != 1 or not quant:
+            continue
+        rate = "throughput" in metric
+        slowest = min(quant, key=lambda g: g[0]) if rate else max(quant, key=lambda g: g[0])
+        ratio = plain[0][0] / slowest[0] if rate else slowest[0] / plain[0][0]
+        if slowest[0] > 0 and ratio >= 1.1:
+            return read.yes(slowest[2], plain[0][2])
+    return UNKNOWN
+
+
+_FAR = re.compile(r"\b(browser|client|users?|app|gateway|proxy|ingress|outside|laptop|curl|frontend|front end|balancer|public)\b|客户端|网关|浏览器|用户|外部", re.I)  # noqa: E501
+_NEAR = re.compile(r"\b(servers?|engine|vllm|sglang|histogram|pod|worker|metrics?|direct(?:ly)?|localhost|inside|backend|in-cluster|container)\b|服务端|引擎|直连|内部", re.I)  # noqa: E501
+
+
+def hop_measured(ctx: Context) -> Outcome:
+    """One quantity, near at the server and far from it: it is late only far away."""
+    for ratio, worse, better, item in _pairs(ctx, "ttft|latency|e2e|itl|time|first"):
+        label = item.subject.label or ""
+        if ratio >= 1.8 and _NEAR.search(better) and not _NEAR.search(worse) and (_FAR.search(worse) or "first byte" in worse.lower()):  # noqa: E501
+            if not _FAR.search(better) and not label.startswith(("version", "client")):
+                return read.yes(item)
+    return UNKNOWN
+
+
 _ALL: tuple[Callable[[Context], Outcome], ...] = (
     prefix_off_asked, chunks_tiny, pool_binds, arg_not_applied, gpus_unused, preemptions_rare, preemptions_harmless, tail_run, floor_met,  # noqa: E501
     memory_reserved, first_schema, diverges_with_context, attention_diverges, tp_crosses_nodes, start_is_compile, bench_repeats,  # noqa: E501
-    launch_gaps, eager_gaps,
+    launch_gaps, eager_gaps, prefix_varies, first_call_slow, schema_costs, quant_slower, hop_measured,
 )  # fmt: skip
 RULES: dict[str, Callable[[Context], Outcome]] = {f"serving_{rule.__name__}": rule for rule in _ALL}
