@@ -63,15 +63,15 @@ class AllocatorReader:
                     (n, self._unit(w) or unit) for n, w in zip(named, words, strict=True) if not self._only_unit(w)
                 ]
                 continue
-            cells = _CELL.findall(text)
+            cells = _CELL.findall(text) if not re.search(r"\bOOM\b|tried|\bdied|fail", text, re.I) else []
             if header and len(cells) >= len(header) - 1 and len(cells) >= 2 and re.match(r"\W*[\w.:+-]", text):
                 row = cells[: len(header)]
                 for (name, unit), (value, own) in zip(header, row, strict=False):
                     if name is not None:
                         yield from self._cell(doc, line, name, value, own, unit)
                         made += 1
-            elif not text.strip() or not cells:
-                header = header if cells or not text.strip() else []
+            elif text.strip() and not re.search(r"\d", text):
+                header = []
 
     @staticmethod
     def _unit(word: str) -> str:

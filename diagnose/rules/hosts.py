@@ -187,13 +187,22 @@ def numa_misses(ctx: Context) -> Outcome:
     return _outcome(found, bool(hits))
 
 
+# a setting that says where CPUs or memory are: "cores 0-63 (node0)", "membind=1", "socket 0"
+_PLACED = re.compile(
+    r"(?:cores?|cpus?|mem\w*|bind\w*|bound|pinned|process|buffers?|socket|numa)\b[^|]{0,24}"
+    r"(?:node|socket|numa|\d+ ?- ?\d+)|socket ?\d|numa ?\d|membind|cpunodebind",
+    re.IGNORECASE,
+)
+
+
 def numa_slower_side(ctx: Context) -> Outcome:
     """The same work is clearly slower under one NUMA binding than under another."""
-    found = [
-        (v, e)
-        for v, e in ctx.numbers("compare.ratio")
-        if (e.subject.label or "").startswith("numa|") and _SPEED.search((e.subject.label or "||").split("|")[1])
-    ]
+    found = []
+    for v, e in ctx.numbers("compare.ratio"):
+        axis, metric, *settings = (e.subject.label or "|").split("|")
+        placed = len(settings) == 2 and all(_PLACED.search(s) for s in settings)
+        if (axis == "numa" or placed) and _SPEED.search(metric):
+            found.append((v, e))
     return _outcome([e for v, e in found if v >= 1.15], bool(found))
 
 

@@ -114,10 +114,35 @@ def network_volume_slow(ctx: Context) -> Outcome:
     return Outcome(bool(slow or again.holds), (*mounts[:2], *slow[:2], *again.used[:2]))
 
 
+def first_epoch_slow(ctx: Context) -> Outcome:
+    """Only the epoch that reads from storage is slow: the first, or the one after the cache was dropped."""
+    epochs: dict[int, Reading] = {}
+    for value, item in ctx.numbers("figure", {"label": r"^epoch_time\|"}):
+        hit = re.search(r"(\d{1,3})\s*$", item.subject.label or "")
+        if hit is not None:
+            epochs.setdefault(int(hit.group(1)), (value, item))
+    if len(epochs) < 2 or min(epochs) > 1:
+        return UNKNOWN
+    first = epochs.pop(min(epochs))
+    later = min(epochs.values(), key=lambda r: r[0])
+    return Outcome(first[0] >= 1.6 * later[0], (first[1], later[1]))
+
+
+def first_epoch_slow_from_network(ctx: Context) -> Outcome:
+    """… and the data lies on a network volume, or the page cache is what differs."""
+    slow = first_epoch_slow(ctx)
+    why = [*ctx.of("host.mark.network_volume"), *ctx.of("host.mark.page_cache")]
+    if not slow.holds:
+        return slow
+    return Outcome(bool(why), (*slow.used, *why[:2]))
+
+
 RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
         cpus_below_ranks, affinity_differs, few_cpus_and_slower, workers_above_cpus, load_faster_again,
         network_volume_slow,
+        first_epoch_slow,
+        first_epoch_slow_from_network,
     )
 }  # fmt: skip

@@ -131,6 +131,16 @@ def reserve_far_above(ctx: Context) -> Outcome:
     return _outcome(hits, "reserved" in cols)
 
 
+def reserve_far_above_and_fails(ctx: Context) -> Outcome:
+    """… and allocations are tried again or fail."""
+    gap = reserve_far_above(ctx)
+    if not gap.holds:
+        return gap
+    fails = [e for v, e in (*ctx.numbers("gpu.alloc.retries"), *ctx.numbers("gpu.alloc.ooms")) if v >= 1]
+    fails += ctx.of("gpu.mark.oom")
+    return Outcome(bool(fails), (*gap.used[:4], *fails[:2]))
+
+
 def allocated_fills(ctx: Context) -> Outcome:
     """What is allocated grows to nearly all that is reserved: the work needs it."""
     cols = _columns(ctx)
@@ -180,6 +190,6 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
         oom_fragmentation, oom_capacity, oom_foreign, oom_without_figures, startup_memory_taken,
-        reserve_outgrows, reserve_far_above, allocated_fills,
+        reserve_outgrows, reserve_far_above, reserve_far_above_and_fails, allocated_fills,
     )
 }  # fmt: skip

@@ -124,7 +124,7 @@ def _odd(ctx: Context) -> list[tuple[float, Evidence, Evidence]]:
         peer = min(group.values(), key=lambda r: abs(r[0] - middle))
         if 1 <= len(slow) <= len(group) // 3:
             out += [(middle / v, e, peer[1]) for v, e in slow]
-    for value, item in ctx.numbers("spread.outlier", {"label": r"^gpu\|(?:bandwidth|throughput)"}):
+    for value, item in ctx.numbers("spread.outlier", {"label": r"^(?:gpu|rank)\|(?:bandwidth|throughput)"}):
         if re.search(r"h2d|d2h|host|pci|copy|memcpy|拷贝", f"{item.quote or ''} {ctx.symptom}", re.I):
             out.append((value, item, item))
     return out
@@ -167,12 +167,34 @@ def clock_ratio_explains(ctx: Context) -> Outcome:
     return _outcome(hits, True)
 
 
+def clock_at_its_top(ctx: Context) -> Outcome:
+    """The worry is heat or throttling, and a card at work holds its clock, with no reason against it active."""
+    asked = re.search(r"\bhot\b|therm|throttl|temperature|\bclock|\d ?°?C\b|降频|温度|过热", ctx.symptom, re.I)
+    tops, powers, limits = (_by_gpu(ctx, f"gpu.{n}") for n in ("clock.sm.max", "power", "power.limit"))
+    utils = _by_gpu(ctx, "gpu.util")
+    if asked is None or not tops:
+        return UNKNOWN
+    good: list[Evidence] = []
+    low: list[Evidence] = []
+    for who, (value, item) in _by_gpu(ctx, "gpu.clock.sm").items():
+        power, limit, util, top = powers.get(who), limits.get(who), utils.get(who), tops.get(who)
+        drawn = power is not None and limit is not None and power[0] >= 0.6 * limit[0]
+        if top is None or not (drawn or (util is not None and util[0] >= 0.8)):
+            continue
+        (good if value >= 0.93 * top[0] else low).append(item)
+    reasons = [e for e in ctx.of("gpu.throttle") if e.subject.label not in ("sw_power_cap", "gpu_idle", "idle")]
+    if not good:
+        return UNKNOWN
+    return Outcome(not low and not reasons, tuple((low or reasons or good)[:3]))
+
+
 _PRECISION = re.compile(r"\b(?:bf16|bfloat16|fp16|float16|half|hgemm)\b", re.I)
 _FP8 = re.compile(r"\bfp8|e4m3\b", re.I)
 
 
 def _product(ctx: Context) -> tuple[hardware.Gpu, Evidence] | None:
-    named = {got.name: (got, e) for e in ctx.of("gpu.name") if (got := hardware.gpu(str(e.value))) is not None}
+    said = (*ctx.of("gpu.name"), *ctx.of("gpu.product"))
+    named = {got.name: (got, e) for e in said if (got := hardware.gpu(str(e.value))) is not None}
     return next(iter(named.values())) if len(named) == 1 else None
 
 
@@ -230,6 +252,6 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
         clock_and_heat, slow_gpu_low_clock, memory_clock_low, copies_at_quotient, copies_far_below,
-        clock_ratio_explains, gemm_at_its_peak, few_corrected_errors, device_copy_counts_twice,
+        clock_at_its_top, clock_ratio_explains, gemm_at_its_peak, few_corrected_errors, device_copy_counts_twice,
     )
 }  # fmt: skip
