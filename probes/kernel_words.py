@@ -16,7 +16,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 from .generic_tables import Table, tables
-from .kernel_text import METRIC_LINE
+from .kernel_text import covered
 
 _SMALL = 256 << 10  # bytes; longer texts are logs and exports
 _MOST = 80
@@ -27,7 +27,7 @@ _WORDS: tuple[tuple[str, str, str], ...] = (
         "kernel.active_threads",
         "lanes",
         r"(?:avg\.? |average |mean )?active (?:threads|lanes) ?(?:/|per|of a|in a|in each|a) ?(?:warp|inst\w*)"
-        r"|(?:active )?(?:threads|lanes) ?(?:/|per) ?(?:warp )?inst\w*|(?:threads|lanes) active ?(?:/|per) ?warp"
+        r"|(?:active )?(?:threads|lanes)(?: active)? ?(?:/|per|in each) ?(?:warp )?inst\w*|(?:threads|lanes) active ?(?:/|per) ?warp"
         r"|(?:smsp__)?thread_inst_executed_per_inst_executed(?:\.ratio)?|(?:每个? ?warp|平均)?活跃线程数?",
     ),
     (
@@ -57,7 +57,8 @@ _WORDS: tuple[tuple[str, str, str], ...] = (
         "kernel.sectors_per_request",
         "number",
         r"sectors? ?(?:/|per) ?req(?:uest|\.)?s?|(?:gld|gst|global(?: load| store)?)[_ ](?:transactions|txns?)[_ ]?(?:/|per)[_ ]?"
-        r"(?:req(?:uest)?|access)|每(?:个)?(?:请求|request)(?:的)? ?sectors?(?: ?数)?",
+        r"(?:req(?:uest)?|access)|每(?:个)?(?:请求|request)(?:的)? ?sectors?(?: ?数)?"
+        r"|每(?:个)?(?:请求|request) ?(?=\d+ ?个? ?sector)",
     ),
     (
         "kernel.bytes_per_sector",
@@ -129,7 +130,7 @@ _WAYS = re.compile(r"(?<![\d.])(\d{1,2}(?:\.\d+)?) ?- ?way (?:shared[- ]memory )
 _GRID = re.compile(r"(?<!\w)grid(?:size|dim)?(?: size)? ?[=:]? ?[(\[{<]{1,3} ?(\d+) ?[,x] ?(\d+)(?: ?[,x] ?(\d+))?", re.IGNORECASE)
 _TRIPLE = re.compile(r"^\(? ?(\d+) ?[,x] ?(\d+)(?: ?[,x] ?(\d+))? ?\)?$")
 _BLOCKS = re.compile(
-    r"(?<![\w.])(\d{1,6}) (?:thread ?)?(?:blocks?|ctas?)\b[^.\n\d]{0,24}?(?:on|for|over|vs\.?|against|than|,|/|for the|on the)"
+    r"(?<![\w.])(\d{1,6}) (?:thread ?)?(?:blocks?|ctas?)\b(?: of \d+ threads)?[^.\n\d]{0,24}?(?:on|for|over|vs\.?|against|than|[,;]|/|for the|on the)"
     r" ?(?:a |an |the )?[^.\n\d]{0,12}(\d{2,3}) SMs?\b",
     re.IGNORECASE,
 )
@@ -137,6 +138,13 @@ _SMS = re.compile(r"(?<![\w.])(\d{2,3}) ?(?:个 ?)?SMs?\b|(?:#|number of|num_?) 
 _HEAD = re.compile(r"^\s*([A-Za-z_][\w:]{4,60})(?:<[^>]*>)?(?:\([^)]*\))?(?=\s{2,}|:\s)")
 _TIMES = {"s": 1e6, "sec": 1e6, "ms": 1e3, "us": 1.0, "µs": 1.0, "μs": 1.0, "ns": 1e-3}
 _TIME_HEAD = re.compile(r"(?:^|[\s(\[/_])(ns|us|µs|μs|ms|s|sec)\b\)?\]?$|^(?:kernel[ _])?(?:time|duration|runtime)", re.IGNORECASE)
+_WAVEFRONTS = re.compile(
+    r"(?P<n>\d[\d,.]*) ?(?P<nu>[KMG])? (?:wavefronts?|transactions?)[^\d\n]{0,12}(?:ideal(?:ly)?|min(?:imum|imal)?|expected|instead of|requests?|理想|理论)"
+    r"[^\d\n]{0,6}(?P<i>\d[\d,.]*\d|\d) ?(?P<iu>[KMG])?(?![\w])",
+    re.IGNORECASE,
+)
+_SCALE = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
+_COMPILER = re.compile(r"ptxas|bytes stack frame|bytes spill|n_spills?\b|bytes cmem")  # lines of another reader
 _TRACE = re.compile(r"SrcMemType|Throughput +SrcMem|SSMem|GridXYZ|Num Calls|Instances", re.IGNORECASE)
 
 
@@ -185,6 +193,11 @@ def said(text: str) -> Iterator[_Said]:
             if got is not None:
                 seen.add(signal)
                 yield got
+    if "kernel.conflict_ways" not in seen and (many := _WAVEFRONTS.search(text)) is not None:
+        top, low = (float(many[k].replace(",", "")) * _SCALE[(many[u] or "").upper()] for k, u in (("n", "nu"), ("i", "iu")))
+        if 1.0 <= top / max(low, 1.0) <= 33:
+            seen.add("kernel.conflict_ways")
+            yield _Said("kernel.conflict_ways", top / low, "computed")
     for pattern, signal, unit in (
         (_OF_32, "kernel.active_threads", "count"), (_OF_BYTES, "kernel.bytes_per_sector", "B"),
         (_WAYS, "kernel.conflict_ways", "count"),
@@ -234,7 +247,7 @@ class KernelWords:
             if (sms := _SMS.search(text)) is not None:
                 count = next(g for g in sms.groups() if g)
                 yield Fact("kernel.sms", float(count), "count", spans=(doc.span(line, sms.group()),), status=doc.status)
-            if METRIC_LINE.match(text):
+            if covered(text) or _COMPILER.search(text):
                 continue
             head = _HEAD.match(text)
             label = head.group(1) if head and not any(w.search(head.group(1)) for _, _, w in _COMPILED) else "kernel"
@@ -262,6 +275,12 @@ def _setting(text: str, end: int) -> str:
 
 def _facts(doc: Document, line: Line, label: str, found: Iterator[_Said]) -> Iterator[Fact]:
     for item in found:
+        if item.unit == "computed":
+            yield Fact(
+                item.signal, item.value, "count", Subject(label=label), (doc.span(line),), kind="derived",
+                formula="reader:kernel_words", status=doc.status,
+            )  # fmt: skip
+            continue
         base = Fact(
             item.signal, item.value, item.unit, Subject(label=label), (doc.span(line),), status=doc.status
         )

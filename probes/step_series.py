@@ -68,7 +68,8 @@ class ShapeSeries:
 def _columns(lines: list[Line]) -> Iterator[list[_Timed]]:
     for table in tables(lines):
         names = [table.corner, *table.columns]
-        at = next((k for k, n in enumerate(names) if _KEY_COLUMN.match(n.strip())), None)
+        order = [*range(1, len(names)), 0]  # a first column that is called `batch` may only count
+        at = next((k for k in order if _KEY_COLUMN.match(names[k].strip())), None)
         if at is None:
             continue
         for k, name in enumerate(names):
@@ -155,4 +156,28 @@ class StepSeries:
             )  # fmt: skip
 
 
-READERS: list[Reader] = [ShapeSeries(), StepSeries()]
+class OverlapColumn:
+    """A column of overlap by rank, as trace analysers print it: `comp_comm_overlap_pctg`, `overlap_pct`, `overlap %`."""
+
+    name = "overlap_column"
+    needles: tuple[bytes, ...] = (b"overlap", b"Overlap", "重叠".encode())
+    _head = re.compile(r"overlap\w*[ _(\[]*(?:pct\w*|%|percent\w*|ratio|share|fraction)|重叠(?:率|占?比)", re.IGNORECASE)
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """One fact a row."""
+        if doc.is_binary or doc.size > _SMALL:
+            return
+        for table in tables(list(islice(doc.lines(), 2000))):
+            at = next((k for k, n in enumerate(table.columns) if self._head.search(n)), None)
+            for row in table.rows[:16] if at is not None else ():
+                figure = row.figures[at] if at is not None else None
+                if figure is None:
+                    continue
+                share = "ratio" in table.columns[at or 0] or "fraction" in table.columns[at or 0]
+                value = float(figure.text.replace(",", "")) / (1.0 if share else 100.0)
+                if value <= 1.0:
+                    who = Subject(label=f"{table.corner} {row.label}".strip()[:40])
+                    yield Fact("train.overlap", round(value, 8), "fraction", who, (doc.span(row.line),), status=doc.status)
+
+
+READERS: list[Reader] = [ShapeSeries(), StepSeries(), OverlapColumn()]

@@ -339,6 +339,16 @@ def pinned_lines_faster(ctx: Context) -> Outcome:
     return Outcome(high[0] >= 1.5 * low[0], (low[1], high[1]))
 
 
+def names_serving(ctx: Context) -> Outcome:
+    """The question is about an inference engine, which has causes of its own."""
+    return Outcome(re.search(r"\b(?:vllm|sglang|trt-?llm|tgi|ttft|tpot|serving|tokens?/s)\b", ctx.symptom, re.IGNORECASE) is not None)
+
+
+def asks_about_input(ctx: Context) -> Outcome:
+    """The question is whether the input pipeline is to blame."""
+    return Outcome(re.search(r"data ?load|input pipeline|loader|waiting for data|数据(?:加载|读取)", ctx.symptom, re.IGNORECASE) is not None)
+
+
 def period_is_workers(ctx: Context) -> Outcome:
     """Slow steps return with the number of loader workers: what they deliver together is used up together."""
     workers = {v: e for v, e in ctx.numbers("train.num_workers") if v >= 2}
@@ -384,6 +394,8 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         fewer_kernels_faster,
         faster_without_comm,
         pinned_lines_faster,
+        names_serving,
+        asks_about_input,
         period_is_workers,
         gpu_busy_said,
         only_pinned_copies,
