@@ -64,13 +64,13 @@ class MpiReader:
             if version:
                 number = version.group(1) or version.group(2)
                 yield Fact("version", number, None, Subject(label="openmpi"), (doc.span(line),), status=doc.status)
-            hit = _FRAMEWORK.search(text)
-            if hit:
-                framework = hit.group(1)
-            hit = _ASKED.search(text)
-            if hit and framework:
+            named = _FRAMEWORK.search(text)
+            if named:
+                framework = named.group(1)
+            asked = _ASKED.search(text)
+            if asked and framework:
                 subject = Subject(label=f"{framework} not found")
-                yield Fact("mpi.component", hit.group(1), None, subject, (doc.span(line),), status=doc.status)
+                yield Fact("mpi.component", asked.group(1), None, subject, (doc.span(line),), status=doc.status)
                 framework = ""
 
 

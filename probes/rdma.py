@@ -125,9 +125,10 @@ class PortReader:
             if link and nic:
                 yield from self._link(doc, line, nic, port, link)
                 continue
-            short = _SHORT_RATE.search(text)
-            if short:
+            named = list(_SHORT_RATE.finditer(text))
+            for short in named:
                 yield self._fact(doc, line, "rdma.port.rate", float(short.group(2)), "Gb/s", short.group(1), "")
+            if named:
                 continue
             bare = None if nic else _BARE_RATE.match(text)
             if bare:

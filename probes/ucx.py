@@ -72,7 +72,8 @@ def distance(a: str, b: str, most: int = 2) -> int:
     """Edit distance with transpositions, given up above `most`."""
     if abs(len(a) - len(b)) > most:
         return most + 1
-    before, last = [], list(range(len(b) + 1))
+    before: list[int] = []
+    last = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         row = [i]
         for j, y in enumerate(b, 1):

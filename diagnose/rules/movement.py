@@ -11,8 +11,15 @@ from . import movement_kv, movement_paths
 
 _RDMA = re.compile(r"^(?:rc|dc|ud|ib|srd|gga|ugni|cxi)(?:_\w+)?$")
 _GPU_COPY = {"cuda", "cuda_copy", "rocm", "rocm_copy", "ze", "ze_copy"}
+_ONE_HOST = re.compile(
+    r"nv-?link|same[ -](?:node|host|machine)|intra|single (?:node|host)|inside|within (?:a|the|one) (?:node|host)"
+    r"|机内|同机|单机",
+    re.IGNORECASE,
+)
 _NETWORK = re.compile(r"\b(?:ib|rdma|roce|hcas?|infiniband|mlx\w*|connectx\S*|[hnex]dr\d*)\b", re.IGNORECASE)
-_RDMA_WORDS = re.compile(r"\bib_(?:write|read|send)\w*|perftest|use_cuda|\bucx|nixl|\bgdr", re.IGNORECASE)
+_COLLECTIVE = re.compile(
+    r"nccl|all.?reduce|all.?gather|all.?to.?all|collective|train|\bddp|fsdp|busbw|ranks?\b|集合|训练", re.IGNORECASE
+)
 _BRIDGES = re.compile(r"^tcp/(?:docker|virbr|veth|br-|cni|flannel|cali|cilium|tun|tailscale|podman|lxc|weave)")
 
 
@@ -66,6 +73,12 @@ def tls_lacks_gpu_copy(ctx: Context) -> Outcome:
 def tls_lacks_ipc(ctx: Context) -> Outcome:
     """UCX_TLS leaves no CUDA IPC, so no NVLink inside a node."""
     return _restricted(ctx, _lacks_ipc)
+
+
+def tls_bars_ipc_asked(ctx: Context) -> Outcome:
+    """CUDA IPC is excluded by name, and GPUs of one host are what the question is about."""
+    got = _restricted(ctx, lambda excluded, names: excluded and bool({"cuda_ipc", "cuda"} & set(names)))
+    return Outcome(bool(_ONE_HOST.search(ctx.symptom)), got.used) if got.holds else got
 
 
 def tls_set(ctx: Context) -> Outcome:
@@ -333,11 +346,11 @@ _OTHER_WORK = (
 
 def collectives_only(ctx: Context) -> Outcome:
     """NCCL is what runs or what is asked about, and nothing here is of UCX, MPI over it, or KV transfer."""
-    if any(ctx.of(name) for name in _OTHER_WORK):
+    if any(ctx.of(name) for name in _OTHER_WORK) or any("UCX" in (e.quote or "") for e in ctx.of("ucx.mark.*")):
         return Outcome(False)
     seen = tuple(e for e in ctx.of("nccl*") if "." in e.signal)[:2]
-    # a question about RDMA tools is routed like one about collectives, for want of a better playbook
-    asked = ctx.asks("slow-allreduce", "collective-hang", "training-slow") and not _RDMA_WORDS.search(ctx.symptom)
+    # a question about RDMA is routed like one about collectives, for want of a better playbook
+    asked = ctx.asks("slow-allreduce", "collective-hang", "training-slow") and _COLLECTIVE.search(ctx.symptom)
     return Outcome(True, seen) if seen or asked else UNKNOWN
 
 
@@ -348,7 +361,7 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         bridge_lane, lanes_on_one_nic, device_is_poor, device_is_socket, listing_lacks_cuda,
         listing_lacks_cuda_asked, listing_lacks_rdma, build_lacks_cuda, build_lacks_verbs, build_lacks_verbs_asked,
         md_lacks_cuda,
-        two_versions, rndv_forced, rcache_off, memlock_low, collectives_only,
+        tls_bars_ipc_asked, two_versions, rndv_forced, rcache_off, memlock_low, collectives_only,
     )
 }  # fmt: skip
 RULES.update(movement_kv.RULES)

@@ -85,6 +85,8 @@ def _measured(ctx: Context) -> list[tuple[float, Evidence]]:
 def perftest_at_rate(ctx: Context) -> Outcome:
     """A benchmark of the network reaches what the port's rate allows, and nothing beside it differs."""
     rates = [*ctx.numbers("rdma.port.rate"), *ctx.numbers("movement.named_rate")]
+    if not rates and ctx.of("rdma.perftest.param", {"label": "^Link type$"}):
+        rates = ctx.numbers("net.speed")  # RoCE: the interface's speed is the port's
     speeds = _measured(ctx)
     if not rates or not speeds:
         return UNKNOWN
