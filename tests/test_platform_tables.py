@@ -61,7 +61,8 @@ def test_reserve_that_outgrows_is_fragmentation_and_growth_of_both_is_not() -> N
 def message(asked: str, allocated: str, idle: str) -> str:
     return (
         f"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate {asked}. GPU 0 has a total capacity of "
-        f"79.25 GiB of which 58.94 MiB is free. Of the allocated memory {allocated} is allocated by PyTorch, and {idle} is "
+        f"79.25 GiB of which 58.94 MiB is free. "
+        f"Of the allocated memory {allocated} is allocated by PyTorch, and {idle} is "
         "reserved by PyTorch but unallocated."
     )
 
