@@ -19,9 +19,13 @@ from diagnose.plugin import Reader
 from .generic_tables import tables
 
 _SMALL = 64 << 10
-_TIME = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?) ?(ns|us|µs|μs|ms|s|sec|min|h|毫秒|秒|分钟)(?: ?/ ?(?:step|it|iter|iteration|batch|epoch|步))?(?![\w/])")
+_TIME = re.compile(
+    r"(?<![\w.])(\d[\d,]*(?:\.\d+)?) ?(ns|us|µs|μs|ms|s|sec|min|h|毫秒|秒|分钟)(?: ?/ ?(?:step|it"
+    r"|iter|iteration|batch|epoch|步))?(?![\w/])"
+)
 _RATE = re.compile(
-    r"(?<![\w.])(\d[\d,]*(?:\.\d+)?) ?((?:GB|TB|it|iters?|img|imgs|images|samples|clips|frames|seqs?|tok(?:ens)?|batches|examples|steps)/s(?:ec)?"
+    r"(?<![\w.])(\d[\d,]*(?:\.\d+)?) ?((?:GB|TB|it|iters?|img|imgs|images|samples|clips|frames|seqs?|tok(?:ens)?"
+    r"|batches|examples|steps)/s(?:ec)?"
     r"|TFLOP/?s|TFLOPS|GFLOPS|fps|(?:样本|图|张|步|条)/秒)(?:/GPU)?(?![\w])",
     re.IGNORECASE,
 )
@@ -35,44 +39,62 @@ _MS = {
 _WORDS: tuple[tuple[str, str, str], ...] = (
     (
         "padding",
-        r"\[\w+\]\[\w+\](?!\s*\+)|\bunpadded|no(?:t|n)?[- ]?padd|without (?:padding|swizzl)|conflict(?!.free)|stride (?:8|16|32|64)\b|naive",
-        r"\[\w+\]\[\w+ ?\+ ?\w+\]|\[(?:16|32|64|128)\]\[(?:17|33|65|129|36|40|72)\]|\bpadd?(?:ed|ing)?\b|\bpad ?[=+]|swizzl|conflict[- ]?free|no conflicts?"
+        r"\[\w+\]\[\w+\](?!\s*\+)|\bunpadded|no(?:t|n)?[- ]?padd|without (?:padding|swizzl)|conflict(?!.free)"
+        r"|stride (?:8|16|32|64)\b|naive",
+        r"\[\w+\]\[\w+ ?\+ ?\w+\]|\[(?:16|32|64|128)\]\[(?:17|33|65|129|36|40|72)\]|\bpadd?(?:ed|ing)?\b"
+        r"|\bpad ?[=+]|swizzl|conflict[- ]?free|no conflicts?"
         r"|步长从 ?\d+ ?(?:改成|改为|变成) ?\d*[13579](?!\d)|加(?:了)?(?:一列)? ?pad",
     ),
     (
         "layout",
-        r"(?:tid|threadIdx\.x|lane|idx) ?\* ?\w|\bapart\b|\bstrid(?:e|ed)\b(?! ?=? ?1\b)|\baos\b|array of structs|column[- ]?(?:wise|major)|non-?contig"
-        r"|permute|transposed? (?:view|read|write)|uncoalesc|non-?coalesc|scatter|random (?:access|order|ind)|跨步|不连续|按列",
-        r"\+ ?(?:tid|threadIdx\.x|lane|idx)\b|neighbou?ring (?:threads, neighbou?ring )?words|\bsoa\b|struct of arrays|row[- ]?(?:wise|major)|\bcontig"
+        r"(?:tid|threadIdx\.x|lane|idx) ?\* ?\w|\bapart\b|\bstrid(?:e|ed)\b(?! ?=? ?1\b)|\baos\b"
+        r"|array of structs|column[- ]?(?:wise|major)|non-?contig"
+        r"|permute|transposed? (?:view|read|write)|uncoalesc|non-?coalesc|scatter|random (?:access|order|ind)"
+        r"|跨步|不连续|按列",
+        r"\+ ?(?:tid|threadIdx\.x|lane|idx)\b|neighbou?ring (?:threads, neighbou?ring )?words|\bsoa\b"
+        r"|struct of arrays|row[- ]?(?:wise|major)|\bcontig"
         r"|(?<!un)(?<!non-)coalesced|linear|sequential|stride ?=? ?1\b|连续|合并|按行",
     ),
     (
         "order",
-        r"unsorted|random|mixed|shuffled|unbalanced|irregular|if/else|branch(?:y|es|ing)\b|diverg|as (?:read|is)|乱序|随机|未排序",
-        r"(?<!un)sorted|(?<!un)balanced|grouped|binned|compact(?:ed|ion)|branch-?(?:less|free)|predicat|uniform|排序|排好|分组",
+        r"unsorted|random|mixed|shuffled|unbalanced|irregular|if/else|branch(?:y|es|ing)\b|diverg|as (?:read|is)"
+        r"|乱序|随机|未排序",
+        r"(?<!un)sorted|(?<!un)balanced|grouped|binned|compact(?:ed|ion)|branch-?(?:less|free)|predicat|uniform"
+        r"|排序|排好|分组",
     ),
     (
         "input",
-        r"real|jpe?g|decod|\bcpu\b|nfs|\bs3\b|disk|online|on the fly|imagenet|dataset|dataloader|workers|tokeni[sz]|augment|在线|读取|真实|解码|原始",
-        r"synthetic|random (?:tensors?|data|input|images)|dummy|fake|cached|same batch|fixed batch|one batch|no (?:decod|load|augment|data)|without (?:load|decod|data)"
-        r"|\bdali\b|nvdec|nvjpeg|pre-?(?:decoded|tokenized|tokenised|processed|computed)|in (?:ram|memory)|/dev/shm|同一个 ?batch|固定 ?batch|不取数据|预解码|预处理好|合成|随机数据|缓存",
+        r"real|jpe?g|decod|\bcpu\b|nfs|\bs3\b|disk|online|on the fly|imagenet|dataset|dataloader|workers"
+        r"|tokeni[sz]|augment|在线|读取|真实|解码|原始",
+        r"synthetic|random (?:tensors?|data|input|images)|dummy|fake|cached|same batch|fixed batch|one batch"
+        r"|no (?:decod|load|augment|data)|without (?:load|decod|data)"
+        r"|\bdali\b|nvdec|nvjpeg|pre-?(?:decoded|tokenized|tokenised|processed|computed)|in (?:ram|memory)"
+        r"|/dev/shm|同一个 ?batch|固定 ?batch|不取数据|预解码|预处理好|合成|随机数据|缓存",
     ),
     (
         "sync",
-        r"\.item\(|\.cpu\(|\.tolist\(|\.nonzero\(|print|log(?:ging)?(?:_every(?:_n_steps)?| every| interval)?(?: step)?[ =:]{0,3}1\b|log(?:ging)? (?:loss )?(?:every|each|per) (?:step|iter)"
-        r"|(?:every|each) (?:step|iter)|synchronize|launch_blocking ?= ?1|empty_cache|detect_anomaly|每步(?:打印|记录|同步|调用)|nan.?check|每个 ?step",
-        r"detach|every (?:\d{2,}|n)\b|(?:log_every(?:_n_steps)?|log(?:ging)?_interval|logging_steps)[ =:]{0,3}\d{2,}|每 ?\d{2,} ?步|without|去掉|removed|disabled|commented|no (?:item|print|log|sync)"
+        r"\.item\(|\.cpu\(|\.tolist\(|\.nonzero\(|print|log(?:ging)?(?:_every(?:_n_steps)?| every"
+        r"| interval)?(?: step)?[ =:]{0,3}1\b|log(?:ging)? (?:loss )?(?:every|each|per) (?:step|iter)"
+        r"|(?:every|each) (?:step|iter)|synchronize|launch_blocking ?= ?1|empty_cache|detect_anomaly|每步(?:打印"
+        r"|记录|同步|调用)|nan.?check|每个 ?step",
+        r"detach|every (?:\d{2,}|n)\b|(?:log_every(?:_n_steps)?|log(?:ging)?_interval"
+        r"|logging_steps)[ =:]{0,3}\d{2,}|每 ?\d{2,} ?步|without|去掉|removed|disabled|commented|no (?:item"
+        r"|print|log|sync)"
         r"|torch\.where|on (?:the )?gpu|异步|launch_blocking ?= ?0|unset|off\b",
     ),
     (
         "launches",
-        r"\beager\b|foreach ?= ?false|for[- ]?loop|unfused|without (?:cuda ?)?graph|no (?:cuda ?)?graph|one by one|per[- ]tensor|逐个|不用 ?(?:cuda ?)?graph",
-        r"cuda ?graph|graph replay|reduce-overhead|foreach ?= ?true|(?<!un)fused|multi_?tensor|(?:with|\+) graph|make_graphed|batched|max-autotune|vmap",
+        r"\beager\b|foreach ?= ?false|for[- ]?loop|unfused|without (?:cuda ?)?graph|no (?:cuda ?)?graph"
+        r"|one by one|per[- ]tensor|逐个|不用 ?(?:cuda ?)?graph",
+        r"cuda ?graph|graph replay|reduce-overhead|foreach ?= ?true|(?<!un)fused|multi_?tensor|(?:with|\+) graph"
+        r"|make_graphed|batched|max-autotune|vmap",
     ),
     (
         "splitting",
-        r"split(?:[-_ ]?(?:kv|k))? ?[=:]? ?1\b|no split|without split|num_splits ?= ?1\b|one (?:block|cta) per|不切分",
-        r"split(?:[-_ ]?(?:kv|k))? ?[=:]? ?(?:[2-9]|\d{2,})\b|num_splits ?= ?(?:[2-9]|\d{2,})|flash-?decoding|stream-?k|切分",
+        r"split(?:[-_ ]?(?:kv|k))? ?[=:]? ?1\b|no split|without split|num_splits ?= ?1\b|one (?:block|cta) per"
+        r"|不切分",
+        r"split(?:[-_ ]?(?:kv|k))? ?[=:]? ?(?:[2-9]|\d{2,})\b|num_splits ?= ?(?:[2-9]|\d{2,})|flash-?decoding"
+        r"|stream-?k|切分",
     ),
     (
         "shapes",
@@ -98,7 +120,8 @@ class Contrasts:
 
     name = "contrasts"
     needles: tuple[bytes, ...] = (
-        b" ms", b" us", b" s", b"/s", b"ms/", b"s/", b"FLOPS", b"fps", "/秒".encode(), b"ms ", b" min", b"(ms)", b"ms\n",
+        b" ms", b" us", b" s", b"/s", b"ms/", b"s/", b"FLOPS", b"fps", "/秒".encode(), b"ms ", b" min", b"(ms)",
+        b"ms\n",
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
@@ -129,7 +152,9 @@ def _runs(lines: list[Line]) -> Iterator[_Run]:
                     yield _Run(words, level, figure.text, level, "ms", row.line)
                     break
             else:
-                rate = next((f for f in row.figures if f and (f.unit in ("GB/s", "tokens/s", "TFLOP/s") or "/" in f.raw)), None)
+                rate = next(
+                    (f for f in row.figures if f and (f.unit in ("GB/s", "tokens/s", "TFLOP/s") or "/" in f.raw)), None
+                )
                 if rate is None or rate.value <= 0:
                     continue
                 yield _Run(words, 1 / rate.value, rate.text, rate.value, "count", row.line)
@@ -150,7 +175,9 @@ def _without(text: str, hit: re.Match[str]) -> str:
     return f"{text[: hit.start()]} {text[hit.end() :]}"
 
 
-def _contrast(doc: Document, name: str, runs: list[_Run], worse: re.Pattern[str], better: re.Pattern[str]) -> Fact | None:
+def _contrast(
+    doc: Document, name: str, runs: list[_Run], worse: re.Pattern[str], better: re.Pattern[str]
+) -> Fact | None:
     for unit in ("ms", "count"):
         mine = [r for r in runs if r.unit == unit]
         fast = [r for r in mine if better.search(r.words)]
@@ -163,12 +190,19 @@ def _contrast(doc: Document, name: str, runs: list[_Run], worse: re.Pattern[str]
             continue
         first, second = (a, b) if unit == "ms" else (b, a)
         inputs = tuple(
-            Fact("variant.run", r.value, unit, Subject(label=r.words.strip()[:80]), (doc.span(r.line, r.text),), status=doc.status)
+            Fact(
+                "variant.run",
+                r.value,
+                unit,
+                Subject(label=r.words.strip()[:80]),
+                (doc.span(r.line, r.text),),
+                status=doc.status,
+            )
             for r in (first, second)
         )
         return Fact(
-            "variant.gain", first.value / second.value, "count", Subject(label=name), (doc.span(a.line), doc.span(b.line)),
-            kind="derived", formula="a / b", inputs=inputs, status=doc.status,
+            "variant.gain", first.value / second.value, "count", Subject(label=name),
+            (doc.span(a.line), doc.span(b.line)), kind="derived", formula="a / b", inputs=inputs, status=doc.status,
         )  # fmt: skip
     return None
 
@@ -187,8 +221,8 @@ def _changed(doc: Document, name: str, lines: list[Line], better: re.Pattern[str
                 for v, h, w in ((one, found[0], "before"), (two, found[1], "after"))
             )
             yield Fact(
-                "variant.gain", one / two, "count", Subject(label=name), (doc.span(line),), kind="derived", formula="a / b",
-                inputs=inputs, status=doc.status,
+                "variant.gain", one / two, "count", Subject(label=name), (doc.span(line),), kind="derived",
+                formula="a / b", inputs=inputs, status=doc.status,
             )  # fmt: skip
             return
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from diagnose import hardware
 from diagnose.document import Document, Line, Span
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
@@ -27,13 +26,15 @@ _WORDS: tuple[tuple[str, str, str], ...] = (
         "kernel.active_threads",
         "lanes",
         r"(?:avg\.? |average |mean )?active (?:threads|lanes) ?(?:/|per|of a|in a|in each|a) ?(?:warp|inst\w*)"
-        r"|(?:active )?(?:threads|lanes)(?: active)? ?(?:/|per|in each) ?(?:warp )?inst\w*|(?:threads|lanes) active ?(?:/|per) ?warp"
+        r"|(?:active )?(?:threads|lanes)(?: active)? ?(?:/|per|in each) ?(?:warp )?inst\w*|(?:threads"
+        r"|lanes) active ?(?:/|per) ?warp"
         r"|(?:smsp__)?thread_inst_executed_per_inst_executed(?:\.ratio)?|(?:每个? ?warp|平均)?活跃线程数?",
     ),
     (
         "kernel.warp_efficiency",
         "pct",
-        r"warp[_ ](?:execution[_ ])?eff(?:iciency|\.)?|sim[dt] (?:lane )?(?:efficiency|util\w*)|lane (?:efficiency|util\w*)"
+        r"warp[_ ](?:execution[_ ])?eff(?:iciency|\.)?|sim[dt] (?:lane )?(?:efficiency|util\w*)"
+        r"|lane (?:efficiency|util\w*)"
         r"|active lanes|warp ?(?:执行)?效率|线程束(?:执行)?效率",
     ),
     (
@@ -45,7 +46,8 @@ _WORDS: tuple[tuple[str, str, str], ...] = (
     (
         "kernel.load_efficiency",
         "pct",
-        r"gld[_ ]?eff(?:iciency|\.)?|(?:global )?(?:memory )?load eff(?:iciency|\.)|coalescing(?: (?:efficiency|ratio))?"
+        r"gld[_ ]?eff(?:iciency|\.)?|(?:global )?(?:memory )?load eff(?:iciency|\.)|coalescing(?: (?:efficiency"
+        r"|ratio))?"
         r"|合并(?:访问)?(?:效?率|比例)|(?:全局)?(?:加载|load)效率",
     ),
     (
@@ -56,7 +58,8 @@ _WORDS: tuple[tuple[str, str, str], ...] = (
     (
         "kernel.sectors_per_request",
         "number",
-        r"sectors? ?(?:/|per) ?req(?:uest|\.)?s?|(?:gld|gst|global(?: load| store)?)[_ ](?:transactions|txns?)[_ ]?(?:/|per)[_ ]?"
+        r"sectors? ?(?:/|per) ?req(?:uest|\.)?s?|(?:gld|gst|global(?: load| store)?)[_ ](?:transactions"
+        r"|txns?)[_ ]?(?:/|per)[_ ]?"
         r"(?:req(?:uest)?|access)|每(?:个)?(?:请求|request)(?:的)? ?sectors?(?: ?数)?"
         r"|每(?:个)?(?:请求|request) ?(?=\d+ ?个? ?sector)",
     ),
@@ -70,12 +73,14 @@ _WORDS: tuple[tuple[str, str, str], ...] = (
     (
         "kernel.conflicts_per_request",
         "number",
-        r"(?:shared )?(?:ld |st |load |store )?bank conflicts? ?(?:/|per) ?(?:req(?:uest)?|access|inst\w*|load|store)",
+        r"(?:shared )?(?:ld |st |load |store )?bank conflicts? ?(?:/|per) ?(?:req(?:uest)?|access|inst\w*|load"
+        r"|store)",
     ),
     (
         "kernel.conflict_ways",
         "number",
-        r"(?:shared (?:memory )?)?(?:wavefronts?|transactions?) ?(?:/|per) ?(?:shared )?(?:req(?:uest)?|access|load|store)"
+        r"(?:shared (?:memory )?)?(?:wavefronts?|transactions?) ?(?:/|per) ?(?:shared )?(?:req(?:uest)?|access"
+        r"|load|store)"
         r"|每(?:个)?(?:请求|request|次访问) ?(?=\d+ ?个? ?wavefront)",
     ),
     ("kernel.excess_wavefronts", "pct", r"excess(?:ive)? wavefronts|conflicting wavefronts"),
@@ -83,10 +88,16 @@ _WORDS: tuple[tuple[str, str, str], ...] = (
     (
         "kernel.spill.bytes",
         "bytes",
-        r"lmem(?: ?(?:/|per) ?thread)?|local mem(?:ory)?(?: ?(?:/|per) ?thread)?|stack frame|spill(?:ed)?(?: (?:stores?|loads?|bytes))?"
+        r"lmem(?: ?(?:/|per) ?thread)?|local mem(?:ory)?(?: ?(?:/|per) ?thread)?|stack frame"
+        r"|spill(?:ed)?(?: (?:stores?|loads?|bytes))?"
         r"|本地内存|局部内存|(?:寄存器)?溢出",
     ),
-    ("kernel.spill.traffic", "pct", r"local_memory_overhead|local memory overhead|local (?:memory )?(?:share|traffic)"),
+    (
+        "kernel.spill.traffic",
+        "pct",
+        r"local_memory_overhead|local memory overhead|local (?:memory )?(?:share"
+        r"|traffic)",
+    ),
     ("kernel.registers", "number", r"(?:regs?|registers)(?: ?(?:/|per) ?(?:thread|th))|寄存器(?:数|/线程)?"),
     (
         "kernel.occupancy",
@@ -104,18 +115,22 @@ _WORDS: tuple[tuple[str, str, str], ...] = (
     (
         "kernel.sm",
         "pct",
-        r"(?:compute|sm)(?: \(sm\))? (?:throughput|sol)|(?:fma|fp32|fp64|alu|xu|int32)(?:[ _](?:heavy|lite))? ?pipe(?:line)?"
-        r"(?: (?:util\w*|busy|active))?|计算吞吐|\bsm(?=[ :=]+\d[\d.]* ?%[^\n]*\bdram\b)|(?<=%)[^\w]{1,4}\bsm(?=[ :=]+\d[\d.]* ?%)",
+        r"(?:compute|sm)(?: \(sm\))? (?:throughput|sol)|(?:fma|fp32|fp64|alu|xu|int32)(?:[ _](?:heavy"
+        r"|lite))? ?pipe(?:line)?"
+        r"(?: (?:util\w*|busy|active))?|计算吞吐|\bsm(?=[ :=]+\d[\d.]* ?%[^\n]*\bdram\b)"
+        r"|(?<=%)[^\w]{1,4}\bsm(?=[ :=]+\d[\d.]* ?%)",
     ),
     (
         "kernel.tensor",
         "pct",
-        r"tensor(?:[ -]?(?:core|pipe)s?)?(?: pipe)?(?: (?:active|util\w*|busy|throughput))?|(?:hmma|wgmma)(?: pipe)?(?: util\w*)?",
+        r"tensor(?:[ -]?(?:core|pipe)s?)?(?: pipe)?(?: (?:active|util\w*|busy|throughput))?|(?:hmma"
+        r"|wgmma)(?: pipe)?(?: util\w*)?",
     ),
 )
 _NUMBER = r"(?P<{p}n>\d[\d,]*(?:\.\d+)?)\s?(?P<{p}u>%|bytes?\b|[KM]i?B\b|B\b)?"
 _AFTER = (
-    r"(?:\s?\([^()\n]{0,24}\))?(?:\s?\[%?\])?(?:\s|[:=~≈<>→|]|->|\b(?:is|was|of|only|about|at|just|drops to|falls to)\b|约|为|仅|只有|是)"
+    r"(?:\s?\([^()\n]{0,24}\))?(?:\s?\[%?\])?(?:\s|[:=~≈<>→|]|->|\b(?:is|was|of|only|about|at|just|drops to"
+    r"|falls to)\b|约|为|仅|只有|是)"
     r"{0,12}(?:(?:avg|mean|average|平均)\W{1,3})?"
 )
 _BEFORE = re.compile(_NUMBER.format(p="b") + r"\s?(?:%\s?)?(?:of 32 )?$")
@@ -124,22 +139,44 @@ _COMPILED = tuple(
     (signal, kind, re.compile(rf"(?<![\w.])(?:{words})(?![\w])", re.IGNORECASE)) for signal, kind, words in _WORDS
 )
 _FOLLOWS = re.compile(_AFTER + _NUMBER.format(p="a"), re.IGNORECASE)
-_OF_32 = re.compile(r"(?<![\d.])(\d{1,2}(?:\.\d+)?) ?(?:/|of|out of)(?: the)? ?32 (?:active )?(?:threads|lanes)", re.IGNORECASE)
+_OF_32 = re.compile(
+    r"(?<![\d.])(\d{1,2}(?:\.\d+)?) ?(?:/|of|out of)(?: the)? ?32 (?:active )?(?:threads"
+    r"|lanes)",
+    re.IGNORECASE,
+)
 _OF_BYTES = re.compile(r"(?<![\d.])(\d{1,2}(?:\.\d+)?) ?(?:/|of|out of)(?: the)? ?32 bytes", re.IGNORECASE)
-_WAYS = re.compile(r"(?<![\d.])(\d{1,2}(?:\.\d+)?) ?- ?way (?:shared[- ]memory )?(?:bank )?conflict|(\d{1,2}) ?路(?:bank ?)?冲突", re.IGNORECASE)
-_GRID = re.compile(r"(?<!\w)grid(?:size|dim)?(?: size)? ?[=:]? ?[(\[{<]{1,3} ?(\d+) ?[,x] ?(\d+)(?: ?[,x] ?(\d+))?", re.IGNORECASE)
+_WAYS = re.compile(
+    r"(?<![\d.])(\d{1,2}(?:\.\d+)?) ?- ?way (?:shared[- ]memory )?(?:bank )?conflict"
+    r"|(\d{1,2}) ?路(?:bank ?)?冲突",
+    re.IGNORECASE,
+)
+_GRID = re.compile(
+    r"(?<!\w)grid(?:size"
+    r"|dim)?(?: size)? ?[=:]? ?[(\[{<]{1,3} ?(\d+) ?[,x] ?(\d+)(?: ?[,x] ?(\d+))?",
+    re.IGNORECASE,
+)
 _TRIPLE = re.compile(r"^\(? ?(\d+) ?[,x] ?(\d+)(?: ?[,x] ?(\d+))? ?\)?$")
 _BLOCKS = re.compile(
-    r"(?<![\w.])(\d{1,6}) (?:thread ?)?(?:blocks?|ctas?)\b(?: of \d+ threads)?[^.\n\d]{0,24}?(?:on|for|over|vs\.?|against|than|[,;]|/|for the|on the)"
+    r"(?<![\w.])(\d{1,6}) (?:thread ?)?(?:blocks?|ctas?)\b(?: of \d+ threads)?[^.\n\d]{0,24}?(?:on|for|over"
+    r"|vs\.?|against|than|[,;]|/|for the|on the)"
     r" ?(?:a |an |the )?[^.\n\d]{0,12}(\d{2,3}) SMs?\b",
     re.IGNORECASE,
 )
-_SMS = re.compile(r"(?<![\w.])(\d{2,3}) ?(?:个 ?)?SMs?\b|(?:#|number of|num_?) ?SMs\W{0,3}(?:SM\s+)?(\d{2,3})\b", re.IGNORECASE)
+_SMS = re.compile(
+    r"(?<![\w.])(\d{2,3}) ?(?:个 ?)?SMs?\b|(?:#|number of"
+    r"|num_?) ?SMs\W{0,3}(?:SM\s+)?(\d{2,3})\b",
+    re.IGNORECASE,
+)
 _HEAD = re.compile(r"^\s*([A-Za-z_][\w:]{4,60})(?:<[^>]*>)?(?:\([^)]*\))?(?=\s{2,}|:\s)")
 _TIMES = {"s": 1e6, "sec": 1e6, "ms": 1e3, "us": 1.0, "µs": 1.0, "μs": 1.0, "ns": 1e-3}
-_TIME_HEAD = re.compile(r"(?:^|[\s(\[/_])(ns|us|µs|μs|ms|s|sec)\b\)?\]?$|^(?:kernel[ _])?(?:time|duration|runtime)", re.IGNORECASE)
+_TIME_HEAD = re.compile(
+    r"(?:^|[\s(\[/_])(ns|us|µs|μs|ms|s|sec)\b\)?\]?$|^(?:kernel[ _])?(?:time|duration"
+    r"|runtime)",
+    re.IGNORECASE,
+)
 _WAVEFRONTS = re.compile(
-    r"(?P<n>\d[\d,.]*) ?(?P<nu>[KMG])? (?:wavefronts?|transactions?)[^\d\n]{0,12}(?:ideal(?:ly)?|min(?:imum|imal)?|expected|instead of|requests?|理想|理论)"
+    r"(?P<n>\d[\d,.]*) ?(?P<nu>[KMG])? (?:wavefronts?|transactions?)[^\d\n]{0,12}(?:ideal(?:ly)?|min(?:imum"
+    r"|imal)?|expected|instead of|requests?|理想|理论)"
     r"[^\d\n]{0,6}(?P<i>\d[\d,.]*\d|\d) ?(?P<iu>[KMG])?(?![\w])",
     re.IGNORECASE,
 )
@@ -194,7 +231,9 @@ def said(text: str) -> Iterator[_Said]:
                 seen.add(signal)
                 yield got
     if "kernel.conflict_ways" not in seen and (many := _WAVEFRONTS.search(text)) is not None:
-        top, low = (float(many[k].replace(",", "")) * _SCALE[(many[u] or "").upper()] for k, u in (("n", "nu"), ("i", "iu")))
+        top, low = (
+            float(many[k].replace(",", "")) * _SCALE[(many[u] or "").upper()] for k, u in (("n", "nu"), ("i", "iu"))
+        )
         if 1.0 <= top / max(low, 1.0) <= 33:
             seen.add("kernel.conflict_ways")
             yield _Said("kernel.conflict_ways", top / low, "computed")
@@ -222,7 +261,8 @@ class KernelWords:
         for n in (
             "warp", "Warp", "lanes", "ccupancy", "sector", "Sector", "gld", "gst", "bank", "Bank", "lmem", "local mem",
             "local_mem", "DRAM", "dram", "HBM", "ensor", "grid", "Grid", "wave", "Wave", "SMs", " SM", "spill", "pipe",
-            "fficiency", "stack frame", "inst_executed", "of 32", "占用率", "带宽", "线程", "wavefront", "regs", "共享内存",
+            "fficiency", "stack frame", "inst_executed", "of 32", "占用率", "带宽", "线程", "wavefront", "regs",
+            "共享内存",
         )
     )  # fmt: skip
 
@@ -254,8 +294,14 @@ class KernelWords:
             yield from _facts(doc, line, label[:60], said(text))
             if (grid := _GRID.search(text) or _BLOCKS.search(text)) is not None:
                 blocks = float(grid.group(1)) if grid.re is _BLOCKS else _blocks(grid)
-                kind = "observed" if len([g for g in grid.groups() if g and g != "1"]) <= 1 or grid.re is _BLOCKS else "derived"
-                yield _grid(doc.span(line, grid.group()), blocks, _setting(text, grid.start()) or label, kind, doc.status)
+                kind = (
+                    "observed"
+                    if len([g for g in grid.groups() if g and g != "1"]) <= 1 or grid.re is _BLOCKS
+                    else "derived"
+                )
+                yield _grid(
+                    doc.span(line, grid.group()), blocks, _setting(text, grid.start()) or label, kind, doc.status
+                )
 
 
 def _grid(span: Span, blocks: float, label: str, kind: str, status: tuple[str, ...]) -> Fact:
@@ -281,25 +327,23 @@ def _facts(doc: Document, line: Line, label: str, found: Iterator[_Said]) -> Ite
                 formula="reader:kernel_words", status=doc.status,
             )  # fmt: skip
             continue
-        base = Fact(
-            item.signal, item.value, item.unit, Subject(label=label), (doc.span(line),), status=doc.status
-        )
+        base = Fact(item.signal, item.value, item.unit, Subject(label=label), (doc.span(line),), status=doc.status)
         yield base
         yield from _implied(base, label)
 
 
 def _implied(base: Fact, label: str) -> Iterator[Fact]:
     """Used share of a sector from its bytes; ways from conflicts beside the access itself."""
-    for signal, target, formula, of in (
-        ("kernel.bytes_per_sector", "kernel.load_efficiency", "a / 32", lambda v: v / 32),
-        ("kernel.conflicts_per_request", "kernel.conflict_ways", "a + 1", lambda v: v + 1),
-    ):
-        if base.signal == signal:
-            unit = "fraction" if target.endswith("efficiency") else "count"
-            yield Fact(
-                target, of(float(base.value or 0)), unit, Subject(label=label), base.spans, kind="derived",
-                formula=formula, inputs=(base,), status=base.status,
-            )  # fmt: skip
+    value = float(base.value or 0)
+    signal, made, unit, formula = {
+        "kernel.bytes_per_sector": ("kernel.load_efficiency", value / 32, "fraction", "a / 32"),
+        "kernel.conflicts_per_request": ("kernel.conflict_ways", value + 1, "count", "a + 1"),
+    }.get(base.signal, ("", 0.0, "", ""))
+    if signal:
+        yield Fact(
+            signal, made, unit, Subject(label=label), base.spans, kind="derived", formula=formula, inputs=(base,),
+            status=base.status,
+        )  # fmt: skip
 
 
 def _column(name: str) -> tuple[str, str] | None:
@@ -358,61 +402,4 @@ def _of_table(doc: Document, table: Table) -> Iterator[Fact]:
                 yield from _facts(doc, row.line, label, iter((got,)))
 
 
-# Names of products that stand in a text, longest first; and figures that the text itself calls the peak.
-_NAMES = sorted({*hardware.GPUS, *hardware.ALIASES} - {"4090", "5090", "3090", "t4"}, key=len, reverse=True)
-_PRODUCT = re.compile(
-    r"(?<![\w-])(?:nvidia )?(?P<name>" + "|".join(re.escape(n).replace(r"\ ", "[ -]") for n in _NAMES) + r")(?![\w-])", re.IGNORECASE
-)
-_RATE = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?) ?(GB/s|TB/s|TFLOP/?s|TFLOPS|PFLOPS|T ?FLOPs)\b", re.IGNORECASE)
-_PEAK_BEFORE = re.compile(
-    r"(?:peak|spec\w*|theoretical|data ?sheet|rated|nominal|max(?:imum)?|dense|roof|hbm\w*|gddr\w*|ceiling|标称|理论|峰值|规格|上限)"
-    r"[^\d\n;,]{0,24}$|/ ?$|\bof(?: the| a)? ?$|out of ?$", re.IGNORECASE,
-)
-_PEAK_AFTER = re.compile(r"^ ?(?:peak|card|spec|theoretical|dense|data ?sheet|nominal|峰值|标称|理论|part\b|gpu\b)", re.IGNORECASE)
-_SPARSE = re.compile(r"spars", re.IGNORECASE)
-
-
-class StatedPeaks:
-    """Which product a note is about, and what it says the product can do."""
-
-    name = "stated_peaks"
-    needles: tuple[bytes, ...] = (
-        b"GB/s", b"TB/s", b"TFLOP", b"tflop", b"PFLOP", b"SMs", b"H100", b"H200", b"A100", b"L40", b"L4", b"V100", b"RTX",
-        b"B200", b"A10", b"T4",
-    )  # fmt: skip
-
-    def parse(self, doc: Document) -> Iterator[Fact]:
-        """Products named, once each; stated peaks."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        products: set[str] = set()
-        peaks: set[tuple[str, float]] = set()
-        for line in islice(doc.lines(), 2000):
-            text = line.text
-            if len(text) > 600:
-                continue
-            for hit in _PRODUCT.finditer(text):
-                made = hardware.gpu(re.sub(r"\s+", " ", hit["name"])) or hardware.gpu(hit["name"].replace("-", " "))
-                if made is not None and made.name not in products and len(products) < 6:
-                    products.add(made.name)
-                    yield Fact(
-                        "gpu.product", made.name, None, Subject(label=hit.group().strip()), (doc.span(line, hit.group()),),
-                        status=doc.status,
-                    )  # fmt: skip
-            for rate in _RATE.finditer(text):
-                before, after = text[: rate.start()], text[rate.end() :]
-                named = re.search(r"\($", before.rstrip()) and any(h.end() <= rate.start() for h in _PRODUCT.finditer(text))
-                if not (_PEAK_BEFORE.search(before) or _PEAK_AFTER.match(after) or named) or _SPARSE.search(after[:24]):
-                    continue
-                unit = rate.group(2).upper().replace(" ", "")
-                memory = unit in ("GB/S", "TB/S")
-                value = float(rate.group(1).replace(",", "")) * (1e3 if unit in ("TB/S", "PFLOPS") else 1.0)
-                if (unit, value) not in peaks and len(peaks) < 6:
-                    peaks.add((unit, value))
-                    yield Fact(
-                        "roof.stated", value, "GB/s" if memory else "TFLOP/s",
-                        Subject(label="memory" if memory else "compute"), (doc.span(line, rate.group()),), status=doc.status,
-                    )  # fmt: skip
-
-
-READERS: list[Reader] = [KernelWords(), StatedPeaks()]
+READERS: list[Reader] = [KernelWords()]

@@ -21,7 +21,8 @@ _PHASES: tuple[tuple[str, str], ...] = (
         r"|dataloader(?:[ _]\w+)?|batch[-_ ]generator"
         r"|fetch(?:[ _]batch)?|get_batch|next_batch|load(?:ing)?[ _](?:data|batch)"
         r"|(?:time )?wait(?:ing|ed)?(?: time)?(?: (?:for|on))? (?:the )?(?:next )?(?:batch|data|input|loader)"
-        r"|next\((?:\w+)\)|(?:取|读|等(?:待)?) ?(?:数据|batch)|input[ _]time|data wait|input pipeline|train_dataloader_next|数据(?:加载|读取|准备)?",
+        r"|next\((?:\w+)\)|(?:取|读|等(?:待)?) ?(?:数据|batch)|input[ _]time|data wait|input pipeline"
+        r"|train_dataloader_next|数据(?:加载|读取|准备)?",
     ),
     ("h2d", r"h2d(?:[ _]copy)?|to[_ ]device|to[_ ]gpu|host.?to.?device"),
     (
@@ -34,7 +35,8 @@ _PHASES: tuple[tuple[str, str], ...] = (
     (
         "compute",
         r"(?:forward|fwd) ?(?:\+|and|&|/|-) ?(?:backward|bwd)(?: ?(?:\+|and|&) ?\w+)*"
-        r"|(?:前向|forward) ?(?:\+|和|、|与) ?(?:反向|backward)|compute(?:[_ ]time)?|train(?:ing)?[_ ]step|model time|gpu time|计算",
+        r"|(?:前向|forward) ?(?:\+|和|、|与) ?(?:反向|backward)|compute(?:[_ ]time)?|train(?:ing)?[_ ]step"
+        r"|model time|gpu time|计算",
     ),
     ("forward", r"forward(?:[-_ ](?:pass|compute|time))?|fwd(?:_microstep)?|前向"),
     ("backward", r"backward(?:[-_ ](?:pass|compute|time))?|bwd(?:_microstep)?|反向"),

@@ -22,7 +22,8 @@ from .generic_tables import tables
 _SMALL = 512 << 10
 _TIME = r"(?P<t>\d+(?:\.\d+)?) ?(?P<u>ms|s|sec|秒|毫秒)(?![\w/])"
 _SIZE = (
-    r"(?:seq(?:[_ ]?len(?:gth)?)?|len(?:gth)?|input(?:[_ ](?:shape|size|len))?|shape|size|bucket|tokens|res(?:olution)?|imgsz"
+    r"(?:seq(?:[_ ]?len(?:gth)?)?|len(?:gth)?|input(?:[_ ](?:shape|size|len))?|shape|size|bucket|tokens"
+    r"|res(?:olution)?|imgsz"
     r"|batch[_ ](?:size|len|shape)|bs|max_len|序列长度|长度|尺寸|[TLSHWB])"
 )
 _KEY = re.compile(rf"(?<![\w.])(?:batch )?{_SIZE} ?[=:]? ?[\[(]?(?P<k>\d+(?: ?[,x×*] ?\d+)*)[\])]?", re.IGNORECASE)
@@ -50,7 +51,8 @@ class ShapeSeries:
 
     name = "shape_series"
     needles: tuple[bytes, ...] = tuple(
-        n.encode() for n in ("len", "seq", "shape", "size", "bucket", "tokens", "res", "imgsz", "T=", "L=", "S=", "长度", "尺寸")
+        n.encode()
+        for n in ("len", "seq", "shape", "size", "bucket", "tokens", "res", "imgsz", "T=", "L=", "S=", "长度", "尺寸")
     )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
@@ -77,7 +79,10 @@ def _columns(lines: list[Line]) -> Iterator[list[_Timed]]:
                 continue
             out = []
             for row in table.rows:
-                cells = [row.label, *(f.text if f else w for f, w in zip(row.figures, row.words or names, strict=False))]
+                cells = [
+                    row.label,
+                    *(f.text if f else w for f, w in zip(row.figures, row.words or names, strict=False)),
+                ]
                 figure = row.figures[k - 1] if 0 < k <= len(row.figures) else None
                 if figure is not None and at < len(cells):
                     scale = _MS.get(figure.raw.lower())
@@ -157,11 +162,15 @@ class StepSeries:
 
 
 class OverlapColumn:
-    """A column of overlap by rank, as trace analysers print it: `comp_comm_overlap_pctg`, `overlap_pct`, `overlap %`."""
+    """A column of overlap by rank, as trace analysers print it: `comp_comm_overlap_pctg`, `overlap %`."""
 
     name = "overlap_column"
     needles: tuple[bytes, ...] = (b"overlap", b"Overlap", "重叠".encode())
-    _head = re.compile(r"overlap\w*[ _(\[]*(?:pct\w*|%|percent\w*|ratio|share|fraction)|重叠(?:率|占?比)", re.IGNORECASE)
+    _head = re.compile(
+        r"overlap\w*[ _(\[]*(?:pct\w*|%|percent\w*|ratio|share|fraction)|重叠(?:率"
+        r"|占?比)",
+        re.IGNORECASE,
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact a row."""
@@ -177,7 +186,9 @@ class OverlapColumn:
                 value = float(figure.text.replace(",", "")) / (1.0 if share else 100.0)
                 if value <= 1.0:
                     who = Subject(label=f"{table.corner} {row.label}".strip()[:40])
-                    yield Fact("train.overlap", round(value, 8), "fraction", who, (doc.span(row.line),), status=doc.status)
+                    yield Fact(
+                        "train.overlap", round(value, 8), "fraction", who, (doc.span(row.line),), status=doc.status
+                    )
 
 
 READERS: list[Reader] = [ShapeSeries(), StepSeries(), OverlapColumn()]

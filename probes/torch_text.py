@@ -210,7 +210,8 @@ class TrainingProse:
         (
             "trace.kernel_median",
             re.compile(
-                r"(?:median|avg|average|mean|typical) (?:gpu )?kernels?(?: (?:time|duration|runtime|length))?" + _time,
+                r"(?:median|avg|average|mean|typical) (?:gpu )?kernels?(?: (?:time|duration|runtime"
+                r"|length))?" + _time,
                 re.I,
             ),
         ),
@@ -224,7 +225,8 @@ class TrainingProse:
         ),
         (
             "trace.kernel_gap",
-            re.compile(r"gaps?(?: (?:between|after|of|before)[^,;\n]{0,24}?)?(?: \(?(?:median|mean|avg\.?|average)\)?)?" + _time, re.I),
+            re.compile(r"gaps?(?: (?:between|after|of|before)[^,;\n]{0,24}?)?(?: \(?(?:median|mean|avg\.?"
+            r"|average)\)?)?" + _time, re.I),
         ),
         ("trace.kernel_gap", re.compile(r"(?:kernel ?间隔|间隙|空隙)(?:中位数|平均)?" + _time, re.I)),
         ("trace.kernel_median", re.compile(r"kernel ?(?:中位(?:数|耗时)?|平均(?:耗时|时长)?|耗时)" + _time, re.I)),

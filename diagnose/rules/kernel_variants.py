@@ -14,18 +14,34 @@ _Reading = tuple[float, Evidence]
 
 # A question about the hardware ("is it broken, the data sheet says more") as against one about the code.
 _DOUBT = re.compile(
-    r"spec\b|spec(?:ification|ified|s)\b|data ?sheet|advertis|market|leaflet|brochure|rated|promis|supposed|broken|defect|faulty|degrad|thrott"
-    r"|\brma\b|half of|(?:says|claims|quoted) |instead of|only (?:get|reach|see|show)|(?:gives?|reach(?:es)?|shows?|gets?|at) only"
+    r"spec\b|spec(?:ification|ified|s)\b|data ?sheet|advertis|market|leaflet|brochure|rated|promis|supposed"
+    r"|broken|defect|faulty|degrad|thrott"
+    r"|\brma\b|half of|(?:says|claims|quoted) |instead of|only (?:get|reach|see|show)|(?:gives?|reach(?:es)?"
+    r"|shows?|gets?|at) only"
     r"|规格|标称|降频|坏了?|有问题|只有|宣传|官方|手册|达不到",
     re.IGNORECASE,
 )
 _GATHER = re.compile(r"gather|scatter|index|lookup|embedding|permut|查表|索引", re.IGNORECASE)
-_ORDER = re.compile(r"sort|shuffl|grouped?\b|binn?ed|compact|mixed|by (?:type|kind|key|material|class|length|branch)|排序|乱序|分组", re.IGNORECASE)
-_NOT_A_KERNEL = re.compile(
-    r"pcie|h2d|d2h|htod|dtoh|host|pinned|pageable|nvlink|nccl|busbw|algbw|p2p|peer|disk|read from|nfs|network|nic\b|rdma", re.IGNORECASE
+_ORDER = re.compile(
+    r"sort|shuffl|grouped?\b|binn?ed|compact|mixed|by (?:type|kind|key|material|class|length"
+    r"|branch)|排序|乱序|分组",
+    re.IGNORECASE,
 )
-_D2D = re.compile(r"d ?(?:2|to) ?d\b|dtod|device.?to.?device|devicetodevice|on.?device copy|显存内拷贝|设备内拷贝|device copy", re.IGNORECASE)
-_COUNTED_TWICE = re.compile(r"triad|stream|read ?\+ ?write|reads? .{0,8}writes?|both counted|traffic|babel|add\b|scale\b", re.IGNORECASE)
+_NOT_A_KERNEL = re.compile(
+    r"pcie|h2d|d2h|htod|dtoh|host|pinned|pageable|nvlink|nccl|busbw|algbw|p2p|peer|disk|read from|nfs|network"
+    r"|nic\b|rdma",
+    re.IGNORECASE,
+)
+_D2D = re.compile(
+    r"d ?(?:2|to) ?d\b|dtod|device.?to.?device|devicetodevice|on.?device copy|显存内拷贝"
+    r"|设备内拷贝|device copy",
+    re.IGNORECASE,
+)
+_COUNTED_TWICE = re.compile(
+    r"triad|stream|read ?\+ ?write|reads? .{0,8}writes?|both counted|traffic|babel|add\b"
+    r"|scale\b",
+    re.IGNORECASE,
+)
 
 
 def _variants(ctx: Context, signal: str) -> dict[str, list[_Reading]]:
@@ -40,7 +56,7 @@ def _rows(ctx: Context, signal: str) -> list[tuple[_Reading, _Reading]]:
     """(reading, time) of each variant that has both, in the order of the text."""
     times = _variants(ctx, "kernel.time")
     pairs = [(found[0], times[label][0]) for label, found in _variants(ctx, signal).items() if label in times]
-    return sorted(pairs, key=lambda p: (p[0][1].capture.bytes[0] if p[0][1].capture else 0))
+    return sorted(pairs, key=lambda p: p[0][1].capture.bytes[0] if p[0][1].capture else 0)
 
 
 def occupancy_costs_time(ctx: Context) -> Outcome:
@@ -82,13 +98,22 @@ def fewer_blocks_than_sms(ctx: Context) -> Outcome:
 def layout_costs(ctx: Context) -> Outcome:
     """Layout or stride changes the speed, and it is not the order of work items that changes a branch."""
     found = [(v, e) for v, e in ctx.numbers("compare.ratio") if (e.subject.label or "").startswith("stride|")]
-    found = [n for n in found if re.search(r"\|[^|]*(bandwidth|throughput|time|latency|rate|flops)", n[1].subject.label or "")]
+    found = [
+        n
+        for n in found
+        if re.search(
+            r"\|[^|]*(bandwidth|throughput|time|latency|rate"
+            r"|flops)",
+            n[1].subject.label or "",
+        )
+    ]
     if not found:
         return UNKNOWN
     order = ctx.numbers("kernel.active_threads") or ctx.numbers("kernel.warp_efficiency")
     kept = [
         (v, e) for v, e in found
-        if not _ORDER.search(e.subject.label or "") or (not order and _GATHER.search(f"{e.subject.label} {ctx.symptom}"))
+        if not _ORDER.search(e.subject.label or "")
+        or (not order and _GATHER.search(f"{e.subject.label} {ctx.symptom}"))
     ]  # fmt: skip
     good = tuple(e for v, e in kept if v > 1.8)
     return Outcome(bool(good), good[:3])
@@ -98,7 +123,8 @@ def order_costs(ctx: Context) -> Outcome:
     """Sorting or grouping the work items makes the kernel faster, and they are not gathered by index."""
     found = [
         (v, e) for v, e in ctx.numbers("compare.ratio")
-        if _ORDER.search(e.subject.label or "") and re.search(r"time|throughput|rate|count", (e.subject.label or "||").split("|")[1])
+        if _ORDER.search(e.subject.label or "")
+        and re.search(r"time|throughput|rate|count", (e.subject.label or "||").split("|")[1])
     ]  # fmt: skip
     if not found:
         return UNKNOWN
@@ -109,7 +135,7 @@ def order_costs(ctx: Context) -> Outcome:
 
 def _products(ctx: Context) -> tuple[list[hardware.Gpu], tuple[Evidence, ...]]:
     """The one product of the evidence; several products are no product."""
-    named = {}
+    named: dict[str, tuple[hardware.Gpu, Evidence]] = {}
     for item in (*ctx.of("gpu.name"), *ctx.of("gpu.product")):
         got = hardware.gpu(str(item.value))
         if got is not None:
@@ -123,7 +149,10 @@ def _products(ctx: Context) -> tuple[list[hardware.Gpu], tuple[Evidence, ...]]:
 def _measured(ctx: Context, metric: str, stated: set[float]) -> list[_Reading]:
     """Rates of the notes that are measurements of a kernel: no link, no stated peak."""
     out = []
-    for value, item in [*ctx.numbers("figure"), *ctx.numbers("kernel.bandwidth" if metric == "bandwidth" else "kernel.flops")]:
+    for value, item in [
+        *ctx.numbers("figure"),
+        *ctx.numbers("kernel.bandwidth" if metric == "bandwidth" else "kernel.flops"),
+    ]:
         label = item.subject.label or ""
         if item.signal == "figure" and not re.match(rf"{metric}(?:_mean|_p50)?(?:\||$)", label):
             continue
@@ -159,7 +188,15 @@ def rate_at_compute_roof(ctx: Context) -> Outcome:
         return UNKNOWN
     value, item = max(rates, key=lambda r: r[0])
     words = f"{item.quote or ''} {item.subject.label or ''} {ctx.symptom}".lower()
-    kind = "fp8" if re.search(r"fp8|e4m3|int8", words) else "fp16" if re.search(r"fp16|half|hgemm", words) else "bf16" if "bf16" in words else ""
+    kind = (
+        "fp8"
+        if re.search(r"fp8|e4m3|int8", words)
+        else "fp16"
+        if re.search(r"fp16|half|hgemm", words)
+        else "bf16"
+        if "bf16" in words
+        else ""
+    )
     peaks: list[tuple[float, tuple[Evidence, ...]]] = []
     for gpu in found:
         peak = {"fp8": gpu.fp8, "fp16": gpu.tensor16, "bf16": gpu.bf16}.get(kind)
@@ -185,14 +222,17 @@ def device_copy_at_rate(ctx: Context) -> Outcome:
         return UNKNOWN
     value, item = max(copies, key=lambda c: c[0])
     found, named = _products(ctx)
-    peaks: list[tuple[float, tuple[Evidence, ...]]] = [(g.memory, named) for g in found] + [(v, (e,)) for v, e in stated]
+    peaks: list[tuple[float, tuple[Evidence, ...]]] = [(g.memory, named) for g in found] + [
+        (v, (e,)) for v, e in stated
+    ]
     for peak, used in peaks:
         if 0.72 <= 2 * value / peak <= 1.0 or 0.85 <= value / peak <= 1.0:
             return Outcome(True, (item, *used))
     for rate, other in ctx.numbers("figure"):
-        if (other.subject.label or "").startswith("bandwidth") and _COUNTED_TWICE.search(f"{other.subject.label} {other.quote or ''}"):
-            if 0.85 <= 2 * value / rate <= 1.15:
-                return Outcome(True, (item, other))
+        words = f"{other.subject.label} {other.quote or ''}"
+        kernel = words.startswith("bandwidth") and _COUNTED_TWICE.search(words)
+        if kernel and 0.85 <= 2 * value / rate <= 1.15:
+            return Outcome(True, (item, other))
     return Outcome(False, (item,)) if peaks else UNKNOWN
 
 

@@ -187,7 +187,7 @@ def kernel_spill_requests(ctx: Context) -> Outcome:
 
 def kernel_local_traffic(ctx: Context) -> Outcome:
     """Local memory, which a kernel has only for spills and indexed arrays, makes most of its memory instructions."""
-    share = [n for n in ctx.numbers("kernel.spill.traffic")]
+    share = ctx.numbers("kernel.spill.traffic")
     if share:
         top = max(share, key=lambda n: n[0])
         return Outcome(top[0] >= 0.3, (top[1],))
