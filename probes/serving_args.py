@@ -121,7 +121,7 @@ class ServingArgsReader:
         context = ""  # what the lines of a wrapped command belong to
         pending: tuple[str, str, Line] | None = None
         llama = False  # the command is llama.cpp's, whose options have one dash
-        for line in doc.lines():
+        for line in doc.novel():
             text = line.text
             if pending is not None:
                 item = _ITEM.match(text)

@@ -121,7 +121,7 @@ class ServingBenchReader:
                         ("first_request", values[0] / statistics.median(values[1:])),
                         ("ttft_growth", statistics.median(values[-2:]) / max(statistics.median(values[:3]), 1e-9)),
                     ):
-                        yield Fact(f"serving.client.{signal}", round(value, 3), "count", Subject(), (doc.span(line),), kind="derived",
+                        yield Fact(f"serving.client.{signal}", round(value, 3), "count", Subject(), (doc.span(line),), kind="derived",  # noqa: E501
                                    formula="reader:serving_bench", status=doc.status)  # fmt: skip
             for pattern, signal, plain_unit in _PLAIN:
                 hit = pattern.search(text)

@@ -15,7 +15,7 @@ _ROW = re.compile(
     re.IGNORECASE,
 )
 _LIST = re.compile(
-    r"tokens?[ _](?:per|of|by|for each)[ _](?:EP[ _]|each )?(?P<kind>expert|rank|gpu)[^:=\[\n]{0,30}[=:]?\s*\[?(?P<list>\d+(?:[,\s/]+\d+){3,})\]?",
+    r"tokens?[ _](?:per|of|by|for each)[ _](?:EP[ _]|each )?(?P<kind>expert|rank|gpu)[^:=\[\n]{0,30}[=:]?\s*\[?(?P<list>\d+(?:[,\s/]+\d+){3,})\]?",  # noqa: E501
     re.IGNORECASE,
 )
 _SCALE = {"k": 1e3, "m": 1e6}

@@ -29,14 +29,15 @@ _MOST = re.compile(
 _PER = re.compile(
     rf"(?:tokensPerBlock|tokens per (?:kv cache )?block|kv_cache_block_type=\"tokens_per\"\}})\W*{_N}", re.IGNORECASE
 )
-_CTX = re.compile(r"num_?ctx_?tokens\W+(\d+)", re.IGNORECASE)
-_STEP_MS = re.compile(r"(?:host_step_time|device_step_time|iterLatencyMS|step[_ ]time)\W*(\d+(?:\.\d+)?)", re.IGNORECASE)  # noqa: E501
+_CTX = re.compile(r"(?:num_?ctx_?tokens|(?:prefill|context)[_ ]tokens)\W+(\d+)", re.IGNORECASE)
+_STEP_MS = re.compile(r"(?:host_step_time|device_step_time|iterLatencyMS|\bstep(?:[_ ]time)?(?=\W{1,3}[\d.]+ ?ms))\W*(\d+(?:\.\d+)?)", re.IGNORECASE)  # noqa: E501
 _CACHED = re.compile(rf"\bprompt(?:[_ ]tokens)?\W+{_N}\D{{0,24}}\bcached(?:[_ ]tokens)?\W+{_N}", re.IGNORECASE)
 _LENGTH = rf"{_N}(?:\.(\d))?\s*(k)?"
 # what a request holds, as people write it; the first group is a number of tokens
 _TOLD = (
     ("prompt", re.compile(rf"(?:^|[\s,(|])(?:input|prompts?|isl|输入|ctx|context)(?: (?:len(?:gth)?|tokens))?\s*(?:of|is|=|:|~|约|about|avg|mean|averages?)*\s*(?:about |~|约)?{_LENGTH}\b(?! ?(?:ms|s\b|req|%|GB|MiB|/))", re.I)),  # noqa: E501
     ("prompt", re.compile(rf"{_LENGTH}(?:\s*|-)tok(?:ens?)?[ -](?:in\b|input|prompts?|of (?:prompt|input|context))|{_LENGTH}\s*(?:token 输入|tokens? 的输入)", re.I)),  # noqa: E501
+    ("prompt", re.compile(rf"\b(?:prompt|input)_tokens[\"']?\W{{1,2}}{_LENGTH}\b", re.I)),
     ("prompt", re.compile(rf"\bin {_LENGTH}(?:\s*tok(?:ens)?)?\s*[,/+]?\s*out\b", re.I)),
     ("output", re.compile(rf"\bin [\d.,]+k?(?:\s*tok(?:ens)?)?\s*[,/+]?\s*out {_LENGTH}", re.I)),
     ("output", re.compile(rf"(?:^|[\s,(|+])(?:outputs?|max_(?:new_)?tokens|osl|answers?|输出|completion)(?: (?:len(?:gth)?|tokens))?\s*(?:of|is|=|:|~|约|about|avg|mean|averages?)*\s*(?:about |~|约)?{_LENGTH}\b(?! ?(?:ms|s\b|req|%|GB|MiB|/|tok(?:ens?)?/))", re.I)),  # noqa: E501
@@ -93,7 +94,7 @@ class SchedulerReader:
                 state.batches.append(_Batch(hit[1].lower() == "prefill", line, parts))
                 continue
             low = text.lower()
-            if "ctx" in low and (context := _CTX.search(text)) and (step := _STEP_MS.search(text)):
+            if ("ctx" in low or "_tokens" in low or " tokens" in low) and (context := _CTX.search(text)) and (step := _STEP_MS.search(text)):  # noqa: E501
                 state.steps.append((float(context[1]), float(step[1]), line))
             if short and (hit := _CACHED.search(text)):
                 state.cached.append((_plain(hit[1]), _plain(hit[2]), line))

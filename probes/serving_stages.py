@@ -1,4 +1,4 @@
-"""Where the time of a request goes, from whatever says so: stage tables, lists in a line, `curl -w`, histograms of stages.  # noqa: E501
+"""Where the time of a request goes: stage tables, lists in a line, `curl -w`, histograms of stages.
 
 A stage is recognised by what it is called, in English or Chinese; its share is of the stated total,
 or of the sum where at least three stages stand together. Only the largest share is a fact.
@@ -45,6 +45,8 @@ _ITEM = re.compile(
     rf"(?P<name>[A-Za-z_一-鿿][A-Za-z_ \-/.()一-鿿]{{0,40}}?)\s*[:=]?\s*~?(?P<value>{_NUMBER})\s*(?P<unit>{_UNIT})(?![\w/])",  # noqa: E501
     re.IGNORECASE,
 )
+# a key that ends in its unit: prefill_ms=44120, "queue_s": 0.3
+_KEYED = re.compile(rf"(?P<name>[A-Za-z_]{{3,40}}?)_(?P<unit>ms|us|s|sec|seconds)[\"']?\s*[:=]\s*(?P<value>{_NUMBER})(?![\w%])")  # noqa: E501
 _HEAD_UNIT = re.compile(r"(?:\(|\bin |,\s*|\s{2,}|\||^)(ms|us|µs|s|seconds|毫秒|秒)(?:\)|\s|\||,|$)")
 _NOT_TIME = re.compile(r"tok/s|tokens?\b|MB|GB|%|req|count|次|batch", re.IGNORECASE)
 _CURL = ("namelookup", "connect", "appconnect", "pretransfer", "starttransfer", "total")
@@ -178,8 +180,8 @@ def _lists(lines: list[Line]) -> Iterator[list[_Time]]:
     """``queue 12 ms, tokenise 1900 ms, prefill 140 ms`` in one line."""
     for line in lines:
         found = []
-        for hit in _ITEM.finditer(line.text):
-            stage, ms = stage_of(hit["name"]), _ms(_value(hit["value"]), hit["unit"])
+        for hit in (*_ITEM.finditer(line.text), *_KEYED.finditer(line.text)):
+            stage, ms = stage_of(hit["name"].replace("_", " ")), _ms(_value(hit["value"]), hit["unit"])
             if stage is not None and ms is not None:
                 found.append(_Time(stage, hit["name"].strip(), ms, line))
         if len({t.stage for t in found}) >= 3 and len(found) <= 12:

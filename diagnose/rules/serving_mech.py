@@ -434,6 +434,28 @@ def quant_slower(ctx: Context) -> Outcome:
     return UNKNOWN
 
 
+_RIVALS = "^(client|proxy|version|prefix_cache|attention_backend|structured_output|scheduler|measured_by)\\|"
+_SIZE = re.compile(r"(\d[\d,]*(?:\.\d+)?) ?(k)?\b", re.IGNORECASE)
+
+
+def ttft_follows_length(ctx: Context) -> Outcome:
+    """The first token comes later about in proportion to the length of the prompt."""
+    said = re.compile(r"prompt|document|context|input|length|tokens|文档|上下文|长度", re.IGNORECASE)
+    spoken = said.search(ctx.symptom) or any(said.search(q) for q in _quotes(ctx))
+    other = [e for v, e in ctx.numbers("compare.ratio", {"label": _RIVALS}) if v >= 1.5]
+    if chunks_tiny(ctx).holds or other:
+        return UNKNOWN
+    for ratio, worse, better, item in _pairs(ctx, "ttft|prefill|first|time|latency"):
+        axis = (item.subject.label or "").split("|")[0]
+        sizes = [_SIZE.search(worse), _SIZE.search(better)]
+        if axis not in ("prompt_length", "message_size") or not spoken or sizes[0] is None or sizes[1] is None:
+            continue
+        large, small = (float(m[1].replace(",", "")) * (1000 if m[2] else 1) for m in sizes if m is not None)
+        if small > 0 and large >= 4 * small and large >= 8000 and ratio >= max(3.0, 0.4 * large / small):
+            return read.yes(item)
+    return UNKNOWN
+
+
 _FAR = re.compile(r"\b(browser|client|users?|app|gateway|proxy|ingress|outside|laptop|curl|frontend|front end|balancer|public)\b|客户端|网关|浏览器|用户|外部", re.I)  # noqa: E501
 _NEAR = re.compile(r"\b(servers?|engine|vllm|sglang|histogram|pod|worker|metrics?|direct(?:ly)?|localhost|inside|backend|in-cluster|container)\b|服务端|引擎|直连|内部", re.I)  # noqa: E501
 
@@ -441,16 +463,17 @@ _NEAR = re.compile(r"\b(servers?|engine|vllm|sglang|histogram|pod|worker|metrics
 def hop_measured(ctx: Context) -> Outcome:
     """One quantity, near at the server and far from it: it is late only far away."""
     for ratio, worse, better, item in _pairs(ctx, "ttft|latency|e2e|itl|time|first"):
-        label = item.subject.label or ""
-        if ratio >= 1.8 and _NEAR.search(better) and not _NEAR.search(worse) and (_FAR.search(worse) or "first byte" in worse.lower()):  # noqa: E501
-            if not _FAR.search(better) and not label.startswith(("version", "client")):
-                return read.yes(item)
+        axis = (item.subject.label or "").split("|")[0]
+        far = _FAR.search(worse) or "first byte" in worse.lower()
+        apart = far and _NEAR.search(better) and not _NEAR.search(worse) and not _FAR.search(better)
+        if ratio >= 1.8 and apart and axis not in ("version", "client"):
+            return read.yes(item)
     return UNKNOWN
 
 
 _ALL: tuple[Callable[[Context], Outcome], ...] = (
     prefix_off_asked, chunks_tiny, pool_binds, arg_not_applied, gpus_unused, preemptions_rare, preemptions_harmless, tail_run, floor_met,  # noqa: E501
     memory_reserved, first_schema, diverges_with_context, attention_diverges, tp_crosses_nodes, start_is_compile, bench_repeats,  # noqa: E501
-    launch_gaps, eager_gaps, prefix_varies, first_call_slow, schema_costs, quant_slower, hop_measured,
+    launch_gaps, eager_gaps, prefix_varies, first_call_slow, schema_costs, quant_slower, hop_measured, ttft_follows_length,  # noqa: E501
 )  # fmt: skip
 RULES: dict[str, Callable[[Context], Outcome]] = {f"serving_{rule.__name__}": rule for rule in _ALL}
