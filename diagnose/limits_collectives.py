@@ -107,8 +107,11 @@ def _ranks(book: Book, near: Evidence) -> tuple[int, list[Evidence]]:
 
 
 def _ceiling(book: Book, near: Evidence, name: str, measured: float, ranks: int) -> Ceiling:
-    said = [h for s in ("nccl_tests.hosts", "nccl.nnodes", "launch.hosts") if (h := book.one(s, near))]
-    hosts = max(said, key=lambda h: h[0], default=None)
+    # The test's own device lines name the hosts; NCCL counts two GPUs of one host that may not talk as two nodes.
+    hosts = book.one("nccl_tests.hosts", near)
+    if hosts is None or capture(hosts[1]) != capture(near):
+        said = [h for s in ("nccl_tests.hosts", "nccl.nnodes", "launch.hosts") if (h := book.one(s, near))]
+        hosts = max(said, key=lambda h: h[0], default=None)
     if hosts and hosts[0] > 1:
         return _network(book, near, name, measured, ranks, int(hosts[0]), hosts[1])
     got = product(book, near)
