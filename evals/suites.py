@@ -22,7 +22,7 @@ from diagnose.errors import UsageError
 from diagnose.inputs import open_inputs
 from diagnose.models import Report
 
-SUITES = ("cases", "incidents", "captures", "ablation", "citations")
+SUITES = ("cases", "held", "incidents", "captures", "ablation", "citations")
 DERIVED = ("ablation", "citations")  # made from the pasted cases of the other suites
 _QUICK = 24  # cases a suite under --quick
 _QUICK_BYTES = 2 << 20  # larger captures are left out there
@@ -99,9 +99,9 @@ def _listed(text: str) -> list[Case]:
     return [parse_incident(raw, ("recorded", "simulated")) for raw in yaml.safe_load(text) or []]
 
 
-def own_cases() -> list[Case]:
-    """The synthetic cases shipped with the package."""
-    folder: Traversable = files("diagnose.evals") / "cases"
+def own_cases(name: str = "cases") -> list[Case]:
+    """Synthetic cases shipped with the package: `cases`, or `held`, which nothing is tuned or fitted on."""
+    folder: Traversable = files("diagnose.evals") / name
     if not folder.is_dir():
         return []
     found = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
@@ -222,8 +222,8 @@ def collect(names: Sequence[str], paths: Iterable[Path], quick: bool) -> Iterato
 
 
 def _suite(name: str) -> list[Case]:
-    if name == "cases":
-        return own_cases()
+    if name in ("cases", "held"):
+        return own_cases(name)
     place = shared(name) if name not in DERIVED else None
     return load(place) if place is not None else []
 
