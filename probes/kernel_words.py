@@ -115,7 +115,8 @@ _WORDS: tuple[tuple[str, str, str], ...] = (
     (
         "kernel.sm",
         "pct",
-        r"(?:compute|sm)(?: \(sm\))? (?:throughput|sol)|(?:fma|fp32|fp64|alu|xu|int32)(?:[ _](?:heavy"
+        r"smsp?__(?:inst_executed_)?pipe_(?:fma|fp64|fp16|alu)[\w.]*|(?:compute|sm)(?: \(sm\))? (?:throughput"
+        r"|sol)|(?:fma|fp32|fp64|alu|xu|int32)(?:[ _](?:heavy"
         r"|lite))? ?pipe(?:line)?"
         r"(?: (?:util\w*|busy|active))?|计算吞吐|\bsm(?=[ :=]+\d[\d.]* ?%[^\n]*\bdram\b)"
         r"|(?<=%)[^\w]{1,4}\bsm(?=[ :=]+\d[\d.]* ?%)",
@@ -123,7 +124,8 @@ _WORDS: tuple[tuple[str, str, str], ...] = (
     (
         "kernel.tensor",
         "pct",
-        r"tensor(?:[ -]?(?:core|pipe)s?)?(?: pipe)?(?: (?:active|util\w*|busy|throughput))?|(?:hmma"
+        r"smsp?__(?:inst_executed_)?pipe_tensor[\w.]*|tensor(?:[ -]?(?:core|pipe)s?)?(?: pipe)?(?: (?:active"
+        r"|util\w*|busy|throughput))?|(?:hmma"
         r"|wgmma)(?: pipe)?(?: util\w*)?",
     ),
 )
@@ -181,7 +183,10 @@ _WAVEFRONTS = re.compile(
     re.IGNORECASE,
 )
 _SCALE = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
-_COMPILER = re.compile(r"ptxas|bytes stack frame|bytes spill|n_spills?\b|bytes cmem")  # lines of another reader
+_COMPILER = re.compile(
+    r"ptxas|bytes stack frame|bytes spill (?:stores|loads)|n_spills?\b"
+    r"|bytes cmem"
+)  # lines of another reader
 _TRACE = re.compile(r"SrcMemType|Throughput +SrcMem|SSMem|GridXYZ|Num Calls|Instances", re.IGNORECASE)
 
 
@@ -261,7 +266,8 @@ class KernelWords:
         for n in (
             "warp", "Warp", "lanes", "ccupancy", "sector", "Sector", "gld", "gst", "bank", "Bank", "lmem", "local mem",
             "local_mem", "DRAM", "dram", "HBM", "ensor", "grid", "Grid", "wave", "Wave", "SMs", " SM", "spill", "pipe",
-            "fficiency", "stack frame", "inst_executed", "of 32", "占用率", "带宽", "线程", "wavefront", "regs",
+            "fficiency", "stack frame", "inst_executed", "of 32", "占用率", "带宽", "线程",
+            "wavefront", "regs", "transactions", "imt eff", "pilled", "pipe_",
             "共享内存",
         )
     )  # fmt: skip

@@ -94,10 +94,12 @@ def _columns(lines: list[Line]) -> Iterator[list[_Timed]]:
 def _prose(lines: list[Line]) -> list[_Timed]:
     out = []
     for line in lines:
-        key = _KEY.search(line.text) if len(line.text) < 400 else None
-        time = _AFTER_KEY.match(line.text, key.end()) if key else None
-        if key is not None and time is not None:
-            out.append(_Timed(key["k"].strip(), float(time["t"]) * _MS[time["u"].lower()], "ms", line))
+        keys = list(_KEY.finditer(line.text)) if len(line.text) < 1000 else []
+        ends = [*(k.start() for k in keys[1:]), len(line.text)][: len(keys)]
+        for key, end in zip(keys, ends, strict=True):
+            time = _AFTER_KEY.match(line.text[:end], key.end())
+            if time is not None:
+                out.append(_Timed(key["k"].strip(), float(time["t"]) * _MS[time["u"].lower()], "ms", line))
     return out
 
 

@@ -224,6 +224,11 @@ class TrainingProse:
             re.compile(r"\bkernels?\b[^;\n]{0,50}?[,:(] ?(?:median|mean|avg\.?|average|typically)" + _time, re.I),
         ),
         (
+            "trace.kernel_median",
+            re.compile(r"\bkernels\b[^;\n\d]{0,16}(?P<v>\d+(?:\.\d+)?)(?:\s?[-–~]\s?\d+(?:\.\d+)?)? ?(?P<u>us|µs"
+            r"|μs) each", re.I),
+        ),
+        (
             "trace.kernel_gap",
             re.compile(r"gaps?(?: (?:between|after|of|before)[^,;\n]{0,24}?)?(?: \(?(?:median|mean|avg\.?"
             r"|average)\)?)?" + _time, re.I),
@@ -246,6 +251,13 @@ class TrainingProse:
         ),
     )
 
+    _part = re.compile(  # "step 1.9 ms, sum of kernels 0.41 ms"
+        r"(?:step|iter(?:ation)?)(?: time)?\W{1,3}(?P<s>\d+(?:\.\d+)?) ?(?P<su>ms|s)\b[^\n\d]{0,16}?"
+        r"(?:(?:sum of )?(?:the |all )?(?:gpu )?kernels?(?: times?| total| sum)?|gpu (?:time|work))\W{1,4}"
+        r"(?P<k>\d+(?:\.\d+)?) ?(?P<ku>ms|s)\b",
+        re.IGNORECASE,
+    )
+
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Each figure once."""
         seen: set[str] = set()
@@ -262,6 +274,21 @@ class TrainingProse:
                 value, unit = (got[0] * 1e3, "us") if got[1] == "ms" else got
                 seen.add(signal)
                 yield Fact(signal, value, unit, spans=(doc.span(line, hit.group()),), status=doc.status)
+            if "trace.gpu_busy" not in seen and (pair := self._part.search(line.text)) is not None:
+                step, busy = (
+                    Fact(
+                        "step.phase", float(pair[k]) * {"s": 1e3, "ms": 1.0, "us": 1e-3}[pair[u]], "ms",
+                        Subject(label=name), (doc.span(line, pair.group()),), status=doc.status,
+                    )
+                    for k, u, name in (("s", "su", "total"), ("k", "ku", "kernels"))
+                )  # fmt: skip
+                share = float(busy.value or 0) / float(step.value or 1)
+                if 0 < share <= 1.02:
+                    seen.add("trace.gpu_busy")
+                    yield Fact(
+                        "trace.gpu_busy", share, "fraction", spans=busy.spans, kind="derived", formula="a / b",
+                        inputs=(busy, step), status=doc.status,
+                    )  # fmt: skip
 
 
 READERS: list[Reader] = [ProfilerTable(), PythonProfile(), StepPhases(), TrainingProse()]

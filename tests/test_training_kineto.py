@@ -212,7 +212,7 @@ def test_known_states(name: str, symptom: str, cause: str) -> None:
     data = gzip.decompress((SHARED / "h100x2" / "kineto" / f"{name}.rank0.json.gz").read_bytes())
     got = triage(symptom, [Document.of(name, data)]).assessment
     assert (got.accepted[0].cause.id if got.accepted else "none." + got.verdict) == cause
-    assert got.confidence >= 0.8
+    assert got.confidence >= 0.75  # a lonely sign stays below sure where the words speak for something else
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="captures are not beside this checkout")

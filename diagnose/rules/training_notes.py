@@ -31,6 +31,28 @@ def faster_gpu_same_step(ctx: Context) -> Outcome:
     return UNKNOWN if not ratios else Outcome(False)
 
 
+_MODEL = re.compile(r"\b(?:rtx|gtx|tesla|quadro)? ?(?:[ahlvtb]\d{2,3}s?|\d0[5-9]0|titan)\b", re.IGNORECASE)
+
+
+def gpu_swap_same_step(ctx: Context) -> Outcome:
+    """On a faster GPU the step takes as long, and that GPU is less busy."""
+    by_gpu: dict[str, dict[str, _Reading]] = {}
+    for value, item in ctx.numbers("figure"):
+        metric, _, setting = (item.subject.label or "").partition("|")
+        if metric in ("step_time", "utilisation", "iterations") and _MODEL.search(setting):
+            by_gpu.setdefault(setting, {})[metric] = (value, item)
+    found = [g for g in by_gpu.values() if "utilisation" in g and len(g) > 1]
+    if len(found) < 2:
+        return UNKNOWN
+    low, high = min(found, key=lambda g: g["utilisation"][0]), max(found, key=lambda g: g["utilisation"][0])
+    pace = "step_time" if "step_time" in low and "step_time" in high else "iterations"
+    if pace not in low or pace not in high or low["utilisation"][0] <= 0:
+        return UNKNOWN
+    same = 0.87 <= low[pace][0] / high[pace][0] <= 1.15
+    used = (low[pace][1], high[pace][1], low["utilisation"][1])
+    return Outcome(same and high["utilisation"][0] >= 1.6 * low["utilisation"][0], used)
+
+
 def gaps_exceed_kernels(ctx: Context) -> Outcome:
     """Kernels of a few microseconds with gaps between them that are as long."""
     gap, median = _best(ctx, "trace.kernel_gap"), _best(ctx, "trace.kernel_median")
@@ -143,6 +165,12 @@ def names_serving(ctx: Context) -> Outcome:
     )
 
 
+def asks_about_comm(ctx: Context) -> Outcome:
+    """The question is whether communication slows training down."""
+    said = re.search(r"nccl|comm|all-?reduce|gradient|通信|梯度", ctx.symptom, re.IGNORECASE)
+    return Outcome(said is not None and ctx.asks("training-slow", "gpu-idle-network-busy", "slow-allreduce"))
+
+
 def asks_about_input(ctx: Context) -> Outcome:
     """The question is whether the input pipeline is to blame."""
     return Outcome(
@@ -187,11 +215,13 @@ TRAINING_NOTE_RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
         faster_gpu_same_step,
+        gpu_swap_same_step,
         gaps_exceed_kernels,
         fewer_kernels_faster,
         faster_without_comm,
         pinned_lines_faster,
         names_serving,
+        asks_about_comm,
         asks_about_input,
         period_is_workers,
         gpu_busy_said,
