@@ -135,7 +135,7 @@ def gpus_unused(ctx: Context) -> Outcome:
     """The server's parallel sizes use few of the machine's GPUs; the rest hold nothing."""
     memory = {e.subject.gpu: (value, e) for value, e in ctx.numbers("gpu.memory.used") if e.subject.gpu is not None}
     busy, empty = [m for m in memory.values() if m[0] >= 8], [m for m in memory.values() if m[0] < 1.5]
-    if not busy or len(empty) < len(busy):
+    if not busy or len(empty) < 3 * len(busy):  # one server on one of two GPUs is an ordinary layout
         return UNKNOWN
     sizes = [
         r
