@@ -12,7 +12,7 @@ from ..predicates import Context, Outcome
 
 Rule = Callable[[Context], Outcome]
 
-FAMILIES = ("collectives", "platform", "movement", "serving", "training", "comparison", "formats")
+FAMILIES = ("collectives", "platform", "movement", "serving", "training", "comparison", "formats", "healthy")
 
 RULES: dict[str, Rule] = {}
 for _family in FAMILIES:
