@@ -16,15 +16,16 @@ def _dump(value: Any) -> None:
 
 
 def _table(rows: list[tuple[str, ...]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from .screen import Terminal
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for index, _ in enumerate(rows[0] if rows else ()):
         table.add_column(no_wrap=index == 0, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
+    Terminal(highlight=False, markup=False).print(table)
 
 
 def causes(layer: str, format_: str) -> None:

@@ -15,6 +15,10 @@ from io import BytesIO
 from typing import BinaryIO
 
 QUOTE_CHARS = 400
+NOVEL_FROM = 1 << 20  # from this size on, `novel` leaves repeats out …
+NOVEL_MOST = 64  # … after so many lines that differ in digits only
+_MOST_SHAPES = 200_000
+_DIGITS = b"0123456789"
 KEEP_BYTES = 16 << 20  # documents up to this size keep their parsed lines in memory
 _CHUNK = 1 << 20
 _MAX_LINE = 1 << 13  # a longer "line" is cut into pieces: minified text, on which patterns would take forever
@@ -212,6 +216,27 @@ class Document:
             return iter(self._kept)
         return self._stream()
 
+    def novel(self) -> Iterator[Line]:
+        """Lines without the bulk of a long log: for readers of settings, versions and errors.
+
+        In a document of more than 1 MiB a line is left out once 64 before it differed from it in digits only.
+        """
+        return iter(self._novel) if self.size > NOVEL_FROM else self.lines()
+
+    @cached_property
+    def _novel(self) -> list[Line]:
+        seen: dict[bytes, int] = {}
+        out: list[Line] = []
+        encoding = self.encoding
+        for number, start, raw in self.raw_lines():
+            shape = raw.translate(None, _DIGITS)
+            count = seen.get(shape, 0)
+            if count >= NOVEL_MOST or len(seen) > _MOST_SHAPES:
+                continue
+            seen[shape] = count + 1
+            out.append(self._line(number, start, raw, encoding))
+        return out
+
     @cached_property
     def _kept(self) -> list[Line]:
         return list(self._stream())
@@ -219,11 +244,15 @@ class Document:
     def _stream(self) -> Iterator[Line]:
         encoding = self.encoding
         for number, start, raw in self.raw_lines():
-            body = raw.rstrip(b"\r\n") if encoding == "utf-8" else raw
-            text, prefix = clean(body, encoding)
-            if number == 1:
-                text = text.lstrip("\ufeff")
-            yield Line(start, start + len(body), number, text, prefix)
+            yield self._line(number, start, raw, encoding)
+
+    @staticmethod
+    def _line(number: int, start: int, raw: bytes, encoding: str) -> Line:
+        body = raw.rstrip(b"\r\n") if encoding == "utf-8" else raw
+        text, prefix = clean(body, encoding)
+        if number == 1:
+            text = text.lstrip("\ufeff")
+        return Line(start, start + len(body), number, text, prefix)
 
     def read(self, start: int, end: int) -> bytes:
         """Bytes ``[start, end)``."""

@@ -19,6 +19,8 @@ from .models import CaptureRef, Evidence, Fact, InputRef, SpanRef
 from .plugin import Reader, readers
 
 _HEAD = 8 << 20  # of a huge document, look for needles in this much of it
+_FEW_FROM = 1 << 18
+_SAME_DIGIT = bytes.maketrans(b"123456789", b"000000000")
 GENERIC = "generic"
 DEFECT = "defect"  # starts the reason of an input on which a reader broke
 
@@ -45,8 +47,23 @@ def matching(doc: Document) -> list[Reader]:
     head = doc.data if doc.size <= _HEAD else doc.read(0, _HEAD)
     if doc.encoding != "utf-8":
         head = head.decode(doc.encoding, "replace").encode()
-    hits = [r for r in known if any(n in head for n in r.needles) or r.name == GENERIC]
+    few = _distinct(head)
+    hits = [r for r in known if any(_found(n, head, few) for n in r.needles) or r.name == GENERIC]
     return next(([r] for r in hits if owns(r, doc)), hits)
+
+
+def _distinct(head: bytes) -> bytes:
+    """The lines of a long text once each, digits aside: hundreds of needles are sought in it."""
+    if len(head) < _FEW_FROM:
+        return head
+    return b"\n".join(dict.fromkeys(head.translate(_SAME_DIGIT).split(b"\n")))
+
+
+def _found(needle: bytes, head: bytes, few: bytes) -> bool:
+    """Is a needle in a text, of which `few` is the short form?"""
+    if few is head:
+        return needle in head
+    return needle.translate(_SAME_DIGIT) in few and needle in head
 
 
 def owns(reader: Reader, doc: Document) -> bool:

@@ -12,6 +12,14 @@ from .answer_words import Words
 from .catalogue import Catalogue
 from .models import Evidence, Limit, Report
 
+
+class Terminal(Console):
+    """A console whose reader may leave: `diagnose … | head` ends like any other run, not with an error of its own."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 _COLOUR = {"cause": "bold red", "healthy": "bold green", "inconclusive": "bold yellow"}
 BAR = 20
 

@@ -138,9 +138,7 @@ def emit(report: Report, format_: str, verbose: bool) -> None:
 
         sys.stdout.write(markdown(report))
         return
-    from rich.console import Console
-
     from .catalogue import catalogue
-    from .screen import show
+    from .screen import Terminal, show
 
-    show(report, catalogue(), Console(highlight=False), verbose)
+    show(report, catalogue(), Terminal(highlight=False), verbose)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from diagnose.evals.report import explain
-from diagnose.evals.run import run
-from diagnose.evals.scoring import Outcome
-from diagnose.evals.suites import Case
-
 from diagnose.errors import DiagnoseError
+
+from .report import explain
+from .run import run
+from .scoring import Outcome
+from .suites import Case
 
 
 def main(argv: list[str]) -> int:

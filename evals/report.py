@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from diagnose.evals.scoring import Baseline, Outcome, Scores, Share
-from diagnose.evals.suites import Case
-
 from diagnose.models import Report
+
+from .scoring import Baseline, Outcome, Scores, Share
+from .suites import Case
 
 SCHEMA = "diagnose.eval/v1"
 

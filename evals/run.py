@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diagnose.evals import report as output
-from diagnose.evals.scoring import Baseline, Outcome, Scores, majority, nearest, score, share
-from diagnose.evals.suites import DERIVED, SUITES, Case, ablate_cited, backing, collect
-
 from diagnose import __version__
 from diagnose.document import Document
 from diagnose.errors import EXIT_FINDING, EXIT_OK, DiagnoseError, UsageError
 from diagnose.models import Report
+
+from . import report as output
+from .scoring import Baseline, Outcome, Scores, majority, nearest, score, share
+from .suites import DERIVED, SUITES, Case, ablate_cited, backing, collect
 
 Engine = Callable[[str, list[Document]], Report]
 _MOST_TEXT = 200_000  # characters of a case that a baseline reads

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from diagnose.evals.scoring import HEALTHY, Key
 
 from diagnose.document import Document
 from diagnose.errors import UsageError
 from diagnose.inputs import open_inputs
 from diagnose.models import Report
+
+from .scoring import HEALTHY, Key
 
 SUITES = ("cases", "held", "incidents", "captures", "ablation", "citations")
 DERIVED = ("ablation", "citations")  # made from the pasted cases of the other suites

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.probes.facts import fact, gib
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
+
+from .facts import fact, gib
 
 _NAMES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("inactive_split", re.compile(r"inactive|split|non-?releasable|fragment", re.I)),

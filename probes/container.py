@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.probes.facts import computed, fact, gib, number, size
-from diagnose.probes.host import cpu_list
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
+
+from .facts import computed, fact, gib, number, size
+from .host import cpu_list
 
 _RUN = re.compile(r"\b(?:docker|podman|nerdctl)\s+(?:container\s+)?(?:run|create)\b")
 _FLAG = re.compile(

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from diagnose.probes.facts import computed, fact
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
+
+from .facts import computed, fact
 
 
 @dataclass(frozen=True)

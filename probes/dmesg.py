@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from diagnose.probes.facts import fact
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
+
+from .facts import fact
 
 # Xid -> (class, meaning). Source: NVIDIA "Xid Errors" (docs.nvidia.com/deploy/xid-errors).
 XIDS: dict[int, tuple[str, str]] = {

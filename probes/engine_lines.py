@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from diagnose.probes.facts import fact
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
+
+from .facts import fact
 
 _DURATION = {"s": 1000.0, "ms": 1.0, "µs": 1e-3, "μs": 1e-3, "us": 1e-3, "ns": 1e-6}
 

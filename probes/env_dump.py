@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.probes.facts import fact
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
+
+from .facts import fact
 
 _PREFIXES = [
     "NCCL",
@@ -124,7 +124,7 @@ class EnvReader:
     def parse(self, doc: Document) -> Iterator[Fact]:
         named: str | None = None
         seen: dict[tuple[str, str], int] = {}
-        for line in doc.lines():
+        for line in doc.novel():
             text = line.text
             if named is not None:
                 if (hit := _VALUE_LINE.match(text)) is not None:
@@ -220,7 +220,7 @@ class VersionReader:
     def parse(self, doc: Document) -> Iterator[Fact]:
         table = False
         pins = 0
-        for line in doc.lines():
+        for line in doc.novel():
             text = line.text
             if not table and not _HINT.search(text):
                 continue

@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-from diagnose.probes import generic_arithmetic, generic_errors, generic_prose
-from diagnose.probes.generic_compare import facts
-from diagnose.probes.generic_figures import Figure, Metric, cell, header_unit, name_metric, statistic, with_unit
-from diagnose.probes.generic_readings import Group, Reading, reading
-from diagnose.probes.generic_tables import Row, Table, matrices, tables
-
 from diagnose.axes import OTHER, classify, names_axis
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
+
+from . import generic_arithmetic, generic_errors, generic_prose
+from .generic_compare import facts
+from .generic_figures import Figure, Metric, cell, header_unit, name_metric, statistic, with_unit
+from .generic_readings import Group, Reading, reading
+from .generic_tables import Row, Table, matrices, tables
 
 MAX_BYTES = 2 << 20
 MAX_LINES = 4000

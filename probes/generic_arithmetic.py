@@ -6,12 +6,12 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from diagnose.probes.generic_figures import name_metric
-from diagnose.probes.generic_prose import Note
-from diagnose.probes.generic_readings import Group, Reading, tidy
-
 from diagnose.axes import OTHER, classify
 from diagnose.models import Fact, Subject
+
+from .generic_figures import name_metric
+from .generic_prose import Note
+from .generic_readings import Group, Reading, tidy
 
 _OPERATION = re.compile(
     r"\b(ops?|operations?|desc(riptor)?s?|transfers?|xfers?|ios?|messages?|msgs?|packets?)\b", re.IGNORECASE

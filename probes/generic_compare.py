@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
 
-from diagnose.probes.generic_figures import Metric, statistic
-from diagnose.probes.generic_readings import SAME, Group, Reading, pair_facts, ratio, spans_of, tidy, worse_first
-from diagnose.probes.generic_spread import spread
-
 from diagnose.axes import OTHER, amount, classify, common
 from diagnose.models import Fact, Subject
+
+from .generic_figures import Metric, statistic
+from .generic_readings import SAME, Group, Reading, pair_facts, ratio, spans_of, tidy, worse_first
+from .generic_spread import spread
 
 KNEE = 1.8
 MAX_MEMBERS = 24

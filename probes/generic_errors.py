@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.document import Document, Line, clean
+from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 
 KEEP = 12
 MAX_BYTES = 64 << 20
 _NEEDLE = re.compile(
-    rb"(?i)error|warn|fail|fatal|exception|traceback|abort|critical|panic|refused|killed|cannot|unable|fault"
-    rb"|denied|not found|no such|timed.?out|invalid"
+    r"(?i)error|warn|fail|fatal|exception|traceback|abort|critical|panic|refused|killed|cannot|unable|fault"
+    r"|denied|not found|no such|timed.?out|invalid"
 )
 _ERROR = re.compile(
     r"\b(error|fatal|critical|failed|failure|exception|panic|abort(ed|ing)?|refused|killed|cannot|can't"
@@ -49,13 +49,10 @@ def errors(doc: Document) -> Iterator[Fact]:
     kept: dict[str, Fact] = {}
     raised: dict[str, Fact] = {}
     traced = False
-    encoding = doc.encoding
-    for number, start, raw in doc.raw_lines():
-        if encoding == "utf-8" and not traced and not _NEEDLE.search(raw[:2000]):
+    for line in doc.novel():
+        text = line.text[:4000]
+        if not traced and not _NEEDLE.search(text[:2000]):
             continue
-        body = raw.rstrip(b"\r")
-        text, prefix = clean(body[:4000], encoding)
-        line = Line(start, start + len(body), number, text, prefix)
         said = text.strip()
         if "Traceback (most recent call last)" in text:
             traced = True

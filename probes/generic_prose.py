@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from diagnose.probes.generic_figures import Figure, Metric, figures, header_unit, name_metric, statistic, with_unit
-from diagnose.probes.generic_readings import Group, Reading, reading
-
 from diagnose.axes import OTHER, classify, common
 from diagnose.document import Document, Line
+
+from .generic_figures import Figure, Metric, figures, header_unit, name_metric, statistic, with_unit
+from .generic_readings import Group, Reading, reading
 
 MAX_LINE = 1000
 LOG = re.compile(

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from diagnose.probes.generic_figures import Figure, Metric
-
 from diagnose.document import Document, Line, Span
 from diagnose.models import Fact, Subject
+
+from .generic_figures import Figure, Metric
 
 SAME = 1.10
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 
-from diagnose.probes.generic_readings import Group, Reading, pair_facts, quotient, spans_of, tidy
-
 from diagnose.axes import amount, common
 from diagnose.models import Fact, Subject
+
+from .generic_readings import Group, Reading, pair_facts, quotient, spans_of, tidy
 
 
 def _subject(axis: str, label: str, setting: str) -> Subject:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from diagnose.probes.generic_figures import Figure, cell, header_unit, name_metric
-
 from diagnose.document import Line
+
+from .generic_figures import Figure, cell, header_unit, name_metric
 
 MAX_COLUMNS = 16
 MAX_ROWS = 200

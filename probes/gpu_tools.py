@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from diagnose.probes.facts import fact, gib, size
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
+
+from .facts import fact, gib, size
 
 
 class Nvtop:

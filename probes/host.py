@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.probes.facts import computed, fact, number, size
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
+
+from .facts import computed, fact, number, size
 
 
 def cpu_list(text: str) -> int:
@@ -96,7 +96,7 @@ class HostReader:
         swap_total: float | None = None
         throttle: dict[str, tuple[float, Line]] = {}
         in_events = False
-        for line in doc.lines():
+        for line in doc.novel():
             text = line.text
             if pending and (alone := text.strip()):
                 yield from self._answer(doc, line, pending, alone)

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from diagnose.probes.facts import fact, number
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 from diagnose.units import canonical
+
+from .facts import fact, number
 
 _LOAD = re.compile(r"load averages?:\s*([\d.]+)", re.I)
 _TOP_CPU = re.compile(r"^\s*(%Cpu(?:\(s\)|\d+)|Cpu\(s\))\s*:\s*(.+)$", re.I)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.probes import kv_config, kv_flow, movement_rates, movement_words
-from diagnose.probes.facts import amount
-
 from diagnose.document import Document
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
+
+from . import kv_config, kv_flow, movement_rates, movement_words
+from .facts import amount
 
 _WORDS = (
     ("ttft", r"ttft|time to first token|首\s*token|首字"),

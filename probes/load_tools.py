@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from diagnose.probes.facts import fact
-
 from diagnose.document import Document, Line, Span
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+
+from .facts import fact
 
 _METRICS = tuple(
     (re.compile(pattern, re.IGNORECASE), signal)

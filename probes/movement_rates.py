@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.probes.facts import amount
-from diagnose.probes.rdma import NIC
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
+
+from .facts import amount
+from .rdma import NIC
 
 _PER_NIC = re.compile(rf"\b({NIC})\b(?::\d)?([^\n]*?)(?=\b{NIC}\b|$)")
 _FIGURE = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?(?:[eE]\+?\d+)?)(?![\w.]*[A-Za-z_]{3,}\d)")

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from diagnose.probes.facts import amount
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
+
+from .facts import amount
 
 _CUDA = re.compile(
     r"mpi_built_with_cuda_support:value:(true|false)|CUDA support:\s*(yes|no)\b|MPI extensions:.*\b(cuda)\b"

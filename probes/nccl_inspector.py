@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from diagnose.probes.facts import fact
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+
+from .facts import fact
 
 _KEYS = (
     ("coll_busbw_gbs", "nccl.inspector.busbw", "GB/s"),

@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from diagnose.probes.facts import fact
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+
+from .facts import fact
 
 _ROW = re.compile(
     r"^\s*(\d+)\s+\d+\s+\d+\s+(?:\d+|\d+-\d+)\s+\d+\s+\d+\s+"

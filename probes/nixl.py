@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Iterator
 
-from diagnose.probes.facts import amount
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
+
+from .facts import amount
 
 _SAMPLE = re.compile(r"^(\w+:\w+)(?:\{([^}]*)\})?\s+([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*$")
 # metric stem -> (signal, factor to its unit, unit)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.probes.facts import computed, fact, gib
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
+
+from .facts import computed, fact, gib
 
 _HEAD = re.compile(r"NVIDIA-SMI\s+([\d.]+).*?Driver Version:\s*([\d.]+)(?:.*?CUDA Version:\s*([\d.]+))?", re.I)
 _NAME = re.compile(
@@ -189,7 +189,7 @@ class ListReader:
     def parse(self, doc: Document) -> Iterator[Fact]:
         gpu: int | None = None
         header: list[str] = []
-        for line in doc.lines():
+        for line in doc.novel():
             text = line.text
             if len(text) > 600 or "LnkSta" in text or "LnkCap" in text or text.lstrip()[:1] == "<":
                 continue

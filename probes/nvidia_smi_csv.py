@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from diagnose.probes.facts import fact, number
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+
+from .facts import fact, number
 
 # bit -> reason of clocks_event_reasons.active (nvml.h)
 REASON_BITS = {

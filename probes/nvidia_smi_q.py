@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.probes.facts import fact, number
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
+
+from .facts import fact, number
 
 _LEAF = re.compile(r"^(\s*)([A-Z][^:=<>|]{1,60}?)\s*:\s+(\S.*?)\s*$")
 _HEADER = re.compile(r"^(\s*)([A-Z][\w /().-]{2,50}?)\s*:?\s*$")

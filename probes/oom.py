@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.probes.facts import fact, gib
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
+
+from .facts import fact, gib
 
 _N = r"([\d.,]+)\s*([KMGT]i?B|bytes|B)"
 _START = re.compile(rf"Tried to allocate\s+{_N}", re.I)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.probes.facts import fact
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
+
+from .facts import fact
 
 _WORKERS = re.compile(
     r"\b(?:dataloader_)?num_?workers[\"']?\s*[:= ]\s*(?P<a>\d{1,3})\b"
@@ -28,7 +28,7 @@ class LaunchReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         seen: set[tuple[str, str]] = set()
-        for line in doc.lines():
+        for line in doc.novel():
             text = line.text
             if len(text) > 800:
                 continue

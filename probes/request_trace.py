@@ -13,11 +13,11 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from diagnose.probes.facts import fact
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+
+from .facts import fact
 
 _NAMES = (
     ("ttft", re.compile(r"^(?:time_?to_?first_?token|ttft|first_token(?:_latency|_time)?)$")),

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from diagnose.probes.facts import amount
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+
+from .facts import amount
 
 _N = r"([\d,]+(?:\.\d+)?)"
 

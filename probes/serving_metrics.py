@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from diagnose.probes.serving_names import BUCKETED, COUNTERS, GAUGE_UNITS, GAUGES, HISTOGRAMS, SECONDS
-
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+
+from .serving_names import BUCKETED, COUNTERS, GAUGE_UNITS, GAUGES, HISTOGRAMS, SECONDS
 
 _LINE = re.compile(
     r"""(?P<name>(?:vllm|sglang|lmdeploy|llamacpp):\w+|(?:trtllm|tgi|dynamo|nv_trt_llm|nv_inference)_\w+|process_start_time_seconds)

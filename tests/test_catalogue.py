@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from diagnose.catalogue import catalogue
 from diagnose.check import check_all
 

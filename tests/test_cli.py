@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from diagnose.cli import arrange
 from diagnose.errors import UsageError
 
