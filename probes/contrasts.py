@@ -162,12 +162,12 @@ def _runs(lines: list[Line]) -> Iterator[_Run]:
     for line in lines:
         if line.number in used or len(line.text) > 300:
             continue
-        time, rate = _TIME.search(line.text), _RATE.search(line.text)
+        time, per = _TIME.search(line.text), _RATE.search(line.text)
         if time is not None and float(time.group(1).replace(",", "")) > 0:
             ms = float(time.group(1).replace(",", "")) * _MS[time.group(2)]
             yield _Run(_without(line.text, time), ms, time.group(), ms, "ms", line)
-        elif rate is not None and (value := float(rate.group(1).replace(",", ""))) > 0:
-            yield _Run(_without(line.text, rate), 1 / value, rate.group(), value, "count", line)
+        elif per is not None and (value := float(per.group(1).replace(",", ""))) > 0:
+            yield _Run(_without(line.text, per), 1 / value, per.group(), value, "count", line)
 
 
 def _without(text: str, hit: re.Match[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from diagnose.document import Document, Line
 from diagnose.models import Fact
@@ -112,7 +113,7 @@ class DcgmMetrics:
                 continue
             labels = hit[2] or ""
             gpu, host = _GPU_LABEL.search(labels), _HOST_LABEL.search(labels)
-            who = {"gpu": int(gpu[1]) if gpu else None, "host": host[1] if host else None}
+            who: dict[str, Any] = {"gpu": int(gpu[1]) if gpu else None, "host": host[1] if host else None}
             if hit[1] in ("CLOCK_THROTTLE_REASONS", "CLOCKS_EVENT_REASONS"):
                 for bit, reason in _REASONS.items():
                     if int(float(hit[3])) & bit:
@@ -124,7 +125,7 @@ class DcgmMetrics:
                 yield from _put(doc, line, hit[1], float(hit[3]), who)
 
 
-def _put(doc: Document, line: Line, name: str, value: float, who: dict[str, int | str | None]) -> Iterator[Fact]:
+def _put(doc: Document, line: Line, name: str, value: float, who: dict[str, Any]) -> Iterator[Fact]:
     known = _FIELDS.get(name)
     if known is None or abs(value) >= _NONE or (known.only_above is not None and value <= known.only_above):
         return

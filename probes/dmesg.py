@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from diagnose.document import Document, Line
 from diagnose.models import Fact
@@ -148,7 +149,7 @@ class KernelReader:
             kind = "other"  # the recovery action was taken back
         if kind == "application" and re.search(r"fallen off|ECC|uncorrectable", rest, re.I):
             kind = "hardware"
-        who = {"gpu": gpu, "label": str(code)}
+        who: dict[str, Any] = {"gpu": gpu, "label": str(code)}
         yield fact(doc, line, "gpu.xid", said or meaning, around="Xid", **who)
         if kind != "other":
             yield fact(doc, line, f"gpu.xid.{kind}", meaning, around="Xid", **who)

@@ -48,7 +48,7 @@ class Nvtop:
                     if (value := size(amount)) is not None:
                         yield fact(doc, line, signal, value, "GiB", gpu=gpu)
             if (hit := self._process.match(text)) is not None:
-                who = {"gpu": int(hit[3]), "label": hit[8][:60]}
+                who: dict[str, Any] = {"gpu": int(hit[3]), "label": hit[8][:60]}
                 yield fact(doc, line, "gpu.process", hit[8][:60], **who)
                 yield fact(doc, line, "gpu.process.memory", float(hit[6]) / 1024, "GiB", **who)
                 yield fact(doc, line, "host.process.cpu", float(hit[7]) / 100, "count", label=f"{hit[1]} {hit[8][:40]}")

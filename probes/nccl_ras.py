@@ -54,6 +54,7 @@ class RasReader:
     @staticmethod
     def _text(doc: Document) -> Iterator[Fact]:
         dead = False
+        top: tuple[float, Fact | None]
         op, top = "operation", (-1.0, None)  # the operation count that most ranks reached, and its fact
         made: list[Fact] = []
         kept = 0

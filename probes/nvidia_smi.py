@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from diagnose.document import Document, Line
 from diagnose.models import Fact
@@ -74,7 +75,7 @@ class TableReader:
                 yield from self._gpustat(doc, line, hit)
                 continue
             if (hit := _PROCESS.match(text)) is not None:
-                who = {"gpu": int(hit.group(1)), "label": f"{hit.group(2)} {hit.group(3)}"}
+                who: dict[str, Any] = {"gpu": int(hit.group(1)), "label": f"{hit.group(2)} {hit.group(3)}"}
                 yield fact(doc, line, "gpu.process", hit.group(4), **who)
                 yield fact(doc, line, "gpu.process.memory", gib(hit.group(5), "MiB"), "GiB", **who)
                 continue

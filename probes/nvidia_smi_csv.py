@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
@@ -216,7 +217,7 @@ class CsvReader:
     def _app(self, doc: Document, line: Line, row: dict[str, str]) -> Iterator[Fact]:
         name = row.get("process_name", row.get("name", ""))
         index = row.get("gpu_index", row.get("index", ""))
-        who = {"gpu": int(index) if index.isdigit() else None, "label": f"{row['pid']} C"}
+        who: dict[str, Any] = {"gpu": int(index) if index.isdigit() else None, "label": f"{row['pid']} C"}
         if not row["pid"].isdigit():
             return
         yield fact(doc, line, "gpu.process", name or "unknown", **who)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from diagnose.document import Document, Line
 from diagnose.models import Fact
@@ -103,7 +104,7 @@ class QueryReader:
             elif leaf in ("name", "process_name") and process:
                 process = (process[0], value)
             elif leaf in ("used_gpu_memory", "used_memory") and process:
-                who = {"gpu": own, "label": f"{process[0]} C"}
+                who: dict[str, Any] = {"gpu": own, "label": f"{process[0]} C"}
                 yield fact(doc, line, "gpu.process", process[1] or "unknown", **who)
                 if (held := number(value)) is not None:
                     yield fact(doc, line, "gpu.process.memory", held / 1024, "GiB", **who)

@@ -261,7 +261,7 @@ def test_needles_in_noise(pieces: list[bytes], glue: bytes) -> None:
 # What makes patterns backtrack. A longer line reaches readers in pieces of this size, so time grows with the bytes.
 LONG = [
     (p * 8192)[:8192]
-    for p in (b" ", b"1", b"1,", b"a=1 ", b"[", b"(", b'{"a":', b"| 1 ", b"\n", b"--x y ", b": 1 ms, ")
+    for p in (b" ", b"1", b"1,", b"a=1 ", b"[", b"(", b'{"a":', b"| 1 ", b"\n" + b" " * 15, b"--x y ", b": 1 ms, ")
 ]
 
 
@@ -275,7 +275,7 @@ def _read(reader: Reader, data: bytes) -> None:
 def test_time_is_bounded(filler: bytes) -> None:
     """No reader's patterns run away on a long line, wherever its needle stands in it."""
     for reader in READERS:
-        for needle in (*reader.needles[:3], b""):
+        for needle in (*reader.needles[:2], b""):
             start = time.process_time()
             faults(reader, needle + filler + needle)
             assert time.process_time() - start < 3.0, (reader.name, needle)
