@@ -67,7 +67,7 @@ def _found(needle: bytes, head: bytes, few: bytes) -> bool:
 
 
 def owns(reader: Reader, doc: Document) -> bool:
-    """Does this reader claim the whole document: one format from end to end, in which marks and figures mean nothing?"""
+    """Does this reader claim the whole document: one format from end to end, where no mark or figure means a thing?"""
     claim = getattr(reader, "owns", None)
     return bool(claim is not None and claim(doc))
 
