@@ -92,9 +92,7 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in name.encode("utf-8", "replace").decode())
 
 
-def open_inputs(
-    paths: Sequence[str | Path], stdin: BinaryIO | None = None
-) -> tuple[list[Document], list[InputRef]]:
+def open_inputs(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> tuple[list[Document], list[InputRef]]:
     """Documents of all paths, sorted by name, and what was refused with the reason.
 
     Args:

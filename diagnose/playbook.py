@@ -82,7 +82,7 @@ def faults(book: Playbook) -> list[str]:
 
     def visit(name: str, above: tuple[str, ...]) -> None:
         if name in above:
-            out.append(f"{book.id}: steps go in a circle: {' -> '.join([*above[above.index(name):], name])}")
+            out.append(f"{book.id}: steps go in a circle: {' -> '.join([*above[above.index(name) :], name])}")
             return
         if name == CONCLUDE or name in done:
             return

@@ -41,9 +41,9 @@ def samples(cases: Iterable[Case]) -> list[Sample]:
 
 
 def fit(found: Sequence[Sample]) -> dict[str, Any]:
-    """Weights of terms seen in at least two samples."""
+    """Weights of terms seen in at least three samples."""
     seen = Counter(t for words, _ in found for t in words)
-    idf = {t: math.log((len(found) + 1) / (n + 0.5)) for t, n in seen.items() if n >= 2}
+    idf = {t: math.log((len(found) + 1) / (n + 0.5)) for t, n in seen.items() if n >= 3}
     of: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for words, cause in found:
         known = [t for t in words if t in idf]

@@ -126,7 +126,8 @@ class ContainerReader:
             yield fact(doc, line, "host.cpu.quota", cpus, "count", label="container", around=around)
         elif name in ("cpuset-cpus", "cpuset"):
             yield fact(doc, line, "host.cpu.allowed", value, around=around)
-            yield computed(doc, line, "host.cpu.allowed_count", float(cpu_list(value)), "count", "container", label="cpuset")
+            count = float(cpu_list(value))
+            yield computed(doc, line, "host.cpu.allowed_count", count, "count", "container", label="cpuset")
         elif name in ("memory", "mem_limit"):
             if (amount := size(value)) is not None:
                 yield fact(doc, line, "host.memory.limit", amount, "GiB", label="container", around=around)

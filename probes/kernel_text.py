@@ -49,8 +49,10 @@ _NUMBER = re.compile(
 )
 _UNIT = re.compile(r"(?<![\w/])(%|nsecond|usecond|msecond|second|ns|us|ms)(?![\w/])")
 _OTHER_UNIT = re.compile(r"(?<!\w)[KMGT]?i?byte/s(?:econd)?|[KMGT]B/s", re.IGNORECASE)
-_REMARK = re.compile(r"[a-z]{4,} [a-z]{2,}"
-r"|(?<!Low )(?<!Mid )(?<!High )(?<!Max )(?<!Idle )\((?!\d+\))")  # words after the figure
+_REMARK = re.compile(
+    r"[a-z]{4,} [a-z]{2,}"
+    r"|(?<!Low )(?<!Mid )(?<!High )(?<!Max )(?<!Idle )\((?!\d+\))"
+)  # words after the figure
 _LIMIT = re.compile(r"^\s*Block Limit (Registers|Shared Mem|Warps|SM|Barriers|Blocks)\s+(?:block\s+)?(\d+)\s*$")
 _RULE = re.compile(r"^\s*(?:OPT|WRN|INF|ERR|WARNING|Est\. (?:Local )?Speedup|-)\b|^\s*-{3,}|^\s*Section:")
 

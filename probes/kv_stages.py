@@ -86,11 +86,7 @@ class StageReader:
                 words, value, spelling = hit.group(1).strip(), amount(hit.group(2)), hit.group(3)
                 name = next((n for n, pattern in _NAMED if pattern.search(words)), None)
                 got = canonical(value, spelling or unit)
-                if (
-                    name is None
-                    or got is None
-                    or (spelling is None and not declared and not _aligned(line.text))
-                ):
+                if name is None or got is None or (spelling is None and not declared and not _aligned(line.text)):
                     continue
                 ms = {"us": got[0] / 1e3, "ms": got[0], "s": got[0] * 1e3}.get(got[1])
                 if ms is None:

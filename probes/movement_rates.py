@@ -81,7 +81,7 @@ _DIGITS = str.maketrans("0123456789", "__________")
 
 
 class NamedRateReader:
-    """"HDR 200", "2x NDR400", "100 GbE NICs": what the network should carry."""
+    """ "HDR 200", "2x NDR400", "100 GbE NICs": what the network should carry."""
 
     name = "named_rate"
     needles = (b"DR", b"dr", b"GbE", b"gbe", b"Gb", b"G ", b"Rate:", b"ConnectX")

@@ -111,7 +111,7 @@ _ABOUT_KV = re.compile(r"\bkv|nixl|xfer|onboard|offload|layer|descriptor|transfe
 
 
 class PiecesReader:
-    """"40,960 copies of 8 KiB", "81920 regions, 16 KB each": how many pieces of which size a transfer has."""
+    """ "40,960 copies of 8 KiB", "81920 regions, 16 KB each": how many pieces of which size a transfer has."""
 
     name = "pieces"
     needles = (b"iB", b"KB", b"kB", b"k ", b"K ", b"bytes", b" B")

@@ -75,6 +75,8 @@ _COUNTERS = {
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "_", text.lower()).strip("_")
+
+
 _ATTACHED = re.compile(r"attached.gpus\W+(\d+)", re.IGNORECASE)
 
 

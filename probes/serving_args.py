@@ -92,7 +92,9 @@ _SWITCH = re.compile(r"^(?:enforce-eager$|enable-|disable-|no-|trust-|ignore-eos
 # single-dash options of llama.cpp's server
 _LLAMA = re.compile(r"\bllama-(?:server|cli)\b|\bllama_cpp\b|LLAMA_ARG_")
 _SHORT = re.compile(r"(?<![\w-])-(np|c|ngl|b|ub|t|fa|nkvo|ctk|ctv)(?:[ =]+([\w.]+))?(?=\s|$)")
-_LLAMA_ENV = re.compile(r"\b(?:LLAMA_ARG_(N_PARALLEL|CTX_SIZE|N_GPU_LAYERS)|OLLAMA_(NUM_PARALLEL))\s*[=:]\s*[\"']?(\d+)")  # noqa: E501
+_LLAMA_ENV = re.compile(
+    r"\b(?:LLAMA_ARG_(N_PARALLEL|CTX_SIZE|N_GPU_LAYERS)|OLLAMA_(NUM_PARALLEL))\s*[=:]\s*[\"']?(\d+)"
+)
 _LONG = {"np": "parallel", "c": "ctx-size", "ngl": "n-gpu-layers", "b": "batch-size", "ub": "ubatch-size", "t": "threads", "fa": "flash-attn",  # noqa: E501
          "nkvo": "no-kv-offload", "ctk": "cache-type-k", "ctv": "cache-type-v", "N_PARALLEL": "parallel", "CTX_SIZE": "ctx-size",  # noqa: E501
          "N_GPU_LAYERS": "n-gpu-layers", "NUM_PARALLEL": "parallel"}  # fmt: skip
@@ -157,7 +159,9 @@ class ServingArgsReader:
                 value = short.group(2) or "true"
                 yield from self._emit(doc, line, "serving.arg", _LONG[short.group(1)], value, seen, short.group())
             for env in _LLAMA_ENV.finditer(text):
-                yield from self._emit(doc, line, "serving.arg", _LONG[env.group(1) or env.group(2)], env.group(3), seen, env.group())  # noqa: E501
+                yield from self._emit(
+                    doc, line, "serving.arg", _LONG[env.group(1) or env.group(2)], env.group(3), seen, env.group()
+                )
             if "=" in text or ":" in text:
                 bench = bool(_BENCH.search(text)) or context == "bench"
                 for hit in _KEY.finditer(text):

@@ -129,7 +129,10 @@ _RATE = re.compile(
     re.I,
 )
 # one reading a line, as typed into a note
-_ALONE = re.compile(r"^\W*(?:num_(?:requests_|reqs_)?)?(running|waiting|queued|pending)(?:[ _]?(?:reqs?|requests))?\s*[\s:=|]\s*(\d+)\W*$", re.I)  # noqa: E501
+_ALONE = re.compile(
+    r"^\W*(?:num_(?:requests_|reqs_)?)?(running|waiting|queued|pending)(?:[ _]?(?:reqs?|requests))?\s*[\s:=|]\s*(\d+)\W*$",
+    re.I,
+)
 _PERIODIC = re.compile(r"running|waiting|pending|queue|numscheduled|numactive|active request", re.I)
 
 

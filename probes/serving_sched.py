@@ -30,7 +30,10 @@ _PER = re.compile(
     rf"(?:tokensPerBlock|tokens per (?:kv cache )?block|kv_cache_block_type=\"tokens_per\"\}})\W*{_N}", re.IGNORECASE
 )
 _CTX = re.compile(r"(?:num_?ctx_?tokens|(?:prefill|context)[_ ]tokens)\W+(\d+)", re.IGNORECASE)
-_STEP_MS = re.compile(r"(?:host_step_time|device_step_time|iterLatencyMS|\bstep(?:[_ ]time)?(?=\W{1,3}[\d.]+ ?ms))\W*(\d+(?:\.\d+)?)", re.IGNORECASE)  # noqa: E501
+_STEP_MS = re.compile(
+    r"(?:host_step_time|device_step_time|iterLatencyMS|\bstep(?:[_ ]time)?(?=\W{1,3}[\d.]+ ?ms))\W*(\d+(?:\.\d+)?)",
+    re.IGNORECASE,
+)
 _CACHED = re.compile(rf"\bprompt(?:[_ ]tokens)?\W+{_N}\D{{0,24}}\bcached(?:[_ ]tokens)?\W+{_N}", re.IGNORECASE)
 _LENGTH = rf"{_N}(?:\.(\d))?\s*(k)?"
 # what a request holds, as people write it; the first group is a number of tokens
@@ -94,7 +97,11 @@ class SchedulerReader:
                 state.batches.append(_Batch(hit[1].lower() == "prefill", line, parts))
                 continue
             low = text.lower()
-            if ("ctx" in low or "_tokens" in low or " tokens" in low) and (context := _CTX.search(text)) and (step := _STEP_MS.search(text)):  # noqa: E501
+            if (
+                ("ctx" in low or "_tokens" in low or " tokens" in low)
+                and (context := _CTX.search(text))
+                and (step := _STEP_MS.search(text))
+            ):
                 state.steps.append((float(context[1]), float(step[1]), line))
             if short and (hit := _CACHED.search(text)):
                 state.cached.append((_plain(hit[1]), _plain(hit[2]), line))
@@ -112,8 +119,16 @@ class SchedulerReader:
         yield from _steps(doc, state.steps)
         if len(state.cached) >= 2 and sum(p for p, _, _ in state.cached) > 0:
             share = sum(c for _, c, _ in state.cached) / sum(p for p, _, _ in state.cached)
-            yield Fact("serving.prefix_hit_rate", round(share, 6), "fraction", Subject(label="window"), kind="derived",
-                       formula="reader:serving_sched", spans=tuple(doc.span(at) for _, _, at in state.cached[-2:]), status=doc.status)  # noqa: E501
+            yield Fact(
+                "serving.prefix_hit_rate",
+                round(share, 6),
+                "fraction",
+                Subject(label="window"),
+                kind="derived",
+                formula="reader:serving_sched",
+                spans=tuple(doc.span(at) for _, _, at in state.cached[-2:]),
+                status=doc.status,
+            )
         if state.batches:
             yield from self._batches(doc, state.batches)
 

@@ -46,7 +46,9 @@ _ITEM = re.compile(
     re.IGNORECASE,
 )
 # a key that ends in its unit: prefill_ms=44120, "queue_s": 0.3
-_KEYED = re.compile(rf"(?P<name>[A-Za-z_]{{3,40}}?)_(?P<unit>ms|us|s|sec|seconds)[\"']?\s*[:=]\s*(?P<value>{_NUMBER})(?![\w%])")  # noqa: E501
+_KEYED = re.compile(
+    rf"(?P<name>[A-Za-z_]{{3,40}}?)_(?P<unit>ms|us|s|sec|seconds)[\"']?\s*[:=]\s*(?P<value>{_NUMBER})(?![\w%])"
+)
 _HEAD_UNIT = re.compile(r"(?:\(|\bin |,\s*|\s{2,}|\||^)(ms|us|µs|s|seconds|毫秒|秒)(?:\)|\s|\||,|$)")
 _NOT_TIME = re.compile(r"tok/s|tokens?\b|MB|GB|%|req|count|次|batch", re.IGNORECASE)
 _CURL = ("namelookup", "connect", "appconnect", "pretransfer", "starttransfer", "total")

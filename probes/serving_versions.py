@@ -68,7 +68,14 @@ class VersionReader:
                 continue
             worse, better = (low, high) if high.better else (high, low)
             inputs = tuple(
-                Fact("figure", r.value, r.unit, Subject(label=f"{metric}|{r.release}"), (doc.span(r.line),), status=doc.status)  # noqa: E501
+                Fact(
+                    "figure",
+                    r.value,
+                    r.unit,
+                    Subject(label=f"{metric}|{r.release}"),
+                    (doc.span(r.line),),
+                    status=doc.status,
+                )
                 for r in (high, low)
             )
             yield Fact("compare.ratio", high.value / low.value, "count", Subject(label=f"version|{metric}|{worse.release}|{better.release}"),  # noqa: E501
@@ -96,9 +103,15 @@ class VersionReader:
                 unit = (hit["unit"] or hit["head"]).lower()
                 value = float((hit["value"] or hit["late"]).replace(",", ""))
                 rate = unit not in ("ms", "s", "秒", "毫秒")
-                canonical = ("req/s" if unit in ("req/s", "rps") else "tokens/s") if rate else ("ms" if unit in ("ms", "毫秒") else "s")  # noqa: E501
+                canonical = (
+                    ("req/s" if unit in ("req/s", "rps") else "tokens/s")
+                    if rate
+                    else ("ms" if unit in ("ms", "毫秒") else "s")
+                )
                 before = text[: hit.start()]
-                name = next((n for n, pattern in _NAMED if pattern.search(before)), "decode_throughput" if rate else "latency")  # noqa: E501
+                name = next(
+                    (n for n, pattern in _NAMED if pattern.search(before)), "decode_throughput" if rate else "latency"
+                )
                 metric = name if rate == name.endswith("throughput") else ("decode_throughput" if rate else "latency")
                 metric = "request_rate" if canonical == "req/s" else metric
                 if metric not in seen:

@@ -75,7 +75,12 @@ class StepPhases:
 
     name = "step_phases"
     needles: tuple[bytes, ...] = (
-        b"NCCL", b"nccl", b"compute", b"next(", "通信".encode(), "计算".encode(),
+        b"NCCL",
+        b"nccl",
+        b"compute",
+        b"next(",
+        "通信".encode(),
+        "计算".encode(),
         b"data_time",
         b"Data",
         b"data",

@@ -225,13 +225,19 @@ class TrainingProse:
         ),
         (
             "trace.kernel_median",
-            re.compile(r"\bkernels\b[^;\n\d]{0,16}(?P<v>\d+(?:\.\d+)?)(?:\s?[-–~]\s?\d+(?:\.\d+)?)? ?(?P<u>us|µs"
-            r"|μs) each", re.I),
+            re.compile(
+                r"\bkernels\b[^;\n\d]{0,16}(?P<v>\d+(?:\.\d+)?)(?:\s?[-–~]\s?\d+(?:\.\d+)?)? ?(?P<u>us|µs"
+                r"|μs) each",
+                re.I,
+            ),
         ),
         (
             "trace.kernel_gap",
-            re.compile(r"gaps?(?: (?:between|after|of|before)[^,;\n]{0,24}?)?(?: \(?(?:median|mean|avg\.?"
-            r"|average)\)?)?" + _time, re.I),
+            re.compile(
+                r"gaps?(?: (?:between|after|of|before)[^,;\n]{0,24}?)?(?: \(?(?:median|mean|avg\.?"
+                r"|average)\)?)?" + _time,
+                re.I,
+            ),
         ),
         ("trace.kernel_gap", re.compile(r"(?:kernel ?间隔|间隙|空隙)(?:中位数|平均)?" + _time, re.I)),
         ("trace.kernel_median", re.compile(r"kernel ?(?:中位(?:数|耗时)?|平均(?:耗时|时长)?|耗时)" + _time, re.I)),

@@ -360,7 +360,9 @@ def prefix_varies(ctx: Context) -> Outcome:
     mark = next(iter(ctx.of("serving.mark.prefix_varies")), None)
     if mark is None:
         return UNKNOWN
-    asked = ctx.asks("high-ttft", "low-throughput", "") and (_SHARED.search(ctx.symptom) or any(_IN_TEXT.search(q) for q in _quotes(ctx)))  # noqa: E501
+    asked = ctx.asks("high-ttft", "low-throughput", "") and (
+        _SHARED.search(ctx.symptom) or any(_IN_TEXT.search(q) for q in _quotes(ctx))
+    )
     return read.yes(mark) if asked else Outcome(None, (mark,))
 
 
@@ -406,12 +408,20 @@ def _first_row(ctx: Context) -> Outcome:
 def schema_costs(ctx: Context) -> Outcome:
     """A request with a schema is slower than one without, or than the same again."""
     for ratio, worse, better, item in _pairs(ctx, "ttft|latency|e2e|time|tpot|itl|throughput"):
-        if ratio >= 1.8 and _SCHEMA.search(worse) and (not _SCHEMA.search(better) or _LATER.search(better)) and not _SCHEMA.search(better.replace("schema again", "")):  # noqa: E501
+        if (
+            ratio >= 1.8
+            and _SCHEMA.search(worse)
+            and (not _SCHEMA.search(better) or _LATER.search(better))
+            and not _SCHEMA.search(better.replace("schema again", ""))
+        ):
             return read.yes(item)
     return UNKNOWN
 
 
-_QUANT = re.compile(r"\b(awq|gptq|fp8|fp4|nvfp4|mxfp4|int[48]|nf4|bnb|bitsandbytes|w[48]a(?:8|16)|q[2-8]_\w+|gguf|4-?bit|8-?bit|量化)\b", re.I)  # noqa: E501
+_QUANT = re.compile(
+    r"\b(awq|gptq|fp8|fp4|nvfp4|mxfp4|int[48]|nf4|bnb|bitsandbytes|w[48]a(?:8|16)|q[2-8]_\w+|gguf|4-?bit|8-?bit|量化)\b",
+    re.I,
+)
 _PLAIN = re.compile(r"\b(bf16|fp16|bfloat16|float16|half|unquanti[sz]ed|original|full precision)\b|未量化", re.I)
 
 
@@ -456,8 +466,14 @@ def ttft_follows_length(ctx: Context) -> Outcome:
     return UNKNOWN
 
 
-_FAR = re.compile(r"\b(browser|client|users?|app|gateway|proxy|ingress|outside|laptop|curl|frontend|front end|balancer|public)\b|客户端|网关|浏览器|用户|外部", re.I)  # noqa: E501
-_NEAR = re.compile(r"\b(servers?|engine|vllm|sglang|histogram|pod|worker|metrics?|direct(?:ly)?|localhost|inside|backend|in-cluster|container)\b|服务端|引擎|直连|内部", re.I)  # noqa: E501
+_FAR = re.compile(
+    r"\b(browser|client|users?|app|gateway|proxy|ingress|outside|laptop|curl|frontend|front end|balancer|public)\b|客户端|网关|浏览器|用户|外部",
+    re.I,
+)
+_NEAR = re.compile(
+    r"\b(servers?|engine|vllm|sglang|histogram|pod|worker|metrics?|direct(?:ly)?|localhost|inside|backend|in-cluster|container)\b|服务端|引擎|直连|内部",
+    re.I,
+)
 
 
 def hop_measured(ctx: Context) -> Outcome:

@@ -247,30 +247,35 @@ def pageable_time_matters(ctx: Context) -> Outcome:
     return Outcome(exposed[0] >= 0.1, (pages[1], exposed[1]))
 
 
-RULES: dict[str, Callable[[Context], Outcome]] = {
-    rule.__name__: rule
-    for rule in (
-        idle_launch_most,
-        idle_launch_much,
-        comm_exposed_most,
-        comm_mostly_exposed,
-        sync_in_profile,
-        sync_in_profile_alone,
-        gpu_busy_in_profile,
-        launch_in_profile,
-        cpu_bound_profile,
-        launch_in_api,
-        short_kernels,
-        tiny_readbacks,
-        frequent_frees,
-        compiles_again_and_again,
-        compiled_is_slower,
-        only_first_step_slow,
-        bursts_of_workers,
-        gpu_fully_used,
-        step_is_compute,
-        only_pinned_copies,
-        copies_lose_overlap,
-        pageable_time_matters,
-    )
-} | KERNEL_RULES | KERNEL_VARIANT_RULES | TRAINING_NOTE_RULES
+RULES: dict[str, Callable[[Context], Outcome]] = (
+    {
+        rule.__name__: rule
+        for rule in (
+            idle_launch_most,
+            idle_launch_much,
+            comm_exposed_most,
+            comm_mostly_exposed,
+            sync_in_profile,
+            sync_in_profile_alone,
+            gpu_busy_in_profile,
+            launch_in_profile,
+            cpu_bound_profile,
+            launch_in_api,
+            short_kernels,
+            tiny_readbacks,
+            frequent_frees,
+            compiles_again_and_again,
+            compiled_is_slower,
+            only_first_step_slow,
+            bursts_of_workers,
+            gpu_fully_used,
+            step_is_compute,
+            only_pinned_copies,
+            copies_lose_overlap,
+            pageable_time_matters,
+        )
+    }
+    | KERNEL_RULES
+    | KERNEL_VARIANT_RULES
+    | TRAINING_NOTE_RULES
+)
