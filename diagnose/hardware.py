@@ -120,7 +120,7 @@ GeForce RTX 5090 | 12 | GeForce | 209.5 | 419 | 1792 | 32 | 575 | 0x0 | 5x16 | n
 GeForce RTX 5080 | 12 | GeForce | 112.6 | 225.1 | 960 | 16 | 360 | 0x0 | 5x16 | none | RTX Blackwell whitepaper
 GeForce RTX 5070 Ti | 12 | GeForce | 87.9 | 175.8 | 896 | 16 | 300 | 0x0 | 5x16 | none | RTX Blackwell whitepaper
 RTX PRO 6000 Blackwell Workstation Edition | 12 | workstation | 503.8 | - | 1792 | 96 | 600 | 0x0 | 5x16 | pcie | sheet
-RTX PRO 6000 Blackwell Max-Q Workstation Edition | 12 | workstation | - | - | 1792 | 96 | 300 | 0x0 | 5x16 | pcie | sheet
+RTX PRO 6000 Blackwell Max-Q Workstation Edition | 12 | workstation | - | - | 1792 | 96 | 300 |0x0|5x16| pcie | sheet
 RTX PRO 6000 Blackwell Server Edition | 12 | PCIe | - | - | 1597 | 96 | 600 | 0x0 | 5x16 | pcie | PRO sheet
 GB10 | 12.1 | superchip | - | - | 273 | 128 | 140 | 0x0 | 5x4 | none | DGX Spark sheet
 """

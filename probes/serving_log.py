@@ -130,7 +130,8 @@ _RATE = re.compile(
 )
 # one reading a line, as typed into a note
 _ALONE = re.compile(
-    r"^\W*(?:num_(?:requests_|reqs_)?)?(running|waiting|queued|pending)(?:[ _]?(?:reqs?|requests))?\s*[\s:=|]\s*(\d+)\W*$",
+    r"^\W*(?:num_(?:requests_|reqs_)?)?(running|waiting|queued|pending)"
+    r"(?:[ _]?(?:reqs?|requests))?\s*[\s:=|]\s*(\d+)\W*$",
     re.I,
 )
 _PERIODIC = re.compile(r"running|waiting|pending|queue|numscheduled|numactive|active request", re.I)

@@ -467,7 +467,8 @@ def ttft_follows_length(ctx: Context) -> Outcome:
 
 
 _FAR = re.compile(
-    r"\b(browser|client|users?|app|gateway|proxy|ingress|outside|laptop|curl|frontend|front end|balancer|public)\b|客户端|网关|浏览器|用户|外部",
+    r"\b(browser|client|users?|app|gateway|proxy|ingress|outside|laptop|curl|frontend|front end|balancer|public)\b"
+    r"|客户端|网关|浏览器|用户|外部",
     re.I,
 )
 _NEAR = re.compile(

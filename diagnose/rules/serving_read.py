@@ -12,7 +12,10 @@ Reading = tuple[float, Evidence]
 
 CAPS = r"^(max-num-seqs|max-running-requests|max-batch-size|max-concurrent-requests|parallel)$"
 BUDGETS = r"^(max-num-batched-tokens|chunked-prefill-size|max-prefill-tokens|max-num-tokens|max-batch-prefill-tokens)$"
-FRACTIONS = r"^(gpu-memory-utilization|mem-fraction-static|free-gpu-memory-fraction|kv-cache-free-gpu-mem(ory)?-fraction|cache-max-entry-count)$"
+FRACTIONS = (
+    r"^(gpu-memory-utilization|mem-fraction-static|free-gpu-memory-fraction"
+    r"|kv-cache-free-gpu-mem(ory)?-fraction|cache-max-entry-count)$"
+)
 PREFIX_OFF = r"^(no-enable-prefix-caching|disable-radix-cache)$"
 FULL = 0.9  # share of the KV cache from which admission stalls on blocks
 ROOMY = 0.8  # below this the KV cache is not what holds requests back
