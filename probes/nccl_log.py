@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from diagnose.document import Document, Line, clean
 from diagnose.marks import shape
-from diagnose.models import Fact, Subject
+from diagnose.models import NOBODY, Fact, Subject
 
 PAIRS = 16  # pairs of ranks reported per transport; the rest is counted into the last
 WARNS = 24  # distinct warnings kept
@@ -82,7 +82,7 @@ class _State:
 
     doc: Document
     facts: dict[tuple[object, ...], _Seen] = field(default_factory=dict)
-    pairs: dict[str, int] = field(default_factory=dict)
+    pairs: dict[str, dict[tuple[int, int | None], _Seen]] = field(default_factory=dict)  # of each transport
     known: dict[bytes, _Seen | None] = field(default_factory=dict)
     ranks: dict[tuple[str | None, str | None, str | None], int] = field(default_factory=dict)
     warns: dict[str, tuple[str, Fact]] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class _State:
         around: str | None = None,
     ) -> _Seen:  # fmt: skip
         """Keep a fact once; say how often it came."""
-        subject = subject or Subject()
+        subject = subject or NOBODY
         key = (signal, value, subject)
         got = self.facts.get(key)
         if got is None:
@@ -106,7 +106,7 @@ class _State:
 
     def largest(self, line: Line, signal: str, value: float, unit: str, subject: Subject | None = None) -> None:
         """Keep the largest reading of a signal."""
-        subject = subject or Subject()
+        subject = subject or NOBODY
         key = (signal, subject)
         got = self.facts.get(key)
         if got is None or float(got.fact.value or 0) < value:
@@ -123,14 +123,15 @@ def _via(st: _State, line: Line, msg: str, _head: re.Match[str] | None) -> _Seen
         return None
     rank, peer, transport = int(hit[1]), int(hit[2]) if hit[2] else None, hit[3]
     transport = {"direct shared memory": "SHM/direct shared memory"}.get(transport, transport)
-    subject = Subject(rank=rank, peer=peer)
-    if ("nccl.transport", transport, subject) not in st.facts:
-        st.pairs[transport] = st.pairs.get(transport, 0) + 1
-        if st.pairs[transport] > PAIRS:
-            last = next(s for k, s in reversed(st.facts.items()) if k[:2] == ("nccl.transport", transport))
-            last.count += 1
-            return last
-    return st.put(line, "nccl.transport", transport, None, subject, "via ")
+    pairs = st.pairs.setdefault(transport, {})
+    seen = pairs.get((rank, peer))
+    if seen is None and len(pairs) >= PAIRS:
+        seen = next(reversed(pairs.values()))
+    if seen is not None:
+        seen.count += 1
+        return seen
+    pairs[rank, peer] = made = st.put(line, "nccl.transport", transport, None, Subject(rank=rank, peer=peer), "via ")
+    return made
 
 
 def _algo(st: _State, line: Line, msg: str, _head: re.Match[str] | None) -> _Seen | None:
