@@ -12,13 +12,13 @@ import yaml
 from diagnose.document import Document
 from diagnose.engine import Triage, triage
 
-CASES = Path(__file__).parents[1] / "evals" / "cases" / "platform.yaml"
+CASES = Path(__file__).parents[1] / "evals" / "cases"
 OURS = ("gpu.", "host.cpu", "host.numa", "host.memory", "host.storage", "env.")
 
 
 @lru_cache(maxsize=1)
 def cases() -> dict[str, dict[str, Any]]:
-    return {c["id"]: c for c in yaml.safe_load(CASES.read_text("utf-8"))}
+    return {c["id"]: c for f in CASES.glob("platform_?.yaml") for c in yaml.safe_load(f.read_text("utf-8"))}
 
 
 def run(symptom: str, *texts: str) -> Triage:

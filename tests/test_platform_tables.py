@@ -12,9 +12,8 @@ from diagnose.document import Document
 from diagnose.engine import Triage, triage
 from diagnose.rules import RULES
 
-CASES: list[dict[str, Any]] = yaml.safe_load(
-    (Path(__file__).parents[1] / "evals" / "cases" / "platform_more.yaml").read_text("utf-8")
-)
+FILES = sorted((Path(__file__).parents[1] / "evals" / "cases").glob("platform_more_?.yaml"))
+CASES: list[dict[str, Any]] = [case for place in FILES for case in yaml.safe_load(place.read_text("utf-8"))]
 
 
 def run(symptom: str, *texts: str) -> Triage:

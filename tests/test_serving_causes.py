@@ -13,7 +13,8 @@ from diagnose.engine import triage
 
 ROOT = Path(__file__).parents[1]
 CAPTURES = ROOT.parent / "shared" / "captures"
-CASES = yaml.safe_load((ROOT / "evals" / "cases" / "serving.yaml").read_text("utf-8"))
+FILES = sorted((ROOT / "evals" / "cases").glob("serving_?.yaml"))
+CASES = [case for place in FILES for case in yaml.safe_load(place.read_text("utf-8"))]
 KEY = json.loads((CAPTURES / "KEY.json").read_text())["cases"] if CAPTURES.is_dir() else []
 
 

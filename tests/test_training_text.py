@@ -20,7 +20,8 @@ from diagnose.models import Fact
 from diagnose.plugin import Reader
 
 HERE = Path(__file__).parent / "data"
-CASES = yaml.safe_load((Path(__file__).parents[1] / "evals" / "cases" / "training.yaml").read_text("utf-8"))
+FILES = sorted((Path(__file__).parents[1] / "evals" / "cases").glob("training_?.yaml"))
+CASES = [case for place in FILES for case in yaml.safe_load(place.read_text("utf-8"))]
 READERS: list[Reader] = [*kineto.READERS, *nsight.READERS, *torch_text.READERS]
 
 
