@@ -17,7 +17,7 @@ from diagnose.plugin import Reader
 from .generic_tables import Table, tables
 from .kernel_text import covered
 
-_SMALL = 256 << 10  # bytes; longer texts are logs and exports
+_SMALL = 48 << 10  # typed by hand, not logged
 _MOST = 80
 
 # signal, kind, name. Kinds: pct needs a percent sign or a share written 0.xx; number takes what stands there.
