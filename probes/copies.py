@@ -5,7 +5,6 @@ Source: NVIDIA cuda-samples (bandwidthTest, p2pBandwidthLatencyTest), NVIDIA/nvb
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 
@@ -13,6 +12,8 @@ from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
+
+from .facts import mapping
 
 _DIRECTION = (
     ("h2d", r"host[ _-]*to[ _-]*device|\bh2d\b|htod"),
@@ -185,12 +186,8 @@ class MicroLines:
         for line in doc.lines():
             if not line.text.lstrip().startswith("{"):
                 continue
-            try:
-                row = json.loads(line.text)
-            except (ValueError, RecursionError):
-                doc.lines_skipped += 1
-                continue
-            if isinstance(row, dict):
+            row = mapping(doc, line.text)
+            if row is not None:
                 made.extend(self._facts(doc, line, row))
         yield from made
         yield from pinned_gain(made)

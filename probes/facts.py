@@ -7,7 +7,9 @@ from math import nan
 from typing import Any
 
 from diagnose.document import Document, Line
+from diagnose.errors import ParseError
 from diagnose.models import Fact, Subject, Value
+from diagnose.safe_json import loads
 
 _NUMBER = re.compile(r"^[<>~]?\s*([-+]?\d[\d,]*(?:\.\d+)?)\s*([A-Za-z%/°]+[A-Za-z]*)?")
 _GIB = {
@@ -37,6 +39,16 @@ def computed(doc: Document, line: Line, signal: str, value: float, unit: str, re
         signal, value, unit, Subject(**who), (doc.span(line),), kind="derived", formula=f"reader:{reader}",
         status=doc.status,
     )  # fmt: skip
+
+
+def mapping(doc: Document, data: bytes | str) -> dict[str, Any] | None:
+    """A JSON object, a whole document or a line of it; None, and a line skipped, where it is none."""
+    try:
+        made = loads(data)
+    except ParseError:
+        doc.lines_skipped += 1
+        return None
+    return made if isinstance(made, dict) else None
 
 
 def amount(text: str) -> float:

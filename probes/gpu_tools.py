@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ from diagnose.document import Document, Line
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import fact, gib, size
+from .facts import fact, gib, mapping, size
 
 
 class Nvtop:
@@ -64,12 +63,10 @@ class NvbandwidthJson:
         """A fact a cell, named like those of the text form."""
         if doc.size > 16 << 20:
             return
-        try:
-            data = json.loads(doc.data)
-        except (ValueError, RecursionError):
-            doc.lines_skipped += 1
+        data = mapping(doc, doc.data)
+        if data is None:
             return
-        body = data.get("nvbandwidth", data) if isinstance(data, dict) else {}
+        body = data.get("nvbandwidth", data)
         lines = list(doc.lines())
         at = 0
         for case in body.get("testcases") or []:

@@ -17,7 +17,7 @@ from diagnose.document import Document, Line, Span
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import fact
+from .facts import fact, mapping
 
 _METRICS = tuple(
     (re.compile(pattern, re.IGNORECASE), signal)
@@ -188,12 +188,8 @@ class GuideLlmJson:
         """The figure itself is quoted: it is looked for behind its key, in the order of the file."""
         if doc.size > 256 << 20:
             return
-        try:
-            data = json.loads(doc.data)
-        except (ValueError, RecursionError):
-            doc.lines_skipped += 1
-            return
-        benchmarks = data.get("benchmarks") if isinstance(data, dict) else None
+        data = mapping(doc, doc.data)
+        benchmarks = data.get("benchmarks") if data is not None else None
         for number, one in enumerate(benchmarks if isinstance(benchmarks, list) else []):
             metrics = one.get("metrics") if isinstance(one, dict) else None
             for key, (metric, scale) in self._keys.items():

@@ -6,7 +6,6 @@ healthy run; a rank that is behind by many, a missing rank and a dead process do
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +14,7 @@ from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import fact
+from .facts import fact, mapping
 
 _ROW = re.compile(
     r"^\s*(\d+)\s+\d+\s+\d+\s+(?:\d+|\d+-\d+)\s+\d+\s+\d+\s+"
@@ -109,12 +108,8 @@ def _lag(first: Fact, last: Fact) -> Fact:
 
 
 def _load(doc: Document) -> dict[str, Any] | None:
-    try:
-        data = json.loads(doc.data)
-    except (ValueError, RecursionError):
-        doc.lines_skipped += 1
-        return None
-    return data if isinstance(data, dict) and isinstance(data.get("communicators"), list) else None
+    data = mapping(doc, doc.data)
+    return data if data is not None and isinstance(data.get("communicators"), list) else None
 
 
 class _Finder:

@@ -9,6 +9,8 @@ from statistics import median
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 
+from .facts import amount
+
 _WHEN = re.compile(
     r"\b(?:before|after|start|end|t ?= ?\d+|t[01]\b|delta|diff|growth|first|second|\+\d+ ?s)\b|[+Δ]|前|后"
     r"|增量",
@@ -52,10 +54,6 @@ _CELL = re.compile(r"^[~≈]?(\d[\d,]*(?:\.\d+)?)(?:\s?(?:ms|us|s|%|GB/s))?$")
 LINES = 400
 
 
-def _number(text: str) -> float:
-    return float(text.replace(",", ""))
-
-
 class CounterTableReader:
     """Two readings of one counter on a line: how much it grew."""
 
@@ -97,7 +95,7 @@ class CounterTableReader:
             for hit in _PLUS.finditer(text) if not hits else ():
                 if _COUNTER.search(hit["name"]):
                     yield Fact(
-                        "counter.delta", _number(hit["d"]), "count", Subject(label=hit["name"], nic=nic or None),
+                        "counter.delta", amount(hit["d"]), "count", Subject(label=hit["name"], nic=nic or None),
                         (doc.span(line),), status=doc.status,
                     )  # fmt: skip
 
@@ -106,10 +104,10 @@ class CounterTableReader:
         label = re.sub(r"\s+", " ", name.strip())
         span = (doc.span(line),)
         subject = Subject(label=label, nic=nic or None)
-        a = Fact("counter.after", _number(after), "count", subject, span, status=doc.status)
-        b = Fact("counter.before", _number(before), "count", subject, span, status=doc.status)
+        a = Fact("counter.after", amount(after), "count", subject, span, status=doc.status)
+        b = Fact("counter.before", amount(before), "count", subject, span, status=doc.status)
         return Fact(
-            "counter.delta", _number(after) - _number(before), "count", subject, span, kind="derived", formula="a - b",
+            "counter.delta", amount(after) - amount(before), "count", subject, span, kind="derived", formula="a - b",
             inputs=(a, b), status=doc.status,
         )  # fmt: skip
 
@@ -148,12 +146,12 @@ class RankTableReader:
                 continue
             row = [m[1] for c in cells[1:] if (m := _CELL.match(c))]
             if header and len(row) >= len(header) - 1 and len(cells) >= 2:
-                rows.append((cells[0], [_number(v) for v in row], line))
+                rows.append((cells[0], [amount(v) for v in row], line))
             elif header and len(cells) == 1:
                 words = text.split()
                 values = [m[1] for w in words[1:] if (m := _CELL.match(w))]
                 if len(values) >= len(header) - 1 and re.match(r"^[\w.-]+:?$", words[0]):
-                    rows.append((words[0], [_number(v) for v in values], line))
+                    rows.append((words[0], [amount(v) for v in values], line))
         yield from _late(doc, header, rows)
 
 
@@ -221,7 +219,7 @@ class MessageSizeReader:
                 continue
             over = re.match(r"\s*(?:>|≥|over)", line.text) is not None
             size = float(hit["top"]) * _POWER[re.sub("[iBb]", "", hit["unit"]).upper()] * (1.01 if over else 1.0)
-            rows.append((size, _number(hit["n"]), line))
+            rows.append((size, amount(hit["n"]), line))
         total = sum(count for _, count, _ in rows)
         if len(rows) < 2 or total < 20:
             return
@@ -276,7 +274,7 @@ class NeighbourReader:
                 continue
             values = [_CELL.match(c.strip()) for c in cells]
             if header and len(cells) == len(header):
-                rows.append(([_number(v[1]) if v else -1.0 for v in values], line))
+                rows.append(([amount(v[1]) if v else -1.0 for v in values], line))
         if len(rows) < 3:
             return
         load = next(k for k, c in enumerate(header) if _OTHERS.search(c))
@@ -334,7 +332,7 @@ class BatchCountReader:
             if not _BATCH_WORD.search(text) or "Watchdog" in text:
                 continue
             for hit in _BATCHES.finditer(text):
-                seen.setdefault(_number(hit["n"]), (hit["a"], line))
+                seen.setdefault(amount(hit["n"]), (hit["a"], line))
         if not 2 <= len(seen) <= 4:
             return
         low, high = min(seen), max(seen)

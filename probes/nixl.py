@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 
@@ -11,7 +10,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import amount
+from .facts import amount, mapping
 
 _SAMPLE = re.compile(r"^(\w+:\w+)(?:\{([^}]*)\})?\s+([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*$")
 # metric stem -> (signal, factor to its unit, unit)
@@ -273,11 +272,8 @@ class NixlJsonReader:
         """Facts of a document."""
         if doc.size > 1 << 20:
             return
-        try:
-            raw = json.loads(doc.data.decode("utf-8", "replace"))
-        except (ValueError, RecursionError):
-            return
-        if not isinstance(raw, dict):
+        raw = mapping(doc, doc.data)
+        if raw is None:
             return
         lines = list(doc.lines())
         results = raw.get("results")

@@ -5,7 +5,6 @@ TPOT and ITL keep the meaning of the tool that printed them; the quoted line nam
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 from diagnose.document import Document, Line
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+
+from .facts import mapping
 
 _METRIC = {"ttft": "ttft", "tpot": "tpot", "itl": "itl", "e2el": "e2e", "e2e latency": "e2e", "e2e": "e2e", "latency": "e2e",  # noqa: E501
            "tbt": "itl"}  # fmt: skip
@@ -164,11 +165,8 @@ class ServingBenchReader:
     @staticmethod
     def _lists(doc: Document) -> Iterator[Fact]:
         """aiperf aggregates, and the shape of TTFT over the requests of a detailed result."""
-        try:
-            data = json.loads(doc.data)
-        except (ValueError, RecursionError):
-            return
-        if not isinstance(data, dict):
+        data = mapping(doc, doc.data)
+        if data is None:
             return
         lines = {key: line for line in doc.lines() for key in (*_AIPERF_KEYS, "ttfts") if f'"{key}"' in line.text}
         for key, metric in _AIPERF_KEYS.items():
