@@ -85,7 +85,7 @@ class QueryReader:
 
     name = "nvidia_smi_q"
     needles: tuple[bytes, ...] = (
-        b"NVSMI LOG", b"<nvidia_smi_log", b"Link Width", b"link_width", b"Power Limit", b"power_limit", b"Slowdown",
+        b"NVSMI LOG", b"<nvidia_smi_log", b"Link Width", b"link_width>", b"Power Limit", b"power_limit", b"Slowdown",
         b"_slowdown", b"Power Cap", b"Remapped", b"remapped_row", b"Performance State", b"Max Clocks", b"Clocks",
         b"Replay", b"PCIe Generation", b"Pending Page", b"Retired Pages", b"Recovery Action", b"Uncorrectable",
         b"Power Draw", b"GPU Current Temp", b"Product Name",
