@@ -29,7 +29,6 @@ app.add_typer(playbook_app, name="playbook")
 app.add_typer(probe_app, name="probe")
 
 TRIAGE = "triage"
-SEVERITIES = ("info", "low", "medium", "high")
 
 Format = Annotated[str, typer.Option("--format", "-f", help="text, json or md")]
 Paths = Annotated[

@@ -14,13 +14,12 @@ from .catalogue import catalogue
 from .document import Document
 from .gather import Gathered, gather, number
 from .limits import limits
+from .mask import mask_report
 from .models import Evidence, InputRef, Limit, Reference, Report
 from .playbook import walk
 from .predicates import Context
-from .report import build
+from .report import OFFLINE, build
 from .wording import shifts, text_of
-
-OFFLINE = "only the given evidence was read"
 
 
 @dataclass
@@ -38,7 +37,7 @@ class Triage:
     assessment: Assessment
 
 
-def triage(symptom: str, docs: Iterable[Document], playbook: str = "") -> Triage:
+def triage(symptom: str, docs: Iterable[Document]) -> Triage:
     """Assess `docs` for `symptom`. Pure: touches nothing but the documents."""
     cat = catalogue()
     gathered = gather(docs)
@@ -46,7 +45,7 @@ def triage(symptom: str, docs: Iterable[Document], playbook: str = "") -> Triage
     known, references = limits(evidence)
     inferred = not symptom.strip()
     asked = [routing.infer(evidence)] if inferred else routing.asked(cat, symptom, evidence)
-    playbook = playbook or asked[0]
+    playbook = asked[0]
     if inferred and playbook in cat.playbooks:
         symptom = cat.playbooks[playbook].question
     ctx = Context(evidence, playbook, "" if inferred else symptom, known, gathered.recognised, frozenset(asked))
@@ -67,6 +66,4 @@ def report(
         cat, got.context, got.assessment, inputs, got.references, [s.record() for s in steps],
         [s.step.probe for s in steps if not s.known], got.symptom, got.inferred, langs, OFFLINE,
     )  # fmt: skip
-    from .mask import mask_report
-
     return mask_report(made, got.gathered.documents.values())

@@ -24,18 +24,17 @@ from langgraph.runtime import Runtime  # noqa: E402
 from .assess import Assessment, assess  # noqa: E402
 from .catalogue import Playbook, Step, catalogue  # noqa: E402
 from .document import Document  # noqa: E402
-from .gather import Gathered, gather, number  # noqa: E402
+from .gather import gather, number  # noqa: E402
 from .limits import limits  # noqa: E402
 from .mask import mask_report  # noqa: E402
 from .models import Evidence, Fact, InputRef, Limit, PathStep, Reference  # noqa: E402
 from .playbook import CONCLUDE, decide  # noqa: E402
 from .predicates import Context  # noqa: E402
+from .report import OFFLINE  # noqa: E402
 from .report import build as build_report  # noqa: E402
 from .route import asked, infer  # noqa: E402
 from .verify import verify  # noqa: E402
 from .wording import shifts, text_of  # noqa: E402
-
-OFFLINE = "only the given evidence was read"
 
 
 class State(TypedDict, total=False):
@@ -69,7 +68,6 @@ class Session:
 
     documents: list[Document] = field(default_factory=list)
     rejected: list[InputRef] = field(default_factory=list)
-    gathered: Gathered | None = None
     progress: Callable[[str], None] = lambda text: None
     stated: list[Fact] = field(default_factory=list)  # answers of the user
     # key, context, and the list the key was taken from (held, so that its identity stays taken)
@@ -90,7 +88,6 @@ def _gather(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
     _open(state, session)
     session.progress(f"reading {len(session.documents)} input(s)")
     got = gather(session.documents)
-    session.gathered = got
     got.facts.extend(session.stated)
     evidence = number(got)
     known, references = limits(evidence)
@@ -108,11 +105,11 @@ def _gather(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
 def _route(state: State) -> dict[str, Any]:
     cat = catalogue()
     symptom = state.get("symptom", "").strip()
-    evidence = [Evidence.model_validate(e) for e in state["evidence"]]
+    evidence = (Evidence.model_validate(e) for e in state["evidence"])  # read only where words do not decide
     if symptom:
         found = asked(cat, symptom, evidence)
         return {"playbook": found[0], "asked": found, "inferred": False}
-    playbook = infer(evidence)
+    playbook = infer(list(evidence))
     return {"playbook": playbook, "asked": [playbook], "inferred": True, "symptom": cat.playbooks[playbook].question}
 
 

@@ -13,7 +13,6 @@ import hashlib
 import io
 import os
 import stat
-import sys
 import tarfile
 import tempfile
 import weakref
@@ -508,8 +507,3 @@ def _cassettes(documents: list[Document], session: _Session) -> list[Document]:
 def _words(value: object) -> list[str]:
     known = ("live", "provided", "recorded", "simulated")
     return [v for v in (value if isinstance(value, list) else [value]) if v in known]
-
-
-def standard_input() -> BinaryIO | None:
-    """Standard input if something is piped into it, else None."""
-    return None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer

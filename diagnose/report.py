@@ -11,6 +11,7 @@ from .models import Evidence, InputRef, PathStep, Reference, Report, Stats, Tool
 from .planner import next_probes, options, unavailable
 from .predicates import Context
 
+OFFLINE = "only the given evidence was read"
 MOST_EVIDENCE = 600  # beyond this, only evidence that something refers to
 
 

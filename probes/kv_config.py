@@ -86,7 +86,6 @@ _GOT = re.compile(
     rf"|(?:using|selected|created|instantiated)\s+({_BACKENDS})\s+(?:backend|plugin|transport|protocol)"
     rf"|(?:available|loaded|discovered)[^\n]{{0,20}}plugins?\W{{1,4}}((?:(?:{_BACKENDS})\W+)*(?:{_BACKENDS})))"
 )  # fmt: skip
-_SLOW = {"POSIX", "TCP"}
 
 
 class BackendReader:

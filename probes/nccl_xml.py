@@ -21,7 +21,6 @@ from .facts import fact
 _TAG = re.compile(r"<(/?)(system|cpu|pci|gpu|nic|net|nvlink|c2c|graph)\b([^>]*?)(/?)>")
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 _NVSWITCH = "0x068000"
-_PATTERNS = {"1": "Balanced Tree", "2": "Split Tree", "3": "Tree", "4": "Ring", "5": "NVLS", "6": "CollNet"}
 
 
 @dataclass

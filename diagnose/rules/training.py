@@ -11,8 +11,6 @@ from .kernel_variants import KERNEL_VARIANT_RULES
 from .kernels import KERNEL_RULES
 from .training_notes import TRAINING_NOTE_RULES
 
-TRAINING = ("training-slow", "gpu-underutilized", "gpu-idle-network-busy", "slow-allreduce", "low-throughput")
-
 _SYNC_OPS = r"aten::(?:item|_local_scalar_dense|nonzero|is_nonzero|equal)$|cuda(?:Stream|Device|Event)Synchronize"
 _LOADER = r"dataloader|_next_data|_get_data"
 _READBACK = r"device.?to.?host|dtoh"
