@@ -258,7 +258,8 @@ def _run(argv: list[str]) -> int:
         if hasattr(err, "format_message"):  # typer's own usage errors, whichever click it carries
             _fail(str(err.format_message()), "diagnose --help")
             return EXIT_ERROR
-        if err.__class__.__name__ == "Abort":
+        if err.__class__.__name__ == "Abort":  # what typer makes of Ctrl-C
+            _fail("interrupted")
             return EXIT_INTERRUPTED
         if os.environ.get("DIAGNOSE_DEBUG"):
             raise

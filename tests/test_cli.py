@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -109,3 +110,15 @@ def test_help_is_light() -> None:
     code = f"import sys, diagnose.cli; print([m for m in {heavy} if m in sys.modules])"
     got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, check=True)
     assert got.stdout.strip() == "[]"
+
+
+def test_ctrl_c_is_one_line_and_its_own_status() -> None:
+    started = subprocess.Popen(
+        [sys.executable, "-c", "import time, diagnose.triage as t, diagnose.cli as c\n"
+         "t.run = lambda *a, **k: (print('started', flush=True), time.sleep(30))\nc.main(['slow'])"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT.parent,
+    )  # fmt: skip
+    assert started.stdout is not None and started.stdout.readline() == b"started\n"
+    started.send_signal(signal.SIGINT)
+    _, err = started.communicate(timeout=30)
+    assert started.returncode == 130 and err == b"diagnose: interrupted\n"
