@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .answer_words import EN, ZH, Words
 from .catalogue import Catalogue, Cause, FollowUpText
+from .document import printable
 from .models import Answer, Evidence, FollowUp, Limit, Report
 
 MOST_CITED = 4
@@ -27,7 +28,7 @@ def where(item: Evidence) -> str:
 
 def quoted(item: Evidence, width: int = 110) -> str:
     """The first line of the quote, cut to `width`."""
-    text = " ".join((item.quote or "").split())
+    text = printable(" ".join((item.quote or "").split()))
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
@@ -44,11 +45,11 @@ def reading(item: Evidence) -> str:
     """The fact itself, as short as it can be said: ``NCCL_P2P_DISABLE=1``, ``--max-num-seqs 4``, a quote, a figure."""
     label = item.subject.label or ""
     if item.signal == "env.var":
-        return f"{label}={item.value}"
+        return printable(f"{label}={item.value}")
     if item.signal == "serving.arg":
-        return f"--{label}" + ("" if item.value in (True, "true") else f" {item.value}")
+        return printable(f"--{label}" + ("" if item.value in (True, "true") else f" {item.value}"))
     if item.signal == "version":
-        return f"{label} {item.value}"
+        return printable(f"{label} {item.value}")
     if item.kind == "derived" or item.unit:
         return item.statement.rstrip("。.")
     return f"“{quoted(item, 90)}”" if item.quote else item.statement.rstrip("。.")

@@ -243,6 +243,8 @@ def _run(argv: list[str]) -> int:
     try:
         code: Any = app(args=arrange(argv), standalone_mode=False, prog_name="diagnose")
         sys.stdout.flush()
+        if code == EXIT_INTERRUPTED:  # newer typer returns Ctrl-C as a status instead of raising it
+            _fail("interrupted")
         return int(code or 0)
     except DiagnoseError as err:
         _fail(err.message, err.hint)
@@ -258,8 +260,7 @@ def _run(argv: list[str]) -> int:
         if hasattr(err, "format_message"):  # typer's own usage errors, whichever click it carries
             _fail(str(err.format_message()), "diagnose --help")
             return EXIT_ERROR
-        if err.__class__.__name__ == "Abort":  # what typer makes of Ctrl-C
-            _fail("interrupted")
+        if err.__class__.__name__ == "Abort":
             return EXIT_INTERRUPTED
         if os.environ.get("DIAGNOSE_DEBUG"):
             raise

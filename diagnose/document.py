@@ -27,7 +27,7 @@ _SEARCHED = 512  # a piece ends between words or cells, if there is a gap in its
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
 # No number, gap or rule is this long; patterns that look for one would try every start and every end.
 _RUN = re.compile(r"[\d.,]{200,}|\s{200,}|[^\w\s]{200,}")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # C1 too: a terminal takes U+009B for an escape
 # What launchers put before a rank's line: Open MPI `[1,0]<stdout>:`, Ray `(head, rank=0, pid=1)`,
 # torchrun `[rank0]:` / `[default0]:`, pdsh/srun/k8s `node0: `, `3: `, `[0] ` and `[node0:0]:`.
 _LAUNCHER = re.compile(
@@ -71,6 +71,11 @@ class Span:
     end: int
     line: int
     quote: str
+
+
+def printable(name: str) -> str:
+    """Text that a terminal shows as it is: what would steer it, or hide, becomes a replacement mark."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in name.encode("utf-8", "replace").decode())
 
 
 def clean(raw: bytes, encoding: str = "utf-8") -> tuple[str, str]:

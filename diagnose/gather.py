@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from .catalogue import catalogue
-from .document import Document
+from .document import Document, printable
 from .errors import ParseError
 from .marks import Scanner
 from .models import CaptureRef, Evidence, Fact, InputRef, SpanRef
@@ -162,9 +162,10 @@ def _with_inputs(facts: Iterable[Fact]) -> Iterable[Fact]:
 def _evidence(ident: str, fact: Fact, shas: dict[str, str], inputs: list[str]) -> Evidence:
     spans = [SpanRef(capture=s.capture, bytes=(s.start, s.end), line=s.line, quote=s.quote) for s in fact.spans]
     head = fact.spans[0] if fact.spans else None
+    said = printable(" ".join((fact.statement or statement(fact)).split()))
     return Evidence(
         id=ident, kind=fact.kind, signal=fact.signal, subject=fact.subject, value=fact.value, unit=fact.unit,
-        reason=fact.reason, statement=fact.statement or statement(fact), quote=head.quote if head else None,
+        reason=fact.reason, statement=said, quote=head.quote if head else None,
         capture=CaptureRef(
             name=head.capture, sha256=shas.get(head.capture, ""), line=head.line, bytes=(head.start, head.end)
         ) if head else None,

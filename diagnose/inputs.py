@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol, cast
 
-from .document import Document
+from .document import Document, printable
 from .errors import InputError, ParseError
 from .models import InputRef
 from .safe_json import loads
@@ -84,11 +84,6 @@ class _Session:
 
     def add(self, source: _Source, document: Document) -> None:
         self.documents.append((document, source.parents))
-
-
-def printable(name: str) -> str:
-    """A name that cannot move the cursor or break a line."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in name.encode("utf-8", "replace").decode())
 
 
 def open_inputs(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> tuple[list[Document], list[InputRef]]:

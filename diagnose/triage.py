@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import stat
 import sys
@@ -128,10 +129,17 @@ def investigate(
     return report
 
 
+def escaped(text: str) -> str:
+    """JSON with what a terminal would act on (C1 escapes, direction marks) as escapes: the same values, safe to see."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
 def emit(report: Report, format_: str, verbose: bool) -> None:
     """Write the report to standard output."""
     if format_ == "json":
-        sys.stdout.write(report.model_dump_json(by_alias=True, indent=1) + "\n")
+        sys.stdout.write(escaped(report.model_dump_json(by_alias=True, indent=1)) + "\n")
         return
     if format_ == "md":
         from .markdown import markdown

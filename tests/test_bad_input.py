@@ -60,6 +60,7 @@ FILES: dict[str, tuple[bytes, int, str]] = {  # content, exit status, what the r
     "zip in zip": (_zip(**{"inner.zip": _zip(**{"a.log": LOG})}), EXIT_ERROR, "archive inside an archive"),
     "tar with links": (_tar(), EXIT_INCONCLUSIVE, "link"),
     "escapes": (b"\x1b]0;owned\x07\x1b[2J\x1b[31mNCCL WARN Cuda failure 'x'\x1b[0m\r\n", EXIT_INCONCLUSIVE, ""),
+    "C1 escapes": ("vLLM 0.9\u009b2J TTFT\u202e 3 s\n".encode() * 3, EXIT_INCONCLUSIVE, ""),
     "UTF-16": ("Mean TTFT (ms):  6120.11\r\n".encode("utf-16"), EXIT_INCONCLUSIVE, ""),
     "invalid UTF-8": (b"Mean TTFT (ms): 6120.11 \xff\xfe\x80\xc3\n", EXIT_INCONCLUSIVE, ""),
     "XML entities": (ENTITIES, EXIT_INCONCLUSIVE, ""),
