@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .catalogue import catalogue
+from .lazy import regex
 
 OTHER = "other"
-_SWITCH = re.compile(
+_SWITCH = regex(
     r"^\W*(on|off|with|without|w/o|w/|no|not|yes|true|false|enabled?|disabled?|[01]|unset|set|default|none"
     r"|unlimited|high|low|long"
     r"|short|normal|before|after|now|old|new|开启?|关闭?|有|无|是|否|前|后)?\W*$",
     re.IGNORECASE,
 )
-_WORD = re.compile(r"[^\s()\[\],;:=|]+")
-_AMOUNT = re.compile(
+_WORD = regex(r"[^\s()\[\],;:=|]+")
+_AMOUNT = regex(
     r"^[\s<>=~≈@x×(-]*(?P<number>\d{1,3}(?:,\d{3})+|\d{1,15}(?:\.\d{1,9})?)\s*(?P<mult>[kKmMgG]i?)?"
     r"[bB]?(?:[ -]?(?:x|tokens?|bytes?|toks?|users?|reqs?|requests?|clients?|streams?|gpus?|nodes?|ranks?|ms|s|W"
     r"|%|卡|机))?[\s)+]*$",

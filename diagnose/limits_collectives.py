@@ -13,6 +13,7 @@ from itertools import combinations
 
 from . import floors, hardware
 from .hardware import Gpu, Rate
+from .lazy import regex
 from .limits_base import TOLERANCE, Book, Product, capture, product
 from .models import Evidence
 
@@ -23,9 +24,9 @@ NAMES = {
     "gather": "gather", "scatter": "scatter",
 }  # fmt: skip
 _REDUCING = ("all-reduce", "collective")  # a table without its command may be an all-reduce
-_LABEL = re.compile(r"^(?P<op>[a-z_]+) (?P<size>\d+) B\b")
-_NVLINK = re.compile(r"^NV(\d+)$")
-_SYSTEM = re.compile(r"totalBw ([\d.]+)")
+_LABEL = regex(r"^(?P<op>[a-z_]+) (?P<size>\d+) B\b")
+_NVLINK = regex(r"^NV(\d+)$")
+_SYSTEM = regex(r"totalBw ([\d.]+)")
 _FAR = ("SYS", "NODE", "PHB", "PXB", "PIX")  # worst path first
 REGIME_US = 1000.0  # an operation that takes this long is bound by bandwidth: start-up costs tens of us
 

@@ -10,23 +10,24 @@ import re
 
 from . import hardware
 from .hardware import Gpu, Rate
+from .lazy import regex
 from .limits_base import TOLERANCE, Book, capture, product
 from .limits_collectives import slot
 from .models import Evidence
 
 _DIRECTIONS = (
-    ("H2D", re.compile(r"h(?:ost)?[ _-]?(?:2|to)[ _-]?d|cpu[ _-]?(?:->|to)[ _-]?gpu", re.I)),
-    ("D2H", re.compile(r"d(?:evice)?[ _-]?(?:2|to)[ _-]?h|gpu[ _-]?(?:->|to)[ _-]?cpu", re.I)),
-    ("device", re.compile(r"d(?:evice)?[ _-]?(?:2|to)[ _-]?d|local[ _-]copy|gpu[ _-]?(?:->|to)[ _-]?gpu", re.I)),
+    ("H2D", regex(r"h(?:ost)?[ _-]?(?:2|to)[ _-]?d|cpu[ _-]?(?:->|to)[ _-]?gpu", re.I)),
+    ("D2H", regex(r"d(?:evice)?[ _-]?(?:2|to)[ _-]?h|gpu[ _-]?(?:->|to)[ _-]?cpu", re.I)),
+    ("device", regex(r"d(?:evice)?[ _-]?(?:2|to)[ _-]?d|local[ _-]copy|gpu[ _-]?(?:->|to)[ _-]?gpu", re.I)),
 )
 _SMALL = 4e6  # bytes below which start-up costs count in a single copy
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KiB|MiB|GiB|KB|MB|GB|B)\b", re.I)
+_SIZE = regex(r"(\d+(?:\.\d+)?)\s*(KiB|MiB|GiB|KB|MB|GB|B)\b", re.I)
 _SCALE = {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
-_MATMUL = re.compile(r"gemm|matmul|cutlass|cublas|wgmma|xmma|nvjet", re.I)
+_MATMUL = regex(r"gemm|matmul|cutlass|cublas|wgmma|xmma|nvjet", re.I)
 _PRECISION = (
-    ("fp8", re.compile(r"fp8|e4m3|e5m2", re.I)),
-    ("bf16", re.compile(r"bf16|bfloat16", re.I)),
-    ("fp16", re.compile(r"fp16|half|float16|hgemm|h\d+gemm", re.I)),
+    ("fp8", regex(r"fp8|e4m3|e5m2", re.I)),
+    ("bf16", regex(r"bf16|bfloat16", re.I)),
+    ("fp16", regex(r"fp16|half|float16|hgemm|h\d+gemm", re.I)),
 )
 
 

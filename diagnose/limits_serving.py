@@ -12,14 +12,15 @@ from typing import Any
 
 from . import floors
 from .hardware import Gpu, Rate
+from .lazy import regex
 from .limits_base import Book, Product, capture, product
 from .models import Evidence
 from .shapes import Shape, shape
 
-_MIXTURE = re.compile(
+_MIXTURE = regex(
     r"moe|mixtral|deepseek[_-]?(?:v[23]|r1)|gpt[_-]?oss|a\d+b\b|8x\d+b|scout|maverick|kimi|glm-?4\.5", re.I
 )
-_SPECULATION = re.compile(r"speculative|num-speculative|draft|eagle|mtp", re.I)
+_SPECULATION = regex(r"speculative|num-speculative|draft|eagle|mtp", re.I)
 _KEY = ("median", "p50", "mean", "")
 
 

@@ -6,21 +6,22 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
 from .facts import fact, gib
 
 _NAMES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("inactive_split", re.compile(r"inactive|split|non-?releasable|fragment", re.I)),
-    ("retries", re.compile(r"retr(?:y|ies)", re.I)),
-    ("ooms", re.compile(r"\boom", re.I)),
-    ("reserved", re.compile(r"reserved|cached|segment", re.I)),
-    ("allocated", re.compile(r"alloc|active|\bused\b", re.I)),
+    ("inactive_split", regex(r"inactive|split|non-?releasable|fragment", re.I)),
+    ("retries", regex(r"retr(?:y|ies)", re.I)),
+    ("ooms", regex(r"\boom", re.I)),
+    ("reserved", regex(r"reserved|cached|segment", re.I)),
+    ("allocated", regex(r"alloc|active|\bused\b", re.I)),
 )
-_CELL = re.compile(r"([\d][\d,]*(?:\.\d+)?)\s*([KMGT]i?B?\b)?")
-_WORD = re.compile(r"[A-Za-z][\w.%/()-]*")
-_KEY = re.compile(
+_CELL = regex(r"([\d][\d,]*(?:\.\d+)?)\s*([KMGT]i?B?\b)?")
+_WORD = regex(r"[A-Za-z][\w.%/()-]*")
+_KEY = regex(
     r"(?P<key>(?:max_)?(?:memory_)?(?:allocated|reserved|active|inactive_split)(?:_bytes)?(?:\.all\.(?:current|peak))?"
     r"|num_alloc_retries|num_ooms|alloc_retries)['\"]?\s*[:=]\s*(?P<n>[\d.,_]+)\s*(?P<u>[KMGT]i?B?\b)?", re.I,
 )  # fmt: skip

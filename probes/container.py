@@ -6,44 +6,45 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
 from .facts import computed, fact, gib, number, size
 from .host import cpu_list
 
-_RUN = re.compile(r"\b(?:docker|podman|nerdctl)\s+(?:container\s+)?(?:run|create)\b")
-_FLAG = re.compile(
+_RUN = regex(r"\b(?:docker|podman|nerdctl)\s+(?:container\s+)?(?:run|create)\b")
+_FLAG = regex(
     r"(?<!\S)--(gpus|shm-size|ulimit|device|ipc|network|net|cpus|cpuset-cpus|memory|runtime|cap-add|security-opt|"
     r"privileged|pid)"
     r"(?:[= ]\s*(\"[^\"]*\"|'[^']*'|[^\s-]\S*|-1\b))?"
 )
-_YAML = re.compile(
+_YAML = regex(
     r"^\s*-?\s*[\"']?(shm_size|ipc|ipc_mode|network_mode|runtime|mem_limit|cpus|cpuset|privileged|hostNetwork|"
     r"hostIPC)[\"']?\s*:\s*[\"']?([^\"'#]+?)[\"']?\s*,?\s*$"
 )
-_INSPECT = re.compile(
+_INSPECT = regex(
     r"^\s*\"(ShmSize|IpcMode|NetworkMode|NanoCpus|CpuQuota|Devices|DeviceRequests|Runtime|CpusetCpus|Memory|"
     r"Privileged)\"\s*:\s*(.+?),?\s*$"
 )
-_LIMITS = re.compile(r"^(\s*)[\"']?(limits|requests)[\"']?\s*:", re.I)
-_RESOURCE = re.compile(
+_LIMITS = regex(r"^(\s*)[\"']?(limits|requests)[\"']?\s*:", re.I)
+_RESOURCE = regex(
     r"[\"']?(cpu|memory|nvidia\.com/[\w.-]+|amd\.com/gpu|rdma/[\w-]+|hugepages-\w+|ephemeral-storage|"
     r"vpc\.amazonaws\.com/efa)[\"']?\s*:\s*[\"']?([\d.]+\s?[a-zA-Z]*)[\"']?"
 )
-_MEDIUM = re.compile(r"medium[\"']?\s*:\s*[\"']?Memory")
-_SIZE_LIMIT = re.compile(r"sizeLimit[\"']?\s*:\s*[\"']?([\d.]+\s*\w+)")
-_SLURM = re.compile(r"(?:#SBATCH|srun|sbatch|salloc)\b.*")
-_SLURM_FLAG = re.compile(
+_MEDIUM = regex(r"medium[\"']?\s*:\s*[\"']?Memory")
+_SIZE_LIMIT = regex(r"sizeLimit[\"']?\s*:\s*[\"']?([\d.]+\s*\w+)")
+_SLURM = regex(r"(?:#SBATCH|srun|sbatch|salloc)\b.*")
+_SLURM_FLAG = regex(
     r"--(gres|gpus(?:-per-\w+)?|cpus-per-task|cpus-per-gpu|ntasks(?:-per-node)?|nodes|mem(?:-per-\w+)?|exclusive|"
     r"cpu-bind|gpu-bind|mem-bind|network|mpi)(?:[= ]([^\s]+))?|(?<!\S)-(c|n|N) ?(\d+)"
 )
-_SCONTROL = re.compile(r"\b(NumCPUs|NumTasks|CPUs/Task|TresPerNode|Gres|MinMemoryNode)=(\S+)")
-_SHARING = re.compile(
+_SCONTROL = regex(r"\b(NumCPUs|NumTasks|CPUs/Task|TresPerNode|Gres|MinMemoryNode)=(\S+)")
+_SHARING = regex(
     r"^\s*(?:renameByDefault|timeSlicing|sharing)\s*:|nvidia\.com/gpu\.shared\b|"
     r"nvidia\.com/gpu\.sharing-strategy[\"=: ]+(\S+)"
 )
-_REPLICAS = re.compile(r"^\s*replicas\s*:\s*(\d+)")
+_REPLICAS = regex(r"^\s*replicas\s*:\s*(\d+)")
 
 
 class ContainerReader:

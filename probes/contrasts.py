@@ -13,23 +13,24 @@ from itertools import islice
 from statistics import median
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 from .generic_tables import tables
 
 _SMALL = 64 << 10
-_TIME = re.compile(
+_TIME = regex(
     r"(?<![\w.])(\d[\d,]*(?:\.\d+)?) ?(ns|us|µs|μs|ms|s|sec|min|h|毫秒|秒|分钟)(?: ?/ ?(?:step|it"
     r"|iter|iteration|batch|epoch|步))?(?![\w/])"
 )
-_RATE = re.compile(
+_RATE = regex(
     r"(?<![\w.])(\d[\d,]*(?:\.\d+)?) ?((?:GB|TB|it|iters?|img|imgs|images|samples|clips|frames|seqs?|tok(?:ens)?"
     r"|batches|examples|steps)/s(?:ec)?"
     r"|TFLOP/?s|TFLOPS|GFLOPS|fps|(?:样本|图|张|步|条)/秒)(?:/GPU)?(?![\w])",
     re.IGNORECASE,
 )
-_TO = re.compile(r"^\s*(?:->|→|=>|to|down to|降到|变成|到)\s*$", re.IGNORECASE)
+_TO = regex(r"^\s*(?:->|→|=>|to|down to|降到|变成|到)\s*$", re.IGNORECASE)
 _MS = {
     "ns": 1e-6, "us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "毫秒": 1.0, "s": 1e3, "sec": 1e3, "秒": 1e3,
     "min": 6e4, "分钟": 6e4, "h": 3.6e6,
@@ -102,7 +103,7 @@ _WORDS: tuple[tuple[str, str, str], ...] = (
         r"dynamic ?= ?true|mark_dynamic|padded to|padding to|bucket|fixed (?:len|shape|size)|补齐|定长|分桶",
     ),
 )
-_COMPILED = tuple((name, re.compile(worse, re.I), re.compile(better, re.I)) for name, worse, better in _WORDS)
+_COMPILED = tuple((name, regex(worse, re.I), regex(better, re.I)) for name, worse, better in _WORDS)
 
 
 @dataclass(frozen=True, slots=True)

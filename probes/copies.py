@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
@@ -32,8 +33,8 @@ class BandwidthTest:
 
     name = "bandwidth_test"
     needles: tuple[bytes, ...] = (b"Memory Transfers", b"bandwidthTest")
-    _row = re.compile(r"^\s*(\d+)\s+([\d.]+)\s*$")
-    _csv = re.compile(
+    _row = regex(r"^\s*(\d+)\s+([\d.]+)\s*$")
+    _csv = regex(
         r"bandwidthTest-(\w+)-(Pinned|Paged|Pageable), Bandwidth = ([\d.]+) (MB/s|GB/s).*?Size = (\d+) bytes",
         re.IGNORECASE,
     )
@@ -72,8 +73,8 @@ class GpuTrace:
 
     name = "gpu_trace"
     needles: tuple[bytes, ...] = (b"Pageable", b"Pinned")
-    _row = re.compile(r"([\d.]+)\s?(GB/s|MB/s|GiB/s|MiB/s)\s+(Pageable|Pinned|Device)\s+(Pageable|Pinned|Device)")
-    _kineto = re.compile(
+    _row = regex(r"([\d.]+)\s?(GB/s|MB/s|GiB/s|MiB/s)\s+(Pageable|Pinned|Device)\s+(Pageable|Pinned|Device)")
+    _kineto = regex(
         r"Memcpy (HtoD|DtoH) \((Pageable|Pinned|Device) -> (Pageable|Pinned|Device)\).{0,80}?([\d.]+)\s?(GB/s|MB/s)"
     )
 
@@ -106,7 +107,7 @@ class Matrices:
 
     name = "p2p_matrix"
     needles: tuple[bytes, ...] = (b"D\\D", b"memcpy_ce", b"memcpy_sm", b"bandwidth (GB/s)", b"GPU\\CPU")
-    _title = re.compile(r"memcpy (?:CE|SM) |Matrix|P2P Connectivity|bandwidth \(GB/s\)|Running \w+", re.IGNORECASE)
+    _title = regex(r"memcpy (?:CE|SM) |Matrix|P2P Connectivity|bandwidth \(GB/s\)|Running \w+", re.IGNORECASE)
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """A fact a cell; diagonal and N/A left out."""

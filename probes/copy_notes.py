@@ -6,18 +6,19 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-_WAY = re.compile(
+_WAY = regex(
     r"(?P<h2d>h2d|htod|host[ _-]?(?:to|2|->)[ _-]?d\w*)|(?P<d2h>d2h|dtoh|d\w*[ _-]?(?:to|2|->)[ _-]?host)", re.I
 )
-_RATE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*(GB/s|GiB/s|MB/s|MiB/s)", re.I)
-_UNIT = re.compile(r"(G|M)i?B(?:/s|ps)", re.I)
-_WHO = re.compile(r"^\W*(?:gpu|rank|card|device|dev|cuda|卡)?[ :#_-]*(\d{1,2})(?=\W|$)", re.I)
-_ROW = re.compile(r"^\W*(?:gpu|rank|card|device|dev|卡)?[ :#_-]*(\d{1,2})[\s,|:]+(\S.*)$", re.I)
-_CELL = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)(?![\d.]*\s*(?:%|MHz|W\b|C\b))")
+_RATE = regex(r"(?<![\d.])(\d+(?:\.\d+)?)\s*(GB/s|GiB/s|MB/s|MiB/s)", re.I)
+_UNIT = regex(r"(G|M)i?B(?:/s|ps)", re.I)
+_WHO = regex(r"^\W*(?:gpu|rank|card|device|dev|cuda|卡)?[ :#_-]*(\d{1,2})(?=\W|$)", re.I)
+_ROW = regex(r"^\W*(?:gpu|rank|card|device|dev|卡)?[ :#_-]*(\d{1,2})[\s,|:]+(\S.*)$", re.I)
+_CELL = regex(r"(?<![\d.])(\d+(?:\.\d+)?)(?![\d.]*\s*(?:%|MHz|W\b|C\b))")
 _SMALL = 200_000
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -93,9 +94,9 @@ _REASONS = {
     0x80: "hw_power_brake_slowdown",
     0x100: "display_clock_setting",
 }
-_METRIC = re.compile(r"^DCGM_FI_(?:DEV_)?([A-Z_0-9]+)(?:\{([^}]*)\})?\s+(-?[\d.]+(?:e[+-]?\d+)?)")
-_GPU_LABEL = re.compile(r'\bgpu="?(\d+)')
-_HOST_LABEL = re.compile(r'\bHostname="([^"]+)"')
+_METRIC = regex(r"^DCGM_FI_(?:DEV_)?([A-Z_0-9]+)(?:\{([^}]*)\})?\s+(-?[\d.]+(?:e[+-]?\d+)?)")
+_GPU_LABEL = regex(r'\bgpu="?(\d+)')
+_HOST_LABEL = regex(r'\bHostname="([^"]+)"')
 _NONE = 9e17  # DCGM's blank values lie above
 
 
@@ -137,7 +138,7 @@ class DcgmDmon:
 
     name = "dcgmi_dmon"
     needles: tuple[bytes, ...] = (b"#Entity", b"# Entity")
-    _row = re.compile(r"^\s*GPU\s+(\d+)\s+(\S.*)$")
+    _row = regex(r"^\s*GPU\s+(\d+)\s+(\S.*)$")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The last row of a GPU counts: dmon repeats."""
@@ -160,12 +161,12 @@ class DcgmReports:
 
     name = "dcgmi_report"
     needles: tuple[bytes, ...] = (b"NvLink Link Status", b"Health Monitor Report", b"| Diagnostic ", b"gpuId ")
-    _gpu = re.compile(r"^\s*gpuId\s+(\d+)\s*:\s*(.*)$")
-    _switch = re.compile(r"^\s*(?:physicalId|NvSwitches)\b")
-    _links = re.compile(r"^\s*(?:[UDX_]\s+){1,}[UDX_]\s*$")
-    _cells = re.compile(r"^\s*\|(.*)\|([^|]*)\|\s*$")
-    _link_down = re.compile(r"\bGPU (\d+)'s NvLink link (\d+) is currently down")
-    _which = re.compile(r"\bGPUs?[: ]+(\d+)")
+    _gpu = regex(r"^\s*gpuId\s+(\d+)\s*:\s*(.*)$")
+    _switch = regex(r"^\s*(?:physicalId|NvSwitches)\b")
+    _links = regex(r"^\s*(?:[UDX_]\s+){1,}[UDX_]\s*$")
+    _cells = regex(r"^\s*\|(.*)\|([^|]*)\|\s*$")
+    _link_down = regex(r"\bGPU (\d+)'s NvLink link (\d+) is currently down")
+    _which = regex(r"\bGPUs?[: ]+(\d+)")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Link letters under a GPU; rows of a report; a cell that continues on the next line is one text."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -72,31 +73,31 @@ XIDS: dict[int, tuple[str, str]] = {
     171: ("hardware", "uncorrectable DRAM ECC error"),
     172: ("hardware", "uncorrectable SRAM ECC error"),
 }
-_XID = re.compile(r"\bXid\b\s*\((?:PCI:)?([^)]*)\)?:?\s*(\d{1,3})\b[,:]?\s*(.*)", re.I)
-_XID_SHORT = re.compile(
+_XID = regex(r"\bXid\b\s*\((?:PCI:)?([^)]*)\)?:?\s*(\d{1,3})\b[,:]?\s*(.*)", re.I)
+_XID_SHORT = regex(
     r"\bXid(?:CriticalError)?(?:\s+errors?)?(?:\s+(?:code|event|number))?\s*[:=#]?\s*(\d{1,3})\b(?![.\d])(.*)", re.I
 )
-_NO_XID = re.compile(r"\bno xid|xid errors?\s*[:=]\s*0\b", re.I)
-_XID_METRIC = re.compile(r'^DCGM_FI_DEV_XID_ERRORS\{[^}]*?gpu="?(\d+)"?[^}]*\}\s+(\d+)')
-_SXID = re.compile(r"\bSXid\s*\((?:PCI:)?([^)]*)\):\s*(\d+),?\s*(.*)", re.I)
-_AER = re.compile(
+_NO_XID = regex(r"\bno xid|xid errors?\s*[:=]\s*0\b", re.I)
+_XID_METRIC = regex(r'^DCGM_FI_DEV_XID_ERRORS\{[^}]*?gpu="?(\d+)"?[^}]*\}\s+(\d+)')
+_SXID = regex(r"\bSXid\s*\((?:PCI:)?([^)]*)\):\s*(\d+),?\s*(.*)", re.I)
+_AER = regex(
     r"(?:AER: )?(?P<many>Multiple )?(?P<severity>Corrected|Correctable|Uncorrected|Uncorrectable|Fatal)"
     r"(?: \((?P<fatal>Fatal|Non-Fatal)\))? error (?:message )?received",
     re.I,
 )
-_BUS = re.compile(
+_BUS = regex(
     r"PCIe Bus Error: severity=(Corrected|Correctable|Uncorrected|Uncorrectable)(?: \(([\w-]+)\))?, type=([\w ]+)", re.I
 )
-_DETAIL = re.compile(
+_DETAIL = regex(
     r"\[\s*(\d{1,2})\]\s*(RxErr|BadTLP|BadDLLP|Rollover|Timeout|NonFatalErr|Receiver Error|Bad TLP|Bad DLLP|"
     r"RELAY_NUM Rollover|REPLAY_NUM Rollover|Replay Timer Timeout|Surprise Down Error|Surprise Link Down|SDES|"
     r"Data Link Protocol|DLP|Completion Timeout|CmpltTO|Poisoned TLP|TLP|Malformed TLP|MalfTLP|Unsupported Request|"
     r"UnsupReq|ACS Violation|ACSViol|Flow Control Protocol|Completer Abort|CmpltAbrt|Unexpected Completion)",
     re.I,
 )
-_OOM = re.compile(r"(?:Out of memory|Memory cgroup out of memory): Kill(?:ed)? process (\d+) \(([^)]*)\)", re.I)
-_OOM_KILL = re.compile(r"oom-kill:constraint=(\w+).*?task=([^,]+)", re.I)
-_INVOKED = re.compile(r"(\S+) invoked oom-killer", re.I)
+_OOM = regex(r"(?:Out of memory|Memory cgroup out of memory): Kill(?:ed)? process (\d+) \(([^)]*)\)", re.I)
+_OOM_KILL = regex(r"oom-kill:constraint=(\w+).*?task=([^,]+)", re.I)
+_INVOKED = regex(r"(\S+) invoked oom-killer", re.I)
 
 
 class KernelReader:
@@ -159,20 +160,18 @@ def _severity(word: str) -> str:
     return "uncorrected" if word.lower() in ("uncorrected", "uncorrectable", "fatal") else "corrected"
 
 
-_DEVICE = re.compile(r"^(?:-*\[?)?((?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])\s+(.+)$", re.I)
-_LNKCAP = re.compile(r"LnkCap:.*?Speed ([\d.]+)\s*GT/s(?:[^,]*)?,\s*Width x(\d+)", re.I)
-_LNKSTA = re.compile(
-    r"LnkSta:\s*Speed ([\d.]+)\s*GT/s\s*(\((?:downgraded|ok|strange|overdriven)\))?,?\s*Width x(\d+)", re.I
-)
-_ACS = re.compile(r"ACSCtl:\s*(.+)$")
-_LIMITED = re.compile(
+_DEVICE = regex(r"^(?:-*\[?)?((?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])\s+(.+)$", re.I)
+_LNKCAP = regex(r"LnkCap:.*?Speed ([\d.]+)\s*GT/s(?:[^,]*)?,\s*Width x(\d+)", re.I)
+_LNKSTA = regex(r"LnkSta:\s*Speed ([\d.]+)\s*GT/s\s*(\((?:downgraded|ok|strange|overdriven)\))?,?\s*Width x(\d+)", re.I)
+_ACS = regex(r"ACSCtl:\s*(.+)$")
+_LIMITED = regex(
     r"(?:^|\s)(?:\w+ )?((?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]):.*?([\d.]+) Gb/s available PCIe "
     r"bandwidth, limited by "
     r"([\d.]+) GT/s PCIe x(\d+) link(?: at \S+)? \(capable of ([\d.]+) Gb/s with ([\d.]+) GT/s PCIe x(\d+) link\)",
         re.I,
 )  # fmt: skip
-_NUMA = re.compile(r"/devices/[^ ]*?([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d)/numa_node\s*[:=]?\s*(-?\d+)")
-_CMDLINE = re.compile(r"(?:Command line:|/proc/cmdline|GRUB_CMDLINE_LINUX\w*=|^BOOT_IMAGE=)\s*(.*)")
+_NUMA = regex(r"/devices/[^ ]*?([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d)/numa_node\s*[:=]?\s*(-?\d+)")
+_CMDLINE = regex(r"(?:Command line:|/proc/cmdline|GRUB_CMDLINE_LINUX\w*=|^BOOT_IMAGE=)\s*(.*)")
 
 
 class PciReader:

@@ -7,12 +7,12 @@ A run of such lines becomes its median and its worst.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -63,20 +63,18 @@ class LlamaCpp:
         b"ggml_",
         b"llm_load_tensors",
     )
-    _eval = re.compile(
+    _eval = regex(
         r"\b(prompt )?eval time\s*=\s*([\d.]+) ms /\s*(\d+) (?:tokens|runs)"
         r"\s*\(\s*([\d.]+) ms per token,\s*([\d.]+) tokens per second"
     )
-    _buffer = re.compile(
+    _buffer = regex(
         r"\b(CUDA\d+|CPU\w*|CUDA_Host|Metal\w*|Vulkan\d+|ROCm\d+)\s+(model|KV|compute) buffer size\s*=\s*([\d.]+) MiB"
     )
-    _offload = re.compile(r"offloaded (\d+)/(\d+) (?:repeating )?layers to GPU")
-    _context = re.compile(r"\bn_ctx(?:_per_seq|_seq)?\s*\(?\s*=?\s*(\d+)\)? < n_ctx_train")
-    _slots = re.compile(r"\b(?:n_slots|n_parallel|initializing slots, n_slots)\s*=\s*(\d+)")
-    _reprocess = re.compile(r"forcing full prompt re-processing")
-    _no_gpu = re.compile(
-        r"not compiled with (?:GPU|CUDA) offload support|no usable GPU found|failed to initialize CUDA"
-    )
+    _offload = regex(r"offloaded (\d+)/(\d+) (?:repeating )?layers to GPU")
+    _context = regex(r"\bn_ctx(?:_per_seq|_seq)?\s*\(?\s*=?\s*(\d+)\)? < n_ctx_train")
+    _slots = regex(r"\b(?:n_slots|n_parallel|initializing slots, n_slots)\s*=\s*(\d+)")
+    _reprocess = regex(r"forcing full prompt re-processing")
+    _no_gpu = regex(r"not compiled with (?:GPU|CUDA) offload support|no usable GPU found|failed to initialize CUDA")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts that hold once where they stand, then the timings."""
@@ -135,7 +133,7 @@ class Tgi:
 
     name = "tgi"
     needles: tuple[bytes, ...] = (b"queue_time=", b"time_per_token=", b"inference_time=")
-    _pair = re.compile(
+    _pair = regex(
         r'\b(total|validation|queue|inference)_time="?([\d.]+)(µs|μs|us|ms|ns|s)\b|\btime_per_token="?([\d.]+)(µs|μs|us|ms|ns|s)\b'
     )
     _signals: ClassVar = {
@@ -163,17 +161,17 @@ class TensorRtLlm:
 
     name = "tensorrt_llm"
     needles: tuple[bytes, ...] = (b"TensorRT-LLM", b"TRT-LLM", b"num_scheduled_requests", b"currank_total_requests")
-    _iter = re.compile(r"\biter = (\d+),.*?num_scheduled_requests\s*[:=]\s*(\d+)")
-    _part = re.compile(r"\b(kv_cache_util|host_step_time|prev_device_step_time)\s*=\s*([\d.]+)")
-    _tokens = re.compile(r"Allocated ([\d.]+) GiB for max tokens in paged KV cache \((\d+)\)")
-    _model = re.compile(
+    _iter = regex(r"\biter = (\d+),.*?num_scheduled_requests\s*[:=]\s*(\d+)")
+    _part = regex(r"\b(kv_cache_util|host_step_time|prev_device_step_time)\s*=\s*([\d.]+)")
+    _tokens = regex(r"Allocated ([\d.]+) GiB for max tokens in paged KV cache \((\d+)\)")
+    _model = regex(
         r"TRTGptModel (maxNumSequences|maxBatchSize|maxNumTokens|mMaxAttentionWindowSize|maxSequenceLen)[: ]+\(?(\d+)"
     )
-    _limits = re.compile(r"max_seq_len=(\d+), max_num_requests=(\d+), max_num_tokens=(\d+)")
-    _policy = re.compile(
+    _limits = regex(r"max_seq_len=(\d+), max_num_requests=(\d+), max_num_tokens=(\d+)")
+    _policy = regex(
         r"Capacity Scheduler Policy:? (\w+)|capacity_scheduler_policy\W+(?:CapacitySchedulerPolicy\.)?(\w+)"
     )
-    _reuse_off = re.compile(r"KV cache block reuse is disabled|enable_block_reuse\W+(?:False|false)")
+    _reuse_off = regex(r"KV cache block reuse is disabled|enable_block_reuse\W+(?:False|false)")
     _names: ClassVar = {
         "maxNumSequences": ("serving.max_num_seqs", "effective"),
         "maxBatchSize": ("serving.max_num_seqs", "configured"),

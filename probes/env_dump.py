@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -94,24 +95,24 @@ _EXACT = [
 ]
 _VAR = rf"(?:(?:{'|'.join(_PREFIXES)})_[A-Z0-9_]+|{'|'.join(_EXACT)})"
 _VALUE = r"(\"[^\"]*\"|'[^']*'|[^\s\"'`;|&,)\]]*(?:,[^\s\"'`;|&)\]=]+)*(?=[\s;|&,)\]\"'`]|$))"
-_ASSIGN = re.compile(rf"(?<![\w$/-])({_VAR})=(?![=\s]*$){_VALUE}")
-_EMPTY = re.compile(rf"(?:^|export\s+|-e\s+|set\s+)({_VAR})=(?:\"\"|''|)\s*(?:$|[;&\\])")
-_MAPPED = re.compile(rf"^\s*(?:-\s+)?[\"']?({_VAR})[\"']?\s*:\s*[\"']?([^\"'#,]*?)[\"']?\s*,?\s*(?:#.*)?$")
-_NAMED = re.compile(rf"name[\"']?\s*:\s*[\"']?({_VAR})[\"']?\s*(?:,\s*[\"']?value[\"']?\s*:\s*[\"']?([^\"'}}]*))?")
-_VALUE_LINE = re.compile(r"^\s*[\"']?value[\"']?\s*:\s*[\"']?([^\"'#]*?)[\"']?\s*,?\s*$")
-_PYTHON = re.compile(rf"environ(?:\.setdefault\(|\[)\s*[\"']({_VAR})[\"']\s*(?:\]\s*=|,)\s*(?:str\()?[\"']?([^\"')]*)")
-_DOCKERFILE = re.compile(rf"^\s*(?:ENV|setenv|set)\s+({_VAR})\s+(\S+)\s*$")
-_SET_BY = re.compile(rf"({_VAR}) set (?:by environment )?to ([^\s].*?)\.?\s*$")
-_POWERSHELL = re.compile(rf"\$env:({_VAR})\s*=\s*[\"']?([^\"'\s]+)", re.I)
-_ADVICE = re.compile(
+_ASSIGN = regex(rf"(?<![\w$/-])({_VAR})=(?![=\s]*$){_VALUE}")
+_EMPTY = regex(rf"(?:^|export\s+|-e\s+|set\s+)({_VAR})=(?:\"\"|''|)\s*(?:$|[;&\\])")
+_MAPPED = regex(rf"^\s*(?:-\s+)?[\"']?({_VAR})[\"']?\s*:\s*[\"']?([^\"'#,]*?)[\"']?\s*,?\s*(?:#.*)?$")
+_NAMED = regex(rf"name[\"']?\s*:\s*[\"']?({_VAR})[\"']?\s*(?:,\s*[\"']?value[\"']?\s*:\s*[\"']?([^\"'}}]*))?")
+_VALUE_LINE = regex(r"^\s*[\"']?value[\"']?\s*:\s*[\"']?([^\"'#]*?)[\"']?\s*,?\s*$")
+_PYTHON = regex(rf"environ(?:\.setdefault\(|\[)\s*[\"']({_VAR})[\"']\s*(?:\]\s*=|,)\s*(?:str\()?[\"']?([^\"')]*)")
+_DOCKERFILE = regex(rf"^\s*(?:ENV|setenv|set)\s+({_VAR})\s+(\S+)\s*$")
+_SET_BY = regex(rf"({_VAR}) set (?:by environment )?to ([^\s].*?)\.?\s*$")
+_POWERSHELL = regex(rf"\$env:({_VAR})\s*=\s*[\"']?([^\"'\s]+)", re.I)
+_ADVICE = regex(
     r"(?:try(?:ing)?|consider|please|recommend\w*|suggest\w*|should|can|may|setting|by|pass(?:ing)?|e\.g\.,?|use|to "
     r"set|re-?run with|set)"
     r"\s+(?:setting\s+|set\s+|using\s+|export\s+)?[`'\"(]*$",
     re.I,
 )
 _UNSET = {"unset", "(unset)", "not set", "<unset>", "none set", "(not set)", "<not set>"}
-_SECRET_NAME = re.compile(r"KEY|TOKEN(?!IZERS)|SECRET|PASSW|CREDENTIAL|AUTH", re.I)
-_SECRET_VALUE = re.compile(r"^(?:hf_|sk-|ghp_|glpat-|xox|AKIA|eyJ)|^[A-Za-z0-9+/_-]{40,}={0,2}$")
+_SECRET_NAME = regex(r"KEY|TOKEN(?!IZERS)|SECRET|PASSW|CREDENTIAL|AUTH", re.I)
+_SECRET_VALUE = regex(r"^(?:hf_|sk-|ghp_|glpat-|xox|AKIA|eyJ)|^[A-Za-z0-9+/_-]{40,}={0,2}$")
 _LONG = {"NVIDIA_REQUIRE_CUDA"}  # a requirement list of the image, not a setting
 
 
@@ -169,20 +170,20 @@ class EnvReader:
 
 # component -> (pattern, group); looked for in every line that holds the needle
 _LINES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("torch", re.compile(r"^\W*PyTorch version\s*:\s*(\d\S*)", re.I)),
-    ("torch", re.compile(r"\btorch\.__version__\W+(\d[\w.+]+)")),
-    ("torch-cuda", re.compile(r"CUDA used to build PyTorch\s*:\s*(\d\S*)")),
-    ("torch-cuda", re.compile(r"\btorch\.version\.cuda\W+(\d[\d.]+)")),
-    ("cuda", re.compile(r"CUDA runtime version\s*:\s*(?:Could not collect|(\d\S*))")),
-    ("driver", re.compile(r"(?:Nvidia driver version|NVIDIA driver)\s*[:=]?\s*(\d{3}\.\d[\d.]*)", re.I)),
-    ("driver", re.compile(r"(?:Kernel Module(?: for \S+)?|NVRM version:.*?)\s+(\d{3}\.\d+(?:\.\d+)?)\b")),
-    ("cudnn", re.compile(r"cuDNN version\s*:\s*(\d[\d.]*)", re.I)),
-    ("glibc", re.compile(r"Libc version\s*:\s*glibc-([\d.]+)|^ldd \(.*\) ([\d.]+)$|GNU C Library.*version ([\d.]+)")),
-    ("python", re.compile(r"^\W*Python version\s*:\s*([\d.]+)", re.I)),
-    ("vllm", re.compile(r"^\W*vLLM Version\s*:\s*v?(\d[\w.+-]*)", re.I)),
-    ("rocm", re.compile(r"ROCM used to build PyTorch\s*:\s*(\d[\w.-]*)")),
-    ("nvcc", re.compile(r"Cuda compilation tools, release ([\d.]+)")),
-    ("transformers", re.compile(r"`?transformers`? version\s*:\s*(\d[\w.]*)", re.I)),
+    ("torch", regex(r"^\W*PyTorch version\s*:\s*(\d\S*)", re.I)),
+    ("torch", regex(r"\btorch\.__version__\W+(\d[\w.+]+)")),
+    ("torch-cuda", regex(r"CUDA used to build PyTorch\s*:\s*(\d\S*)")),
+    ("torch-cuda", regex(r"\btorch\.version\.cuda\W+(\d[\d.]+)")),
+    ("cuda", regex(r"CUDA runtime version\s*:\s*(?:Could not collect|(\d\S*))")),
+    ("driver", regex(r"(?:Nvidia driver version|NVIDIA driver)\s*[:=]?\s*(\d{3}\.\d[\d.]*)", re.I)),
+    ("driver", regex(r"(?:Kernel Module(?: for \S+)?|NVRM version:.*?)\s+(\d{3}\.\d+(?:\.\d+)?)\b")),
+    ("cudnn", regex(r"cuDNN version\s*:\s*(\d[\d.]*)", re.I)),
+    ("glibc", regex(r"Libc version\s*:\s*glibc-([\d.]+)|^ldd \(.*\) ([\d.]+)$|GNU C Library.*version ([\d.]+)")),
+    ("python", regex(r"^\W*Python version\s*:\s*([\d.]+)", re.I)),
+    ("vllm", regex(r"^\W*vLLM Version\s*:\s*v?(\d[\w.+-]*)", re.I)),
+    ("rocm", regex(r"ROCM used to build PyTorch\s*:\s*(\d[\w.-]*)")),
+    ("nvcc", regex(r"Cuda compilation tools, release ([\d.]+)")),
+    ("transformers", regex(r"`?transformers`? version\s*:\s*(\d[\w.]*)", re.I)),
 )  # fmt: skip
 # pip name -> component
 _PIP = {
@@ -196,15 +197,15 @@ _PIP = {
     "ucx-py-cu12": "ucx-py", "libucx-cu12": "ucx", "bitsandbytes": "bitsandbytes", "jax": "jax", "jaxlib": "jaxlib",
     "tensorflow": "tensorflow", "lmcache": "lmcache", "aiter": "aiter", "outlines": "outlines", "xgrammar": "xgrammar",
 }  # fmt: skip
-_PINNED = re.compile(r"(?<![\w./-])([a-zA-Z][\w-]{1,40})\s*==\s*(\d[\w.+!-]*)")
-_LISTED = re.compile(r"^([a-zA-Z][\w.-]{1,40})\s{2,}(\d[\w.+!-]*)(?:\s|$)")
-_GPU_LINE = re.compile(
+_PINNED = regex(r"(?<![\w./-])([a-zA-Z][\w-]{1,40})\s*==\s*(\d[\w.+!-]*)")
+_LISTED = regex(r"^([a-zA-Z][\w.-]{1,40})\s{2,}(\d[\w.+!-]*)(?:\s|$)")
+_GPU_LINE = regex(
     r"^\W*(?:GPU models and configuration:\s*)?GPU (\d+):\s*((?:NVIDIA|Tesla|GeForce|Quadro|GRID|AMD|A\d+|H\d+)[^(|"
     r"]*?)\s*(?:\(UUID.*)?$"
 )
 
 
-_HINT = re.compile(r"ersion|release |==|GPU \d|[Dd]river|built|build|Kernel Module|torch|^ldd |GNU C|^\s*Package")
+_HINT = regex(r"ersion|release |==|GPU \d|[Dd]river|built|build|Kernel Module|torch|^ldd |GNU C|^\s*Package")
 
 
 class VersionReader:

@@ -8,10 +8,11 @@ from typing import Any
 
 from diagnose.document import Document, Line
 from diagnose.errors import ParseError
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject, Value
 from diagnose.safe_json import loads
 
-_NUMBER = re.compile(r"^[<>~]?\s*([-+]?\d[\d,]*(?:\.\d+)?)\s*([A-Za-z%/°]+[A-Za-z]*)?")
+_NUMBER = regex(r"^[<>~]?\s*([-+]?\d[\d,]*(?:\.\d+)?)\s*([A-Za-z%/°]+[A-Za-z]*)?")
 _GIB = {
     "b": 2.0**-30, "": 2.0**-30, "k": 2.0**-20, "kb": 2.0**-20, "kib": 2.0**-20, "ki": 2.0**-20,
     "m": 2.0**-10, "mb": 2.0**-10, "mib": 2.0**-10, "mi": 2.0**-10, "bytes": 2.0**-30,

@@ -13,6 +13,7 @@ from itertools import islice
 
 from diagnose.axes import OTHER, classify, names_axis
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -29,7 +30,7 @@ SMALL = 60  # lines up to which a document is taken as typed by hand
 
 
 # Profiles list parts of one run, not settings of several.
-_PROFILE = re.compile(r"function|self cpu|own ?time|(num|# of|nb) ?calls|instances|%mem|\bpid\b|command", re.IGNORECASE)
+_PROFILE = regex(r"function|self cpu|own ?time|(num|# of|nb) ?calls|instances|%mem|\bpid\b|command", re.IGNORECASE)
 
 
 class GenericReader:

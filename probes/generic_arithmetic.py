@@ -7,17 +7,18 @@ import re
 from collections.abc import Iterator, Sequence
 
 from diagnose.axes import OTHER, classify
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
 from .generic_figures import name_metric
 from .generic_prose import Note
 from .generic_readings import Group, Reading, tidy
 
-_OPERATION = re.compile(
+_OPERATION = regex(
     r"\b(ops?|operations?|desc(riptor)?s?|transfers?|xfers?|ios?|messages?|msgs?|packets?)\b", re.IGNORECASE
 )
-_ITEM = re.compile(r"\b(chunk|event|message|delta|packet|line|token|frame)s?\b", re.IGNORECASE)
-_BURST = re.compile(r"burst|at once|together|per read|per flush|per write|in one|group|batch|成批|一次", re.IGNORECASE)
+_ITEM = regex(r"\b(chunk|event|message|delta|packet|line|token|frame)s?\b", re.IGNORECASE)
+_BURST = regex(r"burst|at once|together|per read|per flush|per write|in one|group|batch|成批|一次", re.IGNORECASE)
 
 
 def arithmetic(
@@ -98,7 +99,7 @@ def _buffer(notes: Sequence[Note], by_line: dict[tuple[int, int], Reading]) -> I
         yield best[1]
 
 
-_VERSUS = re.compile(
+_VERSUS = regex(
     r"(?P<a>[\w./+-]+(?: [\w./+-]+)?) (?:vs\.?|versus|over|than|compared (?:to"
     r"|with)) (?P<b>[\w./+-]+(?: [\w./+-]+)?)",
     re.IGNORECASE,

@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import combinations, pairwise
 
 from diagnose.axes import OTHER, amount, classify, common
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
 from .generic_figures import Metric, statistic
@@ -121,7 +122,7 @@ def _only_statistics(a: str, b: str) -> bool:
     return all(statistic(r) and len(r.split()) <= 2 for r in rest)
 
 
-_GPUS = re.compile(
+_GPUS = regex(
     r"(?P<n>\d{1,5})\s*(?:[x×](?![a-z0-9])|:|-?\s?(?:gpus?|cards?|nodes?|ranks?|卡|机|个))|(?P<one>\b(?:single"
     r"|one)\b|单)|(?P<two>\b(?:two|dual|both)\b|双)",
     re.IGNORECASE,

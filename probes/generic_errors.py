@@ -6,37 +6,38 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
 KEEP = 12
 MAX_BYTES = 64 << 20
-_NEEDLE = re.compile(
+_NEEDLE = regex(
     r"(?i)error|warn|fail|fatal|exception|traceback|abort|critical|panic|refused|killed|cannot|unable|fault"
     r"|denied|not found|no such|timed.?out|invalid"
 )
-_ERROR = re.compile(
+_ERROR = regex(
     r"\b(error|fatal|critical|failed|failure|exception|panic|abort(ed|ing)?|refused|killed|cannot|can't"
     r"|unable to|segmentation fault|permission denied|no such file|not found|timed? ?out)\b|\w(Error|Exception)\b"
     r"|\bWARN(ING)?\b",
     re.IGNORECASE,
 )
-_NOT = re.compile(
+_NOT = regex(
     r"\b(0|no|zero|without) (error|failure|warning)s?\b|\b(errors?|failures?|failed"
     r"|timeouts?)(?:\s+\w+)?\s*[:=]\s*0\b|\berror(s|_count)?\s+0\b"
     r"|FutureWarning|DeprecationWarning|UserWarning|^\s*(#|//)|log.?level|--\S*(error|fail|abort)"
     r"|_errors?_total\S* 0",
     re.IGNORECASE,
 )
-_CLASS = re.compile(
+_CLASS = regex(
     r"\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Timeout)|CUDA_ERROR_\w+|NCCL_?(?:ERR"
     r"|ERROR)\w*|UCS_ERR_\w+|ncclUnhandled\w+|ncclSystemError|ncclInternalError)\b"
 )
-_COMPONENT = re.compile(
+_COMPONENT = regex(
     r"\b(NCCL|UCX|NIXL|vllm|sglang|ibv_\w+|cuda\w*|torch|NVRM|mlx5\w*|libfabric|OFI|gloo|MPI|triton|docker"
     r"|kubelet)\b",
     re.IGNORECASE,
 )
-_RAISED = re.compile(
+_RAISED = regex(
     r"^((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt|Exit|Timeout|Hit|Warning|OutOfMemory\w*"
     r"|Iteration|Failed))(?::|$)"
 )

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from diagnose import units
 from diagnose.catalogue import catalogue
+from diagnose.lazy import regex
 
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d{1,18})(?:\.\d{1,12})?(?:[eE][-+]?\d{1,3})?"
 # Rates outside the closed list of units; they count something per second.
@@ -39,11 +40,11 @@ _CORE = (
     r"|-(?P<hyphen>byte|token|bit|way|node|GPU|gpu)(?![a-z])"
     r"|(?![A-Za-z0-9_]|\.\d|:\d|/\d|,\d))"
 )
-_FIGURE = re.compile(r"(?<![A-Za-z0-9_.])(?<![0-9][:/,+])(?<![A-Za-z0-9)\]]-)(?<![A-Za-z]/)" + _CORE, re.IGNORECASE)
-_BARE = re.compile(_CORE, re.IGNORECASE)
-_RANGE = re.compile(r"\s?(?:-|–|~|to|至|到)\s?(?=\d)")
-_DATE = re.compile(r"\d{4}[-/]\d\d[-/]\d\d|\d{1,2}:\d\d(?::\d\d)?|0x[0-9a-fA-F]+|\d+(?:\.\d+){2,}")
-_STAT = re.compile(
+_FIGURE = regex(r"(?<![A-Za-z0-9_.])(?<![0-9][:/,+])(?<![A-Za-z0-9)\]]-)(?<![A-Za-z]/)" + _CORE, re.IGNORECASE)
+_BARE = regex(_CORE, re.IGNORECASE)
+_RANGE = regex(r"\s?(?:-|–|~|to|至|到)\s?(?=\d)")
+_DATE = regex(r"\d{4}[-/]\d\d[-/]\d\d|\d{1,2}:\d\d(?::\d\d)?|0x[0-9a-fA-F]+|\d+(?:\.\d+){2,}")
+_STAT = regex(
     r"\b(p\d{2}(?: ?9)?|median|mean|avg|average|max(?:imum)?|min(?:imum)?|std(?:dev)?|stddev|worst|best|peak)\b"
     r"|平均|中位|最大|最小",
     re.IGNORECASE,
@@ -52,7 +53,7 @@ _STATS = {
     "median": "p50", "avg": "mean", "average": "mean", "maximum": "max", "minimum": "min", "stddev": "std",
     "平均": "mean", "中位": "p50", "最大": "max", "最小": "min", "worst": "max", "best": "min", "peak": "max",
 }  # fmt: skip
-_NAMES = re.compile(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b|--[a-z][\w-]+")
+_NAMES = regex(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b|--[a-z][\w-]+")
 _SOFT = str.maketrans(dict.fromkeys("_:-.()[]{}=,", " "))
 _BY_UNIT = {
     "s": "time", "ms": "time", "us": "time", "GB/s": "bandwidth", "Gb/s": "bandwidth", "B": "bytes", "GiB": "bytes",
@@ -245,7 +246,7 @@ def header_unit(words: str) -> str:
     return ""
 
 
-_CELL = re.compile(rf"^[\s~≈<>≤≥+\u2192-]*(?:0 ?-> ?|-> ?)?(?P<number>{_NUMBER})\s*(?P<rest>[^\d\s].{{0,24}})?$")
+_CELL = regex(rf"^[\s~≈<>≤≥+\u2192-]*(?:0 ?-> ?|-> ?)?(?P<number>{_NUMBER})\s*(?P<rest>[^\d\s].{{0,24}})?$")
 
 
 def cell(text: str, head_unit: str = "") -> Figure | None:

@@ -9,22 +9,23 @@ from functools import lru_cache
 
 from diagnose.axes import OTHER, classify, common
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 
 from .generic_figures import Figure, Metric, figures, header_unit, name_metric, statistic, with_unit
 from .generic_readings import Group, Reading, reading
 
 MAX_LINE = 1000
-LOG = re.compile(
+LOG = regex(
     r"^\s*(?:\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,:+Z-]*\]?|\[?\d\d:\d\d:\d\d[.,\d]*\]?"
     r"|[A-Z]\d{4} \d\d:\d\d:\d\d\S*|"
     r"(?:INFO|WARNING|WARN|ERROR|DEBUG|TRACE)\b)|\bNCCL (?:INFO|TRACE|WARN)\b|^\[\s*\d+\.\d{6}\]|\[\w+\.py:\d+\]"
 )
-_PREFIX = re.compile(
+_PREFIX = regex(
     r"^\s*(?:\(\w+ pid=\d+\)\s*)?(?:(?:INFO|WARNING|ERROR|DEBUG)\s*:?\s+)?(?:\[?\d{4}-\d\d-\d\d[T ]"
     r"|\d\d-\d\d )?(?:\d\d:\d\d:\d\d[\d.,+Z]*\]?)?"
     r"(?:\s*(?:INFO|WARNING|ERROR|DEBUG)\b:?)?(?:\s*\[[\w./]+\.py:\d+\])?\s*(?:Engine \d+:)?\s*"
 )
-_SKIP = re.compile(
+_SKIP = regex(
     r"\bNCCL (?:INFO|TRACE|WARN)\b|^\s*#\s*(?:HELP|TYPE)\b|^\s*[a-zA-Z_:][\w:]*\{|^[a-z_:]+_(?:sum|count|total"
     r"|bucket|created)\s+[\d.]|^\s*\||(?:\"[^\"]*\"[^\"]*){3}|NVRM|\bXid\b|0x[0-9a-f]{6,}|^\s*File \"|^\s*at\s"
     r"|\b(?:float|half|bfloat16|int8|uint8|int32|double)\s+(?:sum|prod|max|min|none|avg)\b|LnkSta|LnkCap|ACSCtl"
@@ -32,23 +33,23 @@ _SKIP = re.compile(
     r"|^\s*(?:import|def|class|return)\b.*[:(]|^\s*from \S+ import|^\s*(?:for|if|while|with)\b.*:\s*(?:#.*)?$"
     r"|<\d+>|\\$",
 )
-_PROGRESS = re.compile(r"\d+/\d+ \[\d+:\d+<")
-_COMMAND = re.compile(
+_PROGRESS = regex(r"\d+/\d+ \[\d+:\d+<")
+_COMMAND = regex(
     r"^\s*[$>]\s|^\s*--?[a-z]|^\s*(?:export\s+)?[A-Z][A-Z0-9_]{2,}=|^\s*(?:docker|vllm|python3?|torchrun|mpirun"
     r"|srun)\s|\s--[a-z]"
 )
-_BULLET = re.compile(r"^\s*(?:[-*•·–]\s+|\(?\d{1,2}[.)]\s+|\([a-z]\)\s+)")
+_BULLET = regex(r"^\s*(?:[-*•·–]\s+|\(?\d{1,2}[.)]\s+|\([a-z]\)\s+)")
 _LEADS = (
-    re.compile(r"^(?P<lead>[^\t:：]{1,80}?)\s*[:：]\s*(?P<rest>\S.*)$"),
-    re.compile(r"^(?P<lead>[^\t:：]{1,80}?)(?:\s+[-–—]\s+|\t+|\s{2,}|\s*(?:=>|->|→)\s*)(?P<rest>\S.*)$"),
+    regex(r"^(?P<lead>[^\t:：]{1,80}?)\s*[:：]\s*(?P<rest>\S.*)$"),
+    regex(r"^(?P<lead>[^\t:：]{1,80}?)(?:\s+[-–—]\s+|\t+|\s{2,}|\s*(?:=>|->|→)\s*)(?P<rest>\S.*)$"),
 )
-_CUT = re.compile(
+_CUT = regex(
     r"[,;]\s+|[，；。、]\s*|\.\s+|\s\|\s|\s{3,}|\s+(?:vs\.?|versus|against|but|while|whereas|and|compared (?:to"
     r"|with)|instead of|→|->)\s+",
     re.IGNORECASE,
 )
-_FROM_TO = re.compile(r"^\s*(?:to|->|→|=>|down to|up to|到|变成|降到|升到|涨到)\s*$", re.IGNORECASE)
-_COUNTED = re.compile(
+_FROM_TO = regex(r"^\s*(?:to|->|→|=>|down to|up to|到|变成|降到|升到|涨到)\s*$", re.IGNORECASE)
+_COUNTED = regex(
     r"^\s*-?((?:[a-z]+ ){0,2}?(?:ops?|operations?|desc(?:riptor)?s?|chunks?|requests?|reqs?|messages?|msgs?"
     r"|blocks?|transfers?"
     r"|packets?|events?|layers?|kernels?|launches|deltas?|reads?|writes?|ios?))\b",

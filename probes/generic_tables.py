@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from diagnose.document import Line
+from diagnose.lazy import regex
 
 from .generic_figures import Figure, cell, header_unit, name_metric
 
 MAX_COLUMNS = 16
 MAX_ROWS = 200
-_RULE = re.compile(r"^[\s|:+=_-]{3,}$")
-_GAP = re.compile(r"\t+| {2,}")
-_MATRIX = re.compile(r"D\\D|GPU0\s+GPU1|\bredop\b|^\s*X\s|Proto\s+Recv-Q", re.IGNORECASE)
+_RULE = regex(r"^[\s|:+=_-]{3,}$")
+_GAP = regex(r"\t+| {2,}")
+_MATRIX = regex(r"D\\D|GPU0\s+GPU1|\bredop\b|^\s*X\s|Proto\s+Recv-Q", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

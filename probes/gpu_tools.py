@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -18,15 +19,15 @@ class Nvtop:
 
     name = "nvtop"
     needles: tuple[bytes, ...] = (b"Device 0", b"Device 1", b"GPU MEM", b"HOST MEM")
-    _device = re.compile(r"\bDevice (\d+) \[(.+?)\] PCIe GEN")
+    _device = regex(r"\bDevice (\d+) \[(.+?)\] PCIe GEN")
     _parts = (
-        (re.compile(r"\bGPU (\d+)MHz"), "gpu.clock.sm", "MHz", 1.0),
-        (re.compile(r"\bMEM (\d+)MHz"), "gpu.clock.mem", "MHz", 1.0),
-        (re.compile(r"\bTEMP\s+(\d+)\s?°?C"), "gpu.temperature", "C", 1.0),
-        (re.compile(r"\bGPU\[[|\s]*(\d+)%\]"), "gpu.util", "fraction", 0.01),
+        (regex(r"\bGPU (\d+)MHz"), "gpu.clock.sm", "MHz", 1.0),
+        (regex(r"\bMEM (\d+)MHz"), "gpu.clock.mem", "MHz", 1.0),
+        (regex(r"\bTEMP\s+(\d+)\s?°?C"), "gpu.temperature", "C", 1.0),
+        (regex(r"\bGPU\[[|\s]*(\d+)%\]"), "gpu.util", "fraction", 0.01),
     )
-    _memory = re.compile(r"\bMEM\[[|\s]*([\d.]+\s?[KMGT]i?B?)/([\d.]+\s?[KMGT]i?B?)\]")
-    _process = re.compile(
+    _memory = regex(r"\bMEM\[[|\s]*([\d.]+\s?[KMGT]i?B?)/([\d.]+\s?[KMGT]i?B?)\]")
+    _process = regex(
         r"^\s*(\d+)\s+(\S+)\s+(\d+)\s+(Compute|Graphic|Both G\+C)\s+(\d+)%\s+(?:\d+%\s+)*?(\d+)MiB\s+\d+%\s+(\d+)%\s+\S+\s+(\S.*?)\s*$"  # noqa: E501
     )
 
@@ -110,11 +111,11 @@ class Lstopo:
 
     name = "lstopo"
     needles: tuple[bytes, ...] = (b"CoProc(CUDA)", b"OpenFabrics", b"GPU(NVML)", b"CoProc")
-    _node = re.compile(
+    _node = regex(
         r"^(\s*)(?:[-+|`\\]\s*)*(Package|Socket|NUMANode|Group\d?|HostBridge|PCIBridge|PCI|GPU|CoProc|OpenFabrics|Net)\b(.*)$"
     )
-    _gpu = re.compile(r"\b(?:cuda|nvml)(\d+)")
-    _nic = re.compile(r'"(mlx\d+_\w+|bnxt_re\w*|irdma\w*|rocep\w+|ibp\w+|efa_\d+|hfi1_\d+)"')
+    _gpu = regex(r"\b(?:cuda|nvml)(\d+)")
+    _nic = regex(r'"(mlx\d+_\w+|bnxt_re\w*|irdma\w*|rocep\w+|ibp\w+|efa_\d+|hfi1_\d+)"')
 
     def owns(self, doc: Document) -> bool:
         """The tool's whole output: sizes of caches and nodes are nothing to compare."""
@@ -164,11 +165,11 @@ class TritonAutotune:
 
     name = "triton_autotune"
     needles: tuple[bytes, ...] = (b"best config selected", b"Autotuning kernel")
-    _done = re.compile(
+    _done = regex(
         r"(?:Triton autotuning for function|Autotuning kernel) (\S+?),?\s+(?:with key as .*?,\s*)?finished after ([\d.]+)\s?s"  # noqa: E501
         r"(?:[;,]?\s*best config selected: (.*?);?\s*$)?"
     )
-    _chosen = re.compile(r"best config selected: (.*?);?\s*$")
+    _chosen = regex(r"best config selected: (.*?);?\s*$")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Total time per kernel, and how often it was tuned."""
@@ -204,8 +205,8 @@ class MemorySummary:
 
     name = "cuda_memory_summary"
     needles: tuple[bytes, ...] = (b"PyTorch CUDA memory summary", b"cudaMalloc retries")
-    _head = re.compile(r"CUDA OOMs:\s*(\d+).*?cudaMalloc retries:\s*(\d+)")
-    _row = re.compile(r"^\|\s*(Allocated memory|GPU reserved memory)\s*\|\s*([\d.]+) ([KMGT]?i?B)\b")
+    _head = regex(r"CUDA OOMs:\s*(\d+).*?cudaMalloc retries:\s*(\d+)")
+    _row = regex(r"^\|\s*(Allocated memory|GPU reserved memory)\s*\|\s*([\d.]+) ([KMGT]?i?B)\b")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Reserve minus allocation, over the reserve, as they stand now."""
@@ -233,7 +234,7 @@ class MemorySummary:
 
 
 _OTHERS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
-    (vendor, re.compile(pattern), counterpart)
+    (vendor, regex(pattern), counterpart)
     for vendor, pattern, counterpart in (
         (
             "AMD",

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -26,43 +27,39 @@ def cpu_list(text: str) -> int:
     return count
 
 
-_CPUS = re.compile(r"^\s*CPU\(s\):\s+(\d+)\s*$")
-_MODEL = re.compile(r"^\s*Model name:\s+(\S.*?)\s*$")
-_NODES = re.compile(r"^\s*(?:NUMA node\(s\):\s+(\d+)|available: (\d+) nodes? \()")
-_NODE_CPUS = re.compile(r"^\s*(?:NUMA node(\d+) CPU\(s\):|node (\d+) cpus:)\s+([\d, -]+?)\s*$")
-_BIND = re.compile(r"^\s*(physcpubind|cpubind|nodebind|membind):\s+([\d ]+?)\s*$")
-_NPROC = re.compile(r"(?:^|\$\s*)nproc(?:\s+--all)?\s*(?:$|[:=>-]+\s*(\d+)\s*$)")
-_AFFINITY = re.compile(r"(?:pid \d+'s )?(?:current |new )?(?:CPU )?affinity (list|mask):\s*([0-9a-fA-F,-]+)\s*$", re.I)
-_ALLOWED = re.compile(r"^\s*Cpus_allowed_list:\s*([\d,-]+)\s*$")
-_TASKSET = re.compile(r"\btaskset\s+(?:-a\s+)?(?:-c\s+([\d,-]+)\b|-(?:cp|pc)\s+([\d,-]+)\s+\d+)")
-_NUMACTL = re.compile(r"\bnumactl\s+((?:-{1,2}[\w-]+(?:[= ][\d,+-]+)?\s*)+)")
-_ULIMIT = re.compile(r"^\s*(max locked memory|open files)\s*\(.*?-[ln]\)\s*(\S+)\s*$", re.I)
-_PROC_LIMIT = re.compile(r"^\s*Max (locked memory|open files)\s+(\S+)\s+(\S+)", re.I)
-_ULIMIT_CMD = re.compile(r"ulimit\s+-(l|n)\b\s*[:=>-]*\s*(\d+|unlimited)?\s*$")
-_DF = re.compile(
+_CPUS = regex(r"^\s*CPU\(s\):\s+(\d+)\s*$")
+_MODEL = regex(r"^\s*Model name:\s+(\S.*?)\s*$")
+_NODES = regex(r"^\s*(?:NUMA node\(s\):\s+(\d+)|available: (\d+) nodes? \()")
+_NODE_CPUS = regex(r"^\s*(?:NUMA node(\d+) CPU\(s\):|node (\d+) cpus:)\s+([\d, -]+?)\s*$")
+_BIND = regex(r"^\s*(physcpubind|cpubind|nodebind|membind):\s+([\d ]+?)\s*$")
+_NPROC = regex(r"(?:^|\$\s*)nproc(?:\s+--all)?\s*(?:$|[:=>-]+\s*(\d+)\s*$)")
+_AFFINITY = regex(r"(?:pid \d+'s )?(?:current |new )?(?:CPU )?affinity (list|mask):\s*([0-9a-fA-F,-]+)\s*$", re.I)
+_ALLOWED = regex(r"^\s*Cpus_allowed_list:\s*([\d,-]+)\s*$")
+_TASKSET = regex(r"\btaskset\s+(?:-a\s+)?(?:-c\s+([\d,-]+)\b|-(?:cp|pc)\s+([\d,-]+)\s+\d+)")
+_NUMACTL = regex(r"\bnumactl\s+((?:-{1,2}[\w-]+(?:[= ][\d,+-]+)?\s*)+)")
+_ULIMIT = regex(r"^\s*(max locked memory|open files)\s*\(.*?-[ln]\)\s*(\S+)\s*$", re.I)
+_PROC_LIMIT = regex(r"^\s*Max (locked memory|open files)\s+(\S+)\s+(\S+)", re.I)
+_ULIMIT_CMD = regex(r"ulimit\s+-(l|n)\b\s*[:=>-]*\s*(\d+|unlimited)?\s*$")
+_DF = regex(
     r"^\s*(\S+)\s+(?:(\w[\w.]+)\s+)?([\d.]+[KMGTP]?i?B?)\s+([\d.]+[KMGTP]?i?B?)\s+([\d.]+[KMGTP]?i?B?)\s+(\d+)%\s+(/"
     r"\S*)\s*$"
 )
-_FREE = re.compile(
-    r"^\s*(Mem|Swap):\s+([\d.]+\w*)\s+([\d.]+\w*)\s+([\d.]+\w*)(?:\s+[\d.]+\w*\s+[\d.]+\w*\s+([\d.]+\w*))?"
-)
-_MEMINFO = re.compile(r"^\s*(MemTotal|MemAvailable|SwapTotal|SwapFree):\s+(\d+) kB")
-_CPU_MAX = re.compile(r"(?:^|cpu\.max\s*[:=]?\s*|^\$?\s*)(\d{4,9})\s+(\d{4,7})\s*$")
-_QUOTA = re.compile(r"cpu\.cfs_(quota|period)_us\s*[:=]?\s*(-?\d+)")
-_THROTTLE = re.compile(
-    r"^\s*(?:cpu\.stat:?\s*)?(nr_periods|nr_throttled|throttled_usec|throttled_time)\s*[:=]?\s*(\d+)\b"
-)
-_MEM_MAX = re.compile(r"memory\.(?:max|limit_in_bytes)\s*[:=]?\s*(\d{6,})")
-_MEM_EVENT = re.compile(r"^\s*(?:memory\.events:?\s*)?(oom_kill|oom_group_kill|oom|max|high)\s+(\d+)\s*$")
-_GOVERNOR = re.compile(r"scaling_governor\s*[:=]?\s*(\w+)|The governor \"(\w+)\"|cpu governor\s*[:=]\s*(\w+)", re.I)
-_MOUNT = re.compile(
+_FREE = regex(r"^\s*(Mem|Swap):\s+([\d.]+\w*)\s+([\d.]+\w*)\s+([\d.]+\w*)(?:\s+[\d.]+\w*\s+[\d.]+\w*\s+([\d.]+\w*))?")
+_MEMINFO = regex(r"^\s*(MemTotal|MemAvailable|SwapTotal|SwapFree):\s+(\d+) kB")
+_CPU_MAX = regex(r"(?:^|cpu\.max\s*[:=]?\s*|^\$?\s*)(\d{4,9})\s+(\d{4,7})\s*$")
+_QUOTA = regex(r"cpu\.cfs_(quota|period)_us\s*[:=]?\s*(-?\d+)")
+_THROTTLE = regex(r"^\s*(?:cpu\.stat:?\s*)?(nr_periods|nr_throttled|throttled_usec|throttled_time)\s*[:=]?\s*(\d+)\b")
+_MEM_MAX = regex(r"memory\.(?:max|limit_in_bytes)\s*[:=]?\s*(\d{6,})")
+_MEM_EVENT = regex(r"^\s*(?:memory\.events:?\s*)?(oom_kill|oom_group_kill|oom|max|high)\s+(\d+)\s*$")
+_GOVERNOR = regex(r"scaling_governor\s*[:=]?\s*(\w+)|The governor \"(\w+)\"|cpu governor\s*[:=]\s*(\w+)", re.I)
+_MOUNT = regex(
     r"^\s*(\S+:\S+|\S+)\s+(?:on\s+)?(/\S*)\s+(?:type\s+)?(nfs4?|cifs|lustre|fuse\.\w+|ceph|gpfs|beegfs|9p|overlay|"
     r"glusterfs|wekafs)\b"
 )
 
 
 # any line that one of the patterns reads holds one of these: what makes a log of a million lines cheap
-_HINT = re.compile(
+_HINT = regex(
     r"CPU\(s\)|Model name|NUMA node|available: |cpus:|bind|nproc|ffinity|Cpus_allowed|taskset|numactl|ocked memory|"
     r"pen files|ulimit|% +/|Mem|Swap|cpu\.|memory\.|nr_|throttled|overnor|oom|max |high |\d{4} \d{4}|nfs|cifs|lustre|"
     r"fuse|ceph|gpfs|beegfs|9p|overlay|glusterfs|wekafs|^\s*(?:max|high)\b"

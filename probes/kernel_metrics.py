@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from diagnose.document import Span
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
 # name -> (signal, kind). Kinds: pct (percent to fraction), plain, time (to us), share (0..1 as printed),
@@ -103,7 +104,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "shared_store_transactions_per_request": ("kernel.conflict_ways", "plain"),
     "gld_transactions_per_request": ("kernel.sectors_per_request", "plain"),
 }
-STALL = re.compile(r"smsp__average_warps?(?:_latency)?_issue_stalled_(\w+?)(?:_per_issue_active)?\.ratio")
+STALL = regex(r"smsp__average_warps?(?:_latency)?_issue_stalled_(\w+?)(?:_per_issue_active)?\.ratio")
 _TIME = {"ns": 1e-3, "nsecond": 1e-3, "us": 1.0, "usecond": 1.0, "ms": 1e3, "msecond": 1e3, "s": 1e6, "second": 1e6}
 _UNITS = {
     "kernel.time": "us",
@@ -202,7 +203,7 @@ def derive(kernel: str, made: dict[str, Fact], status: tuple[str, ...]) -> Itera
 # Sentences of ncu's rules (a sentence may be wrapped over several lines): pattern, then what its groups are
 _A = r"([\d,]+(?:\.\d+)?)"
 RULES: tuple[tuple[re.Pattern[str], tuple[tuple[str, str], ...]], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), out)
+    (regex(pattern, re.IGNORECASE), out)
     for pattern, out in (
         (rf"only {_A} of the 32 bytes transmitted per sector", (("kernel.bytes_per_sector", "bytes"),)),
         (rf"accesses an average of {_A} sectors out of the possible 4", (("kernel.load_efficiency", "of4"),)),
@@ -226,21 +227,19 @@ RULES: tuple[tuple[re.Pattern[str], tuple[tuple[str, str], ...]], ...] = tuple(
         (rf"resulting in only {_A} full waves", (("kernel.waves", "plain"),)),
     )
 )
-LIMITED = re.compile(
+LIMITED = regex(
     r"limited by (?:the )?((?:number of )?(?:required )?[\w ,]*?"
     r"(?:registers|shared memory|block size|barriers|warps|blocks)[\w ,]*)",
     re.I,
 )
-STALLED = re.compile(
-    rf"spends {_A} cycles being stalled (?:waiting for |due to )?(?:the |a |an )?([\w/() ]{{4,40}})", re.I
-)
+STALLED = regex(rf"spends {_A} cycles being stalled (?:waiting for |due to )?(?:the |a |an )?([\w/() ]{{4,40}})", re.I)
 ADVICE: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("high throughput", re.compile(r"utilizing greater than \d+(?:\.\d+)?% of the available compute or memory", re.I)),
-    ("latency", re.compile(r"low compute throughput and memory bandwidth utilization", re.I)),
-    ("small grid", re.compile(r"grid (?:for this launch is configured to execute only|is too small to fill)", re.I)),
+    ("high throughput", regex(r"utilizing greater than \d+(?:\.\d+)?% of the available compute or memory", re.I)),
+    ("latency", regex(r"low compute throughput and memory bandwidth utilization", re.I)),
+    ("small grid", regex(r"grid (?:for this launch is configured to execute only|is too small to fill)", re.I)),
     (
         "uncoalesced",
-        re.compile(
+        regex(
             r"uncoalesced global access"
             r"|memory access pattern for (?:global )?(?:loads|stores).{0,30} (?:might not be|is not) optimal",
             re.I,
@@ -248,11 +247,11 @@ ADVICE: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
     (
         "bank conflicts",
-        re.compile(r"way bank conflict|uncoalesced shared access|shared (?:load|store) bank conflicts", re.I),
+        regex(r"way bank conflict|uncoalesced shared access|shared (?:load|store) bank conflicts", re.I),
     ),
     (
         "spilling",
-        re.compile(
+        regex(
             r"register spill(?:ing|s)? (?:to|into|occurs|detected)|local memory spilling|due to register spill", re.I
         ),
     ),

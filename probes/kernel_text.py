@@ -9,21 +9,22 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line, Span
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 from .kernel_metrics import METRICS, STALL, Reading, facts, number, sentences, short
 
 _HEADS = (
-    re.compile(
+    regex(
         r"^\s{0,6}(?P<name>[\w~:<>(][^|]{0,400}?)\s*"
         r"(?:\(\d+, ?\d+, ?\d+\) ?x ?\(\d+, ?\d+, ?\d+\)|, \d{4}-\w{3}-\d\d [\d:]+), Context"
     ),
-    re.compile(r"^\s*Kernel(?: Name)?: *(?P<name>\S.{0,300})$"),
-    re.compile(r"^\s{0,6}(?P<name>[\w:<>]+(?:\([^)]*\))?),? +(?:Block Size|Grid Size|block|grid) ?[=:]? ?\("),
+    regex(r"^\s*Kernel(?: Name)?: *(?P<name>\S.{0,300})$"),
+    regex(r"^\s{0,6}(?P<name>[\w:<>]+(?:\([^)]*\))?),? +(?:Block Size|Grid Size|block|grid) ?[=:]? ?\("),
 )
 _NAMES = sorted(METRICS, key=len, reverse=True)
-_METRIC = re.compile(
+_METRIC = regex(
     r"^\s*(?:[|>*-]\s*)?(?:\d+\s+)?("
     + "|".join(re.escape(n) for n in _NAMES)
     + r"|"
@@ -31,7 +32,7 @@ _METRIC = re.compile(
     + r")(?![\w.])(?P<rest>.*)$",
     re.IGNORECASE,
 )
-_TYPED = re.compile(
+_TYPED = regex(
     r"(?<![\w.])(?:" + "|".join(re.escape(n) for n in _NAMES if "_" in n or " " in n) + r")(?![\w.])", re.IGNORECASE
 )
 
@@ -43,18 +44,18 @@ def covered(text: str) -> bool:
 
 
 _BY_LOWER = {n.lower(): n for n in METRICS}
-_NUMBER = re.compile(
+_NUMBER = regex(
     r"(?<![\w.])(?:(?:Low|Mid|High|Max|Idle) \((\d+)\)|(\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?))"
     r"(?:\s?(%|ns|us|ms|s)(?![\w/]))?"
 )
-_UNIT = re.compile(r"(?<![\w/])(%|nsecond|usecond|msecond|second|ns|us|ms)(?![\w/])")
-_OTHER_UNIT = re.compile(r"(?<!\w)[KMGT]?i?byte/s(?:econd)?|[KMGT]B/s", re.IGNORECASE)
-_REMARK = re.compile(
+_UNIT = regex(r"(?<![\w/])(%|nsecond|usecond|msecond|second|ns|us|ms)(?![\w/])")
+_OTHER_UNIT = regex(r"(?<!\w)[KMGT]?i?byte/s(?:econd)?|[KMGT]B/s", re.IGNORECASE)
+_REMARK = regex(
     r"[a-z]{4,} [a-z]{2,}"
     r"|(?<!Low )(?<!Mid )(?<!High )(?<!Max )(?<!Idle )\((?!\d+\))"
 )  # words after the figure
-_LIMIT = re.compile(r"^\s*Block Limit (Registers|Shared Mem|Warps|SM|Barriers|Blocks)\s+(?:block\s+)?(\d+)\s*$")
-_RULE = re.compile(r"^\s*(?:OPT|WRN|INF|ERR|WARNING|Est\. (?:Local )?Speedup|-)\b|^\s*-{3,}|^\s*Section:")
+_LIMIT = regex(r"^\s*Block Limit (Registers|Shared Mem|Warps|SM|Barriers|Blocks)\s+(?:block\s+)?(\d+)\s*$")
+_RULE = regex(r"^\s*(?:OPT|WRN|INF|ERR|WARNING|Est\. (?:Local )?Speedup|-)\b|^\s*-{3,}|^\s*Section:")
 
 
 class NcuText:
@@ -176,19 +177,19 @@ class Ptxas:
 
     name = "ptxas"
     needles: tuple[bytes, ...] = (b"ptxas", b"spill", b"n_regs", b"Used ", b"registers")
-    _entry = re.compile(r"(?:Compiling entry function|Function properties for) '?([\w$.]+)")
-    _regs = re.compile(
+    _entry = regex(r"(?:Compiling entry function|Function properties for) '?([\w$.]+)")
+    _regs = regex(
         r"\bUsed (\d+) registers|n_reg(?:ister)?s\W{1,4}(\d+)|(\d+) registers? ?(?:/|per) ?thread"
         r"|num_regs\W{1,4}(\d+)|(?<!\w)regs?[:=] ?(\d+)",
         re.I,
     )
-    _bytes = re.compile(r"(\d+) bytes spill stores(?:, (\d+) bytes spill loads)?", re.I)
-    _count = re.compile(
+    _bytes = regex(r"(\d+) bytes spill stores(?:, (\d+) bytes spill loads)?", re.I)
+    _count = regex(
         r"n_spills?\W{1,4}(\d+)|(?<!\w)(?:num_)?spills?[:=] ?(\d+)|(\d+) (?:register )?spills?\b"
         r"|(\d+) spilled registers",
         re.I,
     )
-    _name = re.compile(r"^\s*([A-Za-z_][\w.:<>]*(?:\s+\w+ ?= ?\w+)*)")
+    _name = regex(r"^\s*([A-Za-z_][\w.:<>]*(?:\s+\w+ ?= ?\w+)*)")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Registers and spills of each kernel."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from diagnose.document import Document, Line, Span
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
@@ -135,59 +136,59 @@ _AFTER = (
     r"|falls to)\b|约|为|仅|只有|是)"
     r"{0,12}(?:(?:avg|mean|average|平均)\W{1,3})?"
 )
-_BEFORE = re.compile(_NUMBER.format(p="b") + r"\s?(?:%\s?)?(?:of 32 )?$")
-_OTHERS = re.compile(r"(?:kv|cache|queue|slot|buffer|room|link|batch|disk|cpu|pipeline)[ -]?$", re.IGNORECASE)
+_BEFORE = regex(_NUMBER.format(p="b") + r"\s?(?:%\s?)?(?:of 32 )?$")
+_OTHERS = regex(r"(?:kv|cache|queue|slot|buffer|room|link|batch|disk|cpu|pipeline)[ -]?$", re.IGNORECASE)
 _COMPILED = tuple(
-    (signal, kind, re.compile(rf"(?<![\w.])(?:{words})(?![\w])", re.IGNORECASE)) for signal, kind, words in _WORDS
+    (signal, kind, regex(rf"(?<![\w.])(?:{words})(?![\w])", re.IGNORECASE)) for signal, kind, words in _WORDS
 )
-_FOLLOWS = re.compile(_AFTER + _NUMBER.format(p="a"), re.IGNORECASE)
-_OF_32 = re.compile(
+_FOLLOWS = regex(_AFTER + _NUMBER.format(p="a"), re.IGNORECASE)
+_OF_32 = regex(
     r"(?<![\d.])(\d{1,2}(?:\.\d+)?) ?(?:/|of|out of)(?: the)? ?32 (?:active )?(?:threads"
     r"|lanes)",
     re.IGNORECASE,
 )
-_OF_BYTES = re.compile(r"(?<![\d.])(\d{1,2}(?:\.\d+)?) ?(?:/|of|out of)(?: the)? ?32 bytes", re.IGNORECASE)
-_WAYS = re.compile(
+_OF_BYTES = regex(r"(?<![\d.])(\d{1,2}(?:\.\d+)?) ?(?:/|of|out of)(?: the)? ?32 bytes", re.IGNORECASE)
+_WAYS = regex(
     r"(?<![\d.])(\d{1,2}(?:\.\d+)?) ?- ?way (?:shared[- ]memory )?(?:bank )?conflict"
     r"|(\d{1,2}) ?路(?:bank ?)?冲突",
     re.IGNORECASE,
 )
-_GRID = re.compile(
+_GRID = regex(
     r"(?<!\w)grid(?:size"
     r"|dim)?(?: size)? ?[=:]? ?[(\[{<]{1,3} ?(\d+) ?[,x] ?(\d+)(?: ?[,x] ?(\d+))?",
     re.IGNORECASE,
 )
-_TRIPLE = re.compile(r"^\(? ?(\d+) ?[,x] ?(\d+)(?: ?[,x] ?(\d+))? ?\)?$")
-_BLOCKS = re.compile(
+_TRIPLE = regex(r"^\(? ?(\d+) ?[,x] ?(\d+)(?: ?[,x] ?(\d+))? ?\)?$")
+_BLOCKS = regex(
     r"(?<![\w.])(\d{1,6}) (?:thread ?)?(?:blocks?|ctas?)\b(?: of \d+ threads)?[^.\n\d]{0,24}?(?:on|for|over"
     r"|vs\.?|against|than|[,;]|/|for the|on the)"
     r" ?(?:a |an |the )?[^.\n\d]{0,12}(\d{2,3}) SMs?\b",
     re.IGNORECASE,
 )
-_SMS = re.compile(
+_SMS = regex(
     r"(?<![\w.])(\d{2,3}) ?(?:个 ?)?SMs?\b|(?:#|number of"
     r"|num_?) ?SMs\W{0,3}(?:SM\s+)?(\d{2,3})\b",
     re.IGNORECASE,
 )
-_HEAD = re.compile(r"^\s*([A-Za-z_][\w:]{4,60})(?:<[^>]*>)?(?:\([^)]*\))?(?=\s{2,}|:\s)")
+_HEAD = regex(r"^\s*([A-Za-z_][\w:]{4,60})(?:<[^>]*>)?(?:\([^)]*\))?(?=\s{2,}|:\s)")
 _TIMES = {"s": 1e6, "sec": 1e6, "ms": 1e3, "us": 1.0, "µs": 1.0, "μs": 1.0, "ns": 1e-3}
-_TIME_HEAD = re.compile(
+_TIME_HEAD = regex(
     r"(?:^|[\s(\[/_])(ns|us|µs|μs|ms|s|sec)\b\)?\]?$|^(?:kernel[ _])?(?:time|duration"
     r"|runtime)",
     re.IGNORECASE,
 )
-_WAVEFRONTS = re.compile(
+_WAVEFRONTS = regex(
     r"(?P<n>\d[\d,.]*) ?(?P<nu>[KMG])? (?:wavefronts?|transactions?)[^\d\n]{0,12}(?:ideal(?:ly)?|min(?:imum"
     r"|imal)?|expected|instead of|requests?|理想|理论)"
     r"[^\d\n]{0,6}(?P<i>\d[\d,.]*\d|\d) ?(?P<iu>[KMG])?(?![\w])",
     re.IGNORECASE,
 )
 _SCALE = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
-_COMPILER = re.compile(
+_COMPILER = regex(
     r"ptxas|bytes stack frame|bytes spill (?:stores|loads)|n_spills?\b"
     r"|bytes cmem"
 )  # lines of another reader
-_TRACE = re.compile(r"SrcMemType|Throughput +SrcMem|SSMem|GridXYZ|Num Calls|Instances", re.IGNORECASE)
+_TRACE = regex(r"SrcMemType|Throughput +SrcMem|SSMem|GridXYZ|Num Calls|Instances", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

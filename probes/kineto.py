@@ -15,6 +15,7 @@ from typing import Any
 
 from diagnose.document import Document, Span
 from diagnose.errors import ParseError
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
@@ -23,9 +24,7 @@ from .timeline import COMM, COMPUTE, DEVICE_COPY, HOST_COPY, SYNC_CALLS, Timelin
 _BLOCK = 1 << 22
 _GPU = {"kernel", "gpu_memcpy", "gpu_memset"}
 _RUNTIME = {"cuda_runtime", "cuda_driver", "runtime"}
-_LOADER = re.compile(
-    r"dataloader|DataLoader|_next_data|data_?loading|\bnext_batch|get_batch|fetch_batch", re.IGNORECASE
-)
+_LOADER = regex(r"dataloader|DataLoader|_next_data|data_?loading|\bnext_batch|get_batch|fetch_batch", re.IGNORECASE)
 _MAX_DEVICES = 8
 
 

@@ -6,22 +6,23 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 # Settings that have to agree between the side that fills the cache and the side that reads it.
-_AGREE = re.compile(
+_AGREE = regex(
     r"""(?:--|["']|\b)(block[-_]size|page[-_]size|kv[-_]cache[-_]dtype|kv[-_]connector|kv[-_]cache[-_]layout"""
     r"""|VLLM_KV_CACHE_LAYOUT|disaggregation[-_]transfer[-_]backend|kv[-_]transfer[-_]backend"""
     r"""|enable[-_]dp[-_]attention|kv[-_]parallel[-_]size|num[-_]layers|tokens[-_]per[-_]block|model[-_]dtype"""
     r"""|disaggregation[-_]bootstrap[-_]port)["']?\s*[=: ]\s*["']?([\w./-]+)""",
     re.I,
 )
-_ROLE = re.compile(
+_ROLE = regex(
     r"""["']?kv[-_]role["']?\s*[=:]\s*["']?kv_(producer|consumer|both)\b|--disaggregation-mode[= ]+(prefill|decode)"""
 )
-_PREFILL = re.compile(r"\bprefill\w*|kv_producer|(?<![a-z])P(?:[ _-]?node|\d)?\s*[:：]|预填充", re.I)
-_DECODE = re.compile(r"\bdecod(?:e|er|ing)\b|kv_consumer|(?<![a-z])D(?:[ _-]?node|\d)?\s*[:：]|解码", re.I)
+_PREFILL = regex(r"\bprefill\w*|kv_producer|(?<![a-z])P(?:[ _-]?node|\d)?\s*[:：]|预填充", re.I)
+_DECODE = regex(r"\bdecod(?:e|er|ing)\b|kv_consumer|(?<![a-z])D(?:[ _-]?node|\d)?\s*[:：]|解码", re.I)
 _MODES = {"prefill": "producer", "decode": "consumer"}
 
 
@@ -72,13 +73,13 @@ class SidesReader:
 
 
 _BACKENDS = r"UCX|LIBFABRIC|GDS(?:_MT)?|POSIX|TCP|OBJ|GPUNETIO|MOONCAKE|HF3FS|UCCL|RDMA|EFA"
-_ASKED = re.compile(
+_ASKED = regex(
     rf"""(?:request\w*|wanted|expect\w*|configured|asked for|prefer\w*|backends?["']?\s*[:=]\s*\["""
     rf"""|--?(?:nixl-)?backend[= ]|_BACKEND_|NIXL_BACKENDS?\W{{1,3}}|(?:KV|nixl|transfer)_backends?\W{{1,4}}"""
     rf"""|protocol\W{{1,4}})[^\n]{{0,16}}?\b({_BACKENDS})\b""",
     re.I,
 )
-_GOT = re.compile(
+_GOT = regex(
     rf"(?:\b[Bb]ackend\s+({_BACKENDS})\s+(?:was |is )?(?:instantiated|created|initialized|loaded|selected)"
     rf"|(?:instantiat\w+|created|initiali[sz]ed|using|selected|active|in use|loaded|chosen|effective|actual)\b"
     rf"[^\n]{{0,24}}?\b"
@@ -120,14 +121,14 @@ class BackendReader:
             )  # fmt: skip
 
 
-_WAITING = re.compile(
+_WAITING = regex(
     r"#(?:transfer-req|transferring-req|inflight-req|kv-transfer-req)\s*:\s*(\d+)"
     r"|WAITING_FOR_REMOTE_KVS\W{1,6}(\d+)"
     r"|(\d+) (?:reqs?|requests?) (?:in |are )?(?:WAITING_FOR_REMOTE_KVS|waiting for remote kv)",
     re.I,
 )
-_RUNNING = re.compile(r"#running-req\s*:\s*(\d+)|Running:\s*(\d+)")
-_QUEUED = re.compile(r"#queue-req\s*:\s*(\d+)|Waiting:\s*(\d+)")
+_RUNNING = regex(r"#running-req\s*:\s*(\d+)|Running:\s*(\d+)")
+_QUEUED = regex(r"#queue-req\s*:\s*(\d+)|Waiting:\s*(\d+)")
 
 
 class BacklogReader:

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from statistics import median
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
 from .facts import amount
 
-_DURATION = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s|sec|seconds|毫秒|秒)(?![\w/])")
-_BYTES = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*([KMG]i?B)\b(?!/s)", re.I)
-_HEAD_MS = re.compile(r"[(（\[,]\s*(ms|us|s|毫秒)\b[^)）\]]{0,24}[)）\]]|\b(?:in|单位)\s*[:：]?\s*(ms|us|毫秒)\b")
-_NUMBER = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)(?![\w.]*[A-Za-z_])")
+_DURATION = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s|sec|seconds|毫秒|秒)(?![\w/])")
+_BYTES = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*([KMG]i?B)\b(?!/s)", re.I)
+_HEAD_MS = regex(r"[(（\[,]\s*(ms|us|s|毫秒)\b[^)）\]]{0,24}[)）\]]|\b(?:in|单位)\s*[:：]?\s*(ms|us|毫秒)\b")
+_NUMBER = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)(?![\w.]*[A-Za-z_])")
 _FACTOR = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "毫秒": 1.0, "s": 1e3, "sec": 1e3, "seconds": 1e3, "秒": 1e3}
 _MOST_LINES = 400  # such tables are typed; a long text is a log with readers of its own
 
@@ -35,19 +36,19 @@ def _fact(doc: Document, line: Line, signal: str, value: float, unit: str, label
 
 # --- completion
 
-_POLLED = re.compile(
+_POLLED = regex(
     r"check_xfer_state|get_?xfer_?status|check_(?:remote_)?(?:status|xfer\w*)|get_(?:new_)?notifs|get_finished"
     r"|\bpoll\w*\(|(?:xfer|transfer|handle|kv|recv|load)\w*\.?_?(?:done|is_done|ready|complete\w*|finished|status)\b"
     r"|is_(?:done|complete\w*|finished)\(|getXferStatus|KVPoll|\b(?:DONE|PROC)\b",
     re.I,
 )
-_MOVING = re.compile(r"\bkv|xfer|transfer|nixl|mooncake|notif|\bpoll|传输|descriptor|runnable|handoff|migrat", re.I)
-_SLEEP = re.compile(
+_MOVING = regex(r"\bkv|xfer|transfer|nixl|mooncake|notif|\bpoll|传输|descriptor|runnable|handoff|migrat", re.I)
+_SLEEP = regex(
     r"sleep\(\s*(?:std::chrono::)?(?:(milliseconds|microseconds|seconds)\()?(\d*\.?\d+)"
     r"|sleep_for\(\s*(?:std::chrono::)?(milliseconds|microseconds|seconds)[({]\s*(\d*\.?\d+)|\busleep\(\s*(\d+)"
     r"|sleep_for\(\s*(\d+)(ms|us|s)"
 )
-_INTERVAL = re.compile(
+_INTERVAL = regex(
     r"\b(?:\w*poll\w*|\w*completion\w*|notif\w*|check)[_\- .]?(?:interval|period|every|sleep|delay|tick)\w*?"
     r"(_?(?:ms|us|s|sec|seconds))?\b\W{1,6}(\d*\.?\d+)\s*(ms|us|s|sec|seconds)?\b",
     re.I,
@@ -148,9 +149,9 @@ class CompletionReader:
 
 # --- the order of events
 
-_CLOCK = re.compile(r"(?<!\d)(\d{1,2}):(\d{2}):(\d{2})[.,](\d{1,6})")
-_STAMP = re.compile(r"^\s*\W{0,2}(?:t\s*[=+]\s*)?\+?(\d[\d,]*(?:\.\d+)?)\s*(ms|us|s)?\b\W")
-_TAIL = re.compile(r"(?:^|[\s=:@|+≈~])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|s)?\s*(?:\(.*\))?\s*$")
+_CLOCK = regex(r"(?<!\d)(\d{1,2}):(\d{2}):(\d{2})[.,](\d{1,6})")
+_STAMP = regex(r"^\s*\W{0,2}(?:t\s*[=+]\s*)?\+?(\d[\d,]*(?:\.\d+)?)\s*(ms|us|s)?\b\W")
+_TAIL = regex(r"(?:^|[\s=:@|+≈~])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|s)?\s*(?:\(.*\))?\s*$")
 _DONE = (
     r"(?:done|ready|comput\w*|finish\w*|end\w*|complet\w*|saved?|written|available|ret(?:urn|ire)\w*"
     r"|完成|结束|就绪)"
@@ -173,7 +174,7 @@ _EVENTS = (
     )),
     ("token", r"first token|ttft|首\s*token|decode (?:step|start\w*|begin\w*)"),
 )  # fmt: skip
-_NAMED = [(name, re.compile(pattern, re.I)) for name, pattern in _EVENTS]
+_NAMED = [(name, regex(pattern, re.I)) for name, pattern in _EVENTS]
 
 
 @dataclass(frozen=True)
@@ -248,15 +249,15 @@ class OrderReader:
 
 # --- pairs near and far
 
-_PLACE = re.compile(
+_PLACE = regex(
     r"node|host|rack|zone|leaf|rail|pod|switch|domain|island|spine|\bfrom\b|\bto\b|src|dst|source|dest"
     r"|prefill|decode|机架|节点|可用区",
     re.I,
 )
-_ARROW = re.compile(r"([\w./@-]+)\s*(?:->|→|=>|<->|↔)\s*([\w./@-]+)")
-_CELLS = re.compile(r"\s{2,}|\t|\s*\|\s*|\s*,\s+")
-_RATE_HEAD = re.compile(r"[GMT]i?B/s|Gb(?:it)?/?p?s|Gbps|bandwidth|throughput|带宽", re.I)
-_VALUE = re.compile(r"(\d[\d,]*(?:\.\d+)?)")
+_ARROW = regex(r"([\w./@-]+)\s*(?:->|→|=>|<->|↔)\s*([\w./@-]+)")
+_CELLS = regex(r"\s{2,}|\t|\s*\|\s*|\s*,\s+")
+_RATE_HEAD = regex(r"[GMT]i?B/s|Gb(?:it)?/?p?s|Gbps|bandwidth|throughput|带宽", re.I)
+_VALUE = regex(r"(\d[\d,]*(?:\.\d+)?)")
 
 
 def _same(a: str, b: str) -> bool:

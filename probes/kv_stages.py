@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
@@ -31,24 +32,24 @@ _WORDS = (
         r"|total)|总"
     )),
 )  # fmt: skip
-_NAMED = [(name, re.compile(pattern, re.I)) for name, pattern in _WORDS]
-_TIME = re.compile(
+_NAMED = [(name, regex(pattern, re.I)) for name, pattern in _WORDS]
+_TIME = regex(
     r"([A-Za-z_一-鿿][^\d:=|,;()\n]*?)\s*(?:[:=|]+\s*|\s{1,})(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s|sec|seconds"
     r"|毫秒)?(?=$|[\s,;|)，。])"
 )
 # The same bytes as many single transfers, and as one batched or contiguous one.
-_SINGLE = re.compile(
+_SINGLE = regex(
     r"\b(?:one (?:handle|transfer|xfer|request|call|desc\w*) (?:each|per)|each\b|per-?block|individual\w*"
     r"|one by one|single desc\w*|unbatched|not batched)",
     re.I,
 )
-_BATCHED = re.compile(
+_BATCHED = regex(
     r"\b(?:one (?:batched |big |single )?(?:transfer|xfer|call|request)\b(?! (?:each|per))|batched"
     r"|coalesced|contiguous|merged)",
     re.I,
 )
-_ANY_TIME = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s)\b")
-_UNIT_HEAD = re.compile(r"\((ms|us|s)\)")
+_ANY_TIME = regex(r"(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s)\b")
+_UNIT_HEAD = regex(r"\((ms|us|s)\)")
 
 
 class StageReader:

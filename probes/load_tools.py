@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from diagnose.document import Document, Line, Span
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 from .facts import fact, mapping
 
 _METRICS = tuple(
-    (re.compile(pattern, re.IGNORECASE), signal)
+    (regex(pattern, re.IGNORECASE), signal)
     for pattern, signal in (
         (r"time to first (?:output )?token|\bTTFT", "ttft"),
         (r"inter[- ]token latency|\bITL", "itl"),
@@ -40,12 +41,12 @@ _STATS = {
     "max": "max",
 }
 _PLAIN = (
-    (re.compile(r"^output token throughput \(tok", re.I), "output_tput", "tokens/s"),
-    (re.compile(r"^request throughput \(", re.I), "request_tput", "req/s"),
-    (re.compile(r"^request count", re.I), "prompts", "count"),
-    (re.compile(r"^(?:error request count|number of errored requests)", re.I), "failed", "count"),
+    (regex(r"^output token throughput \(tok", re.I), "output_tput", "tokens/s"),
+    (regex(r"^request throughput \(", re.I), "request_tput", "req/s"),
+    (regex(r"^request count", re.I), "prompts", "count"),
+    (regex(r"^(?:error request count|number of errored requests)", re.I), "failed", "count"),
 )
-_UNIT = re.compile(r"\((ms|s|sec|seconds)\)", re.IGNORECASE)
+_UNIT = regex(r"\((ms|s|sec|seconds)\)", re.IGNORECASE)
 
 
 def _metric(text: str) -> str | None:
@@ -103,7 +104,7 @@ class GuideLlm:
 
     name = "guidellm"
     needles: tuple[bytes, ...] = (b"TTFT", b"Req Latency", b"Request Latency")
-    _rule = re.compile(r"^[\s|=+-]+$")
+    _rule = regex(r"^[\s|=+-]+$")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Columns are found by their place under the group heads, since groups span several of them."""
@@ -233,12 +234,12 @@ class LlmPerf:
         b"end_to_end_latency_s",
         b"Overall Output Throughput",
     )
-    _head = re.compile(r"^\s*(inter_token_latency_s|ttft_s|end_to_end_latency_s|\w+)\s*$")
-    _row = re.compile(r"^\s+(p\d\d|mean|min|max|stddev)\s*=\s*([\d.]+)\s*$")
-    _total = re.compile(
+    _head = regex(r"^\s*(inter_token_latency_s|ttft_s|end_to_end_latency_s|\w+)\s*$")
+    _row = regex(r"^\s+(p\d\d|mean|min|max|stddev)\s*=\s*([\d.]+)\s*$")
+    _total = regex(
         r"^\W*(Overall Output Throughput|Number Of Errored Requests|Number Of Completed Requests):\s*([\d.]+)"
     )
-    _json = re.compile(
+    _json = regex(
         r'"results_(inter_token_latency_s|ttft_s|end_to_end_latency_s)_(?:quantiles_)?(p\d\d|mean|min|max|stddev)"\s*:\s*([\d.]+)'
     )
     _names: ClassVar = {"inter_token_latency_s": "itl", "ttft_s": "ttft", "end_to_end_latency_s": "e2e"}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
@@ -13,19 +14,19 @@ from diagnose.units import canonical
 from .facts import amount
 from .rdma import NIC
 
-_PER_NIC = re.compile(rf"\b({NIC})\b(?::\d)?([^\n]*?)(?=\b{NIC}\b|$)")
-_FIGURE = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?(?:[eE]\+?\d+)?)(?![\w.]*[A-Za-z_]{3,}\d)")
-_TRAFFIC = re.compile(
+_PER_NIC = regex(rf"\b({NIC})\b(?::\d)?([^\n]*?)(?=\b{NIC}\b|$)")
+_FIGURE = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?(?:[eE]\+?\d+)?)(?![\w.]*[A-Za-z_]{3,}\d)")
+_TRAFFIC = regex(
     r"xmit|rcv_data|tx|rx|traffic|[GMK]i?B/s|Gb(?:it)?/?p?s|Gbps|throughput|bandwidth|util|bytes"
     r"|流量|速率|带宽|发送|接收",
     re.I,
 )
-_INDEX = re.compile(r"/ports?/\d+/(?:hw_)?counters/\w+|\bport[ _]?\d\b|:\d\b", re.I)
+_INDEX = regex(r"/ports?/\d+/(?:hw_)?counters/\w+|\bport[ _]?\d\b|:\d\b", re.I)
 # Data rates of a link by the name of its generation, four lanes.
 _NAMES = {
     "qdr": 40.0, "fdr": 56.0, "edr": 100.0, "hdr100": 100.0, "hdr": 200.0, "ndr200": 200.0, "ndr": 400.0, "xdr": 800.0,
 }  # fmt: skip
-_NAMED = re.compile(
+_NAMED = regex(
     r"\b(hdr100|ndr200|[qfehnx]dr)[ -]?(\d{2,3})?\b(?!.{0,6}@)"
     r"|\b(\d{2,3})\s?(?:gbe|g(?:bit|b)?(?:/s|ps)?(?![\w/]))"
     r"(?=.{0,30}\b(?:nic|hca|link|port|infiniband|ib|roce|ethernet|connectx|fabric|rail|network)\b)"
@@ -104,10 +105,10 @@ class NamedRateReader:
                 return
 
 
-_RESOURCE = re.compile(
+_RESOURCE = regex(
     r"\b(tcp|rc_mlx5|rc_verbs|rc_x|rc|dc_mlx5|ud_mlx5|ud_verbs|cuda_ipc|gdr_copy|sysv|posix|cma|shm)(?:/([\w.:-]+))?\b"
 )
-_RATE = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s*([MG]i?B/s(?:ec)?|Gb/s(?:ec)?|Gbps|Gbit/s)", re.I)
+_RATE = regex(r"(\d[\d,]*(?:\.\d+)?)\s*([MG]i?B/s(?:ec)?|Gb/s(?:ec)?|Gbps|Gbit/s)", re.I)
 
 
 class PathRateReader:
@@ -139,9 +140,9 @@ class PathRateReader:
             yield from best.values()
 
 
-_SET = re.compile(r"(?<![\w-])-?x?\s?(UCX_[A-Z0-9_]+)\s*=\s*([^\s|,;]+)|\b(UCX_[A-Z0-9_]+) (unset|removed|default)\b")
-_END = re.compile(r"[\s:=|](\d[\d,]*(?:\.\d+)?)\s*([A-Za-z/]*)\s*\|?\s*$")
-_PLAIN = re.compile(r"\b(?:default|unset|none|without|as is|no env|baseline|no variable)\b|默认|不设", re.I)
+_SET = regex(r"(?<![\w-])-?x?\s?(UCX_[A-Z0-9_]+)\s*=\s*([^\s|,;]+)|\b(UCX_[A-Z0-9_]+) (unset|removed|default)\b")
+_END = regex(r"[\s:=|](\d[\d,]*(?:\.\d+)?)\s*([A-Za-z/]*)\s*\|?\s*$")
+_PLAIN = regex(r"\b(?:default|unset|none|without|as is|no env|baseline|no variable)\b|默认|不设", re.I)
 
 
 class EnvEffectReader:

@@ -6,15 +6,16 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
 from .facts import amount
 
-_TIME = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s|sec|seconds|毫秒|微秒|秒)(?![\w/])")
-_LAST = re.compile(r"[\s:=|](\d[\d,]*(?:\.\d+)?)\s*$")
-_HEAD = re.compile(r"[(（\[,\s](ms|us|µs)[)）\]]?(?:[^\d\n]{0,24})$")
+_TIME = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s|sec|seconds|毫秒|微秒|秒)(?![\w/])")
+_LAST = regex(r"[\s:=|](\d[\d,]*(?:\.\d+)?)\s*$")
+_HEAD = regex(r"[(（\[,\s](ms|us|µs)[)）\]]?(?:[^\d\n]{0,24})$")
 _FACTOR = {
     "us": 1e-3, "µs": 1e-3, "微秒": 1e-3, "ms": 1.0, "毫秒": 1.0, "s": 1e3, "sec": 1e3, "seconds": 1e3, "秒": 1e3,
 }  # fmt: skip
@@ -26,20 +27,20 @@ def _bytes(text: str, spelling: str) -> float | None:
     return None if got is None else got[0] * (2**30 if got[1] == "GiB" else 1.0)
 
 
-_RELEASE = re.compile(r"(?:de-?|un)(?:register|reg|pin|map)|\bunmap|mem_unmap|dereg|注销", re.I)
-_REGISTER = re.compile(
+_RELEASE = regex(r"(?:de-?|un)(?:register|reg|pin|map)|\bunmap|mem_unmap|dereg|注销", re.I)
+_REGISTER = regex(
     r"\bregist(?:er|ering|ered|ration)|reg_mr|mem_map|mem_?reg|pin(?:ning|ned)? (?:memory|pages|buffers?)"
     r"|get_user_pages"
     r"|prep(?:are)?_?(?:xfer_)?dlist|IpcOpenMemHandle|注册",
     re.I,
 )
-_MOVE = re.compile(
+_MOVE = regex(
     r"\b(?:xfers?|transfers?|puts?|gets?|writes?|reads?|sends?|flush|push\w*|pull\w*|wire|rdma|copy)\b|_(?:put|get|send)_nb"
     r"|post_?xfer|xfer|传输",
     re.I,
 )
-_UCX = re.compile(r"\bucp_|\buct_|ibv_reg|\bucx\b|IpcOpenMemHandle|\bep\.", re.I)
-_NIXL = re.compile(r"nixl|register_?mem|connector|get_agent|initialize_xfer|mooncake|lmcache", re.I)
+_UCX = regex(r"\bucp_|\buct_|ibv_reg|\bucx\b|IpcOpenMemHandle|\bep\.", re.I)
+_NIXL = regex(r"nixl|register_?mem|connector|get_agent|initialize_xfer|mooncake|lmcache", re.I)
 
 
 class RegistrationReader:
@@ -102,12 +103,12 @@ _PIECE = (
     r"(?:cop(?:y|ies)|reads?|writes?|ops?|transfers?|desc\w*|regions?|blocks?|pieces?|chunks?|segments?|requests?|WRs?"
     r"|mem_?cp\w*|iovs?|pages?|slices?|fragments?|messages?|puts?|gets?|entries|extents?|个块|次拷贝|个描述符|个片段|块|次)"
 )
-_PIECES = re.compile(
+_PIECES = regex(
     rf"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(k|M)?\s*(?:\w+[ -]){{0,2}}?{_PIECE}(?![\w])[^\d\n]{{0,40}}?"
     rf"(?:\bof\b|×|\bx\b|@|,|\bat\b|\beach\b|\bwith\b|[（(]|每[个块次])\s*~?{_SIZE}"
 )
-_PRODUCT = re.compile(rf"(?<![\w.])(\d[\d,]{{2,}})\s*[x×*]\s*{_SIZE}")
-_ABOUT_KV = re.compile(r"\bkv|nixl|xfer|onboard|offload|layer|descriptor|transfer|block|传输|分块", re.I)
+_PRODUCT = regex(rf"(?<![\w.])(\d[\d,]{{2,}})\s*[x×*]\s*{_SIZE}")
+_ABOUT_KV = regex(r"\bkv|nixl|xfer|onboard|offload|layer|descriptor|transfer|block|传输|分块", re.I)
 
 
 class PiecesReader:
@@ -139,7 +140,7 @@ class PiecesReader:
                 yield Fact("kv.descriptors", count, "count", Subject(label="pieces"), span, status=doc.status)
 
 
-_WAITED = re.compile(
+_WAITED = regex(
     r"(?:wait\w*|block\w*|stall\w*|stuck)\s+(?:\w+ )?(?:for|on)\s+(?:the\s+)?(?:remote\s+)?"
     r"(?:kv|cache|transfer|blocks)\b[^\d\n]{0,24}"
     r"|\b(?:kv|cache)[ _-]*(?:cache )?(?:transfer|xfer|pull|load|fetch|read|handoff|migration|onboard\w*)\w*\b"
@@ -147,8 +148,8 @@ _WAITED = re.compile(
     r"|(?:等待|传输)\s*(?:远端\s*)?KV\D{0,8}|KV\s*(?:cache\s*)?传输\D{0,10}",
     re.I,
 )
-_SPENT = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s*(ms|s|sec|seconds|毫秒|秒)(?![\w/])")
-_MOVED = re.compile(
+_SPENT = regex(r"(\d[\d,]*(?:\.\d+)?)\s*(ms|s|sec|seconds|毫秒|秒)(?![\w/])")
+_MOVED = regex(
     rf"{_SIZE}\s*(?:(?:of )?(?:KV\b|cache)|per (?:request|prompt|transfer|sequence)|/\s?req)"
     rf"|(?:KV|cache)\b[^\d\n]{{0,28}}{_SIZE}",
     re.I,

@@ -7,27 +7,24 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
 from .facts import amount
 
-_CUDA = re.compile(
-    r"mpi_built_with_cuda_support:value:(true|false)|CUDA support:\s*(yes|no)\b|MPI extensions:.*\b(cuda)\b"
-)
-_BUILD = re.compile(r"--(with|without)-(cuda|ucx|verbs)\b(=no\b)?")
-_COMPONENT = re.compile(
-    r"^\s*MCA (pml|btl|osc|mtl|accelerator): (\w+) \(|mca:(pml|btl|osc|mtl|accelerator):(\w+):version"
-)
-_ASKED = re.compile(r"Component:\s+(\S+)")
-_FRAMEWORK = re.compile(r"Framework:\s+(\S+)")
-_OSU_HEAD = re.compile(r"#\s*OSU MPI(?:-CUDA|-ROCM)?\s+(.*?)\s+(?:Test|v\d)")
-_OSU_COLUMNS = re.compile(r"#\s*Size\s+(Bandwidth|Latency|Avg Lat\w*)\s*\(([^)]+)\)")
-_SIZE_COLUMNS = re.compile(
+_CUDA = regex(r"mpi_built_with_cuda_support:value:(true|false)|CUDA support:\s*(yes|no)\b|MPI extensions:.*\b(cuda)\b")
+_BUILD = regex(r"--(with|without)-(cuda|ucx|verbs)\b(=no\b)?")
+_COMPONENT = regex(r"^\s*MCA (pml|btl|osc|mtl|accelerator): (\w+) \(|mca:(pml|btl|osc|mtl|accelerator):(\w+):version")
+_ASKED = regex(r"Component:\s+(\S+)")
+_FRAMEWORK = regex(r"Framework:\s+(\S+)")
+_OSU_HEAD = regex(r"#\s*OSU MPI(?:-CUDA|-ROCM)?\s+(.*?)\s+(?:Test|v\d)")
+_OSU_COLUMNS = regex(r"#\s*Size\s+(Bandwidth|Latency|Avg Lat\w*)\s*\(([^)]+)\)")
+_SIZE_COLUMNS = regex(
     r"^\W*(?:msg |message )?size\s*(?:\((?:b|bytes)\))?\s+(?:bandwidth\s*)?\(?([MG]i?B/s)\)?\s*$", re.IGNORECASE
 )
-_OSU_ROW = re.compile(r"^\s*(\d+)\s+([\d.]+)(?:\s|$)")
+_OSU_ROW = regex(r"^\s*(\d+)\s+([\d.]+)(?:\s|$)")
 _DROP = 1.25  # a bandwidth falling this much from one size to the next is a step, not noise
 
 
@@ -135,7 +132,7 @@ class OsuReader:
                 )  # fmt: skip
 
 
-_PAIR = re.compile(
+_PAIR = regex(
     r"(?P<host>\bH[ -]?H\b|\bhost\s*(?:->|→)\s*host\b|\bH2H\b|\bhost (?:buffers?|memory|to host)|\bhost[- ]host\b"
     r"|\bDRAM\b|cpu (?:buffers?|memory))"
     r"|(?P<gpu>\bD[ -]?D\b|\b(?:cuda|gpu|device)\s*(?:->|→)\s*(?:cuda|gpu|device)\b|\bD2D\b"
@@ -143,10 +140,10 @@ _PAIR = re.compile(
     r"|\bVRAM\b|--use_cuda|device[- ]device)",
     re.IGNORECASE,
 )
-_RATE = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s*([MG]i?B/s(?:ec)?|Gb/s(?:ec)?|Gbps|Gbit/s)", re.IGNORECASE)
+_RATE = regex(r"(\d[\d,]*(?:\.\d+)?)\s*([MG]i?B/s(?:ec)?|Gb/s(?:ec)?|Gbps|Gbit/s)", re.IGNORECASE)
 
 
-_LATENCY = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(us|µs|usec|ms)\b")
+_LATENCY = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(us|µs|usec|ms)\b")
 
 
 class MemoryReader:
@@ -206,14 +203,14 @@ class MemoryReader:
             )  # fmt: skip
 
 
-_NODE = re.compile(
+_NODE = regex(
     r"\b(?:socket|numa(?:[ _-]?node)?|cpunodebind|node)\s*[=#:]?\s*(\d)\b"
     r"|(?:taskset -c|--physcpubind[= ]|--cpu-set|--cpu-list|\bcores?|\bcpus?)\s*[=:]?\s*(\d+(?:-\d+)(?:,\d+-\d+)*)\b",
     re.IGNORECASE,
 )
 
 
-_RATE_UNIT = re.compile(r"[MG]i?B/s(?:ec)?|Gb/s(?:ec)?|Gbps|Gbit/s", re.IGNORECASE)
+_RATE_UNIT = regex(r"[MG]i?B/s(?:ec)?|Gb/s(?:ec)?|Gbps|Gbit/s", re.IGNORECASE)
 
 
 class NumaRateReader:

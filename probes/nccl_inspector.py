@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
@@ -22,11 +23,11 @@ _KEYS = (
     ("p2p_busbw_gbs", "nccl.inspector.busbw", "GB/s"),
     ("p2p_exec_time_us", "nccl.inspector.time", "us"),
 )
-_PAIR = re.compile(r'"(\w+)"\s*:\s*(?:"([^"]*)"|(-?[\d.]+(?:[eE][-+]?\d+)?))')
-_PROM = re.compile(
+_PAIR = regex(r'"(\w+)"\s*:\s*(?:"([^"]*)"|(-?[\d.]+(?:[eE][-+]?\d+)?))')
+_PROM = regex(
     r"^nccl_(?:p2p_)?(bus_bandwidth_gbs|collective_exec_time_microseconds|exec_time_microseconds)\{(.*)\}\s+([\d.e+-]+)"
 )
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
+_LABEL = regex(r'(\w+)="([^"]*)"')
 _MOST = 2000  # objects
 _KEEP = 64  # facts
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from diagnose.document import Document, Line, clean
+from diagnose.lazy import regex
 from diagnose.marks import shape
 from diagnose.models import NOBODY, Fact, Subject
 
@@ -19,52 +20,52 @@ PAIRS = 16  # pairs of ranks reported per transport; the rest is counted into th
 WARNS = 24  # distinct warnings kept
 KNOWN = 60_000  # distinct messages remembered before forgetting
 
-_HEAD = re.compile(
+_HEAD = regex(
     r"(?:\[?(?P<time>\d{4}-\d\d-\d\d[T ][\d:.]+)\]?\s+)?"
     r"(?:(?P<host>[^\s:\[\]]+):(?P<pid>\d+):(?P<tid>\d+)\s+)?(?:\[(?P<dev>\d+)\]\s+)?"
     r"(?:(?P<where>\S+\.(?:cc|cu|h|c|cpp)?:?\d+)\s+(?:\([\w:~]+\)\s+)?)?"
     r"(?:NCCL )?(?P<level>INFO|WARN|TRACE|ABORT)\s+(?P<msg>.*)$"
 )
-_VIA = re.compile(
+_VIA = regex(
     r"(?:Channel|Ring|Coll|CollNet|Tree|NVLS)\s+\d+(?:/\d+)?\s*:\s*(\d+)(?:\[\w+\])?(?:\s*->\s*(\d+)(?:\[\w+\])?)?"
     r"\s*(?:\[(?:send|receive)\]\s*)?via\s+(.+?)(?:\s+comm\s.*)?\s*$"
 )
-_ALGO = re.compile(
+_ALGO = regex(
     r"(?:(\w+)(?: \[[\w ]+\])?: )?(\d+) Bytes -> Algo (\w+) proto (\w+)"
     r"(?: channel\{Lo\.\.Hi\}=\{(\d+)\.\.(\d+)\})?"
 )
 _ALGOS = ("TREE", "RING", "COLLNET_DIRECT", "COLLNET_CHAIN", "NVLS", "NVLS_TREE", "PAT")
 _PROTOS = ("LL", "LL128", "SIMPLE")
-_ENV = re.compile(r"\b((?:NCCL|UCX|FI|OFI)_[A-Z0-9_]+) set (?:by environment )?to (\S.*?)\.?\s*$")
-_RESET = re.compile(r"reset to (NCCL_[A-Z0-9_]+)=(\S+)")
-_VERSION = re.compile(r"NCCL version ((\d+\.\d+\.\d+)\S*)")
-_RANKS = re.compile(r"rank (\d+) n[rR]anks (\d+)(?:.*?cudaDev (\d+))?")
-_NODES = re.compile(r"nNodes (\d+) localRanks (\d+)")
-_CHANNELS = re.compile(r"(\d+) (coll|nvls|p2p) channels\b(?! per)")
-_TIMINGS = re.compile(r"Init timings.*?rank (\d+) nranks \d+ total ([\d.]+)(?:.*?bootstrap ([\d.]+))?")
-_SYSTEM = re.compile(r"=== System : max(?:Bw|Width) ([\d.]+)")
-_PATHS = re.compile(r"(GPU|NET)/[\w-]+ \(\d+/[\d.]+/(\w{2,4})\)")
-_PATTERN = re.compile(r"Pattern (\d+), crossNic \d+, nChannels (\d+), (?:bw|speed) ([\d.]+)/([\d.]+), type (\w+)/(\w+)")
-_WARN = re.compile(rb"NCCL WARN|\.(?:cc|cu|h):\d+ (?:\(\w+\) )?WARN ")
-_BENIGN = re.compile(
+_ENV = regex(r"\b((?:NCCL|UCX|FI|OFI)_[A-Z0-9_]+) set (?:by environment )?to (\S.*?)\.?\s*$")
+_RESET = regex(r"reset to (NCCL_[A-Z0-9_]+)=(\S+)")
+_VERSION = regex(r"NCCL version ((\d+\.\d+\.\d+)\S*)")
+_RANKS = regex(r"rank (\d+) n[rR]anks (\d+)(?:.*?cudaDev (\d+))?")
+_NODES = regex(r"nNodes (\d+) localRanks (\d+)")
+_CHANNELS = regex(r"(\d+) (coll|nvls|p2p) channels\b(?! per)")
+_TIMINGS = regex(r"Init timings.*?rank (\d+) nranks \d+ total ([\d.]+)(?:.*?bootstrap ([\d.]+))?")
+_SYSTEM = regex(r"=== System : max(?:Bw|Width) ([\d.]+)")
+_PATHS = regex(r"(GPU|NET)/[\w-]+ \(\d+/[\d.]+/(\w{2,4})\)")
+_PATTERN = regex(r"Pattern (\d+), crossNic \d+, nChannels (\d+), (?:bw|speed) ([\d.]+)/([\d.]+), type (\w+)/(\w+)")
+_WARN = regex(rb"NCCL WARN|\.(?:cc|cu|h):\d+ (?:\(\w+\) )?WARN ")
+_BENIGN = regex(
     r"Failed to open libibverbs|Failed to find CUDA library|No plugin found|Could not find|Failed to open libnvidia-ml"
     r"|NCCL_TOPO_DUMP|not dumping topology|RAS ",
     re.IGNORECASE,
 )
-FOLLOW_UP = re.compile(
+FOLLOW_UP = regex(
     r"remote process exited|Connection closed|closed by (?:remote )?peer|closed by localRank|Socket recv failed"
     r"|Call to recv.*failed|Connection reset by peer|Broken pipe|Proxy Call to rank|ncclAsyncJobComplete"
     r"|Service thread|commReclaim|commDestroy|Poll failed|polling for opId|retcode|in abort",
     re.IGNORECASE,
 )
 _SIGNALS_OF_NET = (
-    ("nccl.network", re.compile(r"Using network (.+?)\s*$")),
-    ("nccl.ib.devices", re.compile(r"NET/IB : Using\s+(\[\d+\].+?)\s*(?:;.*)?$")),
-    ("nccl.socket.interfaces", re.compile(r"NET/Socket : Using\s+(\[\d+\].+?)\s*$")),
-    ("nccl.bootstrap.interface", re.compile(r"Bootstrap ?: Using (?:\[\d+\])?\s*([^\s:<]+)")),
-    ("nccl.net_plugin", re.compile(r"(?:Loaded net|loaded external network) plugin (\S+)")),
-    ("nccl.ofi.provider", re.compile(r"NET/OFI (?:Selected [Pp]rovider is|Using) ([\w;-]+)")),
-    ("nccl.gdr", re.compile(r"(GPU Direct RDMA (?:Enabled|Disabled) for .+)$")),
+    ("nccl.network", regex(r"Using network (.+?)\s*$")),
+    ("nccl.ib.devices", regex(r"NET/IB : Using\s+(\[\d+\].+?)\s*(?:;.*)?$")),
+    ("nccl.socket.interfaces", regex(r"NET/Socket : Using\s+(\[\d+\].+?)\s*$")),
+    ("nccl.bootstrap.interface", regex(r"Bootstrap ?: Using (?:\[\d+\])?\s*([^\s:<]+)")),
+    ("nccl.net_plugin", regex(r"(?:Loaded net|loaded external network) plugin (\S+)")),
+    ("nccl.ofi.provider", regex(r"NET/OFI (?:Selected [Pp]rovider is|Using) ([\w;-]+)")),
+    ("nccl.gdr", regex(r"(GPU Direct RDMA (?:Enabled|Disabled) for .+)$")),
 )  # fmt: skip
 
 

@@ -6,41 +6,42 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
 LINES = 2000
-_PING = re.compile(
+_PING = regex(
     r"\bping\b.*?(?:-M\s*(?:do|want)|-D\b|-f\b)?.*?\s-[sl]\s*(\d{2,5})\b"
     r"|\bping\b.*\bDF\b.*?(\d{3,5})",
     re.IGNORECASE,
 )
-_SIZED = re.compile(
+_SIZED = regex(
     r"(?:payload|size|-s|ping|DF)\D{0,12}(\d{3,5})\s*(?:B|bytes|字节)?\W{1,6}(?P<how>ok|works?|passes|pass"
     r"|replies|\d/\d received|fails?|lost|no reply|timeout|times out|dropped|100% (?:packet )?loss|"
     r"不通|通|丢)",
     re.IGNORECASE,
 )
-_REPLY = re.compile(r"bytes from |[1-9]\d* (?:packets )?received|\b0% (?:packet )?loss", re.IGNORECASE)
-_LOST = re.compile(
+_REPLY = regex(r"bytes from |[1-9]\d* (?:packets )?received|\b0% (?:packet )?loss", re.IGNORECASE)
+_LOST = regex(
     r"\b0 (?:packets )?received|100% (?:packet )?loss|[Mm]essage too long|local error"
     r"|[Ff]rag(?:mentation)? needed|no (?:reply|answer)|timeout",
     re.IGNORECASE,
 )
-_IP_LINK = re.compile(r"^\s*\d+:\s+([\w.-]+)(?:@\S+)?:\s+<.*?\bmtu\s+(\d+)")
-_IFCONFIG = re.compile(r"^\s*([a-z][\w.-]+):?\s.*\b(?:mtu|MTU)[ :=](\d{3,5})\b")
-_SYSFS = re.compile(r"/sys/class/net/([\w.-]+)/mtu\b(?:\D{1,4}(\d{3,5})\s*$)?")
-_PMTU = re.compile(r"\bpmtu\s+(\d{3,5})\b", re.IGNORECASE)
-_NAMED = re.compile(r"\bip\s.*\b(?:link|addr)\s+(?:show|ls)\s+(?:dev\s+)?([\w.-]+)")
-_BARE = re.compile(r"^\s*(?:.*\bmtu\s+)?(\d{3,5})\s*$")
-_LAUNCH = re.compile(
+_IP_LINK = regex(r"^\s*\d+:\s+([\w.-]+)(?:@\S+)?:\s+<.*?\bmtu\s+(\d+)")
+_IFCONFIG = regex(r"^\s*([a-z][\w.-]+):?\s.*\b(?:mtu|MTU)[ :=](\d{3,5})\b")
+_SYSFS = regex(r"/sys/class/net/([\w.-]+)/mtu\b(?:\D{1,4}(\d{3,5})\s*$)?")
+_PMTU = regex(r"\bpmtu\s+(\d{3,5})\b", re.IGNORECASE)
+_NAMED = regex(r"\bip\s.*\b(?:link|addr)\s+(?:show|ls)\s+(?:dev\s+)?([\w.-]+)")
+_BARE = regex(r"^\s*(?:.*\bmtu\s+)?(\d{3,5})\s*$")
+_LAUNCH = regex(
     r"(?:^|\s)(?:-H|--host|-host|--hosts)[ =](\S+)|--nnodes[ =](\d+)|(?:^"
     r"|\s)-N ?(\d+)\b.*\bsrun|\bsrun\b.*\s-N ?(\d+)\b|--nodes[ =](\d+)|#SBATCH.*(?:-N|--nodes)[ =](\d+)"
 )
-_NIC_WORDS = re.compile(
+_NIC_WORDS = regex(
     r"\b(\d{1,2})\s?[x×*]\s?(?:\w+[- ]){0,3}?(?:(?P<name>NDR|HDR|EDR|FDR|XDR)\s?(?P<named>\d{2,3})?"
     r"|(?P<rate>\d{2,3})\s?(?:G\b|Gb/?s?|GbE|Gbps|Gbit/s))",
 )
-_COUNTED = re.compile(r"(?:ibstat|ibstatus|ibv_devinfo).*grep\s+-c\s+.*?(\d{2,3})\b")
+_COUNTED = regex(r"(?:ibstat|ibstatus|ibv_devinfo).*grep\s+-c\s+.*?(\d{2,3})\b")
 
 
 def _fact(doc: Document, line: Line, signal: str, value: float, unit: str | None, label: str | None) -> Fact:
@@ -164,9 +165,9 @@ class LaunchReader:
                     yield _fact(doc, line, "net.adapter.rate", float(rate), "Gb/s", None)
 
 
-_LINK = re.compile(r"\b(NV\d{1,2}|PIX|PXB|PHB|NODE|SYS)\b")
-_SPEED = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(GB/s)?(?![\w.]*[=/,])")
-_RATE = re.compile(r"^\s*(\S{0,80}?[A-Za-z]\S{0,80}?)[:\s]+(?:\S{1,80}\s+){0,2}?Rate:?\s*(\d{2,3})\b")
+_LINK = regex(r"\b(NV\d{1,2}|PIX|PXB|PHB|NODE|SYS)\b")
+_SPEED = regex(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(GB/s)?(?![\w.]*[=/,])")
+_RATE = regex(r"^\s*(\S{0,80}?[A-Za-z]\S{0,80}?)[:\s]+(?:\S{1,80}\s+){0,2}?Rate:?\s*(\d{2,3})\b")
 
 
 class PairReader:

@@ -11,25 +11,26 @@ from collections.abc import Iterator
 from typing import Any
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 from .facts import fact, mapping
 
-_ROW = re.compile(
+_ROW = regex(
     r"^\s*(\d+)\s+\d+\s+\d+\s+(?:\d+|\d+-\d+)\s+\d+\s+\d+\s+"
     r"(NOCOMM|UNKNOWN|INIT|RUNNING|FINALIZE|ABORT)\s+((?:OK|MISMATCH|ERROR|INCOMPLETE|,)+)\s*$"
 )
-_PROCESS = re.compile(r"^\s*Process (\d+) on node (\S+) managing GPUs? ([\d,]+)")
-_MISSING = re.compile(r"^\s*The missing ranks?: ([\d, ]+)\s*$")
-_OPS = re.compile(r"different (\w+) operation counts")
-_LAUNCHED = re.compile(r"^\s*(\d+) ranks? ha(?:ve|s) launched up to operation (\d+)")
-_BEHIND = re.compile(r"^\s*Rank (\d+) has (?:launched up to operation (\d+)|(not launched any operations))")
-_MEMBER = re.compile(r"^\s*Rank (\d+) (?:--|has status (\w+) --|reported (.+?) --) ")
-_GROUP_STATUS = re.compile(r"^\s*(\d+) ranks have status (\w+)")
-_ASYNC = re.compile(r"^\s*(Initialization|Asynchronous) errors? on (\d+) ranks?")
-_DEAD = re.compile(r"^\s*(\d+) job process(?:es are| is) considered dead")
-_EVENT = re.compile(r"\b(PEER_DEAD|PEER_UNRESPONSIVE)\b:?\s*(?:Process (\d+) on node (\S+))?")
+_PROCESS = regex(r"^\s*Process (\d+) on node (\S+) managing GPUs? ([\d,]+)")
+_MISSING = regex(r"^\s*The missing ranks?: ([\d, ]+)\s*$")
+_OPS = regex(r"different (\w+) operation counts")
+_LAUNCHED = regex(r"^\s*(\d+) ranks? ha(?:ve|s) launched up to operation (\d+)")
+_BEHIND = regex(r"^\s*Rank (\d+) has (?:launched up to operation (\d+)|(not launched any operations))")
+_MEMBER = regex(r"^\s*Rank (\d+) (?:--|has status (\w+) --|reported (.+?) --) ")
+_GROUP_STATUS = regex(r"^\s*(\d+) ranks have status (\w+)")
+_ASYNC = regex(r"^\s*(Initialization|Asynchronous) errors? on (\d+) ranks?")
+_DEAD = regex(r"^\s*(\d+) job process(?:es are| is) considered dead")
+_EVENT = regex(r"\b(PEER_DEAD|PEER_UNRESPONSIVE)\b:?\s*(?:Process (\d+) on node (\S+))?")
 _KEEP = 8
 
 

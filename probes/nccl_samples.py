@@ -7,50 +7,51 @@ from collections.abc import Iterator
 from statistics import median
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
 from .facts import amount
 
-_WHEN = re.compile(
+_WHEN = regex(
     r"\b(?:before|after|start|end|t ?= ?\d+|t[01]\b|delta|diff|growth|first|second|\+\d+ ?s)\b|[+Δ]|前|后"
     r"|增量",
     re.IGNORECASE,
 )
-_PAIR = re.compile(
+_PAIR = regex(
     r"^\s*(?P<name>[A-Za-z][\w ./:-]*?[\w)])\s*[:=|]?\s+\|?\s*(?P<a>\d[\d,]*+)\s*(?:->|→|=>|\||to"
     r"|,)?\s*\|?\s*(?P<b>\d[\d,]*)"
     r"(?:\s*\|?\s*\(?[+Δ]?\s*(?P<d>-?[\d,]+)?\)?)?\s*\|?\s*$"
 )
-_ARROW = re.compile(r"(?P<name>[A-Za-z]\w*)\s*[:=]?\s+(?P<a>\d[\d,]*)\s*(?:->|→|=>|⇒)\s*(?P<b>\d[\d,]*)")
-_PLUS = re.compile(
+_ARROW = regex(r"(?P<name>[A-Za-z]\w*)\s*[:=]?\s+(?P<a>\d[\d,]*)\s*(?:->|→|=>|⇒)\s*(?P<b>\d[\d,]*)")
+_PLUS = regex(
     r"(?P<name>[A-Za-z]\w*(?:_\w+|Errors?|Wait|Discards|Counter"
     r"|Downed))\s*[:=]?\s+\+\s?(?P<d>\d[\d,]*)\b"
 )
-_COUNTER = re.compile(
+_COUNTER = regex(
     r"bytes|packets|xmit|rcv|discard|error|err\b|drop|pause|cnp|ecn|retrans|downed|symbol|out_of|timeout|seq"
     r"|rnr|recover|wait|crc|buffer",
     re.IGNORECASE,
 )
-_NIC = re.compile(
+_NIC = regex(
     r"\b((?:mlx[45]_(?:bond_)?\w+|bnxt_re\w*|irdma\w*|rocep\w+|ibp\w+|hfi1_\d+|efa_\d+|rdmap\w+"
     r"|en[a-z]\w*|eth\d+|ib\d+|bond\d+))\b"
 )
-_FIRST = re.compile(
+_FIRST = regex(
     r"^\W*(?:local[ _-]?|global[ _-]?)?(rank|ranks|node|host|gpu|worker|server|机器|节点"
     r"|卡)\b",
     re.IGNORECASE,
 )
-_WAIT = re.compile(
+_WAIT = regex(
     r"all.?reduce|all.?gather|reduce.?scatter|all.?to.?all|nccl|comm|wait|barrier|sync|collective|exposed|通信|等待"
     r"|集合",
     re.IGNORECASE,
 )
-_WORK = re.compile(
+_WORK = regex(
     r"fwd|bwd|forward|backward|comput|calc|\bfw\b|\bbw\b|gemm|kernel|data|load|gpu time|计算|前向|反向"
     r"|数据",
     re.IGNORECASE,
 )
-_CELL = re.compile(r"^[~≈]?(\d[\d,]*(?:\.\d+)?)(?:\s?(?:ms|us|s|%|GB/s))?$")
+_CELL = regex(r"^[~≈]?(\d[\d,]*(?:\.\d+)?)(?:\s?(?:ms|us|s|%|GB/s))?$")
 LINES = 400
 
 
@@ -187,14 +188,14 @@ def _late(doc: Document, header: list[str], rows: list[tuple[str, list[float], L
         return
 
 
-_SIZE_ROW = re.compile(
+_SIZE_ROW = regex(
     r"^\s*(?:<=?|≤|up to|below|>=?|≥|over)?\s*(?:\d[\d.]*\s*[KMG]?i?B?\s*(?:-|–|to"
     r"|\.\.)\s*)?(?P<top>\d[\d.]*)\s*(?P<unit>[KMG]?i?B?)\b[^\d\n]{0,24}?\s"
     r"[x×]?\s*(?P<n>\d[\d,]*)\s*(?:calls?|ops?|x|times|次|launches|messages|msgs)?\b",
     re.IGNORECASE,
 )
-_HISTOGRAM = re.compile(r"histogram|sizes?\b|payload|bucket|message|消息大小|分布", re.IGNORECASE)
-_COLLECTIVE = re.compile(r"all.?reduce|all.?gather|reduce.?scatter|all.?to.?all|nccl|collective|通信", re.IGNORECASE)
+_HISTOGRAM = regex(r"histogram|sizes?\b|payload|bucket|message|消息大小|分布", re.IGNORECASE)
+_COLLECTIVE = regex(r"all.?reduce|all.?gather|reduce.?scatter|all.?to.?all|nccl|collective|通信", re.IGNORECASE)
 _POWER = {"": 1.0, "K": 1024.0, "M": 1024.0**2, "G": 1024.0**3}
 _SMALL = 256 * 1024.0
 
@@ -232,13 +233,13 @@ class MessageSizeReader:
                    formula="reader:message_sizes", inputs=inputs, status=doc.status)  # fmt: skip
 
 
-_OTHERS = re.compile(
+_OTHERS = regex(
     r"other (?:jobs?|traffic|tenants?|load|nodes)|neighbou?rs?|concurrent jobs?|jobs? running|background"
     r"|cross.?traffic|(?:storage|backup) (?:traffic|load)"
     r"|其[他它](?:作业|任务|流量)|并发(?:作业|任务)|背景流量",
     re.IGNORECASE,
 )
-_RESULT = re.compile(
+_RESULT = regex(
     r"bus_?bw|alg_?bw|bandwidth|GB/s|throughput|tokens/s|step|time|latency|ms\b|带宽|耗时"
     r"|吞吐",
     re.IGNORECASE,
@@ -308,12 +309,12 @@ class NeighbourReader:
             return
 
 
-_BATCHES = re.compile(
+_BATCHES = regex(
     r"\branks?[ _]?(?P<a>\d+)(?:\s*[-–~]\s*\d+)?\s*[:=]?\s*(?:\w+\s*[:=]\s*)?(?P<n>\d+)\s*(?P<what>batch\w*"
     r"|steps?|iter\w*|samples|micro\w*|个?batch)?",
     re.IGNORECASE,
 )
-_BATCH_WORD = re.compile(r"batch|steps? (?:this|per|in)|iterations|samples|len\(.*loader|个样本", re.IGNORECASE)
+_BATCH_WORD = regex(r"batch|steps? (?:this|per|in)|iterations|samples|len\(.*loader|个样本", re.IGNORECASE)
 
 
 class BatchCountReader:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from diagnose.document import Document, Line, Span, clean
+from diagnose.lazy import regex
 from diagnose.marks import shape
 from diagnose.models import Fact, Subject
 from diagnose.units import canonical
@@ -24,28 +25,26 @@ _TYPES = (
     "float|half|double|bfloat16|uint8|int8|int32|uint32|int64|uint64|int|char|fp8_e4m3|fp8_e5m2|f8e4m3|f8e5m2"
     "|fp32|fp16|bf16|float32|float16|f32|f16|f8"
 )
-_ROW = re.compile(rf"(?<!\S)(\d+(?:\.\d+)?[KMGT]?)\s+(\d+)\s+({_TYPES})\b(.*)$")
-_BARE = re.compile(
-    r"^\s*(?P<size>\d{1,14})\s+(?P<count>\d{1,13})\s+(?P<rest>(?:-?[\d.]+(?:e[+-]?\d+)?\s*|N/A\s*){6,9})$"
-)
-_LOG = re.compile(r"\S*:\d+:\d+ \[\d*\] |\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\]")
-_LOG_HOST = re.compile(r"^([^\s:\[\]]+):\d+:\d+ \[\d*\] ")
-_NUMBER = re.compile(r"^(?:[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|N/A|nan|inf)$", re.IGNORECASE)
-_RANK = re.compile(
+_ROW = regex(rf"(?<!\S)(\d+(?:\.\d+)?[KMGT]?)\s+(\d+)\s+({_TYPES})\b(.*)$")
+_BARE = regex(r"^\s*(?P<size>\d{1,14})\s+(?P<count>\d{1,13})\s+(?P<rest>(?:-?[\d.]+(?:e[+-]?\d+)?\s*|N/A\s*){6,9})$")
+_LOG = regex(r"\S*:\d+:\d+ \[\d*\] |\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\]")
+_LOG_HOST = regex(r"^([^\s:\[\]]+):\d+:\d+ \[\d*\] ")
+_NUMBER = regex(r"^(?:[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|N/A|nan|inf)$", re.IGNORECASE)
+_RANK = regex(
     r"#\s+Rank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\s+(\d+)\s+on\s+(\S+)\s+device\s+(\d+)\s+\[[^\]]*\]\s+(\S.*?)\s*$"
 )
-_PARAMS = re.compile(r"nThread\s+(\d+)\s+nGpus\s+(\d+)\s+minBytes\s+(\d+)\s+maxBytes\s+(\d+)")
-_AVG = re.compile(r"#?\s*Avg bus bandwidth\s*:\s*([\d.]+)")
-_BOUNDS = re.compile(r"Out of bounds values\s*:\s*(\d+)")
-_NAME = re.compile(
+_PARAMS = regex(r"nThread\s+(\d+)\s+nGpus\s+(\d+)\s+minBytes\s+(\d+)\s+maxBytes\s+(\d+)")
+_AVG = regex(r"#?\s*Avg bus bandwidth\s*:\s*([\d.]+)")
+_BOUNDS = regex(r"Out of bounds values\s*:\s*(\d+)")
+_NAME = regex(
     r"\b((?:all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|broadcast|reduce|sendrecv|scatter|gather|hypercube)_perf)\b"
 )
-_LOOSE = re.compile(
+_LOOSE = regex(
     r"\b(?P<what>bus_?bw|busbw|alg_?bw|bus bandwidth|algorithm bandwidth)\b[^\d\n|]{0,24}?"
     r"(?P<value>\d++(?:\.\d++)?+)(?!\s*(?:[KMGT]i?B?|bytes)\b(?!/s|ps))\s*(?P<unit>[GMK]i?B(?:/s(?:ec)?|ps)|[GM]b(?:/s(?:ec)?|ps|it/s))?",
     re.IGNORECASE,
 )
-_LOOSE_AFTER = re.compile(
+_LOOSE_AFTER = regex(
     r"(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>[GM]i?B(?:/s(?:ec)?|ps)|[GM]b(?:/s(?:ec)?|ps))\s*(?:of\s+)?"
     r"(?P<what>bus_?bw|busbw|alg_?bw|bus bandwidth)",
     re.IGNORECASE,

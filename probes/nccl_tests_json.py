@@ -7,20 +7,20 @@ and each is quoted by itself, so that nothing else can leave the file through a 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from diagnose.document import Document
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
-_RESULT = re.compile(r'\{\s*"size"\s*:')
-_ENV = re.compile(r'"((?:NCCL|CUDA|UCX|FI)_[A-Z0-9_]+)=([^"\\]{0,200})"')
-_DEVICE = re.compile(r'"device_info"\s*:\s*"([^"\\]{1,80})"')
-_SCALAR = re.compile(r'"(nccl_version|ngpus|nthreads|warmup_iters)"\s*:\s*(\d+)')
-_AVERAGE = re.compile(r'"bandwi(?:d|di)th"\s*:\s*"?([\d.]+|nan)"?')
-_NAME = re.compile(r"(\w+)_perf\b")
+_RESULT = regex(r'\{\s*"size"\s*:')
+_ENV = regex(r'"((?:NCCL|CUDA|UCX|FI)_[A-Z0-9_]+)=([^"\\]{0,200})"')
+_DEVICE = regex(r'"device_info"\s*:\s*"([^"\\]{1,80})"')
+_SCALAR = regex(r'"(nccl_version|ngpus|nthreads|warmup_iters)"\s*:\s*(\d+)')
+_AVERAGE = regex(r'"bandwi(?:d|di)th"\s*:\s*"?([\d.]+|nan)"?')
+_NAME = regex(r"(\w+)_perf\b")
 LIMIT = 64 << 20
 
 

@@ -12,20 +12,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
 KEEP = 64  # ranks reported
 LIMIT = 32 << 20
-_RANK = re.compile(r"\[(?:PG (?:ID )?\d+ [^\]]*?)?\b[Rr]ank ?(\d+)\]")
-_WORK = re.compile(
+_RANK = regex(r"\[(?:PG (?:ID )?\d+ [^\]]*?)?\b[Rr]ank ?(\d+)\]")
+_WORK = regex(
     r"(?:WorkNCCL\(|Watchdog caught collective operation timeout.{0,40}?)"
     r"SeqNum=(\d+), OpType=(\w+)(?:, NumelIn=(\d+))?(?:, NumelOut=(\d+))?"
 )
-_TIMEOUT = re.compile(
+_TIMEOUT = regex(
     r"Watchdog caught collective operation timeout|collective operation timeout: WorkNCCL"
     r"|ran for \d+ milliseconds before timing out"
 )
-_QUEUED = re.compile(r"[Ll]ast enqueued (?:NCCL )?work: (-?\d+)(?:.*?[Ll]ast completed (?:NCCL )?work: (-?\d+))?")
+_QUEUED = regex(r"[Ll]ast enqueued (?:NCCL )?work: (-?\d+)(?:.*?[Ll]ast completed (?:NCCL )?work: (-?\d+))?")
 
 
 class TorchDistributedReader:

@@ -12,18 +12,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
 from .nccl_tests import halves
 
 SMALL = 160  # lines up to which a document is taken as typed by hand
-_ASSIGN = re.compile(
+_ASSIGN = regex(
     r"(?<![\w$/.-])((?:NCCL|GLOO|UCX|TORCH|CUDA|FI|OMPI"
     r"|RCCL)_[A-Z0-9_]+)\s?=\s?[\"']?([^\s\"',;:)|]+)"
 )
 # A switch in words -> the setting it stands for.
 _WORDS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
-    (name, value, re.compile(pattern, re.IGNORECASE))
+    (name, value, regex(pattern, re.IGNORECASE))
     for name, value, pattern in (
         ("NCCL_P2P_DISABLE", "1", r"\b(?:P2P|peer.to.peer|peer access)\W{0,3}(?:is |was )?(?:off|disabled?)\b"
                                   r"|(?:disabl\w+|without|w/o|no|关闭|关掉|禁用) ?P2P\b|P2P ?(?:关闭|关掉|禁用)"),
@@ -43,15 +44,15 @@ _WORDS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
                        r"|ACS ?(?:关闭|关掉|禁用)"),
     )
 )  # fmt: skip
-_VERSION = re.compile(r"\b(?:lib)?nccl[ -]?(?:version)?\s*[=v]{0,3}\s?(2\.\d+(?:\.\d+)?)\b", re.IGNORECASE)
-_CONTROL = re.compile(
+_VERSION = regex(r"\b(?:lib)?nccl[ -]?(?:version)?\s*[=v]{0,3}\s?(2\.\d+(?:\.\d+)?)\b", re.IGNORECASE)
+_CONTROL = regex(
     r"^\W*(?:default\w*|baseline|base|\(none\)|none|nothing(?: set)?|unset|\(unset\)|stock|as (?:is|shipped"
     r"|before)|plain|control|"
     r"without(?: (?:it|any|the variable|variables?))?|no (?:env|variables?|settings?)|original|clean env|原样|默认"
     r"|不设(?:置)?|不加|对照|去掉)(?![\w-])",
     re.IGNORECASE,
 )
-_NEGATED_BAD = re.compile(
+_NEGATED_BAD = regex(
     r"\b(?:no|not|without|0|zero|never|doesn'?t|does not|no longer)\W+(?:\w+\W+)?(?:hang\w*|hung|errors?"
     r"|crash\w*|timeouts?|wrong|stuck|fail\w*)"
     r"|#?wrong\W{1,3}0\b|(?:hang|error|crash|timeout|problem|issue)s?\W+(?:is |are |was )?(?:gone|disappear\w*"
@@ -59,35 +60,35 @@ _NEGATED_BAD = re.compile(
     r"|(?:不再?|没有?|无)(?:出现)?(?:卡\w*|挂\w*|报错|错误|超时|hang)|(?:卡住|报错|错误|超时|hang)\S{0,4}消失",
     re.IGNORECASE,
 )  # fmt: skip
-_NEGATED_OK = re.compile(
+_NEGATED_OK = regex(
     r"\b(?:no|not|never|doesn'?t|does not|did not|didn'?t|won'?t)\W+(?:\w+\W+)?(?:work\w*|finish\w*|complet\w*"
     r"|pass\w*|help\w*|success\w*|fix\w*|change\w*|ok\b|return\w*)"
     r"|不(?:能)?(?:行|通|工作|完成)|没用|无效|still (?:hang|fail|crash|wrong|stuck|slow)\w*|same (?:hang|error|crash"
     r"|result)|no (?:change|difference|effect)|unchanged",
     re.IGNORECASE,
 )
-_OK = re.compile(
+_OK = regex(
     r"\b(?:works?|worked|working|ok|okay|pass(?:es|ed)?|fine|complet(?:es|ed)|finish(?:es|ed)|runs?|ran|cured?"
     r"|correct|success\w*|stable"
     r"|trains|done|clean|good|resolve[sd]|fixe[sd])\b|正常|通过|跑通|完成|恢复|正确|没问题|成功|稳定",
     re.IGNORECASE,
 )
-_BAD = re.compile(
+_BAD = regex(
     r"\b(?:hangs?|hung|hanging|stuck|stall\w*|timeouts?|timed out|times out|fail\w*|errors?|crash\w*|wrong"
     r"|corrupt\w*|mismatch\w*|diverge\w*|nan|SIG\w+|segfault|"
     r"freez\w*|abort\w*|deadlock\w*)\b|卡住|卡死|挂起|挂死|超时|失败|报错|错误|不动|hang住",
     re.IGNORECASE,
 )
-_LOG = re.compile(r"NCCL (?:INFO|WARN|TRACE)|set by environment|^\s*\d{4}-\d\d-\d\d[T ]")
-_HELD = re.compile(r"^\s*(?:export|ENV|setenv|declare|-x|-e|-\s+name|\"|'|-\s+NCCL)\b|^\s*-x |^\s*-e ")
-_ROW = re.compile(r"^\s*\d+\s+\d+\s+[a-z]\w+\s+\w+\s+(.*)$")
-_NUMBER = re.compile(r"(?<![\w.=])\d+(?:\.\d+)?(?![\w.]*=)")
-_RATE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*GB/s")
-_NEWS = re.compile(r"release notes|changelog|what.s new|更新日志", re.IGNORECASE)
-_CELLS = re.compile(r"\s{2,}|\t|\s*\|\s*")
-_VARIABLE = re.compile(r"(?:NCCL|GLOO|UCX)_[A-Z0-9_]+$")
-_PIECE = re.compile(r"\s{3,}|;\s|,\s(?=\D)|\s\|\s|；|，")
-_COMMAND = re.compile(r"(?:^|\s)(?:\./|/\S*/)?(\w+_perf|torchrun|python3?|mpirun|srun|vllm|deepspeed|accelerate)\b")
+_LOG = regex(r"NCCL (?:INFO|WARN|TRACE)|set by environment|^\s*\d{4}-\d\d-\d\d[T ]")
+_HELD = regex(r"^\s*(?:export|ENV|setenv|declare|-x|-e|-\s+name|\"|'|-\s+NCCL)\b|^\s*-x |^\s*-e ")
+_ROW = regex(r"^\s*\d+\s+\d+\s+[a-z]\w+\s+\w+\s+(.*)$")
+_NUMBER = regex(r"(?<![\w.=])\d+(?:\.\d+)?(?![\w.]*=)")
+_RATE = regex(r"(?<![\w.])(\d+(?:\.\d+)?)\s*GB/s")
+_NEWS = regex(r"release notes|changelog|what.s new|更新日志", re.IGNORECASE)
+_CELLS = regex(r"\s{2,}|\t|\s*\|\s*")
+_VARIABLE = regex(r"(?:NCCL|GLOO|UCX)_[A-Z0-9_]+$")
+_PIECE = regex(r"\s{3,}|;\s|,\s(?=\D)|\s\|\s|；|，")
+_COMMAND = regex(r"(?:^|\s)(?:\./|/\S*/)?(\w+_perf|torchrun|python3?|mpirun|srun|vllm|deepspeed|accelerate)\b")
 
 Setting = tuple[str, str]
 

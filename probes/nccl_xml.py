@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
 from .facts import fact
 
-_TAG = re.compile(r"<(/?)(system|cpu|pci|gpu|nic|net|nvlink|c2c|graph)\b([^>]*?)(/?)>")
-_ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
+_TAG = regex(r"<(/?)(system|cpu|pci|gpu|nic|net|nvlink|c2c|graph)\b([^>]*?)(/?)>")
+_ATTRIBUTE = regex(r'(\w+)="([^"]*)"')
 _NVSWITCH = "0x068000"
 
 

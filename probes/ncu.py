@@ -5,7 +5,6 @@ Source: Nsight Compute CLI 2022 to 2026. Reports are read with NVIDIA's `ncu-rep
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -14,12 +13,13 @@ from typing import Any
 
 from diagnose.document import Document, Span
 from diagnose.errors import ParseError
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 from .kernel_metrics import METRICS, STALL, Reading, facts, number, sentences, short
 
-_CELL = re.compile(r'"((?:[^"]|"")*)"|([^,"]*)')
+_CELL = regex(r'"((?:[^"]|"")*)"|([^,"]*)')
 _KEEP = 12  # kernels
 _EXCESS = (  # printed total and printed excess, of which the share is what counts
     (

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
 from .facts import amount, mapping
 
-_SAMPLE = re.compile(r"^(\w+:\w+)(?:\{([^}]*)\})?\s+([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*$")
+_SAMPLE = regex(r"^(\w+:\w+)(?:\{([^}]*)\})?\s+([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*$")
 # metric stem -> (signal, factor to its unit, unit)
 _METRICS = {
     "vllm:nixl_xfer_time_seconds": ("kv.xfer_time", 1e3, "ms"),
@@ -24,10 +25,10 @@ _METRICS = {
     "sglang:kv_transfer_total_mb": ("kv.bytes", 2.0**20, "B"),
 }
 _TTFT = ("vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds")
-_FAILED = re.compile(
+_FAILED = regex(
     r"nixl_num_(failed_transfers|failed_notifications|kv_expired_reqs)|num_(transfer|bootstrap)_failed_reqs"
 )
-_STAT = re.compile(
+_STAT = regex(
     r"(Avg xfer time \(ms\)|Avg post time \(ms\)|Avg MB per transfer|Throughput \(MB/s\)"
     r"|Avg number of descriptors|Num failed transfers|Num KV expired reqs)=([\d.]+)"
 )
@@ -37,43 +38,41 @@ _STAT_SIGNAL = {
     "Avg number of descriptors": ("kv.descriptors", 1.0, "count"),
     "Num failed transfers": ("kv.failed", 1.0, "count"), "Num KV expired reqs": ("kv.failed", 1.0, "count"),
 }  # fmt: skip
-_MOONCAKE = re.compile(r"Transfer Engine Stats.*?Throughput:\s*([\d.]+)\s*(MB/s|GB/s)")
-_LMCACHE = re.compile(
-    r"(Retrieved|Stored|Retrieve|Store)\b.*?\bcost\s+([\d.]+)\s*ms.*?throughput:\s*([\d.]+)\s*GB/s", re.I
-)
-_SETTINGS = re.compile(
+_MOONCAKE = regex(r"Transfer Engine Stats.*?Throughput:\s*([\d.]+)\s*(MB/s|GB/s)")
+_LMCACHE = regex(r"(Retrieved|Stored|Retrieve|Store)\b.*?\bcost\s+([\d.]+)\s*ms.*?throughput:\s*([\d.]+)\s*GB/s", re.I)
+_SETTINGS = regex(
     r"""["']?(kv_connector|kv_role|kv_buffer_device|kv_connector_module_path|enforce_handshake_compat|backends|use_host_buffer)["']?\s*[:=]\s*\[?["']?([\w.]+)"""
 )
-_SIDE = re.compile(
+_SIDE = regex(
     r"""\b(VLLM_NIXL_SIDE_CHANNEL_(?:HOST|PORT)|VLLM_NIXL_ABORT_REQUEST_TIMEOUT|MC_FORCE_TCP|MOONCAKE_PROTOCOL|NIXL_PLUGIN_DIR|NIXL_\w+)["'\]]*\s*[:=]\s*["']?([^\s"',;)]+)"""
 )
-_FLAG = re.compile(r"--(disaggregation-(?:transfer-backend|ib-device|mode|bootstrap-port))[ =]+(\S+)")
+_FLAG = regex(r"--(disaggregation-(?:transfer-backend|ib-device|mode|bootstrap-port))[ =]+(\S+)")
 _QUANTITY = r"~?\s*(\d[\d,]*(?:\.\d+)?)(?:\s*[-–]\s*(\d[\d,]*(?:\.\d+)?))?"
-_DESCRIPTORS = re.compile(rf"\bdesc(?:riptor)?s?\b[^\d=:|]{{0,40}}[\s=:|]+{_QUANTITY}\s*(k\b)?", re.I)
-_PAYLOAD = re.compile(
+_DESCRIPTORS = regex(rf"\bdesc(?:riptor)?s?\b[^\d=:|]{{0,40}}[\s=:|]+{_QUANTITY}\s*(k\b)?", re.I)
+_PAYLOAD = regex(
     rf"\b(?:payload|bytes|size)\b[^\d=:|]{{0,30}}per (?:transfer|request"
     rf"|xfer)[^\d]{{0,12}}{_QUANTITY}\s*([KMGT]i?B|B)\b|\b(?:payload|transfer size"
     rf"|kv size)\b[^\d]{{0,20}}{_QUANTITY}\s*([KMGT]i?B)\b",
     re.I,
 )
-_PER_DESCRIPTOR = re.compile(
+_PER_DESCRIPTOR = regex(
     rf"(?:(?:bytes|size|[KMG]i?B)\s*(?:per|/)\s*desc(?:riptor)?|desc(?:riptor)?\s+size|(?:avg|average"
     rf"|mean)\.?\s+desc(?:riptor)?(?:\s+(?:size|bytes|len\w*))?)[^\d]{{0,16}}{_QUANTITY}\s*([KMG]i?B|B"
     rf"|bytes)\b"
     rf"|{_QUANTITY}\s*([KMG]i?B|B|bytes)\s*(?:per|/)\s*(?:desc(?:riptor)?|op|piece|wr|fragment|block copy)\b", re.I
 )  # fmt: skip
-_MEAN_SIZE = re.compile(
+_MEAN_SIZE = regex(
     rf"\b(?:avg|average|mean)\.?\s+(read|write|io|op|operation|request|piece|chunk|fragment"
     rf"|transfer unit)\s+size\s*[:=]?\s*{_QUANTITY}\s*([KMG]i?B|B|bytes)\b",
     re.I,
 )
 # Fields of a NIXL telemetry record, printed or as JSON; times in microseconds.
-_TELEMETRY = re.compile(r"\b(desc_?count|total_?bytes|post_?duration|xfer_?duration)\W{1,4}(\d+)", re.I)
+_TELEMETRY = regex(r"\b(desc_?count|total_?bytes|post_?duration|xfer_?duration)\W{1,4}(\d+)", re.I)
 _TELEMETRY_SIGNAL = {
     "desccount": ("kv.descriptors", 1.0, "count"), "totalbytes": ("kv.bytes", 1.0, "B"),
     "postduration": ("kv.post_time", 1e-3, "ms"), "xferduration": ("kv.xfer_time", 1e-3, "ms"),
 }  # fmt: skip
-_POST_SHARE = re.compile(
+_POST_SHARE = regex(
     r"(?:post(?:ing)?|submi\w+)\b[^%\n]{0,40}?(\d+(?:\.\d+)?)\s*%"
     r"|(\d+(?:\.\d+)?)\s*%[^\n]{0,30}\b(?:post(?:ing)?|submitting)\b",
     re.I,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
@@ -17,18 +18,16 @@ from diagnose.units import canonical
 from .kernel_metrics import short
 from .timeline import is_comm
 
-_HEAD = re.compile(r"Time ?\(%\).{0,40}Total Time")
-_NVPROF = re.compile(
+_HEAD = regex(r"Time ?\(%\).{0,40}Total Time")
+_NVPROF = regex(
     r"^\s*(GPU activities:|API calls:)?\s+([\d.]+)%\s+([\d.]+)(ns|us|ms|s)\s+(\d+)\s+([\d.]+)(ns|us|ms|s)"
     r"(?:\s+[\d.]+(?:ns|us|ms|s)){2}\s+(\S.*)$"
 )
 _NUMBER = r"([\d,]+(?:\.\d+)?)"
-_ROW = re.compile(
-    rf"^[\s|]*{_NUMBER}[\s|]+{_NUMBER}[\s|]+{_NUMBER}[\s|]+{_NUMBER}((?:[\s|]+[\d,.]+)*)[\s|]+(\S.*?)[\s|]*$"
-)
-_CSV = re.compile(r'^"?([\d.]+)"?,"?(\d+)"?,"?(\d+)"?,"?([\d.]+)"?,(?:"?[\d.]*"?,){1,4}(.+)$')
-_API = re.compile(r"^(?:cuda|cu|nvtx|ncclGroup)[A-Z]\w+")
-_COPY = re.compile(r"\[CUDA mem(?:cpy|set)", re.IGNORECASE)
+_ROW = regex(rf"^[\s|]*{_NUMBER}[\s|]+{_NUMBER}[\s|]+{_NUMBER}[\s|]+{_NUMBER}((?:[\s|]+[\d,.]+)*)[\s|]+(\S.*?)[\s|]*$")
+_CSV = regex(r'^"?([\d.]+)"?,"?(\d+)"?,"?(\d+)"?,"?([\d.]+)"?,(?:"?[\d.]*"?,){1,4}(.+)$')
+_API = regex(r"^(?:cuda|cu|nvtx|ncclGroup)[A-Z]\w+")
+_COPY = regex(r"\[CUDA mem(?:cpy|set)", re.IGNORECASE)
 _TITLES = (
     ("api", "cuda_api_sum|cudaapisum|CUDA API Summary|CUDA API Statistics"),
     ("kernel", "gpukernsum|gpu_kern_sum|Kernel Summary|CUDA Kernel Statistics"),

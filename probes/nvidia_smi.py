@@ -7,25 +7,26 @@ from collections.abc import Iterator
 from typing import Any
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
 from .facts import computed, fact, gib
 
-_HEAD = re.compile(r"NVIDIA-SMI\s+([\d.]+).*?Driver Version:\s*([\d.]+)(?:.*?CUDA Version:\s*([\d.]+))?", re.I)
-_NAME = re.compile(
+_HEAD = regex(r"NVIDIA-SMI\s+([\d.]+).*?Driver Version:\s*([\d.]+)(?:.*?CUDA Version:\s*([\d.]+))?", re.I)
+_NAME = regex(
     r"^\W*(\d{1,2})\s+((?:NVIDIA|Tesla|GeForce|Quadro|GRID|TITAN|RTX|Graphics Device|[AHBL]\d{2,3}|ERR!)[^|]*?)"
     r"\s+(On|Off|N/A|WDDM|TCC|MCDM)\s*\|?\s*([0-9A-Fa-f]{4,8}:[0-9A-Fa-f:.]+)?(.*)$"
 )
-_POWER = re.compile(r"(?:(\d+)%|N/A|ERR!)?\s+(\d+)C\s+(P\d{1,2})\s+(?:([\d.]+)W|N/A|ERR!)\s*/\s*(?:([\d.]+)W|N/A|ERR!)")
-_MEMORY = re.compile(r"(\d+)\s*MiB\s*/\s*(\d+)\s*MiB")
-_UTIL = re.compile(r"\b(\d{1,3})%\s+(Default|E\. ?Process|E\. ?Thread|Exclusive_\w+|Prohibited)")
-_PROCESS = re.compile(
+_POWER = regex(r"(?:(\d+)%|N/A|ERR!)?\s+(\d+)C\s+(P\d{1,2})\s+(?:([\d.]+)W|N/A|ERR!)\s*/\s*(?:([\d.]+)W|N/A|ERR!)")
+_MEMORY = regex(r"(\d+)\s*MiB\s*/\s*(\d+)\s*MiB")
+_UTIL = regex(r"\b(\d{1,3})%\s+(Default|E\. ?Process|E\. ?Thread|Exclusive_\w+|Prohibited)")
+_PROCESS = regex(
     r"^\W*(\d{1,2})\s+(?:(?:N/A|\d+)\s+(?:N/A|\d+)\s+)?(\d{2,8})\s+(C\+G|M\+C|C|G)\s+(\S.*?)\s+(\d+)\s*MiB\s*\|?\s*$"
 )
-_MIG = re.compile(r"^\|\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+\|\s+(\d+)MiB\s*/\s*(\d+)MiB")
-_MIG_MODE = re.compile(r"^\|\s+\|\s+\|\s+(Disabled|Enabled\*?|N/A)\s*\|\s*$")
-_GPUSTAT = re.compile(
+_MIG = regex(r"^\|\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+\|\s+(\d+)MiB\s*/\s*(\d+)MiB")
+_MIG_MODE = regex(r"^\|\s+\|\s+\|\s+(Disabled|Enabled\*?|N/A)\s*\|\s*$")
+_GPUSTAT = regex(
     r"^\W*\[(\d+)\]\s+(.+?)\s*\|\s*(\d+)\s*['°]C\b,\s*(?:\d+ %,\s*)?(\d+|"
     r"\?\?)\s*%.*?\|\s*(\d+)\s*/\s*(\d+)\s*MB\s*\|?(.*)$"
 )
@@ -132,39 +133,37 @@ class TableReader:
 
 
 # Gen 3 x16 | PCIe GEN 3@16x | PCIe 4.0 x8 | Gen4x16 | gen 2, x4 | Gen5 ×16
-_LINK = re.compile(
+_LINK = regex(
     r"(?:\bgen(?:eration)?\s*[:=.]?\s*(?P<a>[1-6])|pci-?e(?:xpress)?\s*v?(?P<b>[1-6])\.0)"
     r"(?:\s*(?:@|/|,|\(|link)\s*|\s*)(?:[x×]\s?(?P<c>1|2|4|8|16)\b|(?P<d>1|2|4|8|16)\s?[x×])",
     re.I,
 )
-_LANES = re.compile(
+_LANES = regex(
     r"(?:[x×](?P<now>\d{1,2})\s+lanes?\s+negotiated|(?:link )?width\s*[:=]?\s*[x×]?(?P<now2>\d{1,2})x?)", re.I
 )
-_LANES_MAX = re.compile(r"(?:max|up to|of|capable)\w*\s*(?:width\s*)?[:=]?\s*[x×](\d{1,2})\b", re.I)
-_GEN_MAX = re.compile(r"(?:\bgen(?:eration)?\s+(?:up to|max)|max(?:imum)?\s+gen)\s*[:=]?\s*([1-6])\b", re.I)
-_MAXISH = re.compile(r"(?:max\w*|capable(?: of)?|up to|supports?|rated|of)[\s:(=]*(?:pci-?e\s*)?$", re.I)
-_DEVICE = re.compile(r"\b(?:GPU|Device|Card)\s*#?\s*(\d{1,2})\b", re.I)
-_MODEL = re.compile(r"\b((?:NVIDIA |Tesla |GeForce |Quadro )[A-Z0-9][\w ./-]*?)(?=\s*(?:\||\]|\(UUID|,|$))")
+_LANES_MAX = regex(r"(?:max|up to|of|capable)\w*\s*(?:width\s*)?[:=]?\s*[x×](\d{1,2})\b", re.I)
+_GEN_MAX = regex(r"(?:\bgen(?:eration)?\s+(?:up to|max)|max(?:imum)?\s+gen)\s*[:=]?\s*([1-6])\b", re.I)
+_MAXISH = regex(r"(?:max\w*|capable(?: of)?|up to|supports?|rated|of)[\s:(=]*(?:pci-?e\s*)?$", re.I)
+_DEVICE = regex(r"\b(?:GPU|Device|Card)\s*#?\s*(\d{1,2})\b", re.I)
+_MODEL = regex(r"\b((?:NVIDIA |Tesla |GeForce |Quadro )[A-Z0-9][\w ./-]*?)(?=\s*(?:\||\]|\(UUID|,|$))")
 _WATTS = (
-    (re.compile(r"default(?:[ _]power)?(?:[ _]limit)?\s*[=:]?\s*([\d.]+)\s*W\b", re.I), "gpu.power.default"),
-    (re.compile(r"max(?:[ _]power)?(?:[ _]limit)?\s*[=:]\s*([\d.]+)\s*W\b", re.I), "gpu.power.max"),
+    (regex(r"default(?:[ _]power)?(?:[ _]limit)?\s*[=:]?\s*([\d.]+)\s*W\b", re.I), "gpu.power.default"),
+    (regex(r"max(?:[ _]power)?(?:[ _]limit)?\s*[=:]\s*([\d.]+)\s*W\b", re.I), "gpu.power.max"),
     (
-        re.compile(
+        regex(
             r"(?<!default )(?<!max )(?:power[ _]?(?:limit|cap)|\blimit|\bcap(?:ped)?(?: at)?)\s*[=:]?\s*([\d.]+)\s*W\b",
             re.I,
         ),
         "gpu.power.limit",
     ),
-    (re.compile(r"(?:current_draw|power[ _]draw|draw|drawing)\s*[=:]?\s*([\d.]+)\s*W\b", re.I), "gpu.power"),
-    (re.compile(r"\bPOW\s+(\d+)\s*/\s*\d+\s*W", re.I), "gpu.power"),
-    (re.compile(r"\bPOW\s+\d+\s*/\s*(\d+)\s*W", re.I), "gpu.power.limit"),
+    (regex(r"(?:current_draw|power[ _]draw|draw|drawing)\s*[=:]?\s*([\d.]+)\s*W\b", re.I), "gpu.power"),
+    (regex(r"\bPOW\s+(\d+)\s*/\s*\d+\s*W", re.I), "gpu.power"),
+    (regex(r"\bPOW\s+\d+\s*/\s*(\d+)\s*W", re.I), "gpu.power.limit"),
 )
 
 
-_DIGIT = re.compile(r"\d")
-_HINT = re.compile(
-    r"PCI|[Pp]ci|[Gg]en|GEN|lanes|[Ww]idth|imit|[Pp]ower|POW|GPU|Device|DEVICE|[Cc]ard|[Dd]raw|\bcap|\d W\b"
-)
+_DIGIT = regex(r"\d")
+_HINT = regex(r"PCI|[Pp]ci|[Gg]en|GEN|lanes|[Ww]idth|imit|[Pp]ower|POW|GPU|Device|DEVICE|[Cc]ard|[Dd]raw|\bcap|\d W\b")
 
 
 class ListReader:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
@@ -76,7 +77,7 @@ _DMON: dict[str, tuple[str, str, float, str | None]] = {
     "sbecc": ("gpu.ecc.corrected", "count", 1, "dmon"), "pci": ("gpu.pcie.replays", "count", 1, "dmon"),
     "rxpci": ("gpu.pcie.traffic", "GB/s", 1e-3, "rx"), "txpci": ("gpu.pcie.traffic", "GB/s", 1e-3, "tx"),
 }  # fmt: skip
-_REASON = re.compile(r"clocks_(?:event|throttle)_reasons\.(\w+)")
+_REASON = regex(r"clocks_(?:event|throttle)_reasons\.(\w+)")
 _WORST = ("gpu.throttle.thermal_violation", "gpu.throttle.power_violation", "gpu.pcie.replays")
 
 

@@ -11,15 +11,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
 from .facts import fact, number
 
-_LEAF = re.compile(r"^(\s*)([A-Z][^:=<>|]{1,60}?)\s*:\s+(\S.*?)\s*$")
-_HEADER = re.compile(r"^(\s*)([A-Z][\w /().-]{2,50}?)\s*:?\s*$")
-_GPU = re.compile(r"^\s*GPU\s+((?:[0-9A-Fa-f]{4,8}:)?[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d)")
-_XML = re.compile(r"^\s*<(/?)([a-z_0-9]+)([^>]*?)(/?)>(?:([^<]*)</\2>)?\s*$")
+_LEAF = regex(r"^(\s*)([A-Z][^:=<>|]{1,60}?)\s*:\s+(\S.*?)\s*$")
+_HEADER = regex(r"^(\s*)([A-Z][\w /().-]{2,50}?)\s*:?\s*$")
+_GPU = regex(r"^\s*GPU\s+((?:[0-9A-Fa-f]{4,8}:)?[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d)")
+_XML = regex(r"^\s*<(/?)([a-z_0-9]+)([^>]*?)(/?)>(?:([^<]*)</\2>)?\s*$")
 
 # path -> (signal, unit, label); a path is matched from its end
 _NUMBERS: tuple[tuple[str, str, str, str | None], ...] = (
@@ -77,7 +78,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "_", text.lower()).strip("_")
 
 
-_ATTACHED = re.compile(r"attached.gpus\W+(\d+)", re.IGNORECASE)
+_ATTACHED = regex(r"attached.gpus\W+(\d+)", re.IGNORECASE)
 
 
 class QueryReader:

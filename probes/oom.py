@@ -10,35 +10,36 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
 from .facts import fact, gib
 
 _N = r"([\d.,]+)\s*([KMGT]i?B|bytes|B)"
-_START = re.compile(rf"Tried to allocate\s+{_N}", re.I)
+_START = regex(rf"Tried to allocate\s+{_N}", re.I)
 _FIGURES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("requested", _START),
-    ("total", re.compile(rf"(?:total capac(?:i)?ty of|GPU \d+;)\s*{_N}(?: total capacity)?", re.I)),
-    ("free", re.compile(rf"of which\s+{_N} is free|[;(]\s*{_N} free\b", re.I)),
-    ("own", re.compile(rf"this process has\s+{_N} memory in use", re.I)),
+    ("total", regex(rf"(?:total capac(?:i)?ty of|GPU \d+;)\s*{_N}(?: total capacity)?", re.I)),
+    ("free", regex(rf"of which\s+{_N} is free|[;(]\s*{_N} free\b", re.I)),
+    ("own", regex(rf"this process has\s+{_N} memory in use", re.I)),
     (
         "allocated",
-        re.compile(rf"(?:Of the allocated memory\s+)?{_N} is allocated by PyTorch|{_N} already allocated", re.I),
+        regex(rf"(?:Of the allocated memory\s+)?{_N} is allocated by PyTorch|{_N} already allocated", re.I),
     ),
-    ("private_pools", re.compile(rf"with\s+{_N} allocated in private pools", re.I)),
-    ("reserved_unallocated", re.compile(rf"{_N} is reserved by PyTorch but unallocated", re.I)),
-    ("reserved", re.compile(rf"{_N} (?:reserved in total by PyTorch|cached)\b", re.I)),
+    ("private_pools", regex(rf"with\s+{_N} allocated in private pools", re.I)),
+    ("reserved_unallocated", regex(rf"{_N} is reserved by PyTorch but unallocated", re.I)),
+    ("reserved", regex(rf"{_N} (?:reserved in total by PyTorch|cached)\b", re.I)),
 )
-_OTHER = re.compile(rf"Process (\d+) has\s+{_N} memory in use", re.I)
-_GPU = re.compile(r"\bGPU (\d+)\b")
-_HAND = re.compile(
+_OTHER = regex(rf"Process (\d+) has\s+{_N} memory in use", re.I)
+_GPU = regex(r"\bGPU (\d+)\b")
+_HAND = regex(
     r"\b(?:torch\.cuda\.)?(?:max_)?(?P<what>memory_allocated|memory_reserved|allocated|reserved(?: but "
     r"unallocated)?|requested|free)"
     r"(?:\(\w*\))?\s*[:=|]?\s*(?P<n>[\d.,]+)\s*(?P<u>[KMGT]i?B)\b", re.I,
 )  # fmt: skip
-_SUMMARY = re.compile(rf"^\|\s*(Allocated memory|GPU reserved memory|Non-releasable memory)\s*\|\s*{_N}\s*\|", re.I)
-_VLLM_FREE = re.compile(
+_SUMMARY = regex(rf"^\|\s*(Allocated memory|GPU reserved memory|Non-releasable memory)\s*\|\s*{_N}\s*\|", re.I)
+_VLLM_FREE = regex(
     r"Free memory on device\s*(?:cuda:(\d+))?\s*\(([\d.]+)/([\d.]+) GiB\) on startup is less than desired GPU memory "
     r"utilization \(([\d.]+), ([\d.]+) GiB\)", re.I,
 )  # fmt: skip

@@ -8,6 +8,7 @@ from itertools import islice
 
 from diagnose import hardware
 from diagnose.document import Document
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
@@ -15,23 +16,23 @@ _SMALL = 256 << 10
 
 # Names of products that stand in a text, longest first; and figures that the text itself calls the peak.
 _NAMES = sorted({*hardware.GPUS, *hardware.ALIASES} - {"4090", "5090", "3090", "t4"}, key=len, reverse=True)
-_PRODUCT = re.compile(
+_PRODUCT = regex(
     r"(?<![\w-])(?:nvidia )?(?P<name>" + "|".join(re.escape(n).replace(r"\ ", "[ -]") for n in _NAMES) + r")(?![\w-])",
     re.IGNORECASE,
 )
-_RATE = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?) ?(GB/s|TB/s|TFLOP/?s|TFLOPS|PFLOPS|T ?FLOPs)\b", re.IGNORECASE)
-_PEAK_BEFORE = re.compile(
+_RATE = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?) ?(GB/s|TB/s|TFLOP/?s|TFLOPS|PFLOPS|T ?FLOPs)\b", re.IGNORECASE)
+_PEAK_BEFORE = regex(
     r"(?:peak|spec\w*|theoretical|data ?sheet|rated|nominal|max(?:imum)?|dense|roof|hbm\w*|gddr\w*|ceiling|标称"
     r"|理论|峰值|规格|上限)"
     r"[^\d\n;,]{0,24}$|/ ?$|\bof(?: the| a)? ?$|out of ?$",
     re.IGNORECASE,
 )
-_PEAK_AFTER = re.compile(
+_PEAK_AFTER = regex(
     r"^ ?(?:peak|card|spec|theoretical|dense|data ?sheet|nominal|峰值|标称|理论|part\b"
     r"|gpu\b)",
     re.IGNORECASE,
 )
-_SPARSE = re.compile(r"spars", re.IGNORECASE)
+_SPARSE = regex(r"spars", re.IGNORECASE)
 
 
 class StatedPeaks:

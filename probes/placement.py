@@ -6,18 +6,19 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
 from .facts import fact
 
-_WORKERS = re.compile(
+_WORKERS = regex(
     r"\b(?:dataloader_)?num_?workers[\"']?\s*[:= ]\s*(?P<a>\d{1,3})\b"
     r"|\b(?P<b>\d{1,3}) (?:data(?:[- ]?loader)? )?workers "
     r"(?:per|each|a) (?:rank|gpu|process)|workers[_-]per[_-](?:gpu|rank)[\"']?\s*[:=]\s*(?P<c>\d{1,3})\b"
     r"|每(?:个|张)?(?:rank|卡|进程)\s*(?P<d>\d{1,3})\s*个?\s*worker", re.I,
 )  # fmt: skip
-_RANKS = re.compile(r"--(nproc[-_]per[-_]node|num[-_]processes|np|n)[= ]\s*(\d{1,3})\b")
+_RANKS = regex(r"--(nproc[-_]per[-_]node|num[-_]processes|np|n)[= ]\s*(\d{1,3})\b")
 
 
 class LaunchReader:
@@ -44,7 +45,7 @@ class LaunchReader:
                         yield fact(doc, line, "slurm.option", value, label=name.replace("_", "-"), around=name)
 
 
-_ASKED = re.compile(r"is_available\(\)|device_count\(\)|torch\.version\.cuda|list_physical_devices|jax\.devices\(\)")
+_ASKED = regex(r"is_available\(\)|device_count\(\)|torch\.version\.cuda|list_physical_devices|jax\.devices\(\)")
 
 
 class AnswerReader:
@@ -88,19 +89,17 @@ class AnswerReader:
 
 
 _V = r"(\d{3}\.\d+(?:\.\d+)?)"
-_MODULE = re.compile(rf"(?:Kernel Module(?: for \S+)?\s+|kernel module version:?\s*|module version\W+){_V}", re.I)
-_MODINFO = re.compile(rf"^version:\s+{_V}\s*$")
-_LIBRARY = re.compile(
+_MODULE = regex(rf"(?:Kernel Module(?: for \S+)?\s+|kernel module version:?\s*|module version\W+){_V}", re.I)
+_MODINFO = regex(rf"^version:\s+{_V}\s*$")
+_LIBRARY = regex(
     rf"NVML library version:\s*{_V}|lib(?:cuda|nvidia-ml|nvidia-ptxjitcompiler)\.so\.{_V}"
     r"|(?:nvidia-utils-\d+|libnvidia-compute-\d+|nvidia-driver-libs|libnvidia-ml\S*)\b"
     rf".{{0,60}}?[ (,]{_V}(?:-\S+)?\)?\s*(?:$|\[|amd64)"
     rf"|(?:user[- ]?space|client) (?:library |driver )?(?:version|libraries|library)?\W{{0,4}}{_V}", re.I,
 )  # fmt: skip
 _KERNEL = r"(\d\.\d+\.\d+-[\w.-]+)"
-_UNAME = re.compile(
-    rf"^(?:Linux \S+ ){_KERNEL}|^{_KERNEL[:-1]}(?:generic|aws|gcp|azure|x86_64))\s*$|uname -r\W+{_KERNEL}"
-)
-_DKMS = re.compile(
+_UNAME = regex(rf"^(?:Linux \S+ ){_KERNEL}|^{_KERNEL[:-1]}(?:generic|aws|gcp|azure|x86_64))\s*$|uname -r\W+{_KERNEL}")
+_DKMS = regex(
     rf"^nvidia(?:-srv)?[/, ]+{_V}[,:]\s*(?:{_KERNEL}[,:]?\s*(?:\w+[,:]\s*)?)?:?\s*(?:installed|built|added)", re.I
 )
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -16,7 +17,7 @@ from .facts import fact
 
 # setting -> pattern whose first group is the value
 _SETTINGS = tuple(
-    (name, re.compile(pattern, re.IGNORECASE))
+    (name, regex(pattern, re.IGNORECASE))
     for name, pattern in (
         ("buffering", r"^\s*(?:proxy|fastcgi|uwsgi)_buffering\s+(on|off)\s*;"),
         ("buffering", r"(?:proxy-buffering|proxyBuffering)[\"']?\s*[:=]\s*[\"']?(on|off|true|false)\b"),
@@ -45,10 +46,10 @@ _SETTINGS = tuple(
         ("nagle", r"^\s*tcp_nodelay\s+(off|on)\s*;"),
     )
 )
-_PASS = re.compile(r"^\s*(?:proxy_pass|fastcgi_pass|uwsgi_pass)\s+\S+;")
-_NGINX = re.compile(r"^\s*(?:server|location\b[^{]*|upstream\s+\S+|http)\s*\{")
-_COMMENT = re.compile(r"^\s*(?:#|//)")
-_SAID = re.compile(r"buffering\s+(?:on|off)|X-Accel-Buffering", re.IGNORECASE)
+_PASS = regex(r"^\s*(?:proxy_pass|fastcgi_pass|uwsgi_pass)\s+\S+;")
+_NGINX = regex(r"^\s*(?:server|location\b[^{]*|upstream\s+\S+|http)\s*\{")
+_COMMENT = regex(r"^\s*(?:#|//)")
+_SAID = regex(r"buffering\s+(?:on|off)|X-Accel-Buffering", re.IGNORECASE)
 
 
 class ProxyReader:

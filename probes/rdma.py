@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
@@ -23,20 +24,20 @@ _STATE = {
     "polling": "POLLING",
 }
 # Data rates of one lane, Gb/s, by the name that ibstatus and ibv_devinfo print.
-_HEAD = re.compile(rf"(?:^\s*hca_id:\s*|^\s*CA '|Infiniband device '|^\s*link )({NIC})(?:/(\d+))?")
-_PORT = re.compile(r"^\s*(?:Port\s+(\d+):|port:\s+(\d+))|'\s+port\s+(\d+)\s+status")
-_FIELD = re.compile(
+_HEAD = regex(rf"(?:^\s*hca_id:\s*|^\s*CA '|Infiniband device '|^\s*link )({NIC})(?:/(\d+))?")
+_PORT = regex(r"^\s*(?:Port\s+(\d+):|port:\s+(\d+))|'\s+port\s+(\d+)\s+status")
+_FIELD = regex(
     r"^\s*(state|State|phys_state|phys state|Physical state|rate|Rate|link_layer|Link layer|active_mtu|max_mtu"
     r"|active_speed|active_width):\s+(.+?)\s*$"
 )
-_LINK_LINE = re.compile(r"\bstate\s+(\w+)\s+physical_state\s+(\w+)(?:\s+netdev\s+(\S+))?")
-_BARE_RATE = re.compile(r"^\s+Rate:\s+(\d{2,3})\s*$")
-_SHORT_RATE = re.compile(rf"\b({NIC})\b\W{{1,16}}(?:port \d\W+)?Rate:\s*(\d+)\b", re.IGNORECASE)
-_GID = re.compile(
+_LINK_LINE = regex(r"\bstate\s+(\w+)\s+physical_state\s+(\w+)(?:\s+netdev\s+(\S+))?")
+_BARE_RATE = regex(r"^\s+Rate:\s+(\d{2,3})\s*$")
+_SHORT_RATE = regex(rf"\b({NIC})\b\W{{1,16}}(?:port \d\W+)?Rate:\s*(\d+)\b", re.IGNORECASE)
+_GID = regex(
     rf"^\s*({NIC})\s+(\d+)\s+(\d+)\s+((?:[0-9a-f]{{4}}:){{7}}[0-9a-f]{{4}})\s+(\d+\.\d+\.\d+\.\d+)?\s*(v1"
     rf"|v2)?\s*(\S+)?"
 )
-_DEVICE = re.compile(rf"^\s*({NIC})\s+(?:[→-]\s*)?([0-9a-f]{{16}})\s*$")
+_DEVICE = regex(rf"^\s*({NIC})\s+(?:[→-]\s*)?([0-9a-f]{{16}})\s*$")
 _COUNTER_NAMES = (
     "symbol_error", "link_error_recovery", "link_downed", "port_rcv_errors", "port_rcv_remote_physical_errors",
     "port_rcv_switch_relay_errors", "port_xmit_discards", "port_xmit_wait", "local_link_integrity_errors",
@@ -58,11 +59,11 @@ _PERFQUERY = {
     "PortRcvRemotePhysicalErrors": "port_rcv_remote_physical_errors",
 }  # fmt: skip
 _PRIO = r"(?:rx|tx)_prio\d_(?:pause|pause_duration|discards|buf_discard|cong_discard)"
-_COUNTER = re.compile(
+_COUNTER = regex(
     rf"\b({'|'.join(sorted(_COUNTER_NAMES, key=len, reverse=True))}|{_PRIO})\b\s*(?:[:=]|\s|\.\.)\s*\.*\s*(\d+)\b"
 )
-_QUERY = re.compile(rf"^({'|'.join(_PERFQUERY)}):\.+(\d+)")
-_ABSENT = re.compile(
+_QUERY = regex(rf"^({'|'.join(_PERFQUERY)}):\.+(\d+)")
+_ABSENT = regex(
     r"Failed to get IB devices list|No IB devices found|Did not detect devices"
     r"|Unable to find the Infiniband/RoCE device"
     r"|Fatal error:\s+No devices|Failed to open NETLINK_RDMA socket|ls: cannot access '?/sys/class/infiniband"
@@ -81,20 +82,18 @@ _MODULES = (
     "knem",
     "xpmem",
 )
-_LSMOD = re.compile(rf"^({'|'.join(_MODULES)})\s+\d+\s+-?\d+(?:\s|$)")
-_ASKED = re.compile(r"lsmod\b.*grep\s+(?:-\w+\s+)*(.+)$")
-_ETH_SPEED = re.compile(r"^\s*Speed:\s+(\d+)\s*Mb/s")
-_ETH_HEAD = re.compile(r"^\s*Settings for (\S+?):")
-_ETH_LINK = re.compile(r"^\s*Link detected:\s+(\w+)")
-_PERF_HEAD = re.compile(r"#bytes\s+#iterations\s+(BW peak|t_min|t_avg)")
-_PERF_PARAM = re.compile(
+_LSMOD = regex(rf"^({'|'.join(_MODULES)})\s+\d+\s+-?\d+(?:\s|$)")
+_ASKED = regex(r"lsmod\b.*grep\s+(?:-\w+\s+)*(.+)$")
+_ETH_SPEED = regex(r"^\s*Speed:\s+(\d+)\s*Mb/s")
+_ETH_HEAD = regex(r"^\s*Settings for (\S+?):")
+_ETH_LINK = regex(r"^\s*Link detected:\s+(\w+)")
+_PERF_HEAD = regex(r"#bytes\s+#iterations\s+(BW peak|t_min|t_avg)")
+_PERF_PARAM = regex(
     r"^\s*(Link type|Mtu|GID index|Number of qps|Connection type|Device|Transport type|CQ Moderation"
     r"|Using DDP|PCIe relax order|ibv_wr\* API|TX depth)\s*:\s+(\S+)"
 )
-_PERF_TEST = re.compile(
-    r"RDMA_(Write|Read)\s+(?:Bidirectional\s+)?(BW|Latency)|\bSend\s+(?:Bidirectional\s+)?(BW|Latency)"
-)
-_JSON = re.compile(r'"(BW_average|MsgSize|MsgRate|t_typical|t_avg)"\s*:\s*([\d.]+)')
+_PERF_TEST = regex(r"RDMA_(Write|Read)\s+(?:Bidirectional\s+)?(BW|Latency)|\bSend\s+(?:Bidirectional\s+)?(BW|Latency)")
+_JSON = regex(r'"(BW_average|MsgSize|MsgRate|t_typical|t_avg)"\s*:\s*([\d.]+)')
 
 
 def _mtu(text: str) -> float | None:

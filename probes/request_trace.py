@@ -14,23 +14,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 from .facts import fact
 
 _NAMES = (
-    ("ttft", re.compile(r"^(?:time_?to_?first_?token|ttft|first_token(?:_latency|_time)?)$")),
+    ("ttft", regex(r"^(?:time_?to_?first_?token|ttft|first_token(?:_latency|_time)?)$")),
     (
         "queue",
-        re.compile(r"^(?:queue(?:d|_?time|_?wait|ing)?|time_in_queue|wait(?:ing)?(?:_time)?|request_queue_time)$"),
+        regex(r"^(?:queue(?:d|_?time|_?wait|ing)?|time_in_queue|wait(?:ing)?(?:_time)?|request_queue_time)$"),
     ),
-    ("prefill", re.compile(r"^prefill(?:_time|_latency)?$")),
-    ("tpot", re.compile(r"^(?:tpot|time_per_output_token|decode_per_token)$")),
-    ("itl", re.compile(r"^(?:itl|inter_token_latency)$")),
-    ("e2e", re.compile(r"^(?:e2e(?:_latency)?|request_latency|total(?:_time|_latency)?|latency)$")),
+    ("prefill", regex(r"^prefill(?:_time|_latency)?$")),
+    ("tpot", regex(r"^(?:tpot|time_per_output_token|decode_per_token)$")),
+    ("itl", regex(r"^(?:itl|inter_token_latency)$")),
+    ("e2e", regex(r"^(?:e2e(?:_latency)?|request_latency|total(?:_time|_latency)?|latency)$")),
 )
-_SUFFIX = re.compile(r"(?:_|\b)(ms|s|sec|secs|seconds|millis)$|\((ms|s)\)$|(Ms)$")
+_SUFFIX = regex(r"(?:_|\b)(ms|s|sec|secs|seconds|millis)$|\((ms|s)\)$|(Ms)$")
 _LEAST = 5  # requests; fewer are a table that the generic reader compares
 _SIGNAL = {"queue": "serving.server.queue", "prefill": "serving.server.prefill"}
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
@@ -58,47 +59,45 @@ _BENCH_KNOWN = frozenset(
     synthetic-input-tokens-mean output-tokens-mean max-requests num-concurrent-requests
     """.split()  # noqa: SIM905
 )
-_SERVER = re.compile(
+_SERVER = regex(
     r"\bvllm\b|sglang|trtllm|tensorrt[_-]?llm|text-generation-(?:launcher|inference)|dynamo\.\w+|llama-server|llama_cpp"
     r"|lmdeploy|tritonserver|api_server|launch_server|openai_server|tgi\b|mlc_llm|deepspeed-mii|aphrodite",
     re.IGNORECASE,
 )
-_BENCH = re.compile(
+_BENCH = regex(
     r"vllm bench|bench_serving|benchmark_serving|bench_one_batch|benchmark_throughput|benchmark_latency|subparser='bench'"  # noqa: E501
     r"|\baiperf\b|genai-perf|\bguidellm\b|token_benchmark|llmperf|\boha\b|\bwrk\b|\blocust\b|llm-?bench|inference-benchmarker",
     re.IGNORECASE,
 )
-_FLAG = re.compile(r"(?<![\w-])--([A-Za-z][\w.-]*)")
-_AFTER = re.compile(
+_FLAG = regex(r"(?<![\w-])--([A-Za-z][\w.-]*)")
+_AFTER = regex(
     r"""(?:=|\s+|["']\s*,\s*)                   # --flag=v, --flag v, "--flag", "v"
         (?!-{1,2}[A-Za-z])                      # not the next option
         ( \{.*\} | '[^']*' | "[^"]*" | \d{1,3}(?:,\d{3})+ | [^\s"',\]\\`]+ )""",
     re.VERBOSE,
 )
-_KEY = re.compile(
+_KEY = regex(
     r"""(?<![\w./-])['"]?(?P<key>[a-z][a-z0-9]*(?:[_-][a-z0-9]+)+|quantization)['"]?\s*[=:]\s*
         (?P<val> \{[^{}]*\} | \[[^\]]*\] | '[^']*' | "[^"]*" | \d{1,3}(?:,\d{3})+\b | [^\s,;(){}\[\]`]+ )""",
     re.VERBOSE,
 )
 # advice in a message ("consider --x", "Replace … with `--x`") is not a setting
-_ADVICE = re.compile(
+_ADVICE = regex(
     r"\b(?:consider|try|use|include|pass(?:ing)?|add|increas\w+|decreas\w+|specify(?:ing)?|replace|enabl\w+ with|can set|via)"  # noqa: E501
     r"\b[^.;]{0,60}$",
     re.IGNORECASE,
 )
 # the header of a table in which an option is swept: its name, a gap, another column's name
-_SWEPT = re.compile(r"^\W*(?:--)?([a-z][a-z0-9_-]+)(?:\s{2,}|\t+|\s*\|\s*)[A-Za-z(]", re.IGNORECASE)
-_SWITCH = re.compile(r"^(?:enforce-eager$|enable-|disable-|no-|trust-|ignore-eos$|async-|use-cuda-graph)")
+_SWEPT = regex(r"^\W*(?:--)?([a-z][a-z0-9_-]+)(?:\s{2,}|\t+|\s*\|\s*)[A-Za-z(]", re.IGNORECASE)
+_SWITCH = regex(r"^(?:enforce-eager$|enable-|disable-|no-|trust-|ignore-eos$|async-|use-cuda-graph)")
 # single-dash options of llama.cpp's server
-_LLAMA = re.compile(r"\bllama-(?:server|cli)\b|\bllama_cpp\b|LLAMA_ARG_")
-_SHORT = re.compile(r"(?<![\w-])-(np|c|ngl|b|ub|t|fa|nkvo|ctk|ctv)(?:[ =]+([\w.]+))?(?=\s|$)")
-_LLAMA_ENV = re.compile(
-    r"\b(?:LLAMA_ARG_(N_PARALLEL|CTX_SIZE|N_GPU_LAYERS)|OLLAMA_(NUM_PARALLEL))\s*[=:]\s*[\"']?(\d+)"
-)
+_LLAMA = regex(r"\bllama-(?:server|cli)\b|\bllama_cpp\b|LLAMA_ARG_")
+_SHORT = regex(r"(?<![\w-])-(np|c|ngl|b|ub|t|fa|nkvo|ctk|ctv)(?:[ =]+([\w.]+))?(?=\s|$)")
+_LLAMA_ENV = regex(r"\b(?:LLAMA_ARG_(N_PARALLEL|CTX_SIZE|N_GPU_LAYERS)|OLLAMA_(NUM_PARALLEL))\s*[=:]\s*[\"']?(\d+)")
 _LONG = {"np": "parallel", "c": "ctx-size", "ngl": "n-gpu-layers", "b": "batch-size", "ub": "ubatch-size", "t": "threads", "fa": "flash-attn",  # noqa: E501
          "nkvo": "no-kv-offload", "ctk": "cache-type-k", "ctv": "cache-type-v", "N_PARALLEL": "parallel", "CTX_SIZE": "ctx-size",  # noqa: E501
          "N_GPU_LAYERS": "n-gpu-layers", "NUM_PARALLEL": "parallel"}  # fmt: skip
-_ITEM = re.compile(r"""^\s*-\s*["']?([^"'\s]+)["']?\s*$""")
+_ITEM = regex(r"""^\s*-\s*["']?([^"'\s]+)["']?\s*$""")
 _NOTHING = frozenset(("none", "null", "auto", "", "<factory>"))
 _MAX = 160
 

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
@@ -17,15 +18,15 @@ from .facts import mapping
 
 _METRIC = {"ttft": "ttft", "tpot": "tpot", "itl": "itl", "e2el": "e2e", "e2e latency": "e2e", "e2e": "e2e", "latency": "e2e",  # noqa: E501
            "tbt": "itl"}  # fmt: skip
-_STAT = re.compile(
+_STAT = regex(
     r"^\W*(?:request )?(mean|median|std|min|max|avg|average|p\d{2}(?:\.\d+)?|p\d{2})\s+"
     r"(TTFT|TPOT|ITL|E2EL|E2E Latency|E2E|TBT)\s*(?:\((ms|s)\))?\s*[:=|]?\s*(\d[\d,]*(?:\.\d+)?)(?![\d.])\s*(?:(ms|s)\b)?",  # noqa: E501
     re.IGNORECASE,
 )
-_JSON = re.compile(r'"(mean|median|std|p\d{2}(?:\.\d+)?)_(ttft|tpot|itl|e2el|e2e_latency)_ms"\s*:\s*([\d.]+)')
+_JSON = regex(r'"(mean|median|std|p\d{2}(?:\.\d+)?)_(ttft|tpot|itl|e2el|e2e_latency)_ms"\s*:\s*([\d.]+)')
 # console or JSON key -> signal, unit
 _PLAIN: tuple[tuple[re.Pattern[str], str, str | None], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), signal, unit)
+    (regex(pattern, re.IGNORECASE), signal, unit)
     for pattern, signal, unit in (
         (r"(?:^\W*Successful requests:|\"completed\"\s*:)\s*([\d,]+)", "serving.client.prompts", "count"),
         (r"(?:^\W*Failed requests:|\"failed\"\s*:)\s*(\d+)", "serving.client.failed", "count"),
@@ -43,16 +44,16 @@ _PLAIN: tuple[tuple[re.Pattern[str], str, str | None], ...] = tuple(
         (r"(?:^\W*Maxi?m?u?m? request concurrency:|\"max_concurrency\"\s*:)\s*(\d+)", "serving.client.concurrency", None),  # noqa: E501
     )
 )  # fmt: skip
-_BLOCK = re.compile(
+_BLOCK = regex(
     r"^\W*(first token latency|time to first token|ttft|next token latency|inter[- ]token latency|tpot)\W*\(?(m?secs?|ms|s)\)?\W*$",  # noqa: E501
     re.I,
 )
-_BLOCK_ROW = re.compile(r"^\s*(count|mean|std|min|max|\d{2}%)\s*=?\s+([\d.]+)\s*$", re.I)
-_AIPERF = re.compile(
+_BLOCK_ROW = regex(r"^\s*(count|mean|std|min|max|\d{2}%)\s*=?\s+([\d.]+)\s*$", re.I)
+_AIPERF = regex(
     r"(Time to First Token|Inter Token Latency|Request Latency|Time Per Output Token)\s*\((ms|s)\)\W+([\d.,\s│┃|]+)",
     re.I,
 )
-_AIPERF_HEAD = re.compile(r"\b(avg|min|max|p\d\d|std)\b", re.I)
+_AIPERF_HEAD = regex(r"\b(avg|min|max|p\d\d|std)\b", re.I)
 _AIPERF_KEYS = {"time_to_first_token": "ttft", "inter_token_latency": "itl", "request_latency": "e2e"}
 _SPOKEN = {"first token latency": "ttft", "time to first token": "ttft", "ttft": "ttft", "request latency": "e2e",
            "time per output token": "tpot"}  # fmt: skip
@@ -65,7 +66,7 @@ def _stat(text: str) -> str:
     )
 
 
-_LISTED = re.compile(r"\b(ttft|e2e|latenc(?:y|ies))\w*\W{0,4}[:=]\s*\[([\d.,\s]+)\]", re.IGNORECASE)
+_LISTED = regex(r"\b(ttft|e2e|latenc(?:y|ies))\w*\W{0,4}[:=]\s*\[([\d.,\s]+)\]", re.IGNORECASE)
 
 
 class ServingBenchReader:

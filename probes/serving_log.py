@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
@@ -77,7 +78,7 @@ _ONCE = (
           ("serving.decode_batch", "count", None)),
     _once("captured cuda graph", rf"largest captured CUDA graph batch\s*[=:]?\s*{_N}", ("serving.graph_batch", "count", None)),  # noqa: E501
 )  # fmt: skip
-_GRAPH_SIZES = re.compile(
+_GRAPH_SIZES = regex(
     r"""(?:capture\s+cuda\s+graph\s+bs|cuda_graph_bs=|cudagraph_capture_sizes['"]?\s*[=:]
         |cuda_graph_sizes['"]?[=:]|\bbs=)
         \s*\[([\d,\s.]+)\]""",
@@ -86,55 +87,51 @@ _GRAPH_SIZES = re.compile(
 _VERSION = (
     (
         "vllm",
-        re.compile(
-            r"(?:vLLM API server version|LLM engine \(v?|\bmodel_runner.*?vLLM v|█\s+version)\s*(\d+\.\d+[\w.+]*)"
-        ),
+        regex(r"(?:vLLM API server version|LLM engine \(v?|\bmodel_runner.*?vLLM v|█\s+version)\s*(\d+\.\d+[\w.+]*)"),
     ),
     (
         "vllm",
-        re.compile(r"(?:vllm/vllm-openai:|image:\s*vllm:|\bvllm[ =]=?=?v?)v?(\d+\.\d+\.\d+[\w.]*)", re.IGNORECASE),
+        regex(r"(?:vllm/vllm-openai:|image:\s*vllm:|\bvllm[ =]=?=?v?)v?(\d+\.\d+\.\d+[\w.]*)", re.IGNORECASE),
     ),
-    ("sglang", re.compile(r"(?:lmsysorg/sglang:|\bsglang(?:==| version:? | v))v?(\d+\.\d+\.\d+[\w.]*)", re.IGNORECASE)),
-    ("tensorrt_llm", re.compile(r"TensorRT-LLM\]?(?: version)?:? v?(\d+\.\d+\.\d+[\w.]*)")),
-    ("tgi", re.compile(r"text-generation-inference:v?(\d+\.\d+\.\d+)")),
+    ("sglang", regex(r"(?:lmsysorg/sglang:|\bsglang(?:==| version:? | v))v?(\d+\.\d+\.\d+[\w.]*)", re.IGNORECASE)),
+    ("tensorrt_llm", regex(r"TensorRT-LLM\]?(?: version)?:? v?(\d+\.\d+\.\d+[\w.]*)")),
+    ("tgi", regex(r"text-generation-inference:v?(\d+\.\d+\.\d+)")),
 )
 
 # one reading of the periodic line each; `pct` figures are printed in percent
-_RUN = re.compile(
+_RUN = regex(
     r"#?\b(?:num[_ ])?running(?:[-_ ]?(?:reqs?|requests?))?\b\s*[:=]\s*(\d+)|"
     r"\brunning (\d+)\b(?=[^\n]{0,40}\b(?:waiting|pending|queued?)[ :=]+\d)|\bin[- ]flight\W{1,3}(\d+)\b(?=[^\n]{0,40}\b(?:waiting|pending|queued?)[ :=]+\d)|"  # noqa: E501
     r"num_scheduled_requests\s*[:=]\s*(\d+)|\b(\d+) running\b(?!\s*[=:])|numScheduledRequests\W+(\d+)|numActiveRequests\W+(\d+)|Active Request Count\W+(\d+)",  # noqa: E501
     re.I,
 )
-_WAIT = re.compile(
+_WAIT = regex(
     r"#?\b(?:num[_ ])?(?:waiting|pending|queued?)(?:[-_ ]?(?:reqs?|requests?|size))?\b\s*[:=]\s*(\d+)|"
     r"(?<=[,;] )(?:waiting|pending|queued) (\d+)\b|\b(\d+) (?:waiting|queued|pending)\b(?!\s*[=:])|numQueuedRequests\W+(\d+)",  # noqa: E501
     re.I,
 )
-_SWAP = re.compile(r"Swapped: (\d+)", re.I)
-_KV = re.compile(
+_SWAP = regex(r"Swapped: (\d+)", re.I)
+_KV = regex(
     r"(?:(?<!CPU )KV cache(?: usage| utili[sz]ation)?|(?:full )?token usage|kv[_ ]usage|cache usage|block usage|\bKV)\s*[:=]?\s*~?([\d.]+)\s*(%?)",  # noqa: E501
     re.I,
 )
-_CPU_KV = re.compile(r"CPU KV cache usage: ([\d.]+)(%)", re.I)
-_HIT = re.compile(
-    r"(?:Prefix cache hit rate|cache hit rate|prefix_cache_hit_rate)\s*[:=]\s*(?:GPU: )?([\d.]+)\s*(%?)", re.I
-)
-_PROMPT = re.compile(r"Avg prompt throughput: ([\d.]+) tok", re.I)
-_GEN = re.compile(r"(?:Avg generation throughput: |gen throughput \(token/s\): )([\d.]+)", re.I)
-_GRAPH = re.compile(r"cuda graph: (True|False)", re.I)
-_LEN = re.compile(r"(?:accept len: |Mean acceptance length:? |accept_length[=:] ?)([\d.]+)", re.I)
-_RATE = re.compile(
+_CPU_KV = regex(r"CPU KV cache usage: ([\d.]+)(%)", re.I)
+_HIT = regex(r"(?:Prefix cache hit rate|cache hit rate|prefix_cache_hit_rate)\s*[:=]\s*(?:GPU: )?([\d.]+)\s*(%?)", re.I)
+_PROMPT = regex(r"Avg prompt throughput: ([\d.]+) tok", re.I)
+_GEN = regex(r"(?:Avg generation throughput: |gen throughput \(token/s\): )([\d.]+)", re.I)
+_GRAPH = regex(r"cuda graph: (True|False)", re.I)
+_LEN = regex(r"(?:accept len: |Mean acceptance length:? |accept_length[=:] ?)([\d.]+)", re.I)
+_RATE = regex(
     r"(?:Avg Draft acceptance rate|Draft acceptance rate|draft acceptance rate|accept(?:ance)? rate)\s*[:=]\s*([\d.]+)\s*(%?)",  # noqa: E501
     re.I,
 )
 # one reading a line, as typed into a note
-_ALONE = re.compile(
+_ALONE = regex(
     r"^\W*(?:num_(?:requests_|reqs_)?)?(running|waiting|queued|pending)"
     r"(?:[ _]?(?:reqs?|requests))?\s*[\s:=|]\s*(\d+)\W*$",
     re.I,
 )
-_PERIODIC = re.compile(r"running|waiting|pending|queue|numscheduled|numactive|active request", re.I)
+_PERIODIC = regex(r"running|waiting|pending|queue|numscheduled|numactive|active request", re.I)
 
 
 _NO_DIGITS = {ord(d): None for d in "0123456789abcdefABCDEF"}

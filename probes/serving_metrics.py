@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 from .serving_names import BUCKETED, COUNTERS, GAUGE_UNITS, GAUGES, HISTOGRAMS, SECONDS
 
-_LINE = re.compile(
+_LINE = regex(
     r"""(?P<name>(?:vllm|sglang|lmdeploy|llamacpp):\w+|(?:trtllm|tgi|dynamo|nv_trt_llm|nv_inference)_\w+|process_start_time_seconds)
         (?P<labels>\{[^}]*\})?
         \)?(?:[\s:=|]|\bdelta\b|\bis\b)*
@@ -25,8 +26,8 @@ _LINE = re.compile(
         (?:\s*(?:->|→|=>)\s*(?P<then>\d[\d,]*\.?\d*(?:[eE][+-]?\d+)?))?""",
     re.VERBOSE,
 )
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
-_SPOKEN = re.compile(
+_LABEL = regex(r'(\w+)="([^"]*)"')
+_SPOKEN = regex(
     r"""(?P<name>(?:vllm|sglang):\w+?_seconds|dynamo_frontend_\w+_seconds|request_(?:queue|prefill|decode)_time(?:_seconds)?)\b[^\d\n]{0,12}?
         \(?(?P<stat>mean|avg|average|median|p\d\d)\)?[^\d\n]{0,6}(?P<value>\d[\d,.]*)\s*(?P<unit>ms|s)?\b""",
     re.VERBOSE | re.IGNORECASE,

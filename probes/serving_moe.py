@@ -6,15 +6,16 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-_TOPIC = re.compile(r"experts?\b|\bep\b|\bmoe\b|eplb|routed|deepep|all.?to.?all", re.IGNORECASE)
-_ROW = re.compile(
+_TOPIC = regex(r"experts?\b|\bep\b|\bmoe\b|eplb|routed|deepep|all.?to.?all", re.IGNORECASE)
+_ROW = regex(
     r"^\W*(?P<kind>(?:ep[ _-]?)?rank|expert|gpu|ep)[ _#:-]*(?P<id>\d+)\b[\s:=|]+(?P<n>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>[kKM])?\b(?!\.\d)(?!\s*(?:ms|us|s|%|GB|MiB|GiB|W|MHz)\b)",  # noqa: E501
     re.IGNORECASE,
 )
-_LIST = re.compile(
+_LIST = regex(
     r"tokens?[ _](?:per|of|by|for each)[ _](?:EP[ _]|each )?(?P<kind>expert|rank|gpu)[^:=\[\n]{0,30}[=:]?\s*\[?(?P<list>\d+(?:[,\s/]+\d+){3,})\]?",  # noqa: E501
     re.IGNORECASE,
 )

@@ -7,14 +7,15 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 # PID USER PR NI VIRT RES SHR S %CPU %MEM TIME+ COMMAND
-_TOP = re.compile(
+_TOP = regex(
     r"^\s*\d+\s+\S+\s+(?:rt|-?\d+)\s+-?\d+\s+\S+\s+\S+\s+\S+\s+[A-Z]\s+(?P<cpu>[\d.]+)\s+[\d.]+\s+\S+\s+(?P<name>.+?)\s*$"
 )
-_SERVING = re.compile(
+_SERVING = regex(
     r"vllm|sglang|EngineCore|APIServer|api_server|trtllm|uvicorn|bench|detokenizer|tokenizer|scheduler|triton|dynamo",
     re.I,
 )

@@ -13,38 +13,39 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 _N = r"(\d[\d,]*)"
-_BATCH = re.compile(r"\b(Prefill|Decode) batch\b", re.IGNORECASE)
-_PART = re.compile(r"#?([a-z][a-z -]*?)(?: \((?:token|tokens)/s\))?: (\d+(?:\.\d+)?)", re.IGNORECASE)
-_PAUSED = re.compile(r"\b(?:num_?paused_?requests|paused[ _]requests(?:[ _]count)?)\W+(\d+)", re.IGNORECASE)
-_USED = re.compile(
+_BATCH = regex(r"\b(Prefill|Decode) batch\b", re.IGNORECASE)
+_PART = regex(r"#?([a-z][a-z -]*?)(?: \((?:token|tokens)/s\))?: (\d+(?:\.\d+)?)", re.IGNORECASE)
+_PAUSED = regex(r"\b(?:num_?paused_?requests|paused[ _]requests(?:[ _]count)?)\W+(\d+)", re.IGNORECASE)
+_USED = regex(
     rf"(?:usedNumBlocks|used (?:kv cache )?(?:num )?blocks|kv_cache_block_type=\"used\"\}})\W*{_N}", re.IGNORECASE
 )
-_MOST = re.compile(
+_MOST = regex(
     rf"(?:maxNumBlocks|max (?:kv cache )?(?:num )?blocks|kv_cache_block_type=\"max\"\}})\W*{_N}", re.IGNORECASE
 )
-_PER = re.compile(
+_PER = regex(
     rf"(?:tokensPerBlock|tokens per (?:kv cache )?block|kv_cache_block_type=\"tokens_per\"\}})\W*{_N}", re.IGNORECASE
 )
-_CTX = re.compile(r"(?:num_?ctx_?tokens|(?:prefill|context)[_ ]tokens)\W+(\d+)", re.IGNORECASE)
-_STEP_MS = re.compile(
+_CTX = regex(r"(?:num_?ctx_?tokens|(?:prefill|context)[_ ]tokens)\W+(\d+)", re.IGNORECASE)
+_STEP_MS = regex(
     r"(?:host_step_time|device_step_time|iterLatencyMS|\bstep(?:[_ ]time)?(?=\W{1,3}[\d.]+ ?ms))\W*(\d+(?:\.\d+)?)",
     re.IGNORECASE,
 )
-_CACHED = re.compile(rf"\bprompt(?:[_ ]tokens)?\W+{_N}\D{{0,24}}\bcached(?:[_ ]tokens)?\W+{_N}", re.IGNORECASE)
+_CACHED = regex(rf"\bprompt(?:[_ ]tokens)?\W+{_N}\D{{0,24}}\bcached(?:[_ ]tokens)?\W+{_N}", re.IGNORECASE)
 _LENGTH = rf"{_N}(?:\.(\d))?\s*(k)?"
 # what a request holds, as people write it; the first group is a number of tokens
 _TOLD = (
-    ("prompt", re.compile(rf"(?:^|[\s,(|])(?:input|prompts?|isl|输入|ctx|context)(?: (?:len(?:gth)?|tokens))?\s*(?:of|is|=|:|~|约|about|avg|mean|averages?)*\s*(?:about |~|约)?{_LENGTH}\b(?! ?(?:ms|s\b|req|%|GB|MiB|/))", re.I)),  # noqa: E501
-    ("prompt", re.compile(rf"{_LENGTH}(?:\s*|-)tok(?:ens?)?[ -](?:in\b|input|prompts?|of (?:prompt|input|context))|{_LENGTH}\s*(?:token 输入|tokens? 的输入)", re.I)),  # noqa: E501
-    ("prompt", re.compile(rf"\b(?:prompt|input)_tokens[\"']?\W{{1,2}}{_LENGTH}\b", re.I)),
-    ("prompt", re.compile(rf"\bin {_LENGTH}(?:\s*tok(?:ens)?)?\s*[,/+]?\s*out\b", re.I)),
-    ("output", re.compile(rf"\bin [\d.,]+k?(?:\s*tok(?:ens)?)?\s*[,/+]?\s*out {_LENGTH}", re.I)),
-    ("output", re.compile(rf"(?:^|[\s,(|+])(?:outputs?|max_(?:new_)?tokens|osl|answers?|输出|completion)(?: (?:len(?:gth)?|tokens))?\s*(?:of|is|=|:|~|约|about|avg|mean|averages?)*\s*(?:about |~|约)?{_LENGTH}\b(?! ?(?:ms|s\b|req|%|GB|MiB|/|tok(?:ens?)?/))", re.I)),  # noqa: E501
-    ("output", re.compile(rf"{_LENGTH}(?:\s*|-)tok(?:ens?)?[ -](?:out\b|outputs?|answers?|of (?:output|answer))", re.I)),  # noqa: E501
+    ("prompt", regex(rf"(?:^|[\s,(|])(?:input|prompts?|isl|输入|ctx|context)(?: (?:len(?:gth)?|tokens))?\s*(?:of|is|=|:|~|约|about|avg|mean|averages?)*\s*(?:about |~|约)?{_LENGTH}\b(?! ?(?:ms|s\b|req|%|GB|MiB|/))", re.I)),  # noqa: E501
+    ("prompt", regex(rf"{_LENGTH}(?:\s*|-)tok(?:ens?)?[ -](?:in\b|input|prompts?|of (?:prompt|input|context))|{_LENGTH}\s*(?:token 输入|tokens? 的输入)", re.I)),  # noqa: E501
+    ("prompt", regex(rf"\b(?:prompt|input)_tokens[\"']?\W{{1,2}}{_LENGTH}\b", re.I)),
+    ("prompt", regex(rf"\bin {_LENGTH}(?:\s*tok(?:ens)?)?\s*[,/+]?\s*out\b", re.I)),
+    ("output", regex(rf"\bin [\d.,]+k?(?:\s*tok(?:ens)?)?\s*[,/+]?\s*out {_LENGTH}", re.I)),
+    ("output", regex(rf"(?:^|[\s,(|+])(?:outputs?|max_(?:new_)?tokens|osl|answers?|输出|completion)(?: (?:len(?:gth)?|tokens))?\s*(?:of|is|=|:|~|约|about|avg|mean|averages?)*\s*(?:about |~|约)?{_LENGTH}\b(?! ?(?:ms|s\b|req|%|GB|MiB|/|tok(?:ens?)?/))", re.I)),  # noqa: E501
+    ("output", regex(rf"{_LENGTH}(?:\s*|-)tok(?:ens?)?[ -](?:out\b|outputs?|answers?|of (?:output|answer))", re.I)),
 )  # fmt: skip
 _LONG_PREFILL = 2048  # prompt tokens of a step that running requests feel
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
@@ -33,32 +34,32 @@ _WORDS = (
     ("network", r"network|transport|\brtt\b|on the wire|网络"),
     ("engine", r"engine|inference|forward|model|compute|server process|infer\b|推理"),
 )  # fmt: skip
-_NAMED = tuple((name, re.compile(pattern, re.IGNORECASE)) for name, pattern in _WORDS)
+_NAMED = tuple((name, regex(pattern, re.IGNORECASE)) for name, pattern in _WORDS)
 _NUMBER = r"\d[\d,]*(?:\.\d+)?(?:[eE][+-]?\d+)?"
 _UNIT = r"ms|us|µs|μs|seconds|secs?|s|毫秒|微秒|秒"
 # a row of a table, or one `name 12 ms` of a list in a line
-_ROW = re.compile(
+_ROW = regex(
     rf"^[\s>*|│-]*(?P<name>[A-Za-z_一-鿿](?:[^:=|,;\n(]|\([^)\n]*\)){{0,60}}?)(?:\s*[:=|│]+\s*|\s{{2,}}|\t+)(?P<cells>~?{_NUMBER}(?!\w{{3}}).*)$"
 )
-_CELL = re.compile(rf"(?<![\w.])~?({_NUMBER})\s*({_UNIT})?(?![\w%/])")
-_ITEM = re.compile(
+_CELL = regex(rf"(?<![\w.])~?({_NUMBER})\s*({_UNIT})?(?![\w%/])")
+_ITEM = regex(
     rf"(?P<name>[A-Za-z_一-鿿][A-Za-z_ \-/.()一-鿿]{{0,40}}?)\s*[:=]?\s*~?(?P<value>{_NUMBER})\s*(?P<unit>{_UNIT})(?![\w/])",  # noqa: E501
     re.IGNORECASE,
 )
 # a key that ends in its unit: prefill_ms=44120, "queue_s": 0.3
-_KEYED = re.compile(
+_KEYED = regex(
     rf"(?P<name>[A-Za-z_]{{3,40}}?)_(?P<unit>ms|us|s|sec|seconds)[\"']?\s*[:=]\s*(?P<value>{_NUMBER})(?![\w%])"
 )
-_HEAD_UNIT = re.compile(r"(?:\(|\bin |,\s*|\s{2,}|\||^)(ms|us|µs|s|seconds|毫秒|秒)(?:\)|\s|\||,|$)")
-_NOT_TIME = re.compile(r"tok/s|tokens?\b|MB|GB|%|req|count|次|batch", re.IGNORECASE)
+_HEAD_UNIT = regex(r"(?:\(|\bin |,\s*|\s{2,}|\||^)(ms|us|µs|s|seconds|毫秒|秒)(?:\)|\s|\||,|$)")
+_NOT_TIME = regex(r"tok/s|tokens?\b|MB|GB|%|req|count|次|batch", re.IGNORECASE)
 _CURL = ("namelookup", "connect", "appconnect", "pretransfer", "starttransfer", "total")
-_CURL_KEY = re.compile(rf"time_({'|'.join(_CURL)})\s*[:=]+\s*({_NUMBER})\s*(ms|s)?")
-_CURL_FORMAT = re.compile(rf"%\{{time_({'|'.join(_CURL)})\}}")
-_SERIES = re.compile(
+_CURL_KEY = regex(rf"time_({'|'.join(_CURL)})\s*[:=]+\s*({_NUMBER})\s*(ms|s)?")
+_CURL_FORMAT = regex(rf"%\{{time_({'|'.join(_CURL)})\}}")
+_SERIES = regex(
     rf"(?P<family>[A-Za-z_:][\w:]*?)(?P<labels>\{{[^}}]*\}})?_(?P<kind>sum|count)(?P<after>\{{[^}}]*\}})?[\s=:]+(?P<value>{_NUMBER})"
     rf"(?:[,;\s]+_count[\s=:]+(?P<count>{_NUMBER}))?"
 )
-_TRITON = re.compile(rf"nv_inference_(queue|compute_\w+|request)_duration_us(?:\{{[^}}]*\}})?\s+({_NUMBER})")
+_TRITON = regex(rf"nv_inference_(queue|compute_\w+|request)_duration_us(?:\{{[^}}]*\}})?\s+({_NUMBER})")
 _LEAST_MS = 20.0  # below this no stage is worth a complaint
 
 

@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 _ENGINE = r"vllm(?:-openai)?|sglang|tensorrt[-_ ]?llm|trt-?llm|tgi|text-generation-inference|llama\.?cpp|lmdeploy|ollama|dynamo|exllama\w*"  # noqa: E501
-_RELEASE = re.compile(
+_RELEASE = regex(
     rf"(?:(?P<engine>{_ENGINE})\s*(?:==|[:=@ /-]|version|release)?\s*v?(?P<number>\d+\.\d+(?:\.\w+)*)"
     rf"|(?<![\w.])v(?P<bare>\d+\.\d+\.\d+(?:[.-]?\w+)*)|(?P<engine2>{_ENGINE})\s+(?P<build>b\d{{4,5}}))(?![\w%]|\.\d)",
     re.IGNORECASE,
 )
-_FIGURE = re.compile(
+_FIGURE = regex(
     r"(?<![\w.])(?P<value>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>tok(?:ens?)?/s(?:ec)?|t/s|tps|token/s|req/s|rps|ms|s|秒|毫秒)(?![\w/])|"
     r"\((?P<head>tok/s|ms|s|req/s)\)\s*[:=]?\s*(?P<late>\d[\d,]*(?:\.\d+)?)",
     re.IGNORECASE,
@@ -28,7 +29,7 @@ _NAMES = (
     ("ttft", r"ttft|first token|首 ?token|首字"), ("tpot", r"tpot|per.?token"), ("itl", r"\bitl\b|inter.?token"),
     ("e2e", r"e2e|end.to.end|latency|时延|延迟"), ("prompt_throughput", r"prefill|prompt|input"),
 )  # fmt: skip
-_NAMED = tuple((name, re.compile(pattern, re.IGNORECASE)) for name, pattern in _NAMES)
+_NAMED = tuple((name, regex(pattern, re.IGNORECASE)) for name, pattern in _NAMES)
 _BLOCK = 12  # lines that belong to the release named above them
 
 

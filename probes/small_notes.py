@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -17,13 +18,13 @@ class GpuNotes:
 
     name = "gpu_notes"
     needles: tuple[bytes, ...] = (b"MHz", b"Mhz", b"mhz")
-    _gpu = re.compile(r"\bGPU[ #_-]?(\d{1,2})\b(?!\s*(?:ms|us|s|GB|%|MHz|W|C)\b)", re.IGNORECASE)
-    _temp = re.compile(r"(?<![\d.])(\d{2,3})\s?(?:°\s?C|C|℃|degC)\b", re.IGNORECASE)
-    _clock = re.compile(r"(?<![\d.])(\d{3,4})\s?MHz(?!\s*(?:mem|max|/))(?:\s*\(?(?:of|/)\s*\d+)?", re.IGNORECASE)
-    _memory_clock = re.compile(r"\bmem\w*(?: clocks?)?\s*[:=@]?\s*$", re.IGNORECASE)
-    _power = re.compile(r"(?<![\d.])(\d{2,4}(?:\.\d+)?)\s?W(?:\s?/\s?(\d{2,4}(?:\.\d+)?)\s?W)?\b")
-    _util = re.compile(r"(?<![\d.])(\d{1,3})\s?%")
-    _used = re.compile(r"(?<![\d.])([\d.]+)\s?(MiB|GiB|GB|MB)?\s?/\s?([\d.]+)\s?(MiB|GiB|GB|MB)\b")
+    _gpu = regex(r"\bGPU[ #_-]?(\d{1,2})\b(?!\s*(?:ms|us|s|GB|%|MHz|W|C)\b)", re.IGNORECASE)
+    _temp = regex(r"(?<![\d.])(\d{2,3})\s?(?:°\s?C|C|℃|degC)\b", re.IGNORECASE)
+    _clock = regex(r"(?<![\d.])(\d{3,4})\s?MHz(?!\s*(?:mem|max|/))(?:\s*\(?(?:of|/)\s*\d+)?", re.IGNORECASE)
+    _memory_clock = regex(r"\bmem\w*(?: clocks?)?\s*[:=@]?\s*$", re.IGNORECASE)
+    _power = regex(r"(?<![\d.])(\d{2,4}(?:\.\d+)?)\s?W(?:\s?/\s?(\d{2,4}(?:\.\d+)?)\s?W)?\b")
+    _util = regex(r"(?<![\d.])(\d{1,3})\s?%")
+    _used = regex(r"(?<![\d.])([\d.]+)\s?(MiB|GiB|GB|MB)?\s?/\s?([\d.]+)\s?(MiB|GiB|GB|MB)\b")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """A GPU's readings stand between its name and the next one's."""
@@ -71,15 +72,15 @@ class LinkReports:
         b"rto:",
         b"BER  ",
     )
-    _down = re.compile(r"Link Down Counter\s*:\s*(\d+)")
-    _errors = re.compile(r"Effective Physical Errors\s*:\s*(\d+)")
-    _advice = re.compile(r"Recommendation\s*:\s*(\S.*?)\s*$")
-    _fine = re.compile(r"No issue was observed|^-+$", re.IGNORECASE)
-    _name = re.compile(r"^\s*(?:\d+:\s+)?([\w.@-]+):\s+(?:<|flags=)")
-    _head = re.compile(r"^\s*([RT]X):?\s+bytes\s+packets\s+errors\s+dropped\b")
-    _row = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\b")
-    _ifconfig = re.compile(r"^\s*([RT]X) errors (\d+)\s+dropped (\d+)")
-    _retrans = re.compile(r"\bretrans:\d+/(\d+)\b")
+    _down = regex(r"Link Down Counter\s*:\s*(\d+)")
+    _errors = regex(r"Effective Physical Errors\s*:\s*(\d+)")
+    _advice = regex(r"Recommendation\s*:\s*(\S.*?)\s*$")
+    _fine = regex(r"No issue was observed|^-+$", re.IGNORECASE)
+    _name = regex(r"^\s*(?:\d+:\s+)?([\w.@-]+):\s+(?:<|flags=)")
+    _head = regex(r"^\s*([RT]X):?\s+bytes\s+packets\s+errors\s+dropped\b")
+    _row = regex(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\b")
+    _ifconfig = regex(r"^\s*([RT]X) errors (\d+)\s+dropped (\d+)")
+    _retrans = regex(r"\bretrans:\d+/(\d+)\b")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Counters at zero are left out."""
@@ -117,13 +118,13 @@ class Others:
 
     name = "small_notes"
     needles: tuple[bytes, ...] = (b"avg exe (ms)", b"# reqs", b"TRES=", b"Accept length:", b'"accept_length"')
-    _mount = re.compile(r"^(\S+:\S+) mounted on (\S+?):?\s*$")
-    _nfs = re.compile(r"^\s*[\d.]+\s+[\d.]+\s+[\d.]+\s+\d+ \([\d.]+%\)\s+[\d.]+\s+([\d.]+)")
-    _locust = re.compile(
+    _mount = regex(r"^(\S+:\S+) mounted on (\S+?):?\s*$")
+    _nfs = regex(r"^\s*[\d.]+\s+[\d.]+\s+[\d.]+\s+\d+ \([\d.]+%\)\s+[\d.]+\s+([\d.]+)")
+    _locust = regex(
         r"^\s*(?:GET|POST|PUT|grpc)\s+(\S+)\s+(\d+)\s+(\d+)\([\d.]+%\)\s*\|\s*([\d.]+)\s+([\d.]+)\s+([\d.]+)\s+([\d.]+)\s*\|\s*([\d.]+)"
     )
-    _tres = re.compile(r"\bTRES=(\S+)")
-    _accept = re.compile(r'^\s*Accept length:\s+([\d.]+)|"accept_length"\s*:\s*([\d.]+)')
+    _tres = regex(r"\bTRES=(\S+)")
+    _accept = regex(r'^\s*Accept length:\s+([\d.]+)|"accept_length"\s*:\s*([\d.]+)')
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Each line by itself, but for the mount that a row of nfsiostat belongs to."""

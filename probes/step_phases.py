@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
 _PHASES: tuple[tuple[str, str], ...] = (
@@ -47,17 +48,15 @@ _PHASES: tuple[tuple[str, str], ...] = (
         r"|time|每步|一步|单步|总(?:时间|耗时)",
     ),
 )
-_PATTERN = re.compile(
+_PATTERN = regex(
     r"(?<![\w./-])(?:" + "|".join(f"(?P<{name}>{body})" for name, body in _PHASES) + r")"
     r"\)?(?:\s*\((?P<nameunit>ms|s|us)\))?\s{0,3}(?:[:=|]|\.{3,}:|\btakes?\b|\btook\b)?\s{0,12}\(?"
     r"(?P<num>\d+(?:\.\d+)?)\s?(?P<unit>ms|seconds|secs?|s|us|毫秒|秒)?(?![\w%.]"
     r"|\s?(?:[KMGT]i?B|samples|images|img|tok|it)\b)",
     re.IGNORECASE,
 )
-_LINE_UNIT = re.compile(r"\((?:in )?(ms|s|us)\)|time \((ms|s)\)", re.IGNORECASE)
-_LIGHTNING = re.compile(
-    r"(?:train_dataloader_next|_DataFetcher|fetch_next)[^|]*\|.*\|\s*(?P<pct>\d+(?:\.\d+)?)\s*\|?\s*$"
-)
+_LINE_UNIT = regex(r"\((?:in )?(ms|s|us)\)|time \((ms|s)\)", re.IGNORECASE)
+_LIGHTNING = regex(r"(?:train_dataloader_next|_DataFetcher|fetch_next)[^|]*\|.*\|\s*(?P<pct>\d+(?:\.\d+)?)\s*\|?\s*$")
 _TO_MS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "sec": 1e3, "secs": 1e3, "seconds": 1e3, "秒": 1e3, "毫秒": 1.0}
 _PARTS = ("data", "h2d", "comm", "forward", "backward", "compute", "optimizer")
 

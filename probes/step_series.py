@@ -14,6 +14,7 @@ from math import gcd
 from statistics import median
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
@@ -26,12 +27,12 @@ _SIZE = (
     r"|res(?:olution)?|imgsz"
     r"|batch[_ ](?:size|len|shape)|bs|max_len|序列长度|长度|尺寸|[TLSHWB])"
 )
-_KEY = re.compile(rf"(?<![\w.])(?:batch )?{_SIZE} ?[=:]? ?[\[(]?(?P<k>\d+(?: ?[,x×*] ?\d+)*)[\])]?", re.IGNORECASE)
-_KEY_COLUMN = re.compile(rf"^{_SIZE}$|^n_?tokens$|^batch$|^(?:input|seq)\b.*(?:len|shape|size)", re.IGNORECASE)
-_AFTER_KEY = re.compile(rf"[^\n]{{0,60}}?(?<![\w.]){_TIME}", re.IGNORECASE)
-_NOT_TIMES = re.compile(r"^(?:epoch|loss|lr|grad|mem|tokens|gib|gb|count|graphs?|recompiles?|util)", re.IGNORECASE)
+_KEY = regex(rf"(?<![\w.])(?:batch )?{_SIZE} ?[=:]? ?[\[(]?(?P<k>\d+(?: ?[,x×*] ?\d+)*)[\])]?", re.IGNORECASE)
+_KEY_COLUMN = regex(rf"^{_SIZE}$|^n_?tokens$|^batch$|^(?:input|seq)\b.*(?:len|shape|size)", re.IGNORECASE)
+_AFTER_KEY = regex(rf"[^\n]{{0,60}}?(?<![\w.]){_TIME}", re.IGNORECASE)
+_NOT_TIMES = regex(r"^(?:epoch|loss|lr|grad|mem|tokens|gib|gb|count|graphs?|recompiles?|util)", re.IGNORECASE)
 _MS = {"ms": 1.0, "毫秒": 1.0, "s": 1e3, "sec": 1e3, "秒": 1e3}
-_STEP = re.compile(
+_STEP = regex(
     r"(?<![\w./])(?:it|iter(?:ation)?|step|batch|global_step)s?[ #:=_\]]{0,3}(?P<i>\d{1,8})\]?(?:/\d+)?\W{1,6}"
     r"(?:(?:time|took|dt|elapsed|step_time|iter_time)\W{0,3})?(?P<t>\d+(?:\.\d+)?) ?(?P<u>ms|s|sec|秒)?(?![\w/%])",
     re.IGNORECASE,
@@ -168,7 +169,7 @@ class OverlapColumn:
 
     name = "overlap_column"
     needles: tuple[bytes, ...] = (b"overlap", b"Overlap", "重叠".encode())
-    _head = re.compile(
+    _head = regex(
         r"overlap\w*[ _(\[]*(?:pct\w*|%|percent\w*|ratio|share|fraction)|重叠(?:率"
         r"|占?比)",
         re.IGNORECASE,

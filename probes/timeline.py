@@ -21,8 +21,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from statistics import median
 
+from diagnose.lazy import regex
+
 COMPUTE, COMM, HOST_COPY, DEVICE_COPY = range(4)
-_COMM = re.compile(
+_COMM = regex(
     r"nccl|rccl|all_?reduce|cross_device_reduce|multimem_|reduce_?scatter|all_?gather|nvshmem|deep_?ep|all_?to_?all|quick_?reduce"
     r"|mscclpp|one_shot_|two_shot_|SendRecv",
     re.IGNORECASE,

@@ -6,15 +6,16 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 from .facts import fact
 
 _CELL = r"(?:X|NV\d+|PIX|PXB|PHB|NODE|SYS|SOC|C2C|N/A)"
-_NODE = re.compile(r"^(?:GPU\d+|NIC\d+|mlx\d+_\w+|rocep\w+|ibp\w+|bnxt_re\w*|irdma\w*|hfi1_\d+|efa_\d+)$")
-_ROW = re.compile(rf"^\W*((?:GPU|NIC|mlx|rocep|ibp|bnxt|irdma|hfi1|efa)\w*)\s+(.*\b{_CELL}\b.*)$")
-_LEGEND = re.compile(r"^\s*(NIC\d+)\s*:\s*([A-Za-z]\w*)\s*$")
+_NODE = regex(r"^(?:GPU\d+|NIC\d+|mlx\d+_\w+|rocep\w+|ibp\w+|bnxt_re\w*|irdma\w*|hfi1_\d+|efa_\d+)$")
+_ROW = regex(rf"^\W*((?:GPU|NIC|mlx|rocep|ibp|bnxt|irdma|hfi1|efa)\w*)\s+(.*\b{_CELL}\b.*)$")
+_LEGEND = regex(r"^\s*(NIC\d+)\s*:\s*([A-Za-z]\w*)\s*$")
 _P2P = {"OK", "CNS", "GNS", "TNS", "NS", "U", "DR"}
 
 
@@ -81,10 +82,10 @@ class TopologyReader:
                 yield fact(doc, line, "topo.p2p", cell, gpu=int(name[3:]), peer=int(column[3:]), label=kind)
 
 
-_GPU = re.compile(r"^\s*GPU\s+(\d+)\s*:")
-_LINK = re.compile(r"^\s*Link\s+(\d+)\s*:\s*(.+?)\s*$")
-_RATE = re.compile(r"^([\d.]+)\s*GB/s$")
-_COUNTER = re.compile(r"^((?:Replay|Recovery|CRC|FLIT|Data|Effective|Symbol|Tx|Rx|Link)[\w /-]*?)\s*:\s*(\d+)$", re.I)
+_GPU = regex(r"^\s*GPU\s+(\d+)\s*:")
+_LINK = regex(r"^\s*Link\s+(\d+)\s*:\s*(.+?)\s*$")
+_RATE = regex(r"^([\d.]+)\s*GB/s$")
+_COUNTER = regex(r"^((?:Replay|Recovery|CRC|FLIT|Data|Effective|Symbol|Tx|Rx|Link)[\w /-]*?)\s*:\s*(\d+)$", re.I)
 
 
 class NvlinkReader:

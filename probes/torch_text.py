@@ -10,24 +10,25 @@ import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
 from .step_phases import StepPhases
 
-_VALUE = re.compile(
+_VALUE = regex(
     r"(?<![\w:.#<(])(-?\d[\d,]*(?:\.\d+)?)\s?(%|ns|us|μs|µs|ms|s|[KMG]?b|[KMGT]?B)?(?=\s|\||$)|(?<=\s)--(?=\s|$)"
 )
-_COLUMNS = re.compile(
+_COLUMNS = regex(
     r"Self (?:CPU|CUDA|GPU|XPU|Device|HIP)(?: time)?(?: total)?(?: %| Mem)?"
     r"|(?:CPU|CUDA|GPU|XPU|Device|HIP) (?:total|time avg|Mem)(?: %)?"
     r"|(?:# of |Number of )?Calls|Total [KMGT]?FLOPs",
     re.IGNORECASE,
 )
 _DEFAULT = ["self cpu %", "self cpu", "cpu total %", "cpu total", "cpu time avg"]
-_FOOT = re.compile(r"(Self )?(CPU|CUDA|GPU|Device|XPU) time total: *([\d.]+) ?(us|ms|s)\b", re.IGNORECASE)
-_KNOWN_ROW = re.compile(
+_FOOT = regex(r"(Self )?(CPU|CUDA|GPU|Device|XPU) time total: *([\d.]+) ?(us|ms|s)\b", re.IGNORECASE)
+_KNOWN_ROW = regex(
     r"aten::|cuda(?:Launch|Stream|Device|Memcpy|Event|Free|Malloc|Graph)"
     r"|enumerate\(|DataLoader|nccl:|Memcpy |Optimizer\."
 )
@@ -141,9 +142,9 @@ class PythonProfile:
 
     name = "python_profile"
     needles: tuple[bytes, ...] = (b"ncalls", b"tottime", b"%Own", b"function calls")
-    _total = re.compile(r"function calls .{0,60}in ([\d.]+) (?:CPU )?seconds")
-    _row = re.compile(r"^\s*\d+(?:/\d+)?\s+([\d.]+)\s+[\d.]+\s+([\d.]+)\s+[\d.]+\s+(\S.*)$")
-    _spy = re.compile(r"^\s*([\d.]+)%\s+([\d.]+)%\s+[\d.]+s?\s+[\d.]+s?\s+(\S.*)$")
+    _total = regex(r"function calls .{0,60}in ([\d.]+) (?:CPU )?seconds")
+    _row = regex(r"^\s*\d+(?:/\d+)?\s+([\d.]+)\s+[\d.]+\s+([\d.]+)\s+[\d.]+\s+(\S.*)$")
+    _spy = regex(r"^\s*([\d.]+)%\s+([\d.]+)%\s+[\d.]+s?\s+[\d.]+s?\s+(\S.*)$")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Share of the run time inside each leading function."""
@@ -209,7 +210,7 @@ class TrainingProse:
     _rules: tuple[tuple[str, re.Pattern[str]], ...] = (
         (
             "trace.kernel_median",
-            re.compile(
+            regex(
                 r"(?:median|avg|average|mean|typical) (?:gpu )?kernels?(?: (?:time|duration|runtime"
                 r"|length))?" + _time,
                 re.I,
@@ -217,15 +218,15 @@ class TrainingProse:
         ),
         (
             "trace.kernel_median",
-            re.compile(r"kernel (?:time|duration|runtime)s?(?: \(?(?:median|avg|average|mean)\)?)" + _time, re.I),
+            regex(r"kernel (?:time|duration|runtime)s?(?: \(?(?:median|avg|average|mean)\)?)" + _time, re.I),
         ),
         (
             "trace.kernel_median",
-            re.compile(r"\bkernels?\b[^;\n]{0,50}?[,:(] ?(?:median|mean|avg\.?|average|typically)" + _time, re.I),
+            regex(r"\bkernels?\b[^;\n]{0,50}?[,:(] ?(?:median|mean|avg\.?|average|typically)" + _time, re.I),
         ),
         (
             "trace.kernel_median",
-            re.compile(
+            regex(
                 r"\bkernels\b[^;\n\d]{0,16}(?P<v>\d+(?:\.\d+)?)(?:\s?[-–~]\s?\d+(?:\.\d+)?)? ?(?P<u>us|µs"
                 r"|μs) each",
                 re.I,
@@ -233,31 +234,31 @@ class TrainingProse:
         ),
         (
             "trace.kernel_gap",
-            re.compile(
+            regex(
                 r"gaps?(?: (?:between|after|of|before)[^,;\n]{0,24}?)?(?: \(?(?:median|mean|avg\.?"
                 r"|average)\)?)?" + _time,
                 re.I,
             ),
         ),
-        ("trace.kernel_gap", re.compile(r"(?:kernel ?间隔|间隙|空隙)(?:中位数|平均)?" + _time, re.I)),
-        ("trace.kernel_median", re.compile(r"kernel ?(?:中位(?:数|耗时)?|平均(?:耗时|时长)?|耗时)" + _time, re.I)),
-        ("trace.launch_median", re.compile(r"cudaLaunchKernel (?:avg|mean|median|time|takes?)" + _time, re.I)),
-        ("trace.gpu_busy", re.compile(r"gpu (?:busy|active)(?: time| share| fraction| is)?" + _pct, re.I)),
+        ("trace.kernel_gap", regex(r"(?:kernel ?间隔|间隙|空隙)(?:中位数|平均)?" + _time, re.I)),
+        ("trace.kernel_median", regex(r"kernel ?(?:中位(?:数|耗时)?|平均(?:耗时|时长)?|耗时)" + _time, re.I)),
+        ("trace.launch_median", regex(r"cudaLaunchKernel (?:avg|mean|median|time|takes?)" + _time, re.I)),
+        ("trace.gpu_busy", regex(r"gpu (?:busy|active)(?: time| share| fraction| is)?" + _pct, re.I)),
         (
             "train.overlap",
-            re.compile(r"overlap\w*(?: with comput\w+| ratio| fraction| percentage| of comm\w*)?" + _pct, re.I),
+            regex(r"overlap\w*(?: with comput\w+| ratio| fraction| percentage| of comm\w*)?" + _pct, re.I),
         ),
         (
             "trace.kernels_per_step",
-            re.compile(r"kernels?(?: launches)?(?: per |/)(?:step|iter\w*)\W{1,4}(?P<v>\d[\d,]*)(?P<u>)\b", re.I),
+            regex(r"kernels?(?: launches)?(?: per |/)(?:step|iter\w*)\W{1,4}(?P<v>\d[\d,]*)(?P<u>)\b", re.I),
         ),
         (
             "trace.kernels_per_step",
-            re.compile(r"(?P<v>\d[\d,]*)(?P<u>) (?:cuda )?kernels?(?: launches)?(?: per |/)(?:step|iter\w*)", re.I),
+            regex(r"(?P<v>\d[\d,]*)(?P<u>) (?:cuda )?kernels?(?: launches)?(?: per |/)(?:step|iter\w*)", re.I),
         ),
     )
 
-    _part = re.compile(  # "step 1.9 ms, sum of kernels 0.41 ms"
+    _part = regex(  # "step 1.9 ms, sum of kernels 0.41 ms"
         r"(?:step|iter(?:ation)?)(?: time)?\W{1,3}(?P<s>\d+(?:\.\d+)?) ?(?P<su>ms|s)\b[^\n\d]{0,16}?"
         r"(?:(?:sum of )?(?:the |all )?(?:gpu )?kernels?(?: times?| total| sum)?|gpu (?:time|work))\W{1,4}"
         r"(?P<k>\d+(?:\.\d+)?) ?(?P<ku>ms|s)\b",

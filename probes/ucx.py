@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from diagnose.document import Document, Line, Span
+from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
@@ -43,29 +44,29 @@ TRANSPORTS = frozenset((
 ))  # fmt: skip
 _DUMP_LINES = 25  # this many settings in a row are `ucx_info -c`, not an environment
 
-_SETTING = re.compile(r"""\b(UCX_[A-Z][A-Z0-9_]*)["'\]]*\s*(?:=|:\s)\s*["']?([^\s"'`;|)}\]]+)""")
-_NAME = re.compile(r"""name:\s*["']?(UCX_[A-Z0-9_]+)""")
-_VALUE = re.compile(r"""value:\s*["']?([^\s"']+)""")
-_LANE = re.compile(r"\b(tag|rma|rma_am|amo|amo_am|am|stream|ka|device)\(((?:[a-z][a-z_0-9]*/[\w:.\-]+ ?)+)\)")
-_LANE_LINE = re.compile(r"\blane\[\d+\]:\s+\d+:([a-z]\w*/[\w:\-]+?)\.\d+\b(.*)")
-_SCOPE = re.compile(r"\b(intra-node|inter-node|self)\b")
-_ROW = re.compile(r"\|\s*(\d+)\.\.(inf|\d+)\s*\|\s*(\S[^|]*?)\s*\|\s*(\S[^|]*?)\s*\|")
-_TITLE = re.compile(
+_SETTING = regex(r"""\b(UCX_[A-Z][A-Z0-9_]*)["'\]]*\s*(?:=|:\s)\s*["']?([^\s"'`;|)}\]]+)""")
+_NAME = regex(r"""name:\s*["']?(UCX_[A-Z0-9_]+)""")
+_VALUE = regex(r"""value:\s*["']?([^\s"']+)""")
+_LANE = regex(r"\b(tag|rma|rma_am|amo|amo_am|am|stream|ka|device)\(((?:[a-z][a-z_0-9]*/[\w:.\-]+ ?)+)\)")
+_LANE_LINE = regex(r"\blane\[\d+\]:\s+\d+:([a-z]\w*/[\w:\-]+?)\.\d+\b(.*)")
+_SCOPE = regex(r"\b(intra-node|inter-node|self)\b")
+_ROW = regex(r"\|\s*(\d+)\.\.(inf|\d+)\s*\|\s*(\S[^|]*?)\s*\|\s*(\S[^|]*?)\s*\|")
+_TITLE = regex(
     r"\|\s*((?:tagged message|active message|remote memory (?:read|write)|rendezvous|stream message|atomic)[^|]*?)\s*\|"
 )
-_VERSION = re.compile(
+_VERSION = regex(
     r"#?\s*(?:Library version:|UC[TXP] version[=:]|Version|UCX library version)\s*v?(\d+\.\d+(?:\.\d+)?)(?:\S*)"
     r"(?:\s+\(loaded from ([^,)]+))?"
 )
-_HEADERS = re.compile(r"API headers version:\s*(\d+\.\d+(?:\.\d+)?)")
-_CONFIGURE = re.compile(r"(?i)configured with:|configure(?:-release|-opt)?\b.*--|^\s*--(?:with|enable|prefix)")
-_TRANSPORT = re.compile(r"#?\s*Transport:\s+([a-z][\w]*)\s*$")
-_DOMAIN = re.compile(r"#\s*Memory domain:\s+(\S+)")
-_MEMORY = re.compile(r"#\s*memory types:\s*(.*\S)?\s*$")
-_TEST = re.compile(r"\|\s*Test:\s+(.*?)\s*\|")
-_MEMORY_TEST = re.compile(r"\|\s*(Send|Recv) memory:\s+(\S+)")
-_FINAL = re.compile(r"^Final:\s+(\d+)\s+" + r"\s+".join([r"([\d.]+)"] * 7))
-_UNAVAILABLE = re.compile(r"(?:transport|transports) '([^']+)'.* not available, please use one or more of: (.+)")
+_HEADERS = regex(r"API headers version:\s*(\d+\.\d+(?:\.\d+)?)")
+_CONFIGURE = regex(r"(?i)configured with:|configure(?:-release|-opt)?\b.*--|^\s*--(?:with|enable|prefix)")
+_TRANSPORT = regex(r"#?\s*Transport:\s+([a-z][\w]*)\s*$")
+_DOMAIN = regex(r"#\s*Memory domain:\s+(\S+)")
+_MEMORY = regex(r"#\s*memory types:\s*(.*\S)?\s*$")
+_TEST = regex(r"\|\s*Test:\s+(.*?)\s*\|")
+_MEMORY_TEST = regex(r"\|\s*(Send|Recv) memory:\s+(\S+)")
+_FINAL = regex(r"^Final:\s+(\d+)\s+" + r"\s+".join([r"([\d.]+)"] * 7))
+_UNAVAILABLE = regex(r"(?:transport|transports) '([^']+)'.* not available, please use one or more of: (.+)")
 
 
 def distance(a: str, b: str, most: int = 2) -> int:

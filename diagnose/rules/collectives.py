@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from .collectives_links import LINKS
@@ -284,9 +285,9 @@ def other_column_quoted(ctx: Context) -> Outcome:
 # floors (docs/limits.md) and ring rates, so that a machine above it needs no explanation.
 _MESH = 105.0  # eight V100 with direct links only
 _HEALTHY = (
-    (re.compile(r"GB[23]00|\bB[23]00\b"), 550.0), (re.compile(r"H100 80GB HBM3|H100 SXM|\bH200\b|\bGH200"), 290.0),
-    (re.compile(r"H800"), 120.0), (re.compile(r"A100-SXM|A100 SXM"), 185.0), (re.compile(r"A800-SXM"), 120.0),
-    (re.compile(r"V100-SXM"), 105.0),
+    (regex(r"GB[23]00|\bB[23]00\b"), 550.0), (regex(r"H100 80GB HBM3|H100 SXM|\bH200\b|\bGH200"), 290.0),
+    (regex(r"H800"), 120.0), (regex(r"A100-SXM|A100 SXM"), 185.0), (regex(r"A800-SXM"), 120.0),
+    (regex(r"V100-SXM"), 105.0),
 )  # fmt: skip
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from ..lazy import regex
 from ..limits_collectives import ring_exists
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from .nccl_facts import SPEED, env, found, overrides, text_of
 
 _TRIALS = ("trial.helps", "trial.faster", "trial.no_help", "trial.setting", "trial.slower")
-_PHYSICAL = re.compile(r"^(?:eth|ens|enp|eno|em\d|bond|ib\d|mlx)")
-_OVERLAY = re.compile(r"vxlan|flannel|geneve|genev|^cali|^wg|^tun|ipip|^gre|cilium|weave|antrea", re.IGNORECASE)
-_DROPS = re.compile(r"discard|out_of_seq|packet_seq|out_of_buffer|retrans|drop|timeout|rnr", re.IGNORECASE)
-_MARKS = re.compile(r"cnp|ecn|pause|xmit_?wait", re.IGNORECASE)
-_ERRORS = re.compile(r"symbol|rcv_?err|crc|recover|integrity|link_?err|overrun", re.IGNORECASE)
+_PHYSICAL = regex(r"^(?:eth|ens|enp|eno|em\d|bond|ib\d|mlx)")
+_OVERLAY = regex(r"vxlan|flannel|geneve|genev|^cali|^wg|^tun|ipip|^gre|cilium|weave|antrea", re.IGNORECASE)
+_DROPS = regex(r"discard|out_of_seq|packet_seq|out_of_buffer|retrans|drop|timeout|rnr", re.IGNORECASE)
+_MARKS = regex(r"cnp|ecn|pause|xmit_?wait", re.IGNORECASE)
+_ERRORS = regex(r"symbol|rcv_?err|crc|recover|integrity|link_?err|overrun", re.IGNORECASE)
 
 
 def _near(one: Evidence, other: Evidence) -> bool:

@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 
-PREFILL = re.compile(r"^(ttft|prefill|prompt_throughput)")
-DECODE = re.compile(r"^(tpot|itl|decode_throughput)")
-STREAM = re.compile(r"^(tpot|itl|decode_throughput|latency)")
+PREFILL = regex(r"^(ttft|prefill|prompt_throughput)")
+DECODE = regex(r"^(tpot|itl|decode_throughput)")
+STREAM = regex(r"^(tpot|itl|decode_throughput|latency)")
 MOVED = 1.2
 SAME = 1.12
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 
 from .. import floors, hardware
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from .comparison import Ratio, ratios
@@ -40,11 +41,11 @@ _NAMES = {
     name: got for name in (*hardware.GPUS, *hardware.ALIASES)
     if re.search("[a-z]", name) and (got := hardware.gpu(name)) is not None
 }  # fmt: skip
-_PRODUCT = re.compile(
+_PRODUCT = regex(
     r"(?<![a-z0-9])(?:" + "|".join(map(re.escape, sorted(_NAMES, key=len, reverse=True))) + r")(?![a-z0-9])"
 )
 # A DGX or HGX board holds the SXM product.
-_BOARD = re.compile(r"(?<![a-z0-9])[dh]gx[ -]?(a100|h100|h200|b200)(?![a-z0-9])")
+_BOARD = regex(r"(?<![a-z0-9])[dh]gx[ -]?(a100|h100|h200|b200)(?![a-z0-9])")
 _ON_BOARD = {"a100": "a100-sxm4-80gb", "h100": "h100 80gb hbm3", "h200": "h200", "b200": "b200"}
 
 
@@ -66,8 +67,8 @@ def product(ctx: Context) -> tuple[hardware.Gpu, tuple[Evidence, ...]] | None:
 
 # ---------------------------------------------------------------- against a reference, against a trial
 
-_QUANTITY = re.compile(r"bandwidth|busbw|algbw|throughput|flops|utilisation|ttft|tpot|itl|latency|e2e|time")
-_ASKS_REFERENCE = re.compile(
+_QUANTITY = regex(r"bandwidth|busbw|algbw|throughput|flops|utilisation|ttft|tpot|itl|latency|e2e|time")
+_ASKS_REFERENCE = regex(
     r"reference|expect|spec\b|data ?sheet|baseline|vendor|nominal|supposed|normal|\bok\b|fine\b|healthy|right\?|losing"
     r"|alarm|alert|worr|broken|正常|参考|标称|预期|告警|报警|有问题|坏", re.I,
 )  # fmt: skip
@@ -82,7 +83,7 @@ def meets_reference(ctx: Context) -> Outcome:
     return Outcome(met, tuple(r.evidence for r in found[:3]))
 
 
-_WORDS = re.compile(r"[a-z]{4,}")
+_WORDS = regex(r"[a-z]{4,}")
 _COMMON = frozenset(
     [
         "with", "without", "from", "after", "before", "that", "this", "default", "warning", "info", "error", "using",
@@ -90,7 +91,7 @@ _COMMON = frozenset(
         "file", "found", "might", "could",
     ]
 )  # fmt: skip
-_ASKS_WARNING = re.compile(r"warn|message|complain|log says|prints|advis|hint|告警|警告|提示|日志", re.I)
+_ASKS_WARNING = regex(r"warn|message|complain|log says|prints|advis|hint|告警|警告|提示|日志", re.I)
 
 
 def warning_without_effect(ctx: Context) -> Outcome:
@@ -166,11 +167,11 @@ def card_at_rest(ctx: Context) -> Outcome:
     return Outcome(all(v <= 0.02 for v, _ in use), (use[0][1], states[0]))
 
 
-_ASKS_WHETHER = re.compile(
+_ASKS_WHETHER = regex(
     r"(?:^|[.,;:] *)(?:is|are|do we have|any)\b.*(?:straggl|slow(?:er)?|outlier|behind)|straggler\?|是否|是不是|有没有",
     re.I,
 )
-_WHOLE_STEP = re.compile(r"(?:rank|gpu|node|host)\|(?:step_|iteration_)?time")
+_WHOLE_STEP = regex(r"(?:rank|gpu|node|host)\|(?:step_|iteration_)?time")
 
 
 def peers_are_even(ctx: Context) -> Outcome:
@@ -190,10 +191,10 @@ def peers_are_even(ctx: Context) -> Outcome:
 
 # ---------------------------------------------------------------- rates near what the hardware gives
 
-_TO_FROM = re.compile(
+_TO_FROM = regex(
     r"h(?:ost)?[ _-]?(?:2|to)[ _-]?d|d(?:evice)?[ _-]?(?:2|to)[ _-]?h|htod|dtoh|cpu[ _-]?(?:->|to)[ _-]?gpu", re.I
 )
-_OTHER_COPY = re.compile(r"pageable|unpinned|bidir", re.I)
+_OTHER_COPY = regex(r"pageable|unpinned|bidir", re.I)
 
 
 def copies_fill_the_slot(ctx: Context) -> Outcome:
@@ -220,11 +221,11 @@ def copies_fill_the_slot(ctx: Context) -> Outcome:
     return Outcome(band is not None and band.floor <= low[0] / rate.value <= 1.0, (low[1], speed[1], width[1]))
 
 
-_PARAMETERS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?) ?b(?![\w])", re.I)
-_BYTES = ((2.0, re.compile(r"bf16|fp16|bfloat16|float16|half\b", re.I)), (1.0, re.compile(r"fp8|int8|w8a8", re.I)))
-_FOUR = re.compile(r"int4|w4a16|awq|gptq|4.?bit|q4_|nf4|fp4", re.I)
-_SPARSE = re.compile(r"moe|mixtral|deepseek|\d+x\d+b|a\d+b|expert|speculat|draft|eagle|\bmtp\b", re.I)
-_TP = re.compile(r"\btp ?[=:]? ?(\d)\b|tensor[- ]parallel(?:[- ]size)?[ =:]+(\d)", re.I)
+_PARAMETERS = regex(r"(?<![\w.])(\d+(?:\.\d+)?) ?b(?![\w])", re.I)
+_BYTES = ((2.0, regex(r"bf16|fp16|bfloat16|float16|half\b", re.I)), (1.0, regex(r"fp8|int8|w8a8", re.I)))
+_FOUR = regex(r"int4|w4a16|awq|gptq|4.?bit|q4_|nf4|fp4", re.I)
+_SPARSE = regex(r"moe|mixtral|deepseek|\d+x\d+b|a\d+b|expert|speculat|draft|eagle|\bmtp\b", re.I)
+_TP = regex(r"\btp ?[=:]? ?(\d)\b|tensor[- ]parallel(?:[- ]size)?[ =:]+(\d)", re.I)
 _WEIGHT_BAND = (0.95, 1.5)
 
 
@@ -255,7 +256,7 @@ def decode_reads_the_weights(ctx: Context) -> Outcome:
     return Outcome(good, (*(e for _, e in judged[:3]), *got[1]))
 
 
-_WIDE = re.compile(
+_WIDE = regex(
     r"\b(?:[2-9]|\d\d+|two|four|several|multi(?:ple)?)[ -]?(?:nodes?|hosts?|machines?|servers?)|inter-?node"
     r"|between nodes|跨机|多机|两台|节点间", re.I,
 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 
@@ -107,10 +108,10 @@ def cpu_saturated(ctx: Context) -> Outcome:
     return Outcome(low[0] <= 0.05 and waiting < 0.2, (low[1],))
 
 
-_CPU_SETTING = re.compile(
+_CPU_SETTING = regex(
     r"thread|core|vcpu|cpus?\b\s*[=:]?\s*\d|\d\s*cpus?\b|quota|limit|pin|taskset|affinity|omp|nproc", re.IGNORECASE
 )
-_SPEED = re.compile(
+_SPEED = regex(
     r"time|goodput|latency|throughput|bandwidth|iterations|ttft|tpot|itl|e2e|prefill|rate|util", re.IGNORECASE
 )
 
@@ -188,7 +189,7 @@ def numa_misses(ctx: Context) -> Outcome:
 
 
 # a setting that says where CPUs or memory are: "cores 0-63 (node0)", "membind=1", "socket 0"
-_PLACED = re.compile(
+_PLACED = regex(
     r"(?:cores?|cpus?|mem\w*|bind\w*|bound|pinned|process|buffers?|socket|numa)\b[^|]{0,24}"
     r"(?:node|socket|numa|\d+ ?- ?\d+)|socket ?\d|numa ?\d|membind|cpunodebind",
     re.IGNORECASE,

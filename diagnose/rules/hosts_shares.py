@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 
 Reading = tuple[float, Evidence]
-_PERFORMANCE = re.compile(
-    r"time|latency|throughput|bandwidth|iterations|ttft|tpot|itl|e2e|prefill|decode|rate|util", re.I
-)
+_PERFORMANCE = regex(r"time|latency|throughput|bandwidth|iterations|ttft|tpot|itl|e2e|prefill|decode|rate|util", re.I)
 
 
 def _outcome(hits: list[Evidence], known: bool) -> Outcome:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from .. import hardware
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 
 _Reading = tuple[float, Evidence]
 
 # A question about the hardware ("is it broken, the data sheet says more") as against one about the code.
-_DOUBT = re.compile(
+_DOUBT = regex(
     r"spec\b|spec(?:ification|ified|s)\b|data ?sheet|advertis|market|leaflet|brochure|rated|promis|supposed"
     r"|broken|defect|faulty|degrad|thrott"
     r"|\brma\b|half of|(?:says|claims|quoted) |instead of|only (?:get|reach|see|show)|(?:gives?|reach(?:es)?"
@@ -21,23 +22,23 @@ _DOUBT = re.compile(
     r"|规格|标称|降频|坏了?|有问题|只有|宣传|官方|手册|达不到",
     re.IGNORECASE,
 )
-_GATHER = re.compile(r"gather|scatter|index|lookup|embedding|permut|查表|索引", re.IGNORECASE)
-_ORDER = re.compile(
+_GATHER = regex(r"gather|scatter|index|lookup|embedding|permut|查表|索引", re.IGNORECASE)
+_ORDER = regex(
     r"sort|shuffl|grouped?\b|binn?ed|compact|mixed|by (?:type|kind|key|material|class|length"
     r"|branch)|排序|乱序|分组",
     re.IGNORECASE,
 )
-_NOT_A_KERNEL = re.compile(
+_NOT_A_KERNEL = regex(
     r"pcie|h2d|d2h|htod|dtoh|host|pinned|pageable|nvlink|nccl|busbw|algbw|p2p|peer|disk|read from|nfs|network"
     r"|nic\b|rdma",
     re.IGNORECASE,
 )
-_D2D = re.compile(
+_D2D = regex(
     r"d ?(?:2|to) ?d\b|dtod|device.?to.?device|devicetodevice|on.?device copy|显存内拷贝"
     r"|设备内拷贝|device copy",
     re.IGNORECASE,
 )
-_COUNTED_TWICE = re.compile(
+_COUNTED_TWICE = regex(
     r"triad|stream|read ?\+ ?write|reads? .{0,8}writes?|both counted|traffic|babel|add\b"
     r"|scale\b",
     re.IGNORECASE,

@@ -5,22 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome, parse_version
 from . import movement_kv, movement_paths
 
-_RDMA = re.compile(r"^(?:rc|dc|ud|ib|srd|gga|ugni|cxi)(?:_\w+)?$")
+_RDMA = regex(r"^(?:rc|dc|ud|ib|srd|gga|ugni|cxi)(?:_\w+)?$")
 _GPU_COPY = {"cuda", "cuda_copy", "rocm", "rocm_copy", "ze", "ze_copy"}
-_ONE_HOST = re.compile(
+_ONE_HOST = regex(
     r"nv-?link|same[ -](?:node|host|machine)|intra|single (?:node|host)|inside|within (?:a|the|one) (?:node|host)"
     r"|机内|同机|单机",
     re.IGNORECASE,
 )
-_NETWORK = re.compile(r"\b(?:ib|rdma|roce|hcas?|infiniband|mlx\w*|connectx\S*|[hnex]dr\d*)\b", re.IGNORECASE)
-_COLLECTIVE = re.compile(
+_NETWORK = regex(r"\b(?:ib|rdma|roce|hcas?|infiniband|mlx\w*|connectx\S*|[hnex]dr\d*)\b", re.IGNORECASE)
+_COLLECTIVE = regex(
     r"nccl|all.?reduce|all.?gather|all.?to.?all|collective|train|\bddp|fsdp|busbw|ranks?\b|集合|训练", re.IGNORECASE
 )
-_BRIDGES = re.compile(r"^tcp/(?:docker|virbr|veth|br-|cni|flannel|cali|cilium|tun|tailscale|podman|lxc|weave)")
+_BRIDGES = regex(r"^tcp/(?:docker|virbr|veth|br-|cni|flannel|cali|cilium|tun|tailscale|podman|lxc|weave)")
 
 
 def _tls(ctx: Context) -> list[tuple[bool, list[str], Evidence]]:

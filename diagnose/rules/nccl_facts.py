@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 
@@ -14,14 +15,14 @@ COLLECTIVE_QUESTIONS = (
 )  # fmt: skip
 SPEED = ("slow-allreduce", "training-slow", "gpu-idle-network-busy", "bad-tpot", "low-throughput", "copy-slow",
           "gpu-underutilized", "kv-transfer-slow", "high-ttft", "high-p99")  # fmt: skip
-PCIE_GPU = re.compile(
+PCIE_GPU = regex(
     r"GeForce|\bRTX\b|\bA(?:10|16|2|30|40)\b|\bA4000|\bA[456]000|\bL4\b|\bL40S?\b|PCIe|\bT4\b|TITAN|Quadro|\bP4\b|\bP40\b|\bM40\b"
     r"|\bGTX\b|\bT1000",
     re.IGNORECASE,
 )
-NO_P2P_GPU = re.compile(r"GeForce (?:RTX )?(?:[345]0[6-9]0|GTX|RTX [345]0[6-9]0)|RTX (?:40|50)[6-9]0", re.IGNORECASE)
-_NEAR = re.compile(r"^(?:PIX|PXB|PHB|NODE|NV\d+|NVL|NVB)$")
-MANY_NODES = re.compile(
+NO_P2P_GPU = regex(r"GeForce (?:RTX )?(?:[345]0[6-9]0|GTX|RTX [345]0[6-9]0)|RTX (?:40|50)[6-9]0", re.IGNORECASE)
+_NEAR = regex(r"^(?:PIX|PXB|PHB|NODE|NV\d+|NVL|NVB)$")
+MANY_NODES = regex(
     r"multi-?node|inter-?node|cross-?node|two .{0,20}(?:nodes|machines|hosts|servers)"
     r"|(?:two|2|three|3|four|4|eight|8|16|32|\d+) (?:nodes|machines|servers|hosts)"
     r"|across (?:nodes|machines)|between (?:nodes|machines)|cluster|跨机|跨节点|多机|双机|两台|多节点",
@@ -29,7 +30,7 @@ MANY_NODES = re.compile(
 )
 SWITCHES = ("NCCL_IB_DISABLE", "NCCL_P2P_DISABLE", "NCCL_SHM_DISABLE", "NCCL_P2P_DIRECT_DISABLE")
 CHANNEL_CAPS = ("NCCL_MAX_NCHANNELS", "NCCL_MAX_NRINGS", "NCCL_MAX_CTAS")
-PREPARED = re.compile(r"NCCL_IB_(?:HCA|GID_INDEX|TC|SL|QPS|TIMEOUT)|FI_(?:PROVIDER|EFA)|NCCL_NET_GDR")
+PREPARED = regex(r"NCCL_IB_(?:HCA|GID_INDEX|TC|SL|QPS|TIMEOUT)|FI_(?:PROVIDER|EFA)|NCCL_NET_GDR")
 OFF = {"0", "false", "off", "no", "disable", "disabled", ""}
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from statistics import median
 
 from .. import hardware
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 
 Reading = tuple[float, Evidence]
 
-_SPEED = re.compile(
+_SPEED = regex(
     r"time|latency|throughput|bandwidth|flops|iterations|rate|ttft|tpot|itl|e2e|prefill|decode|goodput", re.I
 )
 _QUOTIENTS = (2, 4, 8, 16)
@@ -188,8 +189,8 @@ def clock_at_its_top(ctx: Context) -> Outcome:
     return Outcome(not low and not reasons, tuple((low or reasons or good)[:3]))
 
 
-_PRECISION = re.compile(r"\b(?:bf16|bfloat16|fp16|float16|half|hgemm)\b", re.I)
-_FP8 = re.compile(r"\bfp8|e4m3\b", re.I)
+_PRECISION = regex(r"\b(?:bf16|bfloat16|fp16|float16|half|hgemm)\b", re.I)
+_FP8 = regex(r"\bfp8|e4m3\b", re.I)
 
 
 def _product(ctx: Context) -> tuple[hardware.Gpu, Evidence] | None:
@@ -228,8 +229,8 @@ def few_corrected_errors(ctx: Context) -> Outcome:
     return Outcome(bool(some) and not worse, tuple((worse or [*some, bad[0][1]])[:4]))
 
 
-_D2D = re.compile(r"device[ _-]?to[ _-]?device|deviceToDevice|\bd2d\b|dtod|显存内|设备内", re.I)
-_BOTH_COUNTED = re.compile(r"triad|stream|babelstream|read \+ write|reads? (?:and|\+) writes?|all bytes|读写", re.I)
+_D2D = regex(r"device[ _-]?to[ _-]?device|deviceToDevice|\bd2d\b|dtod|显存内|设备内", re.I)
+_BOTH_COUNTED = regex(r"triad|stream|babelstream|read \+ write|reads? (?:and|\+) writes?|all bytes|读写", re.I)
 
 
 def device_copy_counts_twice(ctx: Context) -> Outcome:

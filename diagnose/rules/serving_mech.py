@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
@@ -17,25 +18,23 @@ _ALIAS = {
 _SIZES = ("tensor-parallel-size", "data-parallel-size", "pipeline-parallel-size")
 _APPLIED = (*_SIZES, "max-num-seqs", "max-model-len", "gpu-memory-utilization", "max-num-batched-tokens", "kv-cache-dtype",  # noqa: E501
             "quantization", "enable-prefix-caching", "api-server-count", "num-speculative-tokens", "chunked-prefill-size")  # fmt: skip  # noqa: E501
-_SHARED = re.compile(
+_SHARED = regex(
     r"same|identical|repeat|shared?\b|system.?prompt|multi-?turn|prefix|agent|few-?shot|conversation|history|template|cach|second time"  # noqa: E501
     r"|again|相同|同样|同一|重复|前缀|多轮|命中|系统提示|固定|缓存",
     re.IGNORECASE,
 )
-_IN_TEXT = re.compile(
+_IN_TEXT = regex(
     r"(?:same|identical|repeated|shared|common) (?:prompt|prefix|request|system|document)|system prompt|multi-?turn|公共前缀|相同的? ?prompt|多轮|系统提示",  # noqa: E501
     re.IGNORECASE,
 )
-_FIRST = re.compile(r"first|cold|#\s?1\b|\b1st\b|call 1\b|首次|第一次|冷", re.IGNORECASE)
-_LATER = re.compile(r"second|later|warm|#\s?[2-9]\b|\b2nd\b|call [2-9]\b|again|repeat|之后|第二次|热", re.IGNORECASE)
-_SCHEMA = re.compile(
-    r"schema|\btools?\b|grammar|json|structured|guided|function.?call|regex|结构化|约束", re.IGNORECASE
-)
-_START = re.compile(
+_FIRST = regex(r"first|cold|#\s?1\b|\b1st\b|call 1\b|首次|第一次|冷", re.IGNORECASE)
+_LATER = regex(r"second|later|warm|#\s?[2-9]\b|\b2nd\b|call [2-9]\b|again|repeat|之后|第二次|热", re.IGNORECASE)
+_SCHEMA = regex(r"schema|\btools?\b|grammar|json|structured|guided|function.?call|regex|结构化|约束", re.IGNORECASE)
+_START = regex(
     r"start|boot|replica|scal(?:e|ing)|restart|cold|deploy|ready|roll|first|load(?:s|ing)? (?:the )?model|启动|扩容|重启|冷|上线|就绪",  # noqa: E501
     re.IGNORECASE,
 )
-_STEP = re.compile(r"\bstep\b|per token|decode|iteration|每步|解码", re.IGNORECASE)
+_STEP = regex(r"\bstep\b|per token|decode|iteration|每步|解码", re.IGNORECASE)
 
 
 def _quotes(ctx: Context) -> Iterable[str]:
@@ -418,11 +417,11 @@ def schema_costs(ctx: Context) -> Outcome:
     return UNKNOWN
 
 
-_QUANT = re.compile(
+_QUANT = regex(
     r"\b(awq|gptq|fp8|fp4|nvfp4|mxfp4|int[48]|nf4|bnb|bitsandbytes|w[48]a(?:8|16)|q[2-8]_\w+|gguf|4-?bit|8-?bit|量化)\b",
     re.I,
 )
-_PLAIN = re.compile(r"\b(bf16|fp16|bfloat16|float16|half|unquanti[sz]ed|original|full precision)\b|未量化", re.I)
+_PLAIN = regex(r"\b(bf16|fp16|bfloat16|float16|half|unquanti[sz]ed|original|full precision)\b|未量化", re.I)
 
 
 def quant_slower(ctx: Context) -> Outcome:
@@ -445,7 +444,7 @@ def quant_slower(ctx: Context) -> Outcome:
 
 
 _RIVALS = "^(client|proxy|version|prefix_cache|attention_backend|structured_output|scheduler|measured_by)\\|"
-_SIZE = re.compile(r"(\d[\d,]*(?:\.\d+)?) ?(k)?\b", re.IGNORECASE)
+_SIZE = regex(r"(\d[\d,]*(?:\.\d+)?) ?(k)?\b", re.IGNORECASE)
 
 
 def ttft_follows_length(ctx: Context) -> Outcome:
@@ -466,12 +465,12 @@ def ttft_follows_length(ctx: Context) -> Outcome:
     return UNKNOWN
 
 
-_FAR = re.compile(
+_FAR = regex(
     r"\b(browser|client|users?|app|gateway|proxy|ingress|outside|laptop|curl|frontend|front end|balancer|public)\b"
     r"|客户端|网关|浏览器|用户|外部",
     re.I,
 )
-_NEAR = re.compile(
+_NEAR = regex(
     r"\b(servers?|engine|vllm|sglang|histogram|pod|worker|metrics?|direct(?:ly)?|localhost|inside|backend|in-cluster|container)\b|服务端|引擎|直连|内部",
     re.I,
 )

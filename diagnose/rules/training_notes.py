@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 
@@ -31,7 +32,7 @@ def faster_gpu_same_step(ctx: Context) -> Outcome:
     return UNKNOWN if not ratios else Outcome(False)
 
 
-_MODEL = re.compile(r"\b(?:rtx|gtx|tesla|quadro)? ?(?:[ahlvtb]\d{2,3}s?|\d0[5-9]0|titan)\b", re.IGNORECASE)
+_MODEL = regex(r"\b(?:rtx|gtx|tesla|quadro)? ?(?:[ahlvtb]\d{2,3}s?|\d0[5-9]0|titan)\b", re.IGNORECASE)
 
 
 def gpu_swap_same_step(ctx: Context) -> Outcome:
@@ -86,7 +87,7 @@ def fewer_kernels_faster(ctx: Context) -> Outcome:
     return Outcome(high[0] >= 4 * max(low[0], 1) and high[0] >= 500 and best[0] >= 1.3, (best[1], high[1], low[1]))
 
 
-_NO_COMM = re.compile(
+_NO_COMM = regex(
     r"no_?sync|(?:without|no|skip\w*|w/o|disabl\w*) (?:the )?(?:grad\w* )?(?:all.?reduce|comm\w*|reduction"
     r"|sync(?:hroni[sz]ation)?\b)"
     r"|(?:all.?reduce|comm\w*|grad\w* sync) (?:off|disabled|skipped|removed|commented)|(?:不|去掉"
@@ -115,12 +116,12 @@ def faster_without_comm(ctx: Context) -> Outcome:
     return UNKNOWN
 
 
-_PINNED = re.compile(
+_PINNED = regex(
     r"pinned|pin_memory(?!\W{1,3}(?:false|0))|page-?locked|MallocHost|HostAlloc"
     r"|HostRegister|锁页",
     re.IGNORECASE,
 )
-_PAGEABLE = re.compile(
+_PAGEABLE = regex(
     r"pageable|unpinned|not pinned|malloc\(|\bmalloc\b|std::vector|new (?:float|char)|numpy|\bnp\."
     r"|pin_memory\W{1,3}(?:false|0)|普通内存|可换页",
     re.IGNORECASE,
