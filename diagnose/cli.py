@@ -154,6 +154,39 @@ def doctor_command(format_: Format = "text") -> None:
     raise typer.Exit(run(format_))
 
 
+@app.command("floors")
+def floors_command(
+    model: Annotated[str, typer.Option("--model", help="config.json, a folder with one, or a known name")],
+    gpu: Annotated[str, typer.Option("--gpu", help="product name, or auto for this machine's")] = "auto",
+    tp: Annotated[int, typer.Option("--tp", help="tensor parallel ranks")] = 1,
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="of the weights: bf16, fp8, int4 …; default: the config's")
+    ] = "",
+    kv_dtype: Annotated[str, typer.Option("--kv-dtype", help="of the KV cache: bf16, fp8")] = "",
+    input_: Annotated[int, typer.Option("--input", help="prompt tokens; sequence length in training")] = 2048,
+    output: Annotated[int, typer.Option("--output", help="generated tokens")] = 256,
+    concurrency: Annotated[int, typer.Option("--concurrency", help="requests at once; sequences of a step")] = 32,
+    mem_util: Annotated[float, typer.Option("--mem-util", help="share of the memory that the engine may use")] = 0.9,
+    parallel: Annotated[str, typer.Option("--parallel", help="dp=2,tp=8,pp=4,ep=8,fsdp (zero1, zero2, micro=8)")] = "",
+    train: Annotated[bool, typer.Option("--train", help="a training step instead of serving")] = False,
+    nodes: Annotated[int, typer.Option("--nodes", help="hosts")] = 1,
+    nic: Annotated[float, typer.Option("--nic", help="Gb/s of an adapter")] = 0.0,
+    nics: Annotated[int, typer.Option("--nics", help="adapters of a host")] = 8,
+    ceilings: Annotated[str, typer.Option("--ceilings", help="JSON of measured rates, used before the sheet's")] = "",
+    format_: Format = "text",
+) -> None:
+    """What a model needs and can reach at best on a GPU, every figure with its formula."""
+    from .floors_command import Options, run
+
+    raise typer.Exit(
+        run(
+            Options(model, gpu, tp, dtype, kv_dtype, input_, output, concurrency, mem_util, parallel, train, nodes,
+                    nic, nics, ceilings),
+            format_,
+        )
+    )  # fmt: skip
+
+
 @app.command("eval")
 def eval_command(
     suites: Annotated[list[str] | None, typer.Argument(help="incidents, captures, ablation … and paths")] = None,

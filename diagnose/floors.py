@@ -137,6 +137,22 @@ def tp_comms(shape: Shape, tokens: int, ranks: int, busbw: float, latency: float
     )  # fmt: skip
 
 
+def collective_time(
+    collective: str, count: float, size: float, ranks: int, busbw: float, latency: float = 0.0
+) -> Figure:
+    """Time of `count` collectives of `size` bytes each, ms: the latency floor or the transfer, whichever is longer."""
+    factor = busbw_factor(collective, ranks).formula
+    return figure(
+        f"count * max(latency, {factor} * size / (busbw * 1e3)) / 1e3", "ms",
+        count=count, latency=latency, n=ranks, size=size, busbw=busbw,
+    )  # fmt: skip
+
+
+def pipeline_bubble(stages: int, micro: float) -> Figure:
+    """Share of a step that a pipeline stage idles: filling and draining, GPipe and 1F1B alike."""
+    return figure("(stages - 1) / (micro + stages - 1)", "fraction", stages=stages, micro=micro)
+
+
 # ---------------------------------------------------------------- kernels and copies
 
 
@@ -180,6 +196,20 @@ def weight_read(shape: Shape, batch: int = 1, weight_bytes: float = 2.0) -> Figu
         dense=shape.dense_params, experts=experts, one_expert=shape.expert_params_all_layers,
         weight_bytes=weight_bytes, head=shape.head_params,
     )  # fmt: skip
+
+
+def weights_stored(shape: Shape, weight_bytes: float = 2.0, tp: int = 1) -> Figure:
+    """Bytes of weights on ONE GPU of a tensor-parallel group; embedding and head stay in 16 bits."""
+    return figure(
+        "((dense + experts * one_expert) * weight_bytes + (head + embedding) * 2) / tp", "B",
+        dense=shape.dense_params, experts=shape.experts, one_expert=shape.expert_params_all_layers,
+        weight_bytes=weight_bytes, head=shape.head_params, embedding=shape.embedding_params, tp=tp,
+    )  # fmt: skip
+
+
+def kv_free(memory_gb: float, share: float, weights: float) -> Figure:
+    """Bytes left for the KV cache at best: activations, graphs and the runtime take a few GiB more."""
+    return figure("memory_gb * 2 ** 30 * share - weights", "B", memory_gb=memory_gb, share=share, weights=weights)
 
 
 def hit_experts(experts: int, active: int, tokens: int) -> Figure:
@@ -242,6 +272,38 @@ def prefill_flops(shape: Shape, tokens: int) -> Figure:
 def prefill_floor(shape: Shape, tokens: int, peak: float, tp: int = 1) -> Figure:
     """Least time of a prefill at the dense peak, ms; 50-70 % of the peak is usual."""
     return figure("flops / (tp * peak * 1e9)", "ms", flops=prefill_flops(shape, tokens).value, tp=tp, peak=peak)
+
+
+ALL_EXPERTS = 10**9  # tokens that hit every expert of a layer
+
+
+def compute_bound_mixture(shape: Shape, peak: float, memory: float, weight_bytes: float = 2.0) -> Figure:
+    """Batch from which a mixture's decode is bound by arithmetic: all experts are read, a few of them are used."""
+    return figure(
+        "peak * 1e3 / memory * weights / (2 * active)", "count", peak=peak, memory=memory,
+        weights=weight_read(shape, ALL_EXPERTS, weight_bytes).value, active=shape.active_params,
+    )  # fmt: skip
+
+
+def compute_bound_at(
+    shape: Shape, peak: float, memory: float, context: float, tp: int = 1, weight_bytes: float = 2.0,
+    kv_bytes: float = 2.0,
+) -> Figure | None:  # fmt: skip
+    """Batch at which a decode step's arithmetic overtakes its reading of weights AND cache; None: at no batch."""
+    terms = {
+        "weights": weight_read(shape, ALL_EXPERTS, weight_bytes).value, "tp": tp, "memory": memory, "peak": peak,
+        "active": shape.active_params, "context": context, "kv": kv_per_token(shape, kv_bytes, tp).value,
+    }  # fmt: skip
+    each = "2 * active / (tp * peak * 1e9) - context * kv / (memory * 1e6)"
+    if evaluate(each, terms) <= 0:
+        return None
+    return figure(f"weights / tp / (memory * 1e6) / ({each})", "count", **terms)
+
+
+def request_rate(users: float, prefill: float, output: float, step: float) -> Figure:
+    """Little's law backwards: requests a second of `users` in flight; times in ms."""
+    return figure("users / (prefill + output * step) * 1e3", "req/s",
+                  users=users, prefill=prefill, output=output, step=step)  # fmt: skip
 
 
 def in_flight(rate: float, seconds: float) -> Figure:

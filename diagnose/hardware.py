@@ -51,6 +51,11 @@ class Gpu:
         """Dense BF16 peak: the FP16 figure from Ampere on, none before."""
         return self.tensor16 if self.cc >= 8.0 else None
 
+    def source_of(self) -> str:
+        """The source of the figures, and the second one that they were compared with."""
+        second = SECOND.get(self.name)
+        return f"{self.source}; compared with {second}" if second else self.source
+
     @property
     def switched(self) -> bool:
         """NVLink goes to a switch or a full mesh on the board, so that every peer has the same number of links."""
@@ -127,6 +132,33 @@ GB10 | 12.1 | superchip | - | - | 273 | 128 | 140 | 0x0 | 5x4 | none | DGX Spark
 _C2C = frozenset(["GH200 480GB", "GH200 144G HBM3e", "GB200", "GB300", "GB10"])
 
 
+# A second source that the figures were compared with, and where it differs. Products without an entry have one source.
+_GARDEN = "glennklockwood.com/garden/processors"
+SECOND: dict[str, str] = {
+    "H100 80GB HBM3": f"{_GARDEN}/h100 (989.4, 1978.9, 3.35 TB/s)",
+    "H100 PCIe": "torchtitan tools/utils.py (756) and a copy of PB-11133 (memory above 2,000 GB/s)",
+    "H100 NVL": "torchtitan tools/utils.py (835); other lists print 3.9 and 4.8 TB/s",
+    "H200": "torchtitan tools/utils.py (989) and press tables (4.8 TB/s)",
+    "H800": "public data sheet tables (1979 with zeros, 3.35 TB/s)",
+    "H20": "public tables of inference simulators (148, 296, 4.0 TB/s; one prints 4,022 GB/s)",
+    "L20": "public tables of inference simulators (119.5, 239, 864 GB/s)",
+    "A100-SXM4-80GB": "HPC make files (2,039 GB/s) and data sheet tables (312)",
+    "A100-SXM4-40GB": "data sheet tables (312, 1.55 TB/s)",
+    "A100 80GB PCIe": "data sheet tables (312, 1.94 TB/s)",
+    "A10": "data sheet tables (125, 600 GB/s)",
+    "A40": "data sheet tables (149.7, 696 GB/s)",
+    "L4": "data sheet tables (121 and 242 dense)",
+    "L40": "resellers' copies of the sheet (181.05, 362, 864 GB/s)",
+    "L40S": "resellers' copies of the sheet (362.05, 733); half of its own 733 is 366.4",
+    "Tesla V100-SXM2-16GB": "public tables (125, 900 GB/s)", "Tesla V100-SXM2-32GB": "public tables (125, 900 GB/s)",
+    "Tesla V100-PCIE-16GB": "public tables (112, 900 GB/s)", "Tesla V100-PCIE-32GB": "public tables (112, 900 GB/s)",
+    "Tesla P100-PCIE-16GB": "public tables (18.7, 732 GB/s)", "Tesla T4": "public tables (65)",
+    "B200": f"{_GARDEN}/B200 (2250, 4500, 8 TB/s); the Blackwell brief is quoted with 7.7 TB/s for HGX",
+    "GB200": f"{_GARDEN}/B200 (2500, 5000, 8 TB/s)",
+    "B300 SXM6 AC": f"{_GARDEN}/B300 (2250, 4500, 8 TB/s)",
+}  # fmt: skip
+
+
 def _row(line: str) -> Gpu:
     cell = [c.strip() for c in line.split("|")]
     (nvlink, links), (pcie, width) = (map(int, c.split("x")) for c in cell[8:10])
@@ -174,6 +206,13 @@ AMBIGUOUS: dict[str, str] = {
     "a100 40gb": "SXM4 and PCIe differ",
 }  # fmt: skip
 
+# What people mean by such a name when *they* type it: said aloud wherever it is used, never read into evidence.
+MEANT: dict[str, str] = {
+    "h100": "h100 80gb hbm3", "h100 80gb": "h100 80gb hbm3", "a100": "a100-sxm4-80gb", "a100 80gb": "a100-sxm4-80gb",
+    "a100 40gb": "a100-sxm4-40gb", "a800": "a800-sxm4-80gb", "v100": "tesla v100-sxm2-32gb",
+    "gh200": "gh200 144g hbm3e", "b300": "b300 sxm6 ac",
+}  # fmt: skip
+
 
 def _key(name: str) -> str:
     text = re.sub(r"\s+", " ", name.strip().lower())
@@ -186,6 +225,16 @@ def gpu(name: str) -> Gpu | None:
     key = _key(name)
     key = ALIASES.get(key, key)
     return GPUS.get(key) or GPUS.get(f"tesla {key}")
+
+
+def meant(name: str) -> tuple[Gpu | None, str]:
+    """The product that somebody means who types `name`, and what was assumed where the name is not exact."""
+    exact = gpu(name)
+    usual = MEANT.get(_key(name), "")
+    if exact is not None or not usual:
+        return exact, ""
+    found = GPUS[usual]
+    return found, f"'{name.strip()}' taken as {found.name}: {AMBIGUOUS[_key(name)]}"
 
 
 def unknown(name: str) -> str:

@@ -18,7 +18,7 @@ class Shape:
     Attributes:
         kv_layers: layers with a KV cache. kv_latent: width of MLA's latent and rope vector, or 0.
         dense_params: matrices and norms that every token reads, without experts, embedding and head.
-        expert_params_all_layers: one routed expert, summed over the layers that have experts.
+        expert_params_all_layers: one routed expert, summed over the `expert_layers` that have experts.
         head_params, embedding_params: output projection and input table (the same one when tied).
     """
 
@@ -38,6 +38,14 @@ class Shape:
     active_experts: int
     expert_params_all_layers: int
     weight_bytes: float | None = None
+    expert_layers: int = 0
+
+    @property
+    def attention_kind(self) -> str:
+        """How keys and values are shared between heads."""
+        if self.kv_latent:
+            return "MLA"
+        return "MHA" if self.kv_heads == self.heads else "MQA" if self.kv_heads == 1 else "GQA"
 
     @property
     def head_params(self) -> int:
@@ -110,7 +118,7 @@ def shape(config: Mapping[str, Any]) -> Shape:
         kv_heads=kv_heads, head_dim=head_dim, vocab=need("vocab_size"), tied=bool(c.get("tie_word_embeddings", False)),
         kv_layers=layers, kv_latent=latent, attention_dim=width, dense_params=dense, experts=experts,
         active_experts=get("num_experts_per_tok", "experts_per_token"), expert_params_all_layers=sparse * one,
-        weight_bytes=_weight_bytes(c),
+        weight_bytes=_weight_bytes(c), expert_layers=sparse,
     )  # fmt: skip
 
 
