@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
+from .bench.cli import bench_command
 from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_OK, DiagnoseError, UsageError
 
 app = typer.Typer(
@@ -202,6 +203,9 @@ def eval_command(
 
     command = import_module("diagnose.evals.run").command  # the engine never imports its own examiner by name
     raise typer.Exit(command(suites or [], quick, compare, format_, threshold, verbose))
+
+
+app.command("bench")(bench_command)
 
 
 def _command_names() -> list[str]:
