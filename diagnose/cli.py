@@ -110,6 +110,22 @@ def explain_command(
     c.explain(cause, lang, format_)
 
 
+@app.command("ask")
+def ask_command(
+    words: Annotated[list[str] | None, typer.Argument(help="a question, in English or Chinese, or an id")] = None,
+    gpu: Annotated[str, typer.Option("--gpu", help="figures for this GPU: H100, H200, A100, L40S, B200 …")] = "",
+    lang: Annotated[str, typer.Option("--lang", help="en, zh or both")] = "",
+    level: Annotated[str, typer.Option("--level", help="junior, senior or staff")] = "",
+    track: Annotated[str, typer.Option("--track", help="serving, collectives, network, cuda …")] = "",
+    list_: Annotated[bool, typer.Option("--list", help="all questions of the bank")] = False,
+    format_: Format = "",
+) -> None:
+    """Explain a concept: answer, arithmetic for your GPU, trade-off, how to measure it, what they ask next."""
+    from .ask_command import run
+
+    raise typer.Exit(run(words or [], gpu=gpu, lang=lang, level=level, track=track, list_=list_, format_=format_))
+
+
 @playbook_app.command("list")
 def playbook_list(format_: Format = "text") -> None:
     """All playbooks with the question each answers."""
