@@ -243,6 +243,9 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
     w = words(lang)
     names = [h for h in report.hypotheses[:3] if h.cause in cat.causes]
     verdict = w.open if report.evidence else w.open_empty
+    no_gpu = any(e.signal == "host.gpu_nodes" and e.value == "none" for e in report.evidence)
+    if no_gpu and all(h.p < 0.2 for h in names):
+        names, verdict = [], w.open_no_gpu
     leading = (
         w.leading.format(
             names=w.join.join(

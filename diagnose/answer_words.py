@@ -36,6 +36,7 @@ class Words:
     healthy_validate: str
     open: str
     open_empty: str
+    open_no_gpu: str
     leading: str
     no_guess: str
     read: str
@@ -59,6 +60,8 @@ class Words:
     l_boundary: str
     l_checked: str
     l_limits: str
+    l_stages: str
+    l_advice: str
     l_open: str
     l_ruled: str
     l_herring: str
@@ -101,6 +104,8 @@ EN = Words(
     healthy_validate="Repeat the measurement under the real load and compare it with this one.",
     open="Not decided: these inputs do not separate the causes that remain.",
     open_empty="Not decided: there is nothing here to reason from yet.",
+    open_no_gpu="Not decided: this machine shows no GPU, so it cannot answer this; run it where the problem is, "
+    "or give that machine's output with --evidence.",
     leading="Still in question: {names}.",
     no_guess="No. A guess with a number on it is how the wrong part gets replaced; the next step is cheaper than that.",
     read="This rests on {n} input(s) alone: {names}.",
@@ -124,6 +129,8 @@ EN = Words(
     l_boundary="Boundary",
     l_checked="Checked",
     l_limits="Measured / limit",
+    l_stages="Where the time goes",
+    l_advice="What a change would buy",
     l_open="Still open",
     l_ruled="Ruled out",
     l_herring="Looks bad, is not",
@@ -162,6 +169,7 @@ ZH = Words(
     healthy_validate="在真实负载下重测一次,与本次结果对比。",
     open="尚无结论:现有输入分不开剩下的几种原因。",
     open_empty="尚无结论:目前还没有可供推理的数据。",
+    open_no_gpu="尚无结论:这台机器上看不到 GPU,回答不了这个问题;请在出问题的机器上运行,或用 --evidence 给出那台机器的输出。",
     leading="仍待区分:{names}。",
     no_guess="不猜。带着数字的猜测正是换错零件的原因,下一步的成本比这低得多。",
     read="结论只依据 {n} 份输入:{names}。",
@@ -185,6 +193,8 @@ ZH = Words(
     l_boundary="边界",
     l_checked="已检查",
     l_limits="实测 / 上限",
+    l_stages="时间花在哪里",
+    l_advice="改动能换来什么",
     l_open="仍待区分",
     l_ruled="已排除",
     l_herring="看着可疑,其实正常",

@@ -5,8 +5,9 @@ At most three, on a terminal only. An answer becomes a `stated` fact: weak, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import combinations
+from typing import Any
 
 from .catalogue import Catalogue, Question, QuestionOption
 from .models import Fact, Hypothesis, Subject
@@ -37,6 +38,21 @@ def stated(question: Question, option: QuestionOption, lang: str) -> Fact:
     said = option.text_zh if lang == "zh" else option.text
     text = f"您说:{said}" if lang == "zh" else f"you said: {said}"
     return Fact(f"stated.{question.id}", option.key, None, Subject(), (), text, kind="stated", status=("stated",))
+
+
+def consents(question: Mapping[str, Any], read: Callable[[str], str]) -> bool:
+    """May this probe run? Shows what it runs, how long, what it may disturb, and who is on the GPUs now."""
+    lines = [
+        f"{question['probe']} ({question['footprint']}, about {question['seconds']:g} s): {question['what']}",
+        *(f"  $ {command}" for command in question["commands"]),
+        f"  may disturb: {question['disturbs']}",
+        f"  on the GPUs now: {question['busy']}",
+        "run it? [y/N] ",
+    ]
+    try:
+        return read("\n".join(lines)).strip().lower() in ("y", "yes", "是", "好")
+    except EOFError:
+        return False
 
 
 def converse(cat: Catalogue, hypotheses: list[Hypothesis], lang: str, read: Callable[[str], str]) -> list[Fact]:

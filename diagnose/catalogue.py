@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from importlib.resources import files
@@ -17,7 +18,7 @@ from importlib.resources.abc import Traversable
 from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import CatalogueError
 from .units import UNITS
@@ -178,6 +179,7 @@ class Playbook(Data):
         symptoms: combinations of the ideas in `playbooks/words` by weight; what only one question uses weighs
             more, a negative weight speaks against. See `route`.
         decides: what would settle an unclear symptom that this tree shares with others.
+        without_gpu: a machine without a GPU can answer the question too.
     """
 
     id: str
@@ -188,6 +190,7 @@ class Playbook(Data):
     stages: tuple[str, ...]
     steps: tuple[Step, ...]
     decides: str = ""
+    without_gpu: bool = False
 
 
 class QuestionOption(Data):
@@ -209,8 +212,34 @@ class Question(Data):
     options: tuple[QuestionOption, ...]
 
 
+class Command(Data):
+    """One part of a probe that needs no Python: a program, or text files.
+
+    Attributes:
+        argv: program and arguments; never a shell. Starts after `timeout` seconds at the latest are over.
+        files: globs of absolute paths, read as text.
+        label: tells the parts of a probe apart.
+    """
+
+    argv: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    label: str = ""
+    timeout: float = 10.0
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Command:
+        if bool(self.argv) == bool(self.files):
+            raise ValueError("a part of `run` has either argv or files")
+        return self
+
+    @property
+    def shown(self) -> str:
+        """As one would type it."""
+        return shlex.join(self.argv) if self.argv else "grep -H . " + " ".join(self.files)
+
+
 class ProbeSpec(Data):
-    """What a probe costs and how to run it; used for next steps and experiments."""
+    """What a probe costs and how to run it; used for next steps and experiments, and run live where it has `run`."""
 
     name: str
     what: str
@@ -221,6 +250,8 @@ class ProbeSpec(Data):
     needs: str = ""
     enable: str = ""
     expect: str = ""
+    run: tuple[Command, ...] = ()
+    disturbs: str = ""  # what it may disturb, for the question of consent
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

@@ -56,6 +56,18 @@ def triage_command(
     words: Annotated[list[str] | None, typer.Argument(help="the symptom, in English or Chinese")] = None,
     evidence: Paths = None,
     offline: Annotated[bool, typer.Option("--offline", help="touch nothing on this machine but the evidence")] = False,
+    replay: Annotated[str, typer.Option("--replay", help="a cassette, in place of this machine")] = "",
+    endpoint: Annotated[str, typer.Option("--endpoint", help="a running server, e.g. http://127.0.0.1:8000")] = "",
+    prometheus: Annotated[str, typer.Option("--prometheus", help="a Prometheus that scrapes the server")] = "",
+    window: Annotated[str, typer.Option("--window", help="how long to watch, or to look back: 10s, 30m")] = "",
+    model: Annotated[str, typer.Option("--model", help="the model's config.json, for floors")] = "",
+    gpu: Annotated[str, typer.Option("--gpu", help="GPU name for floors, or auto")] = "",
+    tp: Annotated[int, typer.Option("--tp", help="tensor-parallel size, for floors")] = 0,
+    pid: Annotated[int, typer.Option("--pid", help="the process that is slow")] = 0,
+    allow: Annotated[str, typer.Option("--allow", help="heaviest probes run without asking: read, light, load")] = "",
+    budget: Annotated[float | None, typer.Option("--budget", help="seconds that probes may take together")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print every command, run none")] = False,
+    sysfs_root: Annotated[str, typer.Option("--sysfs-root", help="a recorded tree in place of / for files")] = "",
     lang: Annotated[str, typer.Option("--lang", help="en, zh or both")] = "",
     format_: Format = "",
     fail_on: Annotated[
@@ -65,12 +77,36 @@ def triage_command(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="all evidence, the planner's arithmetic")] = False,
 ) -> None:
     """Find the cause of a symptom from the evidence at hand (the default command)."""
-    from .triage import run
+    from .triage import Reach, run
+
+    said = {"endpoint": endpoint, "prometheus": prometheus, "window": window, "model": model, "gpu": gpu,
+            "tp": str(tp or ""), "pid": str(pid or "")}  # fmt: skip
+    params = {name: value for name, value in said.items() if value}
+    reach = Reach(offline, allow, budget, params, replay, dry_run, sysfs_root)
+    raise typer.Exit(
+        run(
+            words or [], evidence or [], reach=reach, lang=lang, format_=format_, fail_on=fail_on,
+            ask=not no_input, verbose=verbose,
+        )
+    )  # fmt: skip
+
+
+@app.command("resume")
+def resume_command(
+    path: Annotated[Path, typer.Argument(help="the cassette of an earlier run, as that run printed it")],
+    allow: Annotated[str, typer.Option("--allow", help="heaviest probes run without asking: read, light, load")] = "",
+    budget: Annotated[float | None, typer.Option("--budget", help="seconds that probes may take together")] = None,
+    lang: Annotated[str, typer.Option("--lang", help="en, zh or both")] = "",
+    format_: Format = "",
+    no_input: Annotated[bool, typer.Option("--no-input", help="never ask, no prompt after the verdict")] = False,
+) -> None:
+    """Go on with a live run that was interrupted: what was captured stays, the rest is probed."""
+    from .triage import Reach, run
 
     raise typer.Exit(
         run(
-            words or [], evidence or [], offline=offline, lang=lang, format_=format_, fail_on=fail_on,
-            ask=not no_input, verbose=verbose,
+            [], [], reach=Reach(allow=allow, budget=budget, resume=str(path)), lang=lang, format_=format_,
+            fail_on="never", ask=not no_input, verbose=False,
         )
     )  # fmt: skip
 
@@ -164,6 +200,21 @@ def schema_command(
     c.schema(name)
 
 
+@app.command("microbench")
+def microbench_command(
+    only: Annotated[str, typer.Option("--only", help="names from --list, separated by commas")] = "",
+    list_: Annotated[bool, typer.Option("--list", help="what there is, with seconds and memory")] = False,
+    gpu: Annotated[int, typer.Option("--gpu", help="index of the GPU")] = 0,
+    allow: Annotated[str, typer.Option("--allow", help="needs load: it takes the GPU for about a minute")] = "",
+    format_: Format = "text",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="write the result to this file")] = None,
+) -> None:
+    """Measure this GPU's real limits: bandwidth, arithmetic, launches, copies, each beside its limit and its twin."""
+    from .microbench import run
+
+    raise typer.Exit(run(only, list_, gpu, allow, format_, output))
+
+
 @app.command("doctor")
 def doctor_command(format_: Format = "text") -> None:
     """Check this installation: catalogue, plugins, what is available here."""
@@ -230,6 +281,7 @@ def _command_names() -> list[str]:
 
 
 _FLAGS = {
+    "--list",
     "--offline",
     "--no-input",
     "--verbose",

@@ -39,8 +39,12 @@ class Triage:
 
 def triage(symptom: str, docs: Iterable[Document]) -> Triage:
     """Assess `docs` for `symptom`. Pure: touches nothing but the documents."""
+    return conclude(symptom, gather(docs))
+
+
+def conclude(symptom: str, gathered: Gathered) -> Triage:
+    """Assess what was gathered."""
     cat = catalogue()
-    gathered = gather(docs)
     evidence = number(gathered)
     known, references = limits(evidence)
     inferred = not symptom.strip()
@@ -57,13 +61,17 @@ def report(
     symptom: str, docs: Iterable[Document], rejected: Iterable[InputRef] = (), langs: tuple[str, ...] = ("en",)
 ) -> Report:
     """The masked report of a triage."""
+    return told(triage(symptom, docs), rejected, langs)
+
+
+def told(got: Triage, rejected: Iterable[InputRef] = (), langs: tuple[str, ...] = ("en",)) -> Report:
+    """The masked report of an assessment."""
     cat = catalogue()
-    got = triage(symptom, docs)
     book = cat.playbooks.get(got.playbook)
     steps = walk(book, got.context) if book else []
     inputs = sorted([*got.gathered.inputs, *rejected], key=lambda i: i.name)
     made = build(
         cat, got.context, got.assessment, inputs, got.references, [s.record() for s in steps],
-        [s.step.probe for s in steps if not s.known], got.symptom, got.inferred, langs, OFFLINE,
+        [s.step.probe for s in steps if not s.known], got.symptom, got.inferred, langs, lambda probe: OFFLINE, {},
     )  # fmt: skip
     return mask_report(made, got.gathered.documents.values())

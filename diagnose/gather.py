@@ -114,11 +114,19 @@ def read_document(doc: Document, out: Gathered) -> None:
     )  # fmt: skip
 
 
-def gather(docs: Iterable[Document]) -> Gathered:
-    """Read all documents, then derive what needs more than one of them."""
-    out = Gathered()
+def gather(docs: Iterable[Document], out: Gathered | None = None) -> Gathered:
+    """Read all documents, then derive what needs more than one of them.
+
+    `out`, when given, fills as documents are read, so that an interrupted run keeps what it found.
+    """
+    out = Gathered() if out is None else out
     for doc in docs:
         read_document(doc, out)
+    return derived(out)
+
+
+def derived(out: Gathered) -> Gathered:
+    """`out` with what follows from several of its facts."""
     from .derive import derive
 
     out.facts.extend(derive(out.facts, out.recognised))

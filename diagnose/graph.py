@@ -1,4 +1,7 @@
-"""The LangGraph state machine: gather → route → playbook subgraph → assess → explain → verify.
+"""The LangGraph state machine: look → gather → route → playbook subgraph → assess → explain → verify.
+
+In a live run `look` reads the machine first, and as long as `assess` leaves the verdict open the
+planner's best probe runs (after `consent`, where it disturbs) and the evidence is gathered again.
 
 Each playbook compiles to a subgraph with one node per step, so that Studio and Mermaid show the
 tree being walked. The state holds evidence and capture references, never raw text; documents live
@@ -7,11 +10,13 @@ in the runtime context (`Session`) or are opened again from `paths`.
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Annotated, Any, TypedDict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+if TYPE_CHECKING:
+    from .live import Live
 
 # No trace leaves this process, whatever the environment says (design, principle 6).
 for _name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING"):
@@ -20,11 +25,12 @@ for _name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2", "LANGSMITH_TRACING_V2
 from langgraph.graph import END, START, StateGraph  # noqa: E402
 from langgraph.graph.state import CompiledStateGraph  # noqa: E402
 from langgraph.runtime import Runtime  # noqa: E402
+from langgraph.types import interrupt  # noqa: E402
 
 from .assess import Assessment, assess  # noqa: E402
 from .catalogue import Playbook, Step, catalogue  # noqa: E402
 from .document import Document  # noqa: E402
-from .gather import gather, number  # noqa: E402
+from .gather import Gathered, gather, number  # noqa: E402
 from .limits import limits  # noqa: E402
 from .mask import mask_report  # noqa: E402
 from .models import Evidence, Fact, InputRef, Limit, PathStep, Reference  # noqa: E402
@@ -35,6 +41,11 @@ from .report import build as build_report  # noqa: E402
 from .route import asked, infer  # noqa: E402
 from .verify import verify  # noqa: E402
 from .wording import shifts, text_of  # noqa: E402
+
+
+def _extend(old: list[Any], new: list[Any] | None) -> list[Any]:
+    """Reducer: nodes add to the list; None starts it anew (the tree is walked again after a probe)."""
+    return [] if new is None else [*old, *new]
 
 
 class State(TypedDict, total=False):
@@ -52,14 +63,25 @@ class State(TypedDict, total=False):
     wording: dict[str, float]
     limits: list[dict[str, Any]]
     references: list[dict[str, Any]]
-    path: Annotated[list[dict[str, Any]], operator.add]
-    missing: Annotated[list[str], operator.add]
+    path: Annotated[list[dict[str, Any]], _extend]
+    missing: Annotated[list[str], _extend]
+    ran: Annotated[list[dict[str, Any]], _extend]
+    cassette: str
     step: str
+    next: str
+    because: str
     verdict: str
     confidence: float
     leading: list[str]
     report: dict[str, Any]
     mismatches: list[str]
+
+
+class Walked(TypedDict, total=False):
+    """What a playbook's subgraph gives back: only what it added, or lists that nodes extend would double."""
+
+    path: Annotated[list[dict[str, Any]], _extend]
+    missing: Annotated[list[str], _extend]
 
 
 @dataclass
@@ -70,6 +92,9 @@ class Session:
     rejected: list[InputRef] = field(default_factory=list)
     progress: Callable[[str], None] = lambda text: None
     stated: list[Fact] = field(default_factory=list)  # answers of the user
+    gathered: Gathered = field(default_factory=Gathered)  # fills while documents are read
+    given: bool = False  # evidence was named, beside what a live run captures
+    live: Live | None = None  # None: only the given evidence is read
     # key, context, and the list the key was taken from (held, so that its identity stays taken)
     indexed: tuple[tuple[int, str], Context, list[dict[str, Any]]] | None = None
     judged: tuple[Context, Assessment] | None = None
@@ -83,11 +108,25 @@ def _open(state: State, session: Session) -> None:
     session.documents, session.rejected = open_inputs(state["paths"], None)
 
 
+def _look(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+    """Live only: the quick read probes that tell something about the question, side by side."""
+    session = runtime.context
+    if session is None or session.live is None:
+        return {}
+    cat, live = catalogue(), session.live
+    playbooks = asked(cat, state.get("symptom", ""), [])
+    chosen = live.first(playbooks, state.get("symptom", ""))
+    session.progress(f"reading this machine: {len(chosen)} probes")
+    session.documents.extend(live.run(chosen))
+    return {"cassette": str(live.cassette.path)}
+
+
 def _gather(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
     session = runtime.context or Session()
     _open(state, session)
     session.progress(f"reading {len(session.documents)} input(s)")
-    got = gather(session.documents)
+    session.gathered = Gathered()
+    got = gather(session.documents, session.gathered)
     got.facts.extend(session.stated)
     evidence = number(got)
     known, references = limits(evidence)
@@ -99,6 +138,8 @@ def _gather(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
         "wording": shifts(text_of(state.get("symptom", ""), session.documents), catalogue().wording),
         "limits": [x.model_dump(mode="json") for x in known],
         "references": [r.model_dump(mode="json") for r in references],
+        "path": None,
+        "missing": None,
     }
 
 
@@ -155,9 +196,9 @@ def _chosen_playbook(state: State) -> str:
     return state["playbook"]
 
 
-def playbook_graph(book: Playbook) -> CompiledStateGraph[State, Session, State, State]:
+def playbook_graph(book: Playbook) -> CompiledStateGraph[State, Session, State, Walked]:
     """One playbook as a graph: a node per step, conditional edges along its branches."""
-    graph: StateGraph[State, Session, State, State] = StateGraph(State, context_schema=Session)
+    graph: StateGraph[State, Session, State, Walked] = StateGraph(State, context_schema=Session, output_schema=Walked)
     for step in book.steps:
         graph.add_node(step.id, StepNode(step))
         targets = {b.to for b in step.branches} | {step.else_to, step.else_unknown}
@@ -172,31 +213,81 @@ def _judge(ctx: Context, session: Session | None) -> Assessment:
         return session.judged[1]
     got = assess(catalogue(), ctx)
     if session is not None:
+        if session.live is not None and not session.given and session.live.blind(ctx.playbook):
+            # what a machine without the thing asked about does says nothing about it
+            bare = Context([], ctx.playbook, ctx.symptom, [], {}, ctx.asked)
+            got = replace(assess(catalogue(), bare), verdict="inconclusive", confidence=1.0, accepted=[], links=[])
         session.judged = (ctx, got)
     return got
 
 
 def _assess(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
-    got = _judge(context(state, runtime.context), runtime.context)
-    return {"verdict": got.verdict, "confidence": got.confidence, "leading": [b.cause.id for b in got.accepted[:3]]}
+    session = runtime.context
+    ctx = context(state, session)
+    got = _judge(ctx, session)
+    option = session.live.next(got, ctx) if session is not None and session.live is not None else None
+    return {
+        "verdict": got.verdict,
+        "confidence": got.confidence,
+        "leading": [b.cause.id for b in got.accepted[:3]],
+        "next": option.spec.name if option else "",
+        "because": option.explain() if option else "",
+    }
+
+
+def _probe_or_explain(state: State) -> str:
+    return "consent" if state.get("next") else "explain"
+
+
+def _consent(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+    """Ask before a probe that disturbs; the answer comes back through the graph's own interrupt."""
+    session = runtime.context
+    assert session is not None and session.live is not None
+    from .live import consent_question
+
+    live, name = session.live, state["next"]
+    if catalogue().probes[name].footprint in live.allow:
+        return {}
+    if interrupt(consent_question(name, live.host)) is True:
+        return {}
+    live.refused.add(name)
+    return {"next": ""}
+
+
+def _run_or_assess(state: State) -> str:
+    return "probe" if state.get("next") else "assess"
+
+
+def _probe(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+    """Run the probe that the planner chose."""
+    session = runtime.context
+    assert session is not None and session.live is not None
+    live, name = session.live, state["next"]
+    session.progress(f"running {name}")
+    found = live.run_named(name)
+    session.documents.extend(found)
+    outcome = f"{len(found)} capture(s) in {live.ran[name]:.1f} s" if found else live.why_not(name)
+    step = PathStep(step="planned", probe=name, outcome=outcome, because=state["because"])
+    return {"ran": [step.model_dump(mode="json")], "next": ""}
 
 
 def _explain(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
     cat, ctx = catalogue(), context(state, runtime.context)
+    session = runtime.context or Session()
     report = build_report(
         cat,
         ctx,
         _judge(ctx, runtime.context),
         [InputRef.model_validate(i) for i in state["inputs"]],
         [Reference.model_validate(r) for r in state["references"]],
-        [PathStep.model_validate(p) for p in state.get("path", [])],
-        state.get("missing", []),
+        [PathStep.model_validate(p) for p in (*(state.get("ran") or ()), *(state.get("path") or ()))],
+        state.get("missing") or [],
         state.get("symptom", ""),
         state.get("inferred", False),
         tuple(state.get("langs") or ("en",)),
-        OFFLINE,
+        session.live.why_not if session.live else lambda probe: OFFLINE,
+        session.live.ran if session.live else {},
     )
-    session = runtime.context or Session()
     _open(state, session)
     return {"report": mask_report(report, session.documents).model_dump(mode="json", by_alias=True)}
 
@@ -216,6 +307,7 @@ def build(
     cat = catalogue()
     names = sorted(playbooks if playbooks is not None else cat.playbooks)
     graph: StateGraph[State, Session, State, State] = StateGraph(State, context_schema=Session)
+    graph.add_node("look", _look)
     graph.add_node("gather", _gather)
     graph.add_node("route", _route)
     graph.add_node("assess", _assess)
@@ -224,13 +316,30 @@ def build(
     for name in names:
         graph.add_node(name, playbook_graph(cat.playbooks[name]))
         graph.add_edge(name, "assess")
-    graph.add_edge(START, "gather")
+    graph.add_node("consent", _consent)
+    graph.add_node("probe", _probe)
+    graph.add_edge(START, "look")
+    graph.add_edge("look", "gather")
     graph.add_edge("gather", "route")
     graph.add_conditional_edges("route", _chosen_playbook, {n: n for n in names})
-    graph.add_edge("assess", "explain")
+    graph.add_conditional_edges("assess", _probe_or_explain, ["consent", "explain"])
+    graph.add_conditional_edges("consent", _run_or_assess, ["probe", "assess"])
+    graph.add_edge("probe", "gather")
     graph.add_edge("explain", "verify")
     graph.add_edge("verify", END)
     return graph.compile(checkpointer=checkpointer)
+
+
+def checkpointer(session: Session) -> Any:
+    """Where a live run's state is kept: a SQLite file beside its cassette; None for an offline run."""
+    if session.live is None:
+        return None
+    import sqlite3
+
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
+    path = session.live.cassette.path.with_suffix(".sqlite")
+    return SqliteSaver(sqlite3.connect(path, check_same_thread=False))
 
 
 def studio() -> CompiledStateGraph[State, Session, State, State]:

@@ -7,7 +7,7 @@ times what the probe disturbs. `explain` shows the arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +117,7 @@ def next_probes(found: list[Option], most: int = 3) -> list[NextProbe]:
     ]  # fmt: skip
 
 
-def unavailable(cat: Catalogue, missing: list[str], reason: str, most: int = 4) -> list[Unavailable]:
+def unavailable(cat: Catalogue, missing: list[str], reason: Callable[[str], str], most: int = 4) -> list[Unavailable]:
     """Probes the walk wanted and could not run, each with the experiment that would answer."""
     out: list[Unavailable] = []
     for name in dict.fromkeys(missing):
@@ -127,7 +127,7 @@ def unavailable(cat: Catalogue, missing: list[str], reason: str, most: int = 4) 
         out.append(
             Unavailable(
                 probe=name,
-                reason=reason,
+                reason=reason(name),
                 enable=spec.enable or spec.needs or f"run it where the problem is: {spec.command}",
                 experiment=Experiment(
                     hypothesis=spec.what, command=spec.command, metric=", ".join(spec.provides[:3]), expect=spec.expect

@@ -39,7 +39,7 @@ BUILTIN = (
     "model_config", "kineto", "nsight", "torch_text",
     "nccl_trials", "nccl_samples", "nccl_paths", "nccl_ras", "nccl_inspector", "nccl_xml",
     "dcgm", "gpu_tools", "engine_lines", "load_tools", "request_trace", "proxy", "small_notes",
-    "allocator", "placement", "copy_notes", "generic",
+    "allocator", "placement", "copy_notes", "live_host", "generic",
 )  # fmt: skip
 
 

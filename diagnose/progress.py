@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 QUIET_SECONDS = 1.0
@@ -18,10 +20,23 @@ class Progress:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._shown = False
+        self._busy = threading.Lock()
 
     def say(self, text: str) -> None:
         """Name the current work."""
         self._text = text
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keep the line free while the user is asked."""
+        self._busy.acquire()
+        try:
+            if self._shown:
+                sys.stderr.write("\r\x1b[K")
+                sys.stderr.flush()
+            yield
+        finally:
+            self._busy.release()
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty():
@@ -43,5 +58,6 @@ class Progress:
             elapsed = time.monotonic() - start
             if elapsed >= QUIET_SECONDS:
                 self._shown = True
-                sys.stderr.write(f"\r\x1b[K{self._text} … {elapsed:.0f} s")
-                sys.stderr.flush()
+                with self._busy:
+                    sys.stderr.write(f"\r\x1b[K{self._text} … {elapsed:.0f} s")
+                    sys.stderr.flush()

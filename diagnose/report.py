@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from . import __version__
 from .answer import render
 from .assess import Assessment
@@ -10,6 +12,7 @@ from .explain import chain, checked, findings, hypotheses, red_herrings, ruled_o
 from .models import Evidence, InputRef, PathStep, Reference, Report, Stats, Tool
 from .planner import next_probes, options, unavailable
 from .predicates import Context
+from .stages import stages
 
 OFFLINE = "only the given evidence was read"
 MOST_EVIDENCE = 600  # beyond this, only evidence that something refers to
@@ -26,10 +29,15 @@ def build(
     symptom: str,
     inferred: bool,
     langs: tuple[str, ...],
-    why_unavailable: str,
+    why_unavailable: Callable[[str], str],
+    ran: Mapping[str, float],
 ) -> Report:
-    """A complete report; `answer` holds one entry per language asked for."""
-    found = options(cat, got, ctx)
+    """A complete report; `answer` holds one entry per language asked for.
+
+    Args:
+        why_unavailable: why a probe gave nothing. ran: seconds of each probe that ran live.
+    """
+    found = [o for o in options(cat, got, ctx) if o.spec.name not in ran]
     report = Report(
         tool=Tool(version=__version__, catalogue=cat.version),
         symptom=symptom,
@@ -47,11 +55,12 @@ def build(
         evidence=ctx.evidence,
         references=references,
         limits=ctx.limits,
+        stages=stages(ctx.evidence, ctx.limits),
         path=path,
         inputs=inputs,
         unavailable=unavailable(cat, missing, why_unavailable) if got.verdict != "healthy" else [],
         next_probes=next_probes(found),
-        stats=Stats(probes_run=0),
+        stats=Stats(probes_run=len(ran), seconds=round(sum(ran.values()), 1)),
     )
     report.evidence = _kept(report)
     for lang in langs:

@@ -7,16 +7,24 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from .config import load
-from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_OK, UsageError
-from .models import Report
+from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_OK, UsageError
+from .models import InputRef, Report
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+
+    from .graph import Session
+    from .live import Live
 
 SEVERITY = {"info": 0, "low": 1, "medium": 2, "high": 3, "never": 9}
 FORMATS = ("text", "json", "md")
+STEPS = 200  # of the graph: a tree of some ten steps, walked again after each probe
 LANGS = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh")}
 
 
@@ -48,11 +56,38 @@ def _unless_empty(stream: BinaryIO, paths: list[str]) -> tuple[BinaryIO | None, 
     return (buffered, paths) if buffered.peek(1) else (None, [])
 
 
+@dataclass(frozen=True)
+class Reach:
+    """What a run may touch beside the given evidence.
+
+    Attributes:
+        offline: nothing. allow: the heaviest footprint that needs no question ("" = read, or none beside evidence).
+        budget: seconds for probes; None = by footprint. params: endpoint, prometheus, model, gpu, tp and the like.
+        replay: a cassette, in place of this machine. dry_run: say what would run, and run nothing.
+        sysfs_root: a recorded tree in place of this machine's files. resume: the cassette of an earlier live run.
+    """
+
+    offline: bool = False
+    allow: str = ""
+    budget: float | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    replay: str = ""
+    dry_run: bool = False
+    sysfs_root: str = ""
+    resume: str = ""
+
+    def live(self, evidence: bool) -> bool:
+        """Is this machine to be looked at? Logs from elsewhere are not mixed with it unless that is asked for."""
+        if self.offline or self.replay:
+            return False
+        return not evidence or bool(self.allow or self.sysfs_root or {"endpoint", "prometheus"} & set(self.params))
+
+
 def run(
     words: list[str],
     evidence: list[str],
     *,
-    offline: bool,
+    reach: Reach,
     lang: str,
     format_: str,
     fail_on: str,
@@ -70,6 +105,13 @@ def run(
         if value not in known:
             raise UsageError(f"{name} takes {', '.join(known)}, not {value!r}")
     symptom, paths = split(words, evidence)
+    if reach.resume:
+        paths.append(reach.resume)
+    if reach.replay:
+        from .cassette import read as read_cassette
+
+        symptom = symptom or str(read_cassette(Path(reach.replay)).get("symptom", ""))
+        paths.append(reach.replay)
     stdin = _piped()
     if stdin is not None and not paths:
         paths.append("-")
@@ -79,8 +121,26 @@ def run(
             "nothing to look at", 'give a symptom or evidence: diagnose "TTFT is high" --evidence server.log'
         )
     talks = ask and format_ == "text" and sys.stdin.isatty() and sys.stdout.isatty()
-    report = investigate(symptom, paths, stdin, LANGS[lang], input if talks else None)
+    live = None
+    if reach.resume:
+        from .live_run import resumed
+
+        symptom, live = resumed(Path(reach.resume), reach, talks)
+    elif reach.live(bool(paths)):
+        from .live_run import dry_run, prepare
+
+        if reach.dry_run:
+            return dry_run(symptom, reach)
+        live = prepare(symptom, reach, talks)
+    report, complete = investigate(symptom, paths, stdin, LANGS[lang], input if talks else None, live)
     emit(report, format_, verbose)
+    if live is not None:
+        from .live_run import finish
+
+        finish(live, complete)
+    if not complete:
+        print("diagnose: interrupted; this is what was found until then", file=sys.stderr)
+        return EXIT_INTERRUPTED
     if all(i.sha256 is None for i in report.inputs) and report.inputs:
         return EXIT_ERROR
     if talks:
@@ -99,34 +159,66 @@ def investigate(
     stdin: BinaryIO | None,
     langs: tuple[str, ...],
     read: Callable[[str], str] | None = None,
-) -> Report:
-    """Open the evidence and run the graph over it; with `read`, ask what would part the open hypotheses."""
-    from .ask import converse
+    live: Live | None = None,
+) -> tuple[Report, bool]:
+    """Open the evidence and run the graph over it; with `read`, ask what would part the open hypotheses.
+
+    With `live` this machine is looked at too. Returns the report, and False when Ctrl-C cut the run short:
+    then it says what was found until then.
+    """
+    from langgraph.types import Command
+
+    from .ask import consents, converse
     from .catalogue import catalogue
-    from .graph import Session, State, build
+    from .graph import Session, State, build, checkpointer
     from .inputs import open_inputs
     from .progress import Progress
     from .route import ranking
 
     documents, rejected = open_inputs(paths, stdin)
+    session = Session(documents=documents, rejected=rejected, live=live, given=bool(documents))
     with Progress() as progress:
-        session = Session(documents=documents, rejected=rejected, progress=progress.say)
+        session.progress = progress.say
+        if live is not None:
+            live.progress = progress.say
         names = None
         if symptom and (ranked := ranking(catalogue(), symptom)):
             names = [ranked[0][0]]  # only the playbook that will be walked has to be compiled
-        graph = build(names)
-        start: State = {"symptom": symptom, "paths": paths, "langs": list(langs), "path": [], "missing": []}
-        result = graph.invoke(start, context=session)
+        start: State = {"symptom": symptom, "paths": paths, "langs": list(langs)}
+        config: RunnableConfig = {"configurable": {"thread_id": "run"}, "recursion_limit": STEPS}
+        try:
+            graph = build(names, checkpointer(session))
+            result = graph.invoke(start, config, context=session)
+            while waiting := result.get("__interrupt__"):
+                with progress.paused():
+                    answer = consents(waiting[0].value, read) if read else False
+                result = graph.invoke(Command(resume=answer), config, context=session)
+        except KeyboardInterrupt:
+            return _partial(symptom, session, langs), False
     report = Report.model_validate(result["report"])
     if read is not None and report.verdict == "inconclusive":
         session.stated = converse(catalogue(), report.hypotheses, langs[0], read)
         if session.stated:
-            result = graph.invoke(start, context=session)
+            result = graph.invoke(start, config, context=session)
             report = Report.model_validate(result["report"])
     if result["mismatches"]:
         for line in result["mismatches"][:5]:
             print(f"diagnose: this report does not verify: {line}", file=sys.stderr)
-    return report
+    return report, True
+
+
+def _partial(symptom: str, session: Session, langs: tuple[str, ...]) -> Report:
+    """What was found before Ctrl-C."""
+    from .engine import conclude, told
+    from .gather import derived, gather
+
+    unread = [d for d in session.documents if d.name not in session.gathered.documents]
+    if session.live is not None:  # captures are small, and were had at a price
+        return told(conclude(symptom, gather(session.documents)), session.rejected, langs)
+    refused = [
+        InputRef(name=d.name, sha256=d.sha256, recognised_as=None, reason="not read: interrupted") for d in unread
+    ]
+    return told(conclude(symptom, derived(session.gathered)), [*session.rejected, *refused], langs)
 
 
 def escaped(text: str) -> str:

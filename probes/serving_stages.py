@@ -52,6 +52,7 @@ _KEYED = regex(
 )
 _HEAD_UNIT = regex(r"(?:\(|\bin |,\s*|\s{2,}|\||^)(ms|us|µs|s|seconds|毫秒|秒)(?:\)|\s|\||,|$)")
 _NOT_TIME = regex(r"tok/s|tokens?\b|MB|GB|%|req|count|次|batch", re.IGNORECASE)
+_OTHER_UNIT = regex(r"\b(?:bytes|files|locks|processes|signals|tokens|pages|KB|KiB|MiB|GiB)\b|%")  # after the cells
 _CURL = ("namelookup", "connect", "appconnect", "pretransfer", "starttransfer", "total")
 _CURL_KEY = regex(rf"time_({'|'.join(_CURL)})\s*[:=]+\s*({_NUMBER})\s*(ms|s)?")
 _CURL_FORMAT = regex(rf"%\{{time_({'|'.join(_CURL)})\}}")
@@ -169,9 +170,9 @@ def _tables(lines: list[Line]) -> Iterator[list[_Time]]:
         if line is None:
             break
         head = _HEAD_UNIT.search(text)
-        if not cells and head:
+        if not cells and head and "unlimited" not in text:  # /proc/PID/limits has a column of units, row by row
             unit = head[1]
-        if hit is None or not cells or stage is None or _NOT_TIME.search(hit["name"]):
+        if hit is None or not cells or stage is None or _NOT_TIME.search(hit["name"]) or _OTHER_UNIT.search(text):
             continue
         own = _HEAD_UNIT.search(hit["name"])
         values = [_ms(_value(v), u or (own[1] if own else unit)) for v, u in cells if u or own or unit]
