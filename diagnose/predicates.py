@@ -25,7 +25,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from .errors import CatalogueError
@@ -100,6 +100,15 @@ class Context:
             hits = self._index.get(signal, [])
         hits = [e for e in hits if e.kind != "absent"]
         return [e for e in hits if _fits(e, where)] if where else hits
+
+    @cached_property
+    def extent(self) -> dict[str, int]:
+        """How far into each capture evidence was found, in bytes: at least so long it is."""
+        out: dict[str, int] = {}
+        for item in self.evidence:
+            for span in item.spans:
+                out[span.capture] = max(span.bytes[1], out.get(span.capture, 0))
+        return out
 
     def asks(self, *playbooks: str) -> bool:
         """Is one of these the question?"""

@@ -63,6 +63,15 @@ def env_effect_seen(ctx: Context) -> Outcome:
     return found(used)
 
 
+def env_effect_measured(ctx: Context) -> Outcome:
+    """… and the collective itself was measured at less than half of what its path allows."""
+    seen = env_effect_seen(ctx)
+    low = [x for x in ctx.limits if x.ratio is not None and x.ratio < 0.5 and "busbw" in x.what]
+    if not seen.holds or not low:
+        return UNKNOWN
+    return found([e for e in ctx.evidence if e.id in low[0].evidence][:2])
+
+
 def interface_named_and_missing(ctx: Context) -> Outcome:
     """NCCL_SOCKET_IFNAME (or its relatives) is set and nothing matches it."""
     named = [
@@ -86,19 +95,34 @@ def perhaps_many_nodes(ctx: Context) -> Outcome:
     return Outcome(not one_node(ctx).holds)
 
 
+SLOW_TCP = 2.0  # GB/s; RDMA ports that GPUs are given do more
+
+
 def sockets_between_nodes(ctx: Context) -> Outcome:
     """NCCL uses its socket transport and several nodes take part."""
     plain = [e for e in ctx.of("nccl.transport") if text_of(e).startswith("NET/Socket")]
     sockets = [e for e in ctx.of("nccl.network") if text_of(e) == "Socket"]
-    if not ctx.of("nccl.ib.devices") and not ctx.of("nccl.network"):
-        sockets = ctx.of("nccl.socket.interfaces")
-    if not plain and not sockets:
+    slow = [e for value, e in ctx.numbers("nccl_tests.busbw") if 0 < value < SLOW_TCP]
+    if slow and not ctx.of("nccl.ib.devices") and not ctx.of("nccl.network"):
+        sockets = [*ctx.of("nccl.socket.interfaces")[:1], slow[-1]]
+    return _between_nodes(ctx, [*plain[:2], *sockets[:2]])
+
+
+def sockets_listed(ctx: Context) -> Outcome:
+    """NCCL lists interfaces for sockets and names no other network; old versions list them in any case."""
+    if ctx.of("nccl.ib.devices") or ctx.of("nccl.network"):
+        return UNKNOWN
+    return _between_nodes(ctx, ctx.of("nccl.socket.interfaces")[:1])
+
+
+def _between_nodes(ctx: Context, sockets: list[Evidence]) -> Outcome:
+    """These signs of sockets, where several nodes take part."""
+    if not sockets:
         return UNKNOWN
     nodes = several_nodes(ctx)
     if one_node(ctx).holds or nodes is None:
         return Outcome(False, tuple(sockets[:1]))
-    extra = (nodes,) if isinstance(nodes, Evidence) else ()
-    return Outcome(True, (*plain[:2], *sockets[:1], *extra))
+    return Outcome(True, (*sockets, nodes) if isinstance(nodes, Evidence) else tuple(sockets))
 
 
 def sockets_though_rdma_wanted(ctx: Context) -> Outcome:
@@ -333,6 +357,8 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         one_node,
         perhaps_many_nodes,
         sockets_between_nodes,
+        sockets_listed,
+        env_effect_measured,
         rdma_wanted,
         sockets_though_rdma_wanted,
         code_diverges,

@@ -379,8 +379,9 @@ def first_call_slow(ctx: Context) -> Outcome:
         (ratio, item) for ratio, worse, better, item in _pairs(ctx, "ttft|latency|e2e|time|tpot|itl|step|prefill")
         if _FIRST.search(worse) and _LATER.search(better) and not _SCHEMA.search(worse + better) and not re.search("prefix|cache hit|same prompt", worse + better, re.I)  # noqa: E501
     ]  # fmt: skip
-    if first_schema(ctx).holds or ctx.of("serving.attention_block"):
-        return UNKNOWN
+    cached = [*ctx.of("compare.multiple", {"label": "hit|cached|prefix"}), *ctx.of("serving.attention_block")]
+    if first_schema(ctx).holds or cached:
+        return UNKNOWN  # the second call reuses the prefix of the first
     slow = [g for g in got if g[0] >= 5]
     if len(slow) >= 2 or any(ratio >= 15 for ratio, _ in slow):
         return read.yes(*(item for _, item in slow[:3]))
