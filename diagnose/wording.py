@@ -74,7 +74,7 @@ def scores(text: str, model: Mapping[str, Any]) -> dict[str, float]:
 
 
 def shifts(text: str, model: Mapping[str, Any]) -> dict[str, float]:
-    """Log-odds by which the words shift the prior of each cause, within [0, 1.6]: never against, less if they are few."""
+    """Log-odds by which the words shift the prior of each cause, within [0, 1.6]: never against, less if few."""
     got = scores(text, model) if model else {}
     if not got:
         return {}
