@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
+from itertools import accumulate, count
+from operator import add
 from typing import BinaryIO
 
 QUOTE_CHARS = 400
 NOVEL_FROM = 1 << 20  # from this size on, `novel` leaves repeats out …
 NOVEL_MOST = 64  # … after so many lines that differ in digits only
 _MOST_SHAPES = 200_000
-_DIGITS = b"0123456789"
+_DROP = b"0123456789\r"
+_LOWER = bytes(range(256)).lower()
+_ADDRESS = re.compile(rb"0x[0-9a-fA-F]+")
 KEEP_BYTES = 16 << 20  # documents up to this size keep their parsed lines in memory
 _CHUNK = 1 << 20
 _MAX_LINE = 1 << 13  # a longer "line" is cut into pieces: minified text, on which patterns would take forever
@@ -42,6 +46,13 @@ _LAUNCHER = re.compile(
     ))+""",
     re.VERBOSE,
 )
+
+
+def shape(raw: bytes) -> bytes:
+    """A line, or many, without digits and addresses, lower case."""
+    if b"0x" in raw:
+        raw = _ADDRESS.sub(b"", raw)
+    return raw.translate(_LOWER, _DROP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,31 @@ def _shorter(hit: re.Match[str]) -> str:
     """The start of a run, to the end of a cell."""
     run = hit.group()
     return run[: run.rfind(",", 0, 200) + 1 or 200]
+
+
+_Block = tuple[Iterable[int], Iterable[int], Iterable[bytes], Iterable[bytes]]  # numbers, offsets, raw lines, shapes
+
+
+def _shapes(lines: bytes) -> Iterator[bytes]:
+    """Shapes of whole lines; nothing is worked out for who does not ask."""
+    yield from shape(lines).split(b"\n")
+
+
+def _pieces(raws: Iterable[bytes], offset: int, number: int) -> Iterator[_Block]:
+    """Lines some of which are too long, in pieces."""
+    for raw in raws:
+        start = 0
+        while len(raw) - start > _MAX_LINE:
+            size = _piece(raw, start)
+            yield _single(number, offset + start, raw[start : start + size])
+            start += size
+        yield _single(number, offset + start, raw[start:])
+        offset += len(raw) + 1
+        number += 1
+
+
+def _single(number: int, start: int, raw: bytes) -> _Block:
+    return (number,), (start,), (raw,), _shapes(raw)
 
 
 def _piece(block: bytes, start: int) -> int:
@@ -177,29 +213,39 @@ class Document:
                 yield block
 
     def raw_lines(self) -> Iterator[tuple[int, int, bytes]]:
-        """``(line number, byte offset, raw line without newline)``; the fast path for big logs."""
+        """``(line number, byte offset, raw line without newline)``; a fast path for big logs."""
+        for block in self._blocks():
+            yield from zip(*block[:3], strict=False)
+
+    def shaped_lines(self) -> Iterator[tuple[int, int, bytes, bytes]]:
+        """`raw_lines` with the shape of each: the fastest way to pass over lines that differ in numbers only."""
+        for block in self._blocks():
+            yield from zip(*block, strict=False)
+
+    def _blocks(self) -> Iterator[_Block]:
+        """Stretches of lines, each split and shaped at once."""
         if self.encoding != "utf-8":
-            yield from self._wide_lines()
+            for number, start, raw in self._wide_lines():
+                yield (number,), (start,), (raw,), _shapes(raw.decode(self.encoding, "replace").encode())
             return
         rest, offset, number = b"", 0, 1
         for block in self.chunks():
             block = rest + block
-            pos = 0
-            while (hit := block.find(b"\n", pos)) >= 0:
-                while hit - pos > _MAX_LINE:
-                    size = _piece(block, pos)
-                    yield number, offset + pos, block[pos : pos + size]
-                    pos += size
-                yield number, offset + pos, block[pos:hit]
-                pos = hit + 1
-                number += 1
-            while len(block) - pos > _MAX_LINE:
-                size = _piece(block, pos)
-                yield number, offset + pos, block[pos : pos + size]
-                pos += size
-            rest, offset = block[pos:], offset + pos
+            stop = block.rfind(b"\n") + 1
+            whole, rest = block[:stop], block[stop:]
+            raws = whole.split(b"\n")[:-1]
+            if raws and max(map(len, raws)) > _MAX_LINE:
+                yield from _pieces(raws, offset, number)
+            else:
+                starts = map(add, accumulate(map(len, raws), initial=offset), count())
+                yield range(number, number + len(raws)), starts, raws, _shapes(whole)
+            number, offset = number + len(raws), offset + stop
+            while len(rest) > _MAX_LINE:
+                size = _piece(rest, 0)
+                yield _single(number, offset, rest[:size])
+                rest, offset = rest[size:], offset + size
         if rest:
-            yield number, offset, rest
+            yield _single(number, offset, rest)
 
     def _wide_lines(self) -> Iterator[tuple[int, int, bytes]]:
         """UTF-16: split on the two-byte newline at even offsets only."""
@@ -224,7 +270,7 @@ class Document:
     def novel(self) -> Iterator[Line]:
         """Lines without the bulk of a long log: for readers of settings, versions and errors.
 
-        In a document of more than 1 MiB a line is left out once 64 before it differed from it in digits only.
+        In a document of more than 1 MiB a line is left out once 64 before it had its shape.
         """
         return iter(self._novel) if self.size > NOVEL_FROM else self.lines()
 
@@ -232,27 +278,38 @@ class Document:
     def _novel(self) -> list[Line]:
         seen: dict[bytes, int] = {}
         out: list[Line] = []
-        encoding = self.encoding
-        for number, start, raw in self.raw_lines():
-            shape = raw.translate(None, _DIGITS)
-            count = seen.get(shape, 0)
-            if count >= NOVEL_MOST or len(seen) > _MOST_SHAPES:
+        for number, start, raw, key in self.shaped_lines():
+            times = seen.get(key, 0)
+            if times >= NOVEL_MOST or len(seen) > _MOST_SHAPES:
                 continue
-            seen[shape] = count + 1
-            out.append(self._line(number, start, raw, encoding))
+            seen[key] = times + 1
+            out.append(self.line(number, start, raw))
         return out
+
+    def holding(self, *words: str) -> Iterator[Line]:
+        """Cleaned lines that may hold one of the words: decided once a shape, so digits and case do not count."""
+        wanted = {shape(w.encode()) for w in words}
+        known: dict[bytes, bool] = {}
+        for number, start, raw, key in self.shaped_lines():
+            found = known.get(key)
+            if found is None:
+                if len(known) > _MOST_SHAPES:
+                    known.clear()
+                found = known[key] = any(w in key for w in wanted)
+            if found:
+                yield self.line(number, start, raw)
 
     @cached_property
     def _kept(self) -> list[Line]:
         return list(self._stream())
 
     def _stream(self) -> Iterator[Line]:
-        encoding = self.encoding
         for number, start, raw in self.raw_lines():
-            yield self._line(number, start, raw, encoding)
+            yield self.line(number, start, raw)
 
-    @staticmethod
-    def _line(number: int, start: int, raw: bytes, encoding: str) -> Line:
+    def line(self, number: int, start: int, raw: bytes) -> Line:
+        """A raw line, cleaned."""
+        encoding = self.encoding
         body = raw.rstrip(b"\r\n") if encoding == "utf-8" else raw
         text, prefix = clean(body, encoding)
         if number == 1:

@@ -16,36 +16,25 @@ from functools import cached_property
 from typing import Any
 
 from .catalogue import Mark
-from .document import Document, Line, Span, clean
+from .document import Document, Span, shape
 from .models import Fact, Subject
 
-_DROP = b"0123456789\r"
-_LOWER = bytes(range(256)).lower()
 _PATIENCE = 500
 _MOST_SHAPES = 200_000
-_Identity = tuple["str | float", Subject]
-_ADDRESS = re.compile(rb"0x[0-9a-fA-F]+")
-
-
-def shape(raw: bytes) -> bytes:
-    """A line without digits and addresses, lower case."""
-    if b"0x" in raw:
-        raw = _ADDRESS.sub(b"", raw)
-    return raw.translate(_LOWER, _DROP)
-
+_Identity = tuple["str | float", "str | None", "int | None", "int | None"]  # value, label, rank, GPU
 
 # What a matching line must hold: literals (all of them) and alternatives (one of each, itself a Need).
 Need = tuple["bytes | tuple[Need, ...]", ...]
 
 
-def _need(tree: Any) -> Need:
-    """Literals of at least two shaped bytes that any match of a parsed pattern contains."""
+def _need(tree: Any, plain: bool = False) -> Need:
+    """Literals of at least two shaped bytes that any match of a parsed pattern contains; `plain`: with their digits."""
     out: list[Any] = []
     run = ""
 
     def flush() -> None:
         nonlocal run
-        shaped = shape(run.encode())
+        shaped = run.lower().encode() if plain else shape(run.encode())
         if len(shaped) >= 2:
             out.append(shaped)
         run = ""
@@ -60,22 +49,22 @@ def _need(tree: Any) -> Need:
                 run += "".join(chr(a) for _, a in inner)
                 continue
             flush()
-            out.extend(_need(inner))
+            out.extend(_need(inner, plain))
             continue
         flush()
         if op is sre.BRANCH:
-            options = tuple(_need(branch) for branch in arg[1])
+            options = tuple(_need(branch, plain) for branch in arg[1])
             if all(options):
                 out.append(options)
         elif op in (sre.MAX_REPEAT, sre.MIN_REPEAT) and arg[0] >= 1:
-            out.extend(_need(list(arg[2])))
+            out.extend(_need(list(arg[2]), plain))
     flush()
     return tuple(out)
 
 
-def needles(pattern: str) -> Need:
+def needles(pattern: str, plain: bool = False) -> Need:
     """What a line must hold for the pattern to be worth trying; empty if it has no usable literal."""
-    return _need(list(sre_parser.parse(pattern, re.IGNORECASE)))
+    return _need(list(sre_parser.parse(pattern, re.IGNORECASE)), plain)
 
 
 def admits(need: Need, shaped: bytes) -> bool:
@@ -105,6 +94,8 @@ class _Ready:
     def __init__(self, mark: Mark) -> None:
         self.mark = mark
         self.needles = needles(mark.pattern)
+        # a name that is mostly digits has no shape: "H200"
+        self.names = () if self.needles else tuple(n.decode() for n in primary(needles(mark.pattern, plain=True)))
 
     @cached_property
     def search(self) -> re.Pattern[str]:
@@ -145,9 +136,7 @@ class Scanner:
         vain: dict[tuple[bytes, int], int] = {}
         kept: dict[str, dict[_Identity, Span]] = {}
         counts: dict[tuple[str, _Identity], int] = {}
-        encoding = doc.encoding
-        for number, start, raw in doc.raw_lines():
-            key = shape(raw if encoding == "utf-8" else raw.replace(b"\0", b""))
+        for number, start, raw, key in doc.shaped_lines():
             ready = cache.get(key)
             if ready is None:
                 if len(cache) > _MOST_SHAPES:
@@ -156,11 +145,9 @@ class Scanner:
                 ready = cache[key] = self.candidates(key)
             if not ready:
                 continue
-            body = raw.rstrip(b"\r")
-            text, prefix = clean(body, encoding)
-            line = Line(start, start + len(body), number, text, prefix)
+            line = doc.line(number, start, raw)
             for item in ready:
-                found = _match(text, item)
+                found = _match(line.text, item)
                 if found is None:
                     tries = vain[key, id(item)] = vain.get((key, id(item)), 0) + 1
                     if tries >= _PATIENCE:
@@ -177,15 +164,17 @@ class Scanner:
         for signal, mine in kept.items():
             mark = self._of[signal]
             for identity, span in mine.items():
-                value, subject = identity
+                value, label, rank, gpu = identity
                 yield Fact(
-                    signal, value, mark.unit, subject, (span,), mark.what,
+                    signal, value, mark.unit, Subject(label=label, rank=rank, gpu=gpu), (span,), mark.what,
                     count=counts[signal, identity], status=doc.status,
                 )  # fmt: skip
 
 
 def _match(text: str, item: _Ready) -> tuple[_Identity, str] | None:
-    """Value and subject of a matching line, and the text to centre a long quote on."""
+    """What a matching line says, and the text to centre a long quote on."""
+    if item.names and not any(name in text.lower() for name in item.names):
+        return None
     hit = item.search.search(text)
     if hit is None or (item.veto is not None and item.veto.search(text)):
         return None
@@ -198,8 +187,7 @@ def _match(text: str, item: _Ready) -> tuple[_Identity, str] | None:
         except ValueError:
             return None
     label = hit.group(mark.label) if mark.label is not None else None
-    subject = Subject(label=label, rank=_int(hit, mark.rank), gpu=_int(hit, mark.gpu))
-    return (value, subject), hit.group()[:60]
+    return (value, label, _int(hit, mark.rank), _int(hit, mark.gpu)), hit.group()[:60]
 
 
 def _int(hit: re.Match[str], group: str | int | None) -> int | None:

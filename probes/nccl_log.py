@@ -11,9 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from diagnose.document import Document, Line, clean
+from diagnose.document import Document, Line, shape
 from diagnose.lazy import regex
-from diagnose.marks import shape
 from diagnose.models import NOBODY, Fact, Subject
 
 PAIRS = 16  # pairs of ranks reported per transport; the rest is counted into the last
@@ -180,11 +179,11 @@ def _comm(st: _State, line: Line, msg: str, head: re.Match[str] | None) -> _Seen
         st.largest(line, "nccl.local_ranks", float(nodes[2]), "count")
     host = head["host"] if head is not None else None
     if "Init START" in msg:
-        st.put(line, "nccl.init.start", "Init START", None, Subject(rank=int(hit[1]), host=host))
-    elif "Init COMPLETE" in msg:
-        st.put(line, "nccl.init.complete", "Init COMPLETE", None, Subject(rank=int(hit[1]), host=host))
-    elif "Destroy COMPLETE" in msg:
-        st.put(line, "nccl.init.end", "Destroy COMPLETE", None, Subject(rank=int(hit[1]), host=host))
+        return st.put(line, "nccl.init.start", "Init START", None, Subject(rank=int(hit[1]), host=host))
+    if "Init COMPLETE" in msg:
+        return st.put(line, "nccl.init.complete", "Init COMPLETE", None, Subject(rank=int(hit[1]), host=host))
+    if "Destroy COMPLETE" in msg:
+        return st.put(line, "nccl.init.end", "Destroy COMPLETE", None, Subject(rank=int(hit[1]), host=host))
     return None
 
 
@@ -246,7 +245,7 @@ _KINDS: tuple[tuple[bytes, Handler], ...] = (
     (b"WARN ", _warn),
 )  # fmt: skip
 _SHAPES = tuple((shape(literal), literal, handler) for literal, handler in _KINDS)
-_COUNTED = (_via, _algo, _env, _channels, _net, _topology)
+_BY_HEAD = (_comm, _topology, _warn)  # for the others it makes no difference who speaks, and when
 
 
 def _choose(key: bytes, raw: bytes) -> Handler | None:
@@ -272,34 +271,30 @@ class NcclLogReader:
         chosen: dict[bytes, Handler | None] = {}
         encoding = doc.encoding
         wide = encoding != "utf-8"
-        for number, start, raw in doc.raw_lines():
-            size = len(raw)
-            if wide:
-                raw = raw.decode(encoding, "replace").encode()
-            key = shape(raw)
+        known = st.known
+        for number, start, raw, key in doc.shaped_lines():
             try:
                 handler = chosen[key]
             except KeyError:
                 if len(chosen) > KNOWN:
                     chosen.clear()
-                handler = chosen[key] = _choose(key, raw)
+                handler = chosen[key] = _choose(key, raw.decode(encoding, "replace").encode())
             if handler is None:
                 continue
-            tail = raw[raw.find(b"NCCL ") + 5 :]
-            if tail in st.known:
-                seen = st.known[tail]
-                if seen is not None:
+            said = raw.decode(encoding, "replace").encode() if wide else raw
+            # the sentence without its head where that takes no part: repeats are only counted
+            tail = said if handler is _comm else said[said.find(b"NCCL ") + 5 :]
+            if tail in known:
+                if seen := known[tail]:
                     seen.count += 1
                 continue
-            body = raw.rstrip(b"\r")
-            text, prefix = clean(body)
-            line = Line(start, start + (size if wide else len(body)), number, text, prefix)
-            head = _HEAD.search(text)
-            got = handler(st, line, head["msg"] if head else text, head)
-            if handler in _COUNTED:
-                if len(st.known) > KNOWN:
-                    st.known.clear()
-                st.known[tail] = got
+            line = doc.line(number, start, raw)
+            head = _HEAD.search(line.text) if handler in _BY_HEAD else None
+            got = handler(st, line, head["msg"] if head else line.text, head)
+            if handler is not _warn and handler is not _version:
+                if len(known) > KNOWN:
+                    known.clear()
+                known[tail] = got
         yield from self._facts(st)
 
     def _facts(self, st: _State) -> Iterator[Fact]:

@@ -12,9 +12,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from diagnose.document import Document, Line, Span, clean
+from diagnose.document import Document, Line, Span
 from diagnose.lazy import regex
-from diagnose.marks import shape
 from diagnose.models import Fact, Subject
 from diagnose.units import canonical
 
@@ -221,22 +220,16 @@ class NcclTestsReader:
             return
         table = _Table(doc)
         wanted: dict[bytes, bool] = {}
-        encoding = doc.encoding
-        for number, start, raw in doc.raw_lines():
-            if encoding == "utf-8":
-                key = shape(raw)
-                want = wanted.get(key)
-                if want is None:
-                    if len(wanted) > 50_000:
-                        wanted.clear()
-                    want = wanted[key] = _wanted(key, raw)
-                    if not want and len(table.hosts) < 64 and (hit := _LOG_HOST.match(clean(raw)[0])):
-                        table.hosts.add(hit[1])
-                if not want:
-                    continue
-            body = raw.rstrip(b"\r\n")
-            text, prefix = clean(body, encoding)
-            self._line(table, Line(start, start + len(body), number, text, prefix))
+        for number, start, raw, key in doc.shaped_lines():
+            want = wanted.get(key)
+            if want is None:
+                if len(wanted) > 50_000:
+                    wanted.clear()
+                want = wanted[key] = _wanted(key, raw)
+                if not want and len(table.hosts) < 64 and (hit := _LOG_HOST.match(doc.line(number, start, raw).text)):
+                    table.hosts.add(hit[1])
+            if want:
+                self._line(table, doc.line(number, start, raw))
         table.close()
         yield from _facts(table)
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diagnose.catalogue import Mark, catalogue
-from diagnose.document import Document
-from diagnose.marks import Scanner, admits, needles, shape
+from diagnose.document import Document, shape
+from diagnose.marks import Scanner, admits, needles
 
 
 def scan(text: str, *marks: Mark) -> list[tuple[str, object, str | None, int]]:
@@ -27,6 +27,13 @@ def test_value_label_and_count() -> None:
 def test_numbers_differ_within_one_shape() -> None:
     mark = Mark(signal="a", what="w", pattern=r"error 12\b")
     assert scan("got error 4\ngot error 12\n", mark) == [("a", "error 12", None, 1)]
+
+
+def test_a_name_of_digits_is_found() -> None:
+    mark = Mark(signal="a", what="w", pattern=r"\b(H200|B\d00)\b", value=1)
+    assert scan("one h200 here\n0xH200\nx200 H20\n", mark) == [("a", "h200", None, 1)]
+    mark = Mark(signal="a", what="w", pattern=r"\b(?:H200|H800)\b")
+    assert scan("one h200 here\nx200 H20\n", mark) == [("a", "h200", None, 1)]
 
 
 def test_unless_vetoes() -> None:
