@@ -283,7 +283,7 @@ class Client:
     """Requests to one origin over connections that are kept open."""
 
     def __init__(
-        self, origin: Origin, key: str | None = None, connect_timeout: float = 10.0, ca: str | None = None
+        self, origin: Origin, key: str | None = None, connect_timeout: float = 5.0, ca: str | None = None
     ) -> None:
         self.origin, self.connect_timeout = origin, connect_timeout
         self._key = key
@@ -384,7 +384,8 @@ class Client:
                     Connection, self.origin.host, self.origin.port, ssl=self._tls
                 )
         except TimeoutError as err:
-            raise WireError("connect", f"{url} does not take a connection within {self.connect_timeout:g} s") from err
+            hint = "it may not speak TLS: use http://" if self._tls else ""
+            raise WireError("connect", f"{url} takes no connection within {self.connect_timeout:g} s", hint) from err
         except ssl.SSLCertVerificationError as err:
             raise WireError("tls", f"{url}: its certificate is refused: {err.verify_message}", "--ca FILE") from err
         except ssl.SSLError as err:
