@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from diagnose.models import Report
 
-from .scoring import Baseline, Outcome, Scores, Share
+from .scoring import Baseline, Calibration, Outcome, Scores, Share
 from .suites import Case
 
 SCHEMA = "diagnose.eval/v1"
@@ -81,8 +81,9 @@ def _rows(shown: Sequence[Scores]) -> Iterator[tuple[str, list[str]]]:
         ("key evidence cited", lambda s: _pct(s.cited)),
         ("findings not in key, a case", lambda s: "–" if s.noise is None else f"{s.noise:.2f}"),
         ("Brier, all cases", lambda s: "–" if s.brier is None else f"{s.brier:.3f}"),
+        ("Brier of the majority label", lambda s: _guessed(s.baselines)),
         ("Brier, answered", lambda s: "–" if s.calibration.brier is None else f"{s.calibration.brier:.3f}"),
-        ("ECE, answered", lambda s: "–" if s.calibration.ece is None else f"{s.calibration.ece:.3f}"),
+        ("ECE, answered", lambda s: _error(s.calibration)),
     )
     for name, cell in pick:
         yield name, ["–" if s is None else cell(s) for s in plain]
@@ -90,6 +91,17 @@ def _rows(shown: Sequence[Scores]) -> Iterator[tuple[str, list[str]]]:
     yield "quotes verbatim", [_said(s.verbatim, False) for s in shown]
     yield "engine failed", [_said(s.errors, False) for s in shown]
     yield "CPU s, slowest", [f"{s.seconds:.1f}, {s.slowest:.2f}" for s in shown]
+
+
+def _guessed(baselines: Sequence[Baseline]) -> str:
+    return next((f"{b.brier:.3f}" for b in baselines if b.name == "majority label" and b.brier is not None), "–")
+
+
+def _error(got: Calibration) -> str:
+    if got.ece is None:
+        return "–"
+    low, high = got.ece_interval
+    return f"{got.ece:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _baselines(console: Any, item: Scores) -> None:
@@ -139,6 +151,7 @@ def _suite(item: Scores, cases: bool = True) -> dict[str, Any]:
         "cited": item.cited, "noise": item.noise, "errors": _share(item.errors),
         "kept_without_evidence": _share(item.kept) if item.kept is not None else None,
         "brier": item.brier, "brier_answered": item.calibration.brier, "ece": item.calibration.ece,
+        "ece_interval": [round(x, 4) for x in item.calibration.ece_interval],
         "reliability": [
             {"low": b.low, "high": b.high, "mean": round(b.mean, 4), "right": _share(b.right)}
             for b in item.calibration.bins

@@ -6,6 +6,7 @@ Pure functions over `Outcome`s; nothing here reads a file or runs the engine.
 from __future__ import annotations
 
 import math
+import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -191,6 +192,24 @@ class Calibration:
     brier: float | None
     ece: float | None
     bins: tuple[Bin, ...]
+    ece_interval: tuple[float, float] = (0.0, 1.0)
+
+
+_RESAMPLED = 400
+
+
+def _ece(pairs: Sequence[tuple[float, bool]], bins: int) -> float:
+    sums: dict[int, float] = defaultdict(float)
+    for p, hit in pairs:
+        sums[min(int(p * bins), bins - 1)] += p - hit
+    return sum(abs(s) for s in sums.values()) / len(pairs)
+
+
+def _bootstrap(pairs: Sequence[tuple[float, bool]], bins: int) -> tuple[float, float]:
+    """95 % interval of the calibration error over cases drawn again with replacement; the draws are always the same."""
+    draw = random.Random(0)  # noqa: S311 (no secret)
+    got = sorted(_ece(draw.choices(pairs, k=len(pairs)), bins) for _ in range(_RESAMPLED))
+    return got[round(0.025 * _RESAMPLED)], got[round(0.975 * _RESAMPLED) - 1]
 
 
 def calibration(pairs: Sequence[tuple[float, bool]], bins: int = 10) -> Calibration:
@@ -201,14 +220,13 @@ def calibration(pairs: Sequence[tuple[float, bool]], bins: int = 10) -> Calibrat
     groups: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     for p, hit in pairs:
         groups[min(int(p * bins), bins - 1)].append((p, hit))
-    rows, ece = [], 0.0
+    rows = []
     for index in sorted(groups):
         members = groups[index]
         mean = sum(p for p, _ in members) / len(members)
         right = share(hit for _, hit in members)
-        ece += len(members) / len(pairs) * abs(mean - (right.value or 0.0))
         rows.append(Bin(index / bins, (index + 1) / bins, mean, right))
-    return Calibration(brier, ece, tuple(rows))
+    return Calibration(brier, _ece(pairs, bins), tuple(rows), _bootstrap(pairs, bins))
 
 
 # ---------------------------------------------------------------- baselines

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -19,12 +20,11 @@ import yaml
 from diagnose.document import Document
 from diagnose.errors import UsageError
 from diagnose.inputs import open_inputs
-from diagnose.models import Report
 
+from .ablation import DERIVED, MADE
 from .scoring import HEALTHY, Key
 
-SUITES = ("cases", "held", "incidents", "captures", "ablation", "citations")
-DERIVED = ("ablation", "citations")  # made from the pasted cases of the other suites
+SUITES = ("cases", "incidents", "captures", *DERIVED, "held")
 _QUICK = 24  # cases a suite under --quick
 _QUICK_BYTES = 2 << 20  # larger captures are left out there
 
@@ -35,7 +35,8 @@ class Case:
 
     Attributes:
         texts: ``(name, text)`` of pasted artifacts. paths: files and folders instead of texts.
-        group: cases of one group share a source. status: taint of the documents.
+        group: cases of one group share a thread. status: taint of the documents.
+        source: what wrote the case: words are fitted without that when it is scored.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Case:
     paths: tuple[Path, ...] = ()
     group: str = ""
     status: tuple[str, ...] = ("provided",)
+    source: str = ""
 
     def documents(self) -> list[Document]:
         """The evidence as the engine gets it."""
@@ -90,8 +92,8 @@ def load(path: Path) -> list[Case]:
         return captures(path.parent)
     try:
         if path.suffix == ".yaml":
-            return _listed(path.read_text("utf-8"))
-        return [parse_incident(json.loads(path.read_text("utf-8")))]
+            return [replace(c, source=family(path.name)) for c in _listed(path.read_text("utf-8"))]
+        return [replace(parse_incident(json.loads(path.read_text("utf-8"))), source=path.parent.name)]
     except (ValueError, KeyError, TypeError, yaml.YAMLError) as err:
         raise UsageError(f"{path} is no case: {err}") from err
 
@@ -106,7 +108,13 @@ def own_cases(name: str = "cases") -> list[Case]:
     if not folder.is_dir():
         return []
     found = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
-    return [case for item in found for case in _listed(item.read_text("utf-8"))]
+    return [replace(c, source=family(i.name)) for i in found for c in _listed(i.read_text("utf-8"))]
+
+
+def family(name: str) -> str:
+    """Files of one family share an author: ``serving_more_b.yaml`` is of ``serving``."""
+    stem = name.removesuffix(".yaml")
+    return "blind" if stem.startswith("blind") else re.sub(r"(_more)?(_[a-z])?$", "", stem)
 
 
 def captures(root: Path) -> list[Case]:
@@ -131,68 +139,6 @@ def shared(name: str) -> Path | None:
     return None
 
 
-# ---------------------------------------------------------------- ablation
-
-
-def ablate(case: Case) -> Case | None:
-    """The case without the lines that hold the key's evidence; None if the key names no line of it."""
-    texts = [(name, without(text, case.key.evidence)) for name, text in case.texts]
-    if tuple(texts) == case.texts:
-        return None
-    return replace(case, id=f"{case.id} ablated", texts=tuple((n, t) for n, t in texts if t.strip()))
-
-
-def ablate_cited(case: Case, got: Report) -> Case | None:
-    """The case without the lines that a report's own verdict cites; the key is what the report said."""
-    if got.verdict == "inconclusive" or not case.texts:
-        return None
-    if got.findings:
-        ids, label = set(got.findings[0].evidence), got.findings[0].cause
-    else:
-        ids, label = {i for item in got.checked for i in item.evidence}, HEALTHY
-    spans = [s for e in got.evidence if e.id in backing(got, ids) for s in e.spans]
-    texts = []
-    for name, text in case.texts:
-        cuts = [s.bytes for s in spans if s.capture == name]
-        texts.append((name, _drop(text.encode(), cuts).decode()))
-    key = Key(label, (), "healthy" if label == HEALTHY else "cause")
-    return replace(case, id=f"{case.id} uncited", key=key, texts=tuple((n, t) for n, t in texts if t.strip()))
-
-
-def backing(got: Report, ids: set[str]) -> set[str]:
-    """Evidence and everything it is derived from."""
-    by_id = {e.id: e for e in got.evidence}
-    out, queue = set(ids), list(ids)
-    while queue:
-        item = by_id.get(queue.pop())
-        fresh = [i for i in item.inputs if i not in out] if item else []
-        out.update(fresh)
-        queue += fresh
-    return out
-
-
-def without(text: str, needles: Sequence[str]) -> str:
-    """`text` without every line that a needle touches; a needle may run over several lines."""
-    data, cuts = text.encode(), []
-    for needle in (n.rstrip("\n").encode() for n in needles if n.strip()):
-        at = data.find(needle)
-        while at >= 0:
-            cuts.append((at, at + len(needle)))
-            at = data.find(needle, at + 1)
-    return _drop(data, cuts).decode()
-
-
-def _drop(data: bytes, cuts: Sequence[tuple[int, int]]) -> bytes:
-    """Lines that no ``(first byte, byte after the last)`` touches."""
-    kept, start = [], 0
-    for line in data.split(b"\n"):
-        end = start + len(line) + 1
-        if not any(first < end and start < last for first, last in cuts):
-            kept.append(line)
-        start = end
-    return b"\n".join(kept)
-
-
 # ---------------------------------------------------------------- collecting
 
 
@@ -215,7 +161,8 @@ def collect(names: Sequence[str], paths: Iterable[Path], quick: bool) -> Iterato
         found = _suite(name)
         if name in DERIVED:
             base = pasted or [*own_cases(), *_suite("incidents")]
-            found = base if name == "citations" else [a for c in base if (a := ablate(c)) is not None]
+            base = sample(base) if quick else base
+            found = base if name == "citations" else [a for c in base if (a := MADE[name](c)) is not None]
         else:
             pasted += [c for c in found if c.texts]
         if found:

@@ -10,14 +10,16 @@ import argparse
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from diagnose.catalogue import Catalogue, catalogue
 from diagnose.wording import scores, terms
 
-from .suites import Case, load, own_cases
+from .suites import Case, load, own_cases, shared
 
 Sample = tuple[set[str], str]
 
@@ -71,6 +73,41 @@ def hits(model: dict[str, Any], cases: Iterable[Case]) -> tuple[int, int, int]:
         first += bool(ranked) and ranked[0] in case.key.accepted
         three += any(r in case.key.accepted for r in ranked)
     return first, three, n
+
+
+class _Folds:
+    """Models of the words, each fitted without one source of the cases that the shipped one learnt from."""
+
+    @cached_property
+    def cases(self) -> list[Case]:
+        place = shared("incidents")
+        return [*own_cases(), *(load(place) if place is not None else ())]
+
+    @cached_property
+    def texts(self) -> list[Sample]:
+        return texts(catalogue())
+
+    @cache  # noqa: B019 (one object a process)
+    def without(self, source: str) -> dict[str, Any] | None:
+        """The model without a source, or None if nothing was learnt from it."""
+        rest = [c for c in self.cases if c.source != source]
+        return fit([*self.texts, *samples(rest)]) if len(rest) < len(self.cases) else None
+
+
+_FOLDS = _Folds()
+
+
+@contextmanager
+def unlearnt(source: str) -> Iterator[None]:
+    """While this lasts, the engine's words are those of the other sources: a case is not scored with its own."""
+    model = _FOLDS.without(source) if source else None
+    cat = catalogue()
+    shipped = cat.wording
+    try:
+        cat.wording = shipped if model is None else model
+        yield
+    finally:
+        cat.wording = shipped
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from diagnose.evals import suites
+from diagnose.evals.ablation import ablate, contradict, silence_repeats, without
 from diagnose.evals.scoring import HEALTHY, INCONCLUSIVE, Key
-from diagnose.evals.suites import Case, ablate, collect, load, own_cases, sample, without
+from diagnose.evals.suites import Case, collect, load, own_cases, sample
 
 from diagnose.errors import UsageError
 
@@ -134,3 +135,26 @@ def test_only_the_evaluation_reads_answer_keys() -> None:
         if word in path.read_text("utf-8")
     ]
     assert guilty == []
+
+
+def _case(text: str, *evidence: str, verdict: str = "cause") -> Case:
+    return Case("c", "slow", Key("a.b", (), verdict, evidence), (("log", text),))
+
+
+def test_what_says_the_same_again_goes_too() -> None:
+    table = "size busbw\n1024 3.1\n2048 3.3\n4096 3.2\n\nother 1 2 text"
+    assert silence_repeats(_case(table, "2048 3.3")).texts[0][1] == "size busbw\n\nother 1 2 text", (
+        "the rest of the table"
+    )  # type: ignore[union-attr]
+    warned = "hit config.recompile_limit (8)\nfine\nerror: config.recompile_limit reached\nXid 79 here\nXid 80 here"
+    assert silence_repeats(_case(warned, "hit config")).texts[0][1] == "fine\nXid 79 here\nXid 80 here"  # type: ignore[union-attr]
+    assert silence_repeats(_case(warned, "Xid 79")).texts[0][1].count("\n") == 2, "another number, the same line"  # type: ignore[union-attr]
+
+
+def test_the_decisive_reading_turned_round() -> None:
+    state = contradict(_case("x\nNCCL_P2P_DISABLE set by environment to 1\nvia SHM/direct", "to 1", "via SHM"))
+    assert state is not None and state.texts[0][1] == "x\nNCCL_P2P_DISABLE set by environment to 0\nvia P2P/CUMEM"
+    row = contradict(_case("direct 60 tokens 0.5 s\nproxy  60 tokens 16.5 s", "proxy  60"))
+    assert row is not None and row.texts[0][1].split("\n")[1] == "proxy  60 tokens 0.5 s"
+    assert contradict(_case("a word only", "word")) is None, "nothing mechanical about it"
+    assert contradict(_case("x=1", "x=1", verdict="healthy")) is None
