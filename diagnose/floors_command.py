@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from .errors import EXIT_OK, InputError, UsageError
 from .floors import Figure
 from .floors_sheet import KV_BYTES, WEIGHT_BYTES, Ask, Row, Sheet
 from .hardware import Gpu, Rate
-from .shapes import Shape, shape
+from .shapes import Shape, known_models, named, shape
 
 SCHEMA = "diagnose.floors/v1"
 _MAX_FILE = 16 << 20
@@ -42,18 +41,6 @@ class Options:
     ceilings: str = ""
 
 
-def known_models() -> dict[str, dict[str, Any]]:
-    """Configs of published models by name."""
-    import yaml
-
-    out: dict[str, dict[str, Any]] = {}
-    folder = files("diagnose.playbooks") / "shapes"
-    for item in sorted(folder.iterdir(), key=lambda p: p.name):
-        if item.name.endswith(".yaml"):
-            out |= yaml.safe_load(item.read_text("utf-8")) or {}
-    return out
-
-
 def _json(path: Path) -> Any:
     from .safe_json import loads
 
@@ -75,11 +62,10 @@ def read_model(name: str) -> Shape:
         if not isinstance(config, dict):
             raise UsageError(f"{path} is no config.json", "it should be the model's config with hidden_size and so on")
     else:
-        models = known_models()
-        key = name.lower().rsplit("/", 1)[-1].removeprefix("meta-").removesuffix("-instruct")
-        if key not in models:
-            raise UsageError(f"no file and no known model {name!r}", f"known: {', '.join(sorted(models))}")
-        config = models[key]
+        found = named(name)
+        if found is None:
+            raise UsageError(f"no file and no known model {name!r}", f"known: {', '.join(sorted(known_models()))}")
+        return found
     try:
         return shape(config)
     except ValueError as err:

@@ -15,7 +15,7 @@ from .hardware import Gpu, Rate
 from .lazy import regex
 from .limits_base import Book, Product, capture, product
 from .models import Evidence
-from .shapes import Shape, shape
+from .shapes import Shape, named, shape
 
 _MIXTURE = regex(
     r"moe|mixtral|deepseek[_-]?(?:v[23]|r1)|gpt[_-]?oss|a\d+b\b|8x\d+b|scout|maverick|kimi|glm-?4\.5", re.I
@@ -32,6 +32,86 @@ def judge(book: Book) -> None:
     _tpot(book, got, model, (*model_used, *tp_used), tp)
     if model is not None:
         _ttft(book, got, model, (*model_used, *tp_used), tp)
+    _stages(book, got, model, (*model_used, *tp_used), tp)
+
+
+def _stages(book: Book, got: Product, model: Shape | None, model_used: tuple[Evidence, ...], tp: int) -> None:
+    """The server's own prefill and decode times beside what one such prefill and one such step must take."""
+    for signal, judged in (("serving.server.prefill", _prefill_stage), ("serving.server.tpot", _decode_stage),
+                           ("serving.server.itl", _decode_stage)):  # fmt: skip
+        means = [n for n in book.numbers(signal) if n[1].subject.label == "mean" and n[0] > 0]
+        if len(means) == 1:
+            judged(book, got, model, model_used, tp, *means[0])
+
+
+def _prefill_stage(
+    book: Book, got: Product, model: Shape | None, used: tuple[Evidence, ...], tp: int, value: float, item: Evidence
+) -> None:  # fmt: skip
+    """The longer of the arithmetic of the tokens that were calculated, and one read of the weights."""
+    tokens = book.one("serving.server.computed_tokens") or book.one("serving.server.prompt_tokens")
+    if tokens is None or tokens[0] < 1:
+        return
+    what, used = f"prefill stage, {tokens[0]:.0f} tokens", (item, tokens[1], *used, *got.used)
+    reason = _why_not(got, model) or _unfit(book)
+    peak = _peak(got.gpu, model) if model is not None else None
+    cached = tokens[1].signal.endswith("prompt_tokens") and [
+        n for n in book.numbers("serving.prefix_hit_rate") if n[0] > 0.01
+    ]
+    if got.gpu is None or model is None or peak is None or reason or cached:
+        said = "part of the prompts was cached" if cached else reason or "no dense peak for the weights is known"
+        book.floor(what, value, None, "ms", used, reason=said)
+        return
+    memory = Rate(f"memory bandwidth, {got.gpu.name}", got.gpu.memory, "GB/s", got.gpu.source_of())
+    read = floors.read_floor(floors.weight_read(model, 1, model.weight_bytes or 2.0).value / tp, memory.value).value
+    least = max(floors.prefill_floor(model, round(tokens[0]), peak.value, tp).value, read)
+    source = f"larger of arithmetic / {tp} GPUs / {book.cite(peak)} and weights / {tp} GPUs / {book.cite(memory)}"
+    book.floor(what, value, least, "ms", used, source)
+
+
+def _decode_stage(
+    book: Book, got: Product, model: Shape | None, used: tuple[Evidence, ...], tp: int, value: float, item: Evidence
+) -> None:  # fmt: skip
+    """Weights and the cache of the requests that ran on the mean, read once."""
+    if any(known.what.startswith("decode stage") for known in book.limits):
+        return
+    batch, by = _running(book)
+    prompt, answer = book.one("serving.server.prompt_tokens"), book.one("serving.server.output_tokens")
+    context = prompt[0] + answer[0] / 2 if prompt and answer else 0.0
+    what = f"decode stage, {batch:.3g} requests of {context:.0f} tokens" if context else "decode stage, weight read"
+    told = tuple(n[1] for n in (prompt, answer) if n)
+    used = (item, *by, *told, *used, *got.used)
+    reason = _unfit(book) or _why_not(got, model)
+    if got.gpu is None or model is None or reason:
+        book.floor(what, value, None, "ms", used, reason=reason)
+        return
+    memory = Rate(f"memory bandwidth, {got.gpu.name}", got.gpu.memory, "GB/s", got.gpu.source_of())
+    size = floors.weight_read(model, max(1, round(batch)), model.weight_bytes or 2.0).value / tp
+    cache = batch * context * floors.kv_per_token(model, _kv_bytes(book), tp).value
+    book.floor(what, value, floors.read_floor(size + cache, memory.value).value, "ms", used,
+               f"(weights / {tp} GPUs + cache read) / {book.cite(memory)}")  # fmt: skip
+
+
+def _kv_bytes(book: Book) -> float:
+    """Bytes of a cached element: one where the server was told so."""
+    told = [str(e.value) for e in book.of("serving.arg") if e.subject.label == "kv-cache-dtype"]
+    return 1.0 if any("fp8" in t or "int8" in t for t in told) else 2.0
+
+
+def _why_not(got: Product, model: Shape | None) -> str:
+    """Why a stage has no floor, with what to give."""
+    if got.gpu is None:
+        return got.reason or "no reading names the GPU: add nvidia-smi"
+    return "" if model is not None else "the model's sizes are not known: add its config.json"
+
+
+def _running(book: Book) -> tuple[float, tuple[Evidence, ...]]:
+    """Requests running on the mean by Little's law, 1 where nothing tells."""
+    flight = {e.subject.label: (v, e) for v, e in book.numbers("serving.in_flight")}
+    whole, queue = flight.get("in the system"), flight.get("in the queue")
+    if whole is None:
+        return 1.0, ()
+    value = max(1.0, whole[0] - (queue[0] if queue else 0.0))
+    return value, (whole[1], *([queue[1]] if queue else []))
 
 
 def _tpot(book: Book, got: Product, model: Shape | None, model_used: tuple[Evidence, ...], tp: int) -> None:
@@ -91,7 +171,7 @@ def _shape(book: Book) -> tuple[Shape | None, tuple[Evidence, ...]]:
     config: dict[str, Any] = {e.subject.label or "": int(v) for v, e in book.numbers("model.size")}
     traits = {e.subject.label or "": str(e.value) for e in book.of("model.trait")}
     if not config:
-        return None, ()
+        return _published(book)
     quantised = {k: v for k, v in {**config, **traits}.items() if k in ("quant_method", "bits")}
     config |= {k: v == "True" if k == "tie_word_embeddings" else v for k, v in traits.items()}
     config |= {k: traits[k].split(", ") for k in ("layer_types", "layers_block_type") if k in traits}
@@ -101,6 +181,20 @@ def _shape(book: Book) -> tuple[Shape | None, tuple[Evidence, ...]]:
         return shape(config), tuple(book.of("model.size")[:3])
     except ValueError:
         return None, ()
+
+
+def _published(book: Book) -> tuple[Shape | None, tuple[Evidence, ...]]:
+    """The shape of a published model that the server was told to serve under its own name, unquantised."""
+    for item in (*book.of("serving.arg"), *book.of("serving.model")):
+        label = item.subject.label or ""
+        if label in ("quantization", "dtype", "hf-overrides") and str(item.value) not in ("auto", "bfloat16", "None"):
+            return None, ()
+    for item in (*book.of("serving.arg"), *book.of("serving.model")):
+        if item.signal == "serving.model" or item.subject.label in ("model", "model-path", "model-id"):
+            found = named(str(item.value))
+            if found is not None:
+                return found, (item,)
+    return None, ()
 
 
 def _tensor_parallel(book: Book) -> tuple[int, tuple[Evidence, ...]]:

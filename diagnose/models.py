@@ -192,19 +192,29 @@ class Limit(Model):
 
 
 class Stage(Model):
+    """A part of a latency; stages of a mean add up, those of a percentile do not (`note` says so).
+
+    Attributes:
+        metric: ``ttft``, ``tpot``, ``e2e``, ``ttft tail`` (means), ``ttft p99`` (an upper bound).
+    """
+
     metric: str
     stage: str
     seconds: float
     share: float | None = None
     floor: float | None = None
     evidence: list[str] = Field(default_factory=list)
+    note: str = ""
 
 
 class Advice(Model):
+    """A change with what it is predicted to do; `evidence` holds the arithmetic."""
+
     change: str
     predicted: str
     cost: str = ""
     rollback: str = ""
+    evidence: list[str] = Field(default_factory=list)
 
 
 class PathStep(Model):

@@ -10,7 +10,8 @@ from rich.text import Text
 from .answer import fix_text, quoted, title_text, where, words
 from .answer_words import Words
 from .catalogue import Catalogue
-from .models import Evidence, Limit, Report
+from .models import Evidence, Limit, Report, Stage
+from .stages import METRICS
 
 
 class Terminal(Console):
@@ -63,6 +64,32 @@ def _limits(items: list[Limit]) -> Table:
             table.add_row(
                 item.what, f"{item.measured:g} of {item.limit:g} {item.unit}", f"{item.ratio:.0%}", bar(item.ratio)
             )
+    return table
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.3g} s" if abs(seconds) >= 1 else f"{seconds * 1000:.3g} ms"
+
+
+def _stages(items: list[Stage]) -> Table:
+    """One row a stage: time, share, floor; a mean's stages add up, percentiles follow with -v."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    last = ""
+    for item in items:
+        floor = f"floor {_time(item.floor)}" if item.floor else ""
+        if item.stage == "residual" and abs(item.seconds) < 1e-6:
+            continue  # the parts are all there is
+        note = "" if item.metric == last and item.stage != "residual" else item.note
+        head = item.metric.upper() if item.metric != last else ""
+        share = "" if item.share is None else f"{abs(item.share) if abs(item.share) < 0.005 else item.share:.0%}"
+        said = Text(", ".join(filter(None, [floor, note])), style="dim")
+        table.add_row(head, item.stage, _time(item.seconds), share, said)
+        last = item.metric
     return table
 
 
@@ -128,6 +155,9 @@ def _findings(report: Report, cat: Catalogue, console: Console, lang: str, verbo
 
 
 def _context(report: Report, console: Console, w: Words, verbose: bool) -> None:
+    means = [s for s in report.stages if s.metric in METRICS[:2] or (verbose and s.metric in METRICS)]
+    if means:
+        console.print(_section(w.l_stages, _stages(report.stages if verbose else means)))
     if report.limits:
         worst = sorted(report.limits, key=lambda x: (x.ratio is None, x.ratio or 0.0))
         console.print(_section(w.l_limits, _limits(worst if verbose else worst[:4])))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
 from typing import Any
 
 _PLAIN_MLP = frozenset(["gpt2", "opt", "gpt_neox", "gptj", "falcon", "phi", "bloom", "starcoder2"])
@@ -166,3 +169,31 @@ def _weight_bytes(c: Mapping[str, Any]) -> float | None:
         return None
     dtype = str(c.get("torch_dtype") or c.get("dtype") or "")
     return {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0, "float8_e4m3fn": 1.0}.get(dtype)
+
+
+@lru_cache(maxsize=1)
+def known_models() -> dict[str, dict[str, Any]]:
+    """Configs of published models by name."""
+    import yaml
+
+    out: dict[str, dict[str, Any]] = {}
+    folder = files("diagnose.playbooks") / "shapes"
+    for item in sorted(folder.iterdir(), key=lambda p: p.name) if folder.is_dir() else []:
+        if item.name.endswith(".yaml"):
+            out |= yaml.safe_load(item.read_text("utf-8")) or {}
+    return out
+
+
+def _plain(name: str) -> str:
+    """A model's name without owner, punctuation and the words that do not change its shape."""
+    last = name.strip().rstrip("/").lower().rsplit("/", 1)[-1]
+    return re.sub(r"[^a-z0-9]|meta-|-?(?:instruct|chat|hf|base|it)(?:-|$)", "", re.sub(r"-v0?\.\d$", "", last))
+
+
+def named(name: str) -> Shape | None:
+    """The published model of exactly this name; a quantised or otherwise altered one is another model."""
+    key = _plain(name)
+    for known, config in known_models().items():
+        if _plain(known) == key:
+            return shape(config)
+    return None

@@ -280,6 +280,7 @@ def _read_again(report: Report, docs: list[Document]) -> Iterator[Mismatch]:
     """Run the readers on the captures and compare values, absences, limits and references."""
     from .gather import gather, number
     from .limits import limits
+    from .stages import stages
 
     if report.tool.catalogue != catalogue().version:
         yield Mismatch("tool", "made with another catalogue; values are compared with what this one reads")
@@ -301,6 +302,7 @@ def _read_again(report: Report, docs: list[Document]) -> Iterator[Mismatch]:
     known, references = limits(fresh)
     yield from _compare("limit", report.limits, known)
     yield from _compare("reference", report.references, references)
+    yield from _compare("stage", report.stages, stages(fresh, known))
 
 
 def _compare(what: str, given: Iterable[Any], fresh: Iterable[Any]) -> Iterator[Mismatch]:

@@ -72,6 +72,33 @@ class _Trace:
         self.times.setdefault(known[0], []).append((figure, line))
 
 
+_MOST = 64 << 20
+
+
+def _read(doc: Document) -> _Trace:
+    """All readings of a document's requests."""
+    trace = _Trace()
+    head: list[str] = []
+    for line in doc.lines():
+        text = line.text.strip()
+        if text.startswith("{") and text.endswith(("}", "},")):
+            try:
+                row = json.loads(text.rstrip(","))
+            except (ValueError, RecursionError):
+                doc.lines_skipped += 1
+                continue
+            for key, value in row.items() if isinstance(row, dict) else ():
+                trace.add(key, value, line)
+        elif head and text.count(",") == len(head) - 1:
+            for key, value in zip(head, next(csv.reader([text])), strict=False):
+                trace.add(key, value, line)
+        elif text.count(",") >= 2 and sum(column(c) is not None for c in text.split(",")) >= 2:
+            head = text.split(",")
+        else:
+            head = head if not text else []
+    return trace
+
+
 class RequestTrace:
     """Means, medians and tails of a trace, growth over the index, and the share of the queue."""
 
@@ -80,38 +107,20 @@ class RequestTrace:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """JSON lines, or CSV under a head that names two of the columns."""
-        if doc.size > 64 << 20:
-            return
-        trace = _Trace()
-        head: list[str] = []
-        for line in doc.lines():
-            text = line.text.strip()
-            if text.startswith("{") and text.endswith(("}", "},")):
-                try:
-                    row = json.loads(text.rstrip(","))
-                except (ValueError, RecursionError):
-                    doc.lines_skipped += 1
-                    continue
-                for key, value in row.items() if isinstance(row, dict) else ():
-                    trace.add(key, value, line)
-            elif head and text.count(",") == len(head) - 1:
-                for key, value in zip(head, next(csv.reader([text])), strict=False):
-                    trace.add(key, value, line)
-            elif text.count(",") >= 2 and sum(column(c) is not None for c in text.split(",")) >= 2:
-                head = text.split(",")
-            else:
-                head = head if not text else []
-        yield from self._facts(doc, trace)
+        if doc.size <= _MOST:
+            yield from self._facts(doc, _read(doc))
+
+    def requests(self, doc: Document) -> list[dict[str, float]]:
+        """Times of every single request, in ms."""
+        return requests(doc) if doc.size <= _MOST else []
 
     @staticmethod
     def _facts(doc: Document, trace: _Trace) -> Iterator[Fact]:
         summary: dict[str, Fact] = {}
         for what, readings in trace.times.items():
-            scale = trace.scale[what]
             if len(readings) < _LEAST:
                 continue
-            if scale is None:  # nobody waits 50 s for a tenth of all tokens: bare figures below 50 are seconds
-                scale = 1000.0 if max(v for v, _ in readings) < 50 else 1.0
+            scale = _scale(trace, what)
             signal = _SIGNAL.get(what, f"serving.client.{what}")
             ordered = sorted(readings, key=lambda r: r[0])
             for label, at in (("median", len(ordered) // 2), ("max", len(ordered) - 1)):
@@ -134,6 +143,7 @@ class RequestTrace:
                     inputs=(queue, ttft),
                     status=doc.status,
                 )
+        yield from _tail(doc, trace)
         times = [v for v, _ in trace.times.get("ttft", [])]
         if len(times) < 8 or min(times) <= 0:
             return
@@ -154,6 +164,45 @@ class RequestTrace:
                 formula="reader:request_trace",
                 status=doc.status,
             )
+
+
+_TAIL_OF = 20  # requests; the slowest tenth of fewer is one request
+
+
+def _scale(trace: _Trace, what: str) -> float:
+    """What makes a column milliseconds: nobody waits 50 s for a tenth of all tokens, so small bare figures are s."""
+    scale = trace.scale.get(what)
+    if scale is not None:
+        return scale
+    return 1000.0 if max((v for v, _ in trace.times.get(what, [])), default=0.0) < 50 else 1.0
+
+
+def requests(doc: Document) -> list[dict[str, float]]:
+    """Times of every single request of a trace, in ms; what a goodput is counted from."""
+    trace = _read(doc)
+    scales = {what: _scale(trace, what) for what in trace.times}
+    rows: dict[int, dict[str, float]] = {}
+    for what, readings in trace.times.items():
+        for value, line in readings:
+            rows.setdefault(line.number, {})[what] = value * scales[what]
+    return [rows[number] for number in sorted(rows)]
+
+
+def _tail(doc: Document, trace: _Trace) -> Iterator[Fact]:
+    """Means over the slowest tenth of the requests, by TTFT: of the same requests, so their stages add up."""
+    ttft = trace.times.get("ttft", [])
+    if len(ttft) < _TAIL_OF:
+        return
+    slow = sorted(ttft, key=lambda r: r[0])[-(len(ttft) // 10) :]
+    lines = {line.number for _, line in slow}
+    for what in ("ttft", "queue", "prefill"):
+        values = [v for v, line in trace.times.get(what, []) if line.number in lines]
+        if len(values) == len(slow):
+            yield Fact(
+                "serving.tail", statistics.fmean(values) * _scale(trace, what), "ms", Subject(label=what),
+                (doc.span(slow[0][1]), doc.span(slow[-1][1])), kind="derived", formula="reader:request_trace",
+                count=len(slow), status=doc.status,
+            )  # fmt: skip
 
 
 READERS: list[Reader] = [RequestTrace()]

@@ -101,6 +101,10 @@ class ServingMetricsReader:
                         yield Fact("serving.server_start", float(hit.group("value").replace(",", "")), "s", Subject(),
                                    (doc.span(line),), status=doc.status)  # fmt: skip
                     continue
+                if "model_name" in labels and "model_name" not in info:
+                    info.add("model_name")
+                    yield Fact("serving.model", labels["model_name"][:200], None, Subject(),
+                               (doc.span(line, 'model_name="'),), status=doc.status)  # fmt: skip
                 if name.endswith("cache_config_info"):
                     yield from self._info(doc, line, labels, info)
                     continue

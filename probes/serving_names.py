@@ -48,8 +48,16 @@ _HISTOGRAMS = {
     " dynamo_frontend_request_duration_seconds tgi_request_duration",
     "queue": "vllm:request_queue_time_seconds sglang:queue_time_seconds trtllm_request_queue_time_seconds"
     " tgi_request_queue_duration",
-    "prefill": "vllm:request_prefill_time_seconds",
-    "decode": "vllm:request_decode_time_seconds",
+    "prefill": "vllm:request_prefill_time_seconds trtllm_request_prefill_time_seconds"
+    " sglang:per_stage_req_latency_seconds@stage=prefill_forward",
+    "decode": "vllm:request_decode_time_seconds trtllm_request_decode_time_seconds",
+    "inference": "vllm:request_inference_time_seconds trtllm_request_inference_time_seconds"
+    " tgi_request_inference_duration",
+    "tpot": "vllm:request_time_per_output_token_seconds sglang:request_time_per_output_token_seconds",
+    # what happens before the queue and between prefill and decode, where an engine says it
+    "process": "tgi_request_validation_duration sglang:per_stage_req_latency_seconds@stage=request_process",
+    "kv_transfer": "sglang:per_stage_req_latency_seconds@stage=prefill_transfer_kv_cache",
+    "computed_tokens": "vllm:request_prefill_kv_computed_tokens",
     "prompt_tokens": "vllm:request_prompt_tokens sglang:prompt_tokens_histogram dynamo_frontend_input_sequence_tokens"
     " tgi_request_input_length",
     "output_tokens": "vllm:request_generation_tokens sglang:generation_tokens_histogram"
@@ -58,8 +66,8 @@ _HISTOGRAMS = {
     "tokenize": "dynamo_frontend_tokenizer_latency_ms@operation=tokenize",
 }
 
-SECONDS = frozenset(("ttft", "itl", "e2e", "queue", "prefill", "decode"))
-BUCKETED = frozenset(("ttft", "itl", "prompt_tokens"))
+SECONDS = frozenset(("ttft", "itl", "tpot", "e2e", "queue", "prefill", "decode", "inference", "process", "kv_transfer"))
+BUCKETED = frozenset(("ttft", "itl", "prompt_tokens", "tpot", "e2e", "queue", "prefill", "decode"))
 GAUGE_UNITS = {"kv_usage": "fraction", "prefix_hit_rate": "fraction", "gen_tput": "tokens/s"}
 
 

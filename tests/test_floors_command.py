@@ -12,7 +12,7 @@ from diagnose import floors_command, hardware
 from diagnose.errors import UsageError
 from diagnose.floors import evaluate
 from diagnose.floors_command import Options
-from diagnose.shapes import shape
+from diagnose.shapes import known_models, named, shape
 
 
 def figures(capsys: pytest.CaptureFixture[str], **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -165,7 +165,7 @@ def test_a_group_that_leaves_the_host_shares_the_adapters(capsys: pytest.Capture
 
 
 def test_experts_travel_by_all_to_all(capsys: pytest.CaptureFixture[str]) -> None:
-    _, got = figures(capsys, model="mixtral-8x7b" if "mixtral-8x7b" in floors_command.known_models() else
+    _, got = figures(capsys, model="mixtral-8x7b" if "mixtral-8x7b" in known_models() else
                      "qwen3-30b-a3b", parallel="tp=8,ep=8", users=32)  # fmt: skip
     sent = next(v for k, v in got.items() if k.startswith("sent: expert"))
     assert sent["terms"]["n"] == 8 and "alltoall" in sent["note"]
@@ -188,3 +188,20 @@ def test_text_and_markdown_show_formula_and_source(capsys: pytest.CaptureFixture
     floors_command.run(Options(model="llama-3-8b", gpu="H100 SXM", tp=2), form)
     out = capsys.readouterr().out
     assert "weights / tp / (memory * 1e6)" in out and "NCCL src/graph/topo.h" in out and "370.8" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [("meta-llama/Meta-Llama-3-8B-Instruct", 32), ("/models/llama3-8b", 32), ("Qwen/Qwen2.5-7B-Instruct", 28),
+     ("mistralai/Mistral-7B-Instruct-v0.3", 32)],
+)  # fmt: skip
+def test_models_are_known_by_the_names_they_are_served_under(name: str, layers: int) -> None:
+    got = named(name)
+    assert got is not None and got.layers == layers
+
+
+@pytest.mark.parametrize(
+    "name", ["neuralmagic/Meta-Llama-3-8B-Instruct-FP8", "llama3-8b-awq", "my-model", "llama-3-80b"]
+)
+def test_other_models_are_not_taken_for_them(name: str) -> None:
+    assert named(name) is None

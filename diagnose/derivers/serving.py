@@ -13,13 +13,22 @@ from collections.abc import Iterable
 from ..derive import Deriver
 from ..models import Fact, Subject
 
-_MILLI = frozenset(("ttft", "itl", "e2e", "queue", "prefill", "decode"))
-_COUNTS = frozenset(("prompt_tokens", "output_tokens", "step_tokens"))
+_MILLI = frozenset(("ttft", "itl", "tpot", "e2e", "queue", "prefill", "decode", "inference", "process", "kv_transfer"))
+_COUNTS = frozenset(("prompt_tokens", "output_tokens", "step_tokens", "computed_tokens"))
 _MIN_REQUESTS = 1
 
 
-def _servers(facts: Iterable[Fact]) -> dict[float, list[Fact]]:
-    """Counters and histograms by server."""
+_FRONTEND = "dynamo_frontend_"
+
+
+def tier(fact: Fact) -> str:
+    """Which process counted: a frontend before the engines, or an engine. Both may be in one folder."""
+    head = fact.spans[0].quote if fact.spans else tier(fact.inputs[0]) if fact.inputs else ""
+    return "frontend" if head.startswith((_FRONTEND, "frontend")) else "engine"
+
+
+def _servers(facts: Iterable[Fact]) -> dict[tuple[float, str], list[Fact]]:
+    """Counters and histograms by server and kind of process."""
     counters = [
         f for f in facts if f.signal in ("serving.counter", "serving.counter_time", "serving.histogram") and f.spans
     ]
@@ -29,9 +38,9 @@ def _servers(facts: Iterable[Fact]) -> dict[float, list[Fact]]:
             start[fact.spans[0].capture] = fact.value
     known = set(start.values())
     alone = known.pop() if len(known) == 1 else 0.0
-    out: dict[float, list[Fact]] = defaultdict(list)
+    out: dict[tuple[float, str], list[Fact]] = defaultdict(list)
     for fact in counters:
-        out[start.get(fact.spans[0].capture, alone)].append(fact)
+        out[start.get(fact.spans[0].capture, alone), tier(fact)].append(fact)
     return out
 
 
@@ -134,7 +143,8 @@ def counters(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
         yield from _histograms(mine)
 
 
-def _buckets(text: str) -> dict[str, float]:
+def buckets(text: str) -> dict[str, float]:
+    """Edge to cumulative count, as the reader keeps a histogram."""
     out: dict[str, float] = {}
     for part in text.split():
         edge, _, number = part.rpartition(":")
@@ -148,9 +158,7 @@ def _buckets(text: str) -> dict[str, float]:
 def _histograms(facts: list[Fact]) -> Iterable[Fact]:
     """Median and largest bucket of a histogram's window; bounds, so ratios are rough by construction."""
     for stem in ("itl", "prompt_tokens", "ttft"):
-        got = [
-            (_buckets(str(f.value)), f) for f in facts if f.signal == "serving.histogram" and f.subject.label == stem
-        ]
+        got = [(buckets(str(f.value)), f) for f in facts if f.signal == "serving.histogram" and f.subject.label == stem]
         if not got:
             continue
         got.sort(key=lambda g: g[0].get("+Inf", 0.0))
