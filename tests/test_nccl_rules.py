@@ -33,7 +33,15 @@ def var(name: str, value: str) -> tuple[str, object, Subject]:
     ],
 )  # fmt: skip
 def test_only_variables_that_forbid_count(name: str, value: str, forbids: bool | None) -> None:
-    assert RULES["env_forbids"](context(var(name, value))).holds is forbids
+    measured = ("nccl_tests.busbw", 3.0, Subject())
+    assert RULES["env_forbids"](context(var(name, value), measured)).holds is forbids
+
+
+def test_a_variable_decides_only_beside_something_that_happened() -> None:
+    off = var("NCCL_P2P_DISABLE", "1")
+    alone = context(off, ("gpu.name", "TITAN RTX", Subject()), symptom="two GPUs are slow")
+    assert RULES["env_forbids"](alone).holds is None and RULES["env_stands"](alone).holds
+    assert RULES["env_forbids"](context(off, symptom="all-reduce reaches 3 GB/s only")).holds
 
 
 def test_a_variable_with_two_values_is_an_experiment() -> None:

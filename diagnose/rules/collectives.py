@@ -41,7 +41,36 @@ def env_forbids(ctx: Context) -> Outcome:
     switched = any((e.subject.label or "").split("|")[0] in ("nvlink", "p2p") for e in ctx.of("compare.ratio"))
     if switched and names <= {"NCCL_P2P_DISABLE", "NCCL_P2P_LEVEL"}:
         return UNKNOWN
-    return Outcome(True, tuple(got[:6]))
+    return Outcome(True, tuple(got[:6])) if _happened(ctx) else UNKNOWN
+
+
+def env_stands(ctx: Context) -> Outcome:
+    """A variable stands there that could slow a collective, and nothing shows what it did."""
+    return found(_not_tried_out(ctx, overrides(ctx))[:6]) if ctx.asks(*COLLECTIVE_QUESTIONS) else UNKNOWN
+
+
+def _happened(ctx: Context) -> bool:
+    """Is anything here but settings and inventory: a time, a rate, a message? A figure in the question will do."""
+    return bool(_SAID_PACE.search(ctx.symptom)) or any(
+        not e.signal.startswith(_SETTINGS) and (e.signal != "figure" or e.unit in _PACE)
+        for e in ctx.evidence
+        if e.kind != "absent"
+    )
+
+
+_SETTINGS = (
+    "env.var",
+    "ucx.env",
+    "serving.arg",
+    "version",
+    "gpu.name",
+    "gpu.memory.total",
+    "topo.",
+    "model.",
+    "container.",
+)
+_PACE = ("s", "ms", "us", "GB/s", "Gb/s", "tokens/s", "req/s", "TFLOP/s", "fraction")
+_SAID_PACE = re.compile(r"\d\s*(?:[GMT]i?[Bb]/?(?:s|ps)|[mu]?s\b|%|x\b|tok|秒|毫秒|倍)", re.IGNORECASE)
 
 
 def env_effect_seen(ctx: Context) -> Outcome:
@@ -358,6 +387,7 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         perhaps_many_nodes,
         sockets_between_nodes,
         sockets_listed,
+        env_stands,
         env_effect_measured,
         rdma_wanted,
         sockets_though_rdma_wanted,
