@@ -9,7 +9,7 @@ from __future__ import annotations
 from .answer_words import EN, ZH, Words
 from .catalogue import Catalogue, Cause, FollowUpText
 from .document import printable
-from .models import Answer, Evidence, FollowUp, Limit, Report
+from .models import Answer, Evidence, Finding, FollowUp, Limit, Report
 
 MOST_CITED = 4
 
@@ -158,9 +158,10 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
         text=text.rstrip("。."), rollback=rollback.rstrip("。.") or w.none, risk=risk.rstrip("。.") or w.none
     )
     doubt = w.doubt if lead.confidence < 0.8 else ""
-    short = w.glue(verdict, shown, beside, w.change.format(text=text.rstrip("。.")), doubt)
+    proof = _proof(lead, w)
+    short = w.glue(verdict, shown, beside, proof, w.change.format(text=text.rstrip("。.")), doubt)
     long = w.glue(
-        verdict, _text(cause, lang, "definition"), _text(cause, lang, "mechanism"),
+        verdict, proof, _text(cause, lang, "definition"), _text(cause, lang, "mechanism"),
         w.shown.format(facts=w.join.join(cite(e) for e in cited)) if cited else "",
         beside, chain, ruled, _text(cause, lang, "tradeoff"), fix,
     )  # fmt: skip
@@ -174,6 +175,18 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
     return Answer(
         verdict=verdict, short=short, long=long, validate_=validate, boundary=_boundary(report, w), follow_ups=follow
     )
+
+
+def _proof(finding: Finding, w: Words) -> str:
+    """What the intervention gave, if there was one and it measured something."""
+    told = finding.intervention or {}
+    if "after" not in told:
+        return ""
+    frame = {"confirmed": w.proved, "withdrawn": w.withdrawn}.get(finding.status)
+    if frame is None:
+        return ""
+    shown = {name: f"{told[name]:.4g}" for name in ("before", "after", "predicted")}
+    return frame.format(change=told["change"], unit=told["unit"], error=f"{told['error']:.0%}", **shown)
 
 
 def _own(cause: Cause, lang: str) -> list[FollowUp]:

@@ -23,6 +23,8 @@ class Words:
     doubt: str
     chain: str
     also: str
+    proved: str
+    withdrawn: str
     symptom: str
     rivals: str
     against: str
@@ -62,6 +64,7 @@ class Words:
     l_limits: str
     l_stages: str
     l_advice: str
+    l_targets: str
     l_open: str
     l_ruled: str
     l_herring: str
@@ -91,6 +94,8 @@ EN = Words(
     doubt="I would confirm this before changing production: one independent reading is still missing.",
     chain="How it gets to you: {steps}.",
     also="Also at work: {names}.",
+    proved="Proved: {change} it went from {before} to {after} {unit}, {predicted} predicted ({error} off).",
+    withdrawn="Put to the test and withdrawn: {change} it went from {before} to {after} {unit}, {predicted} predicted.",
     symptom="the symptom you report",
     rivals="Next in line are {names}.",
     against="Speaking against it already: {ids}.",
@@ -131,6 +136,7 @@ EN = Words(
     l_limits="Measured / limit",
     l_stages="Where the time goes",
     l_advice="What a change would buy",
+    l_targets="Targets",
     l_open="Still open",
     l_ruled="Ruled out",
     l_herring="Looks bad, is not",
@@ -156,6 +162,8 @@ ZH = Words(
     doubt="动生产环境之前我会先确认:还缺一个独立的读数。",
     chain="传导路径:{steps}。",
     also="同时存在:{names}。",
+    proved="实验证实:{change},由 {before} 变为 {after} {unit},预测为 {predicted}(偏差 {error})。",
+    withdrawn="经实验检验后撤回:{change},由 {before} 变为 {after} {unit},预测为 {predicted}。",
     symptom="您反映的现象",
     rivals="其次可能的是 {names}。",
     against="已有的反面证据:{ids}。",
@@ -169,7 +177,8 @@ ZH = Words(
     healthy_validate="在真实负载下重测一次,与本次结果对比。",
     open="尚无结论:现有输入分不开剩下的几种原因。",
     open_empty="尚无结论:目前还没有可供推理的数据。",
-    open_no_gpu="尚无结论:这台机器上看不到 GPU,回答不了这个问题;请在出问题的机器上运行,或用 --evidence 给出那台机器的输出。",
+    open_no_gpu="尚无结论:这台机器上看不到 GPU,回答不了这个问题;"
+    "请在出问题的机器上运行,或用 --evidence 给出那台机器的输出。",
     leading="仍待区分:{names}。",
     no_guess="不猜。带着数字的猜测正是换错零件的原因,下一步的成本比这低得多。",
     read="结论只依据 {n} 份输入:{names}。",
@@ -195,6 +204,7 @@ ZH = Words(
     l_limits="实测 / 上限",
     l_stages="时间花在哪里",
     l_advice="改动能换来什么",
+    l_targets="目标",
     l_open="仍待区分",
     l_ruled="已排除",
     l_herring="看着可疑,其实正常",

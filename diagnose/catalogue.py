@@ -122,6 +122,21 @@ class Decoy(Data):
     because: str
 
 
+class Intervention(Data):
+    """How a cause is put to the test on a live machine: leave variables out, measure again.
+
+    Attributes:
+        probe: measures. metric: signal of its figure. limit: how the ceiling's name in `limits` begins.
+        without: patterns of environment variables to leave out. share: of the ceiling that is usual without them.
+    """
+
+    probe: str
+    metric: str
+    limit: str
+    without: tuple[str, ...]
+    share: float
+
+
 class Cause(Data):
     """A catalogue entry. Adding one is data only."""
 
@@ -142,6 +157,7 @@ class Cause(Data):
     verify: str
     follow_ups: tuple[FollowUpText, ...] = ()
     references: tuple[str, ...] = ()
+    intervention: Intervention | None = None
     zh: Zh | None = None
 
 

@@ -29,6 +29,8 @@ playbook_app = typer.Typer(help="The debugging trees.", rich_markup_mode=None)
 probe_app = typer.Typer(help="The probes and what they cost.", rich_markup_mode=None)
 app.add_typer(playbook_app, name="playbook")
 app.add_typer(probe_app, name="probe")
+cassette_app = typer.Typer(help="Recorded machines.", rich_markup_mode=None)
+app.add_typer(cassette_app, name="cassette")
 
 TRIAGE = "triage"
 
@@ -64,6 +66,9 @@ def triage_command(
     gpu: Annotated[str, typer.Option("--gpu", help="GPU name for floors, or auto")] = "",
     tp: Annotated[int, typer.Option("--tp", help="tensor-parallel size, for floors")] = 0,
     pid: Annotated[int, typer.Option("--pid", help="the process that is slow")] = 0,
+    command: Annotated[str, typer.Option("--command", help="the program that is slow, to be run and profiled")] = "",
+    kernel: Annotated[str, typer.Option("--kernel", help="name of the kernel that is slow (regex, for ncu)")] = "",
+    slo: Annotated[str, typer.Option("--slo", help="targets to judge by: ttft=500ms,tpot=20ms,e2e=5s")] = "",
     allow: Annotated[str, typer.Option("--allow", help="heaviest probes run without asking: read, light, load")] = "",
     budget: Annotated[float | None, typer.Option("--budget", help="seconds that probes may take together")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print every command, run none")] = False,
@@ -80,7 +85,7 @@ def triage_command(
     from .triage import Reach, run
 
     said = {"endpoint": endpoint, "prometheus": prometheus, "window": window, "model": model, "gpu": gpu,
-            "tp": str(tp or ""), "pid": str(pid or "")}  # fmt: skip
+            "tp": str(tp or ""), "pid": str(pid or ""), "slo": slo, "command": command, "kernel": kernel}  # fmt: skip
     params = {name: value for name, value in said.items() if value}
     reach = Reach(offline, allow, budget, params, replay, dry_run, sysfs_root)
     raise typer.Exit(
@@ -188,6 +193,72 @@ def probe_list(format_: Format = "text") -> None:
     from . import catalogue_commands as c
 
     c.probe_list(format_)
+
+
+@probe_app.command("run")
+def probe_run(
+    name: Annotated[str, typer.Argument(help="a name from `diagnose probe list`")],
+    allow: Annotated[str, typer.Option("--allow", help="read, light or load")] = "",
+    endpoint: Annotated[str, typer.Option("--endpoint", help="a running server")] = "",
+    command: Annotated[str, typer.Option("--command", help="the program to run or profile")] = "",
+    kernel: Annotated[str, typer.Option("--kernel", help="kernel name (regex, for ncu)")] = "",
+    output: Annotated[str, typer.Option("--output", "-o", help="keep the captures in this cassette folder")] = "",
+) -> None:
+    """Run one probe here and print what it captured, masked."""
+    from .record import probe_run as go
+
+    said = {"endpoint": endpoint, "command": command, "kernel": kernel}
+    raise typer.Exit(go(name, allow, {k: v for k, v in said.items() if v}, output))
+
+
+@app.command("record")
+def record_command(
+    output: Annotated[str, typer.Option("--output", "-o", help="folder, or .zip, to write")] = "machine.cassette",
+    playbook: Annotated[str, typer.Option("--playbook", help="only what this playbook reads")] = "",
+    symptom: Annotated[str, typer.Option("--symptom", help="what was slow, kept with the recording")] = "",
+    allow: Annotated[str, typer.Option("--allow", help="heaviest probes to record: read, light, load")] = "",
+    endpoint: Annotated[str, typer.Option("--endpoint", help="a running server to record too")] = "",
+    command: Annotated[str, typer.Option("--command", help="the program to run or profile")] = "",
+    print_script: Annotated[bool, typer.Option("--print-script", help="a shell script that records by hand")] = False,
+) -> None:
+    """Record this machine's state into a cassette: bug report, evaluation case and drill in one file."""
+    from . import record as r
+
+    if print_script:
+        raise typer.Exit(r.print_script(playbook))
+    params = {k: v for k, v in {"endpoint": endpoint, "command": command}.items() if v}
+    raise typer.Exit(r.record(output, playbook, symptom, allow, params))
+
+
+@cassette_app.command("show")
+def cassette_show(path: Annotated[str, typer.Argument(help="folder or zip")]) -> None:
+    """What a cassette holds, and what could not be captured."""
+    from .record import show
+
+    raise typer.Exit(show(path))
+
+
+@cassette_app.command("diff")
+def cassette_diff(
+    first: Annotated[str, typer.Argument(help="folder or zip")],
+    second: Annotated[str, typer.Argument(help="folder or zip")],
+) -> None:
+    """What differs between two recordings; exit 1 when something does."""
+    from .record import diff
+
+    raise typer.Exit(diff(first, second))
+
+
+@cassette_app.command("redact")
+def cassette_redact(
+    path: Annotated[str, typer.Argument(help="a cassette folder")],
+    output: Annotated[str, typer.Option("--output", "-o", help="the folder to write")],
+    word: Annotated[list[str] | None, typer.Option("--word", help="a further word to take out; repeat")] = None,
+) -> None:
+    """A copy that is masked again by today's rules, with further words taken out."""
+    from .record import redact
+
+    raise typer.Exit(redact(path, word or [], output))
 
 
 @app.command("schema")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import runner
@@ -28,6 +28,11 @@ class Host:
 
     params: Mapping[str, str] = field(default_factory=dict)
     root: Path = Path("/")
+    left_out: frozenset[str] = frozenset()  # variables of the environment that children do not get
+
+    def without(self, names: Iterable[str]) -> Host:
+        """The same machine, with variables left out for whatever it runs."""
+        return replace(self, left_out=self.left_out | frozenset(names))
 
     def find(self, tool: str) -> str | None:
         """Path of a program, or None; none belongs to a recorded tree."""
@@ -37,7 +42,7 @@ class Host:
         self, argv: Sequence[str], *, timeout: float = 10.0, env: Mapping[str, str] | None = None, merge: bool = True
     ) -> Ran:
         """See `runner.run`."""
-        return runner.run(argv, timeout=timeout, env=env, merge=merge)
+        return runner.run(argv, timeout=timeout, env=env, merge=merge, without=self.left_out)
 
     def glob(self, pattern: str) -> list[Path]:
         """Existing paths for an absolute pattern, sorted."""
@@ -75,5 +80,5 @@ class Host:
 
     @property
     def environ(self) -> Mapping[str, str]:
-        """The environment of this process."""
-        return os.environ
+        """The environment of this process, less what is left out."""
+        return {name: value for name, value in os.environ.items() if name not in self.left_out}

@@ -100,6 +100,10 @@ class Live:
             return False
         return not any(self.host.glob(pattern) for pattern in GPU_NODES)
 
+    def collector(self, probe: str) -> Collector:
+        """The collecting half of a probe."""
+        return collectors()[probe]
+
     def run_named(self, probe: str) -> list[Document]:
         """Run one probe by name."""
         return self.run([collectors()[probe]])

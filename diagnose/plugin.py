@@ -37,9 +37,10 @@ BUILTIN = (
     "serving_log", "serving_metrics", "serving_bench", "serving_args", "serving_procs", "serving_moe",
     "serving_sched", "serving_stages", "serving_llama", "serving_versions",
     "model_config", "kineto", "nsight", "torch_text",
-    "nccl_trials", "nccl_samples", "nccl_paths", "nccl_ras", "nccl_inspector", "nccl_xml",
+    "nccl_trials", "nccl_samples", "nccl_paths", "nccl_ras", "nccl_inspector", "nccl_xml", "nccl_hosts", "siblings",
+    "rank_lines",
     "dcgm", "gpu_tools", "engine_lines", "load_tools", "request_trace", "proxy", "small_notes",
-    "allocator", "placement", "copy_notes", "live_host", "generic",
+    "allocator", "placement", "copy_notes", "bench_json", "live_host", "live_nccl", "generic",
 )  # fmt: skip
 
 

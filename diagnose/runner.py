@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -32,7 +32,7 @@ KNOBS = frozenset(
         "UCX_MAX_RNDV_RAILS", "UCX_TCP_MAX_CONN_RETRIES", "NIXL_LOG_LEVEL", "NIXL_TELEMETRY_ENABLE",
         "NIXL_TELEMETRY_DIR", "CUDA_VISIBLE_DEVICES", "CUDA_MODULE_LOADING", "CUDA_DEVICE_MAX_CONNECTIONS",
         "OMP_NUM_THREADS", "TORCH_LOGS", "TORCH_NCCL_TRACE_BUFFER_SIZE", "LC_ALL", "LANG", "PYTHONUNBUFFERED",
-        "PYTHONPATH", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK",
+        "PYTHONPATH", "DIAGNOSE_TRACE", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK",
     ]
 )  # fmt: skip
 CAP = 16 << 20  # bytes of output kept; what comes after is read, counted and dropped
@@ -66,7 +66,7 @@ def find(tool: str) -> str | None:
     return sys.executable if tool == "python" else shutil.which(tool)
 
 
-def check_env(env: Mapping[str, str]) -> None:
+def check_env(env: Iterable[str]) -> None:
     """Raises ValueError for a variable that no probe may set."""
     for name in env:
         if name in INHERITED or name not in KNOBS:
@@ -81,6 +81,7 @@ def run(
     cap: int = CAP,
     cwd: str | None = None,
     merge: bool = True,
+    without: Iterable[str] = (),
 ) -> Ran:
     """Run `argv` to its end or its time limit.
 
@@ -89,12 +90,14 @@ def run(
         env: knobs on top of this process's environment.
         cap: bytes of output to keep.
         merge: standard error with the output (else dropped).
+        without: knobs of this process's environment that the child does not get.
 
     Raises:
         ToolMissing: the program is not there. PermissionDenied: it may not be run. ValueError: a forbidden variable.
     """
     extra = dict(env or {})
-    check_env(extra)
+    left_out = frozenset(without)
+    check_env([*extra, *left_out])
     path = find(argv[0])
     if path is None:
         raise ToolMissing(f"{argv[0]} is not installed here")
@@ -106,7 +109,7 @@ def run(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if merge else subprocess.DEVNULL,
-            env={**os.environ, **extra},
+            env={k: v for k, v in os.environ.items() if k not in left_out} | extra,
             cwd=cwd,
             start_new_session=POSIX,
             creationflags=0 if POSIX else getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
@@ -127,7 +130,8 @@ def run(
         raise
     sink.finish(child)
     cut = f"ended at its limit of {timeout:g} s" if late else sink.cut
-    return Ran(tuple(argv), started, time.monotonic() - begin, status, bytes(sink.kept), extra, cut)
+    changed = extra | dict.fromkeys(sorted(left_out), "(left out)")
+    return Ran(tuple(argv), started, time.monotonic() - begin, status, bytes(sink.kept), changed, cut)
 
 
 class _Sink(threading.Thread):

@@ -7,14 +7,14 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from .config import load
 from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_OK, UsageError
-from .models import InputRef, Report
+from .models import Fact, InputRef, Report
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -104,6 +104,9 @@ def run(
     ):
         if value not in known:
             raise UsageError(f"{name} takes {', '.join(known)}, not {value!r}")
+    from . import said
+
+    stated = said.facts(reach.params)
     symptom, paths = split(words, evidence)
     if reach.resume:
         paths.append(reach.resume)
@@ -132,7 +135,8 @@ def run(
         if reach.dry_run:
             return dry_run(symptom, reach)
         live = prepare(symptom, reach, talks)
-    report, complete = investigate(symptom, paths, stdin, LANGS[lang], input if talks else None, live)
+    paths += said.evidence_path(reach.params)
+    report, complete = investigate(symptom, paths, stdin, LANGS[lang], input if talks else None, live, stated)
     emit(report, format_, verbose)
     if live is not None:
         from .live_run import finish
@@ -160,6 +164,7 @@ def investigate(
     langs: tuple[str, ...],
     read: Callable[[str], str] | None = None,
     live: Live | None = None,
+    stated: Sequence[Fact] = (),
 ) -> tuple[Report, bool]:
     """Open the evidence and run the graph over it; with `read`, ask what would part the open hypotheses.
 
@@ -176,7 +181,7 @@ def investigate(
     from .route import ranking
 
     documents, rejected = open_inputs(paths, stdin)
-    session = Session(documents=documents, rejected=rejected, live=live, given=bool(documents))
+    session = Session(documents=documents, rejected=rejected, live=live, given=bool(documents), stated=[*stated])
     with Progress() as progress:
         session.progress = progress.say
         if live is not None:
@@ -196,9 +201,14 @@ def investigate(
         except KeyboardInterrupt:
             return _partial(symptom, session, langs), False
     report = Report.model_validate(result["report"])
+    if live is not None and report.findings and "load" in live.allow:
+        from .intervene import prove
+
+        report = prove(report, live, progress.say)
     if read is not None and report.verdict == "inconclusive":
-        session.stated = converse(catalogue(), report.hypotheses, langs[0], read)
-        if session.stated:
+        answers = converse(catalogue(), report.hypotheses, langs[0], read)
+        session.stated += answers
+        if answers:
             result = graph.invoke(start, config, context=session)
             report = Report.model_validate(result["report"])
     if result["mismatches"]:

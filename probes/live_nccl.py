@@ -1,0 +1,119 @@
+"""NCCL on this machine: a sweep of one collective, quiet and with NCCL's own log.
+
+nccl-tests runs where it is installed, else our own sweep over torch in the same columns.
+
+The quiet run measures, the run with the log explains: a log at INFO costs nothing on the path, but
+its lines tear the table apart, so that figures are read from the quiet one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+from diagnose.collect import Capture, Collected, Collector, NotCaptured
+from diagnose.document import Document
+from diagnose.host import Host
+from diagnose.lazy import regex
+from diagnose.models import Fact, Subject
+
+_WORKER = ["python", "-m", "diagnose.probes.nccl_sweep_worker"]
+_TESTS = {"all_reduce": "all_reduce_perf", "sendrecv": "sendrecv_perf", "all_gather": "all_gather_perf",
+          "reduce_scatter": "reduce_scatter_perf", "alltoall": "alltoall_perf"}  # fmt: skip
+_DEBUG = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,ENV,NET,GRAPH,P2P,SHM,TUNING"}
+_LOCKSTEP = regex(r"# lockstep (\d+) own=([\d.]+) waits=([\d.]+)")
+_SWEEP_SECONDS, _LOG_SECONDS = 90.0, 60.0
+
+
+def gpu_count() -> int:
+    """GPUs that NVML shows; 0 without a driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return 0
+    try:
+        return int(pynvml.nvmlDeviceGetCount())
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _ready(host: Host) -> str | None:
+    count = gpu_count()
+    if count < 2:
+        return f"a collective needs two GPUs; this machine shows {count or 'none'}"
+    if any(host.find(tool) for tool in _TESTS.values()) or importlib.util.find_spec("torch") is not None:
+        return None
+    return "neither nccl-tests nor PyTorch is installed in this Python"
+
+
+def _op(host: Host) -> str:
+    return host.params.get("collective", "all_reduce")
+
+
+def _command(host: Host, most: int, lockstep: bool) -> list[str]:
+    op = _op(host)
+    tool = _TESTS.get(op, "")
+    if tool and host.find(tool):
+        return [tool, "-b", "8", "-e", str(most), "-f", "4", "-g", str(gpu_count())]
+    command = [*_WORKER, "--op", op, "-b", "8", "-e", str(most), "-f", "4"]
+    return [*command, "--lockstep"] if lockstep else command
+
+
+def _sweep(host: Host) -> Iterator[Collected]:
+    yield from _run(host, "nccl.tests", _command(host, 1 << 30, True), {}, _SWEEP_SECONDS)
+
+
+def _log(host: Host) -> Iterator[Collected]:
+    yield from _run(host, "nccl.debug_log", _command(host, 1 << 20, False), _DEBUG, _LOG_SECONDS)
+
+
+def _run(host: Host, probe: str, command: list[str], env: dict[str, str], seconds: float) -> Iterator[Collected]:
+    ran = host.run(command, timeout=seconds, env=env)
+    if ran.output.strip():
+        yield Capture.of(probe, ran, params={"op": _op(host)})
+    else:
+        yield NotCaptured(probe, f"{command[0]} printed nothing (exit {ran.status})")
+
+
+def _sweep_shown(host: Host) -> list[str]:
+    return [" ".join(_command(host, 1 << 30, True))]
+
+
+def _log_shown(host: Host) -> list[str]:
+    return [" ".join([*(f"{k}={v}" for k, v in _DEBUG.items()), *_command(host, 1 << 20, False)])]
+
+
+class LockstepReader:
+    """The lockstep part of our own sweep: the same work on every rank, and how long each took for it."""
+
+    name = "nccl_lockstep"
+    needles: tuple[bytes, ...] = (b"# lockstep ",)
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`nccl.lockstep.compute` and `.wait` by rank, and their spread, slowest over quickest."""
+        computes: list[Fact] = []
+        for line in doc.lines():
+            if (hit := _LOCKSTEP.match(line.text)) is None:
+                continue
+            who, span = Subject(rank=int(hit[1])), (doc.span(line),)
+            computes.append(Fact("nccl.lockstep.compute", float(hit[2]), "ms", who, span, status=doc.status))
+            yield computes[-1]
+            yield Fact("nccl.lockstep.wait", float(hit[3]), "ms", who, span, status=doc.status)
+        if len(computes) > 1:
+            slow = max(computes, key=lambda f: float(f.value or 0))
+            quick = min(computes, key=lambda f: float(f.value or 0))
+            if quick.value:
+                yield Fact(
+                    "nccl.lockstep.spread", float(slow.value or 0) / float(quick.value), "count", slow.subject,
+                    kind="derived", formula="a / b", inputs=(slow, quick), status=doc.status,
+                )  # fmt: skip
+
+
+READERS = (LockstepReader(),)
+
+COLLECTORS = (
+    Collector("nccl.tests", _ready, _sweep, seconds=lambda host: 25.0, commands=_sweep_shown),
+    Collector("nccl.debug_log", _ready, _log, seconds=lambda host: 15.0, commands=_log_shown),
+)
