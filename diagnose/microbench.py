@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
@@ -30,6 +31,17 @@ def entries() -> dict[str, Any]:
     return found
 
 
+def _physical(gpu: int) -> int | None:
+    """Index that NVML gives the GPU that a CUDA program calls `gpu`, or None if it is hidden."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        return gpu
+    named = [part.strip() for part in shown.split(",") if part.strip()]
+    if gpu >= len(named):
+        return None
+    return int(named[gpu]) if named[gpu].isdigit() else gpu  # a UUID: the worker finds it, NVML's index is not known
+
+
 def missing(gpu: int) -> str:
     """Why nothing can be measured here and what would change that, or an empty text."""
     pynvml = import_module("pynvml")
@@ -39,7 +51,11 @@ def missing(gpu: int) -> str:
         pynvml.nvmlShutdown()
     except pynvml.NVMLError as err:
         return f"no NVIDIA GPU here ({err}); available on a host with an NVIDIA GPU and its driver"
-    if gpu >= count:
+    index = _physical(gpu)
+    if index is None:
+        shown = os.environ["CUDA_VISIBLE_DEVICES"]
+        return f"GPU {gpu} is hidden by CUDA_VISIBLE_DEVICES={shown}; available when that is unset"
+    if index >= count:
         return f"there is no GPU {gpu} here: {count} present; choose one with --gpu"
     for module, package in (("cuda", "cuda-core"), ("cuda.core", "cuda-core"), ("cuda.bindings", "cuda-bindings")):
         if find_spec(module) is None:
@@ -52,7 +68,7 @@ def neighbours(gpu: int) -> list[int]:
     pynvml = import_module("pynvml")
     try:
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(gpu)
+        handle = pynvml.nvmlDeviceGetHandleByIndex(_physical(gpu) or 0)
         return [int(p.pid) for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
     except pynvml.NVMLError:
         return []
@@ -101,13 +117,15 @@ def measure(names: Sequence[str], gpu: int) -> dict[str, Any]:
         limit = START + sum(3 * known[n].seconds + 5 for n in todo)
         # -P: a folder called diagnose in the working directory must not stand in for the installed package.
         ran = run_program(["python", "-P", "-m", WORKER, str(gpu), *todo], timeout=limit, env={"PYTHONUNBUFFERED": "1"})
+        said = len(result["notes"])
         begun, over = _read(ran.output, result)
+        end = _last_words(ran.status, ran.cut, result["notes"][said:])
         if begun is None and not over:
-            result["failed"].append({"name": "start", "reason": _last_words(ran.status, ran.cut, result)})
+            result["failed"].append({"name": "start", "reason": end})
             break
         if begun is not None:
             if not any(f["name"] == begun for f in result["failed"]):
-                result["failed"].append({"name": begun, "reason": _last_words(ran.status, ran.cut, result)})
+                result["failed"].append({"name": begun, "reason": end})
             over.append(begun)
         todo = [n for n in todo if n not in over]
     _add_ratios(result["rows"])
@@ -143,9 +161,8 @@ def _read(output: bytes, result: dict[str, Any]) -> tuple[str | None, list[str]]
     return inside, over
 
 
-def _last_words(status: int | None, cut: str | None, result: dict[str, Any]) -> str:
-    said = result["notes"][-1] if result["notes"] else "it said nothing"
-    return f"{cut or f'the process ended with status {status}'}: {said}"
+def _last_words(status: int | None, cut: str | None, said: list[str]) -> str:
+    return f"{cut or f'the process ended with status {status}'}: {said[-1] if said else 'it said nothing'}"
 
 
 def _add_ratios(rows: list[Row]) -> None:

@@ -169,11 +169,17 @@ class Device:
         return int(call("cuMemGetInfo")[0])
 
     def fit(self, wanted: int, buffers: int = 1) -> int:
-        """The largest power of two up to `wanted` bytes, of which `buffers` fit the share of free memory."""
-        room = (int(self.free * SHARE) - (1 << 16)) // buffers  # what is left is for tables and counters
+        """The largest power of two up to `wanted` bytes, of which `buffers` fit the share of free memory.
+
+        Raises:
+            CudaError: what fits is not several times the L2, which would then be what is measured.
+        """
+        room = max(0, int(self.free * SHARE) - (1 << 16)) // buffers  # what is left is for tables and counters
         size = wanted
         while size > room:
             size //= 2
+        if size < 4 * self.l2:
+            raise CudaError(f"{self.free >> 20} MiB are free: buffers of {size >> 20} MiB would be read from the L2")
         return size
 
     def function(self, stem: str, name: str, *, arch_suffix: str = "", registers: int | None = None) -> Any:
@@ -223,13 +229,11 @@ class Device:
     def event(self) -> Any:
         return call("cuEventCreate", 0)
 
-    def time(self, work: Callable[[], None], reps: int = 10, warm_up: int = 2, flush: Launch | None = None) -> Sample:
+    def time(self, work: Callable[[], None], reps: int = 10, warm_up: int = 2) -> Sample:
         """Time `work` on the default stream by events, after warm-up.
 
-        The launches are queued behind a kernel that spins, so that the host's pace does not enter.
-
-        Args:
-            flush: queued before every run, outside of what is timed: evicts the inputs from the L2.
+        The launches are queued behind a kernel that spins, so that the host's pace does not enter. Buffers are
+        several times the L2 (`fit`), so that every run finds it full of something else.
         """
         for _ in range(warm_up):
             work()
@@ -237,8 +241,6 @@ class Device:
         events = [(self.event(), self.event()) for _ in range(reps)]
         self.kernel("basics", "spin", 1, 1, (LONG, 2_000_000))()
         for start, end in events:
-            if flush is not None:
-                flush()
             call("cuEventRecord", start, 0)
             work()
             call("cuEventRecord", end, 0)

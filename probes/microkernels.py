@@ -84,10 +84,10 @@ def read(device: Device, ceilings: Ceilings) -> Iterator[Row]:
         words = size // 4
         bits = words.bit_length() - 1
         src, out = memory.filled(size), memory.zeroed(8)
-        for name, what, twin in (
-            ("read_coalesced", "4-byte loads, neighbours together", None),
-            ("read_strided", "4-byte loads, neighbours 128 bytes apart", "read_coalesced"),
-            ("read_random", "4-byte loads, no order", "read_coalesced"),
+        for name, what, sectors, twin in (
+            ("read_coalesced", "4-byte loads, neighbours together", 4, None),
+            ("read_strided", "4-byte loads, neighbours 128 bytes apart", 32, "read_coalesced"),
+            ("read_random", "4-byte loads, no order", 32, "read_coalesced"),
         ):
             launch = device.kernel("read", name, device.sms * 16, 256, (LONG, src), (INT, bits), (INT, 5), (LONG, out))
             call("cuMemsetD8", out, 0, 8)
@@ -97,7 +97,7 @@ def read(device: Device, ceilings: Ceilings) -> Iterator[Row]:
             sample = device.time(launch, reps=5 if twin else 10, warm_up=1)
             yield ceilings.memory().on(
                 rate(sample, size, name=name, group="memory", unit="GB/s", checked="sum of all words", twin=twin,
-                     what=what, params={"bytes": size})
+                     what=what, params={"bytes": size, "profile": {"kernel.sectors_per_request": sectors}})
             )  # fmt: skip
 
 
@@ -121,7 +121,11 @@ def occupancy(device: Device, ceilings: Ceilings) -> Iterator[Row]:
             if memory.word(out) != _sum_of_pattern(size // 4):
                 raise CudaError(f"wrong result of {name}: the sum of what it read is not the sum of what is there")
             sample = device.time(launch, reps=6, warm_up=1)
-            params = {"bytes": size, "dynamic_shared_bytes": shared, "warps_per_sm": per_sm * 4}
+            params = {
+                "bytes": size,
+                "dynamic_shared_bytes": shared,
+                "profile": {"kernel.occupancy": per_sm * 128 / threads},
+            }
             yield ceilings.memory().on(
                 rate(sample, size, name=name, group="memory", unit="GB/s", checked="sum of all words", twin=twin,
                      what=what, params=params)
@@ -178,7 +182,7 @@ def shared_memory(device: Device, ceilings: Ceilings) -> Iterator[Row]:
             amount = blocks * block * turns * 32 * 4
             yield ceilings.shared(clock).on(
                 rate(sample, amount, name=name, group="memory", unit="GB/s", checked="sum of all words", twin=twin,
-                     what=what, params={"stride_words": stride})
+                     what=what, params={"profile": {"kernel.conflict_ways": max(1, stride)}})
             )  # fmt: skip
 
 

@@ -127,7 +127,8 @@ def divergence(device: Device, ceilings: Ceilings) -> Iterator[Row]:
                 raise CudaError(f"wrong result of {name}")
             sample = device.time(launch, reps=10)
             row = rate(sample, blocks * block * turns * 16.0, name=name, group="compute", unit="Gop/s", twin=twin,
-                       what=what, checked="sum of all results")  # fmt: skip
+                       what=what, checked="sum of all results",
+                       params={"profile": {"kernel.active_threads": 1 if by_lane else 32}})  # fmt: skip
             row.reason = "integer multiply-adds in one chain a thread: no published rate"
             yield row
 
@@ -166,7 +167,7 @@ def spill(device: Device, ceilings: Ceilings) -> Iterator[Row]:
             sample = device.time(launch, reps=8)
             row = rate(
                 sample, blocks * block * turns * 96.0, name=name, group="compute", unit="Gop/s", twin=twin, what=what,
-                checked="two threads, exact", params={"registers": used, "local_bytes": local},
+                checked="two threads, exact", params={"registers": used, "profile": {"kernel.spill.bytes": local}},
             )  # fmt: skip
             row.reason = "integer multiply-adds: no published rate"
             yield row

@@ -120,7 +120,7 @@ class Driver:
         self.live: dict[int, Any] = {}
         self.spoil: set[str] = set()  # kernels that do not run, to see that the checks notice
         names = {"COMPUTE_CAPABILITY_MAJOR": 8, "COMPUTE_CAPABILITY_MINOR": 0, "MULTIPROCESSOR_COUNT": 2,
-                 "L2_CACHE_SIZE": 1 << 20, "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN": 65536,
+                 "L2_CACHE_SIZE": 1 << 12, "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN": 65536,
                  "MAX_THREADS_PER_MULTIPROCESSOR": 1024}  # fmt: skip
         self.CUdevice_attribute = SimpleNamespace(**{f"CU_DEVICE_ATTRIBUTE_{k}": v for k, v in names.items()})
         self.CUfunction_attribute = SimpleNamespace(

@@ -170,6 +170,7 @@ def rate_at_memory_roof(ctx: Context) -> Outcome:
     found, named = _products(ctx)
     peaks: list[tuple[float, tuple[Evidence, ...]]] = [(v, (e,)) for v, e in stated]
     peaks += [(g.memory, named) for g in found]
+    peaks += [(v, (e,)) for v, e in ctx.numbers("bench.bandwidth") if e.subject.label == "copy"]
     rates = _measured(ctx, "bandwidth", {v for v, _ in stated} | {g.memory for g in found})
     if not peaks or not rates:
         return UNKNOWN
