@@ -19,7 +19,11 @@ from .catalogue import Mark
 from .document import Document, Span, shape
 from .models import Fact, Subject
 
-_PATIENCE = 500
+_PATIENCE, _PATIENCE_BLIND = (
+    500,
+    64,
+)  # the lines of one shape differ in digits: a pattern without any misses all or none
+_FIGURES = re.compile(r"(?<!\\){[\d,]+}|\\\d")  # repetition and references are no digits of the line
 _MOST_SHAPES = 200_000
 _Identity = tuple["str | float", "str | None", "int | None", "int | None"]  # value, label, rank, GPU
 
@@ -93,6 +97,7 @@ class _Ready:
 
     def __init__(self, mark: Mark) -> None:
         self.mark = mark
+        self.patience = _PATIENCE if re.search("[0-9]", _FIGURES.sub("", mark.pattern)) else _PATIENCE_BLIND
         self.needles = needles(mark.pattern)
         # a name that is mostly digits has no shape: "H200"
         self.names = () if self.needles else tuple(n.decode() for n in primary(needles(mark.pattern, plain=True)))
@@ -130,7 +135,7 @@ class Scanner:
     def scan(self, doc: Document) -> Iterator[Fact]:
         """Facts of all marks in `doc`; at most `keep` distinct facts a mark, their repeats counted.
 
-        A mark that tried `_PATIENCE` lines of one shape in vain is not tried on that shape again.
+        A mark that tried `patience` lines of one shape in vain is not tried on that shape again.
         """
         cache: dict[bytes, tuple[_Ready, ...]] = {}
         vain: dict[tuple[bytes, int], int] = {}
@@ -150,7 +155,7 @@ class Scanner:
                 found = _match(line.text, item)
                 if found is None:
                     tries = vain[key, id(item)] = vain.get((key, id(item)), 0) + 1
-                    if tries >= _PATIENCE:
+                    if tries >= item.patience:
                         cache[key] = tuple(r for r in cache[key] if r is not item)
                     continue
                 identity, around = found
@@ -173,8 +178,10 @@ class Scanner:
 
 def _match(text: str, item: _Ready) -> tuple[_Identity, str] | None:
     """What a matching line says, and the text to centre a long quote on."""
-    if item.names and not any(name in text.lower() for name in item.names):
-        return None
+    if item.names:
+        lower = text.lower()
+        if not any(name in lower for name in item.names):
+            return None
     hit = item.search.search(text)
     if hit is None or (item.veto is not None and item.veto.search(text)):
         return None

@@ -36,6 +36,14 @@ def test_a_name_of_digits_is_found() -> None:
     assert scan("one h200 here\nx200 H20\n", mark) == [("a", "h200", None, 1)]
 
 
+def test_a_pattern_about_digits_is_tried_longer_on_one_shape() -> None:
+    blind = Mark(signal="a", what="w", pattern=r"took(\d+)s{1,2}\b", value=1)
+    sighted = Mark(signal="b", what="w", pattern=r"took([5-9]\d*)s\b", value=1)
+    found = scan("took1s\n" * 400 + "took7s\n", blind, sighted)
+    assert found == [("a", "1", None, 400), ("a", "7", None, 1), ("b", "7", None, 1)]
+    assert scan("tooks\n" * 400 + "took7s\n", blind, sighted) == [("b", "7", None, 1)]
+
+
 def test_unless_vetoes() -> None:
     mark = Mark(signal="a", what="w", pattern="Failed to open", unless="harmless")
     assert scan("Failed to open x (harmless)\n", mark) == []
