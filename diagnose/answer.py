@@ -254,7 +254,7 @@ def _healthy(report: Report, cat: Catalogue, lang: str) -> Answer:
 
 def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
     w = words(lang)
-    names = [h for h in report.hypotheses[:3] if h.cause in cat.causes]
+    names = [h for h in report.hypotheses[:3] if h.cause in cat.causes and h.basis == "evidence"]
     verdict = w.open if report.evidence else w.open_empty
     no_gpu = any(e.signal == "host.gpu_nodes" and e.value == "none" for e in report.evidence)
     if no_gpu and all(h.p < 0.2 for h in names):

@@ -335,12 +335,13 @@ def eval_command(
     format_: Annotated[str, typer.Option("--format", "-f", help="text, json or junit")] = "text",
     threshold: Annotated[float, typer.Option("--threshold", help="exit 1 if top-1 falls below")] = 0.0,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="every case with its reasons")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="of the generated cases: other seed, other cases")] = 1,
 ) -> None:
     """Score the tool itself on recorded cases."""
     from importlib import import_module
 
     command = import_module("diagnose.evals.run").command  # the engine never imports its own examiner by name
-    raise typer.Exit(command(suites or [], quick, compare, format_, threshold, verbose))
+    raise typer.Exit(command(suites or [], quick, compare, format_, threshold, verbose, seed))
 
 
 app.command("bench")(bench_command)

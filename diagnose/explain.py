@@ -78,15 +78,22 @@ def strongest(terms: Iterable[Term]) -> list[Term]:
 
 
 def hypotheses(got: Assessment, most: int = 5) -> list[Hypothesis]:
-    """What else is in question, likeliest first; where nothing is decided, the question's own causes too."""
+    """What else is in question, likeliest first; where nothing is decided, what the question alone suggests, marked."""
     taken = {b.cause.id for b in got.accepted}
-    shown = {b.cause.id: b.p for b in got.beliefs.values() if b.cause.id not in taken and b.p > 0.01}
+    shown = [
+        Hypothesis(cause=b.cause.id, p=round(b.p, 3))
+        for b in got.beliefs.values()
+        if b.cause.id not in taken and b.p > 0.01
+    ]
     if got.verdict == "inconclusive":
-        for belief in got.beliefs.values():
-            if not belief.pro and not belief.contra:  # nothing known: the prior of this question and its words
-                shown.setdefault(belief.cause.id, prior_probability(belief))
-    ranked = sorted(shown.items(), key=lambda item: (-item[1], item[0]))
-    return [Hypothesis(cause=cause, p=round(p, 3)) for cause, p in ranked[:most] if p > 0.01]
+        known = {h.cause for h in shown}
+        shown += [
+            Hypothesis(cause=b.cause.id, p=round(prior_probability(b), 3), basis="question")
+            for b in got.beliefs.values()
+            if not b.pro and not b.contra and b.cause.id not in known
+        ]
+    ranked = sorted(shown, key=lambda h: (-h.p, h.cause))
+    return [h for h in ranked[:most] if h.p > 0.01]
 
 
 def ruled_out(got: Assessment, ctx: Context, most: int = 5) -> list[RuledOut]:

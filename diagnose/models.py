@@ -149,8 +149,11 @@ class ChainLink(Model):
 
 
 class Hypothesis(Model):
+    """A cause in question. Basis `question`: nothing read speaks for it, `p` is what the question's words suggest."""
+
     cause: str
     p: float
+    basis: Literal["evidence", "question"] = "evidence"
 
 
 class RuledOut(Model):

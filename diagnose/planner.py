@@ -2,7 +2,8 @@
 
 For a probe, gain is the sum over open hypotheses of the uncertainty p(1-p) times the share of
 their undecided indicator weight that the probe's signals would decide; cost is declared seconds
-times what the probe disturbs. `explain` shows the arithmetic.
+times what the probe disturbs. Once a cause leads, only that and its strongest rival count: what is
+still undecided about them, and reading again what the lead rests on. `explain` shows the arithmetic.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from .predicates import Context
 SEEN = 0.2  # what a probe is still worth when its output is already among the inputs
 DISTURBANCE = {"read": 1.0, "light": 3.0, "load": 10.0}
 OPEN = 0.04  # uncertainty granted to a cause of this playbook about which nothing is known
+LEAD = 1.0  # what confirming or refuting the leading cause is worth
+AGAIN = 0.5  # share of an indicator's weight for reading again what already speaks for the lead
 
 
 @dataclass(frozen=True)
@@ -63,20 +66,40 @@ def _meets(signal: str, pattern: str) -> bool:
 
 @dataclass(frozen=True)
 class _Open:
-    """What is undecided of a cause: each indicator's weight and the signals that would decide it."""
+    """What is undecided of a cause: each indicator's weight and the signals that would decide it, and its worth."""
 
     belief: Belief
     parts: tuple[tuple[float, tuple[str, ...]], ...]
+    worth: float
 
     @classmethod
     def of(cls, belief: Belief) -> _Open:
         parts = ((WEIGHT[i.strength], tuple(signals_of(i.when))) for i in belief.undecided)
-        return cls(belief, tuple(parts))
+        return cls(belief, tuple(parts), max(belief.p * (1 - belief.p), OPEN))
+
+    @classmethod
+    def lead(cls, belief: Belief) -> _Open:
+        """Of the leading cause also what it rests on: after the change that has to read otherwise."""
+        rests = (
+            (AGAIN * WEIGHT[t.indicator.strength], tuple(e.signal for e in t.used)) for t in belief.pro if t.counted
+        )
+        return cls(belief, (*cls.of(belief).parts, *rests), LEAD)
 
     def share(self, decided: frozenset[str]) -> float:
         """Share of the undecided weight that readings of these signals would decide."""
         hit = sum(weight for weight, signals in self.parts if not decided.isdisjoint(signals))
         return hit / sum(weight for weight, _ in self.parts) if hit else 0.0
+
+
+def _asks(got: Assessment, ctx: Context) -> list[_Open]:
+    """What the next probe is for: the lead and its rival once there is a lead, else every open cause."""
+    if got.verdict == "cause":
+        first = got.accepted[0]
+        beside = {b.cause.id for b in got.accepted if (first.cause.id, b.cause.id) in got.links} | {first.cause.id}
+        rivals = [b for b in got.beliefs.values() if b.p > 0.02 and b.cause.id not in beside]
+        rival = sorted(rivals, key=lambda b: (-b.p, b.cause.id))[:1]
+        return [_Open.lead(first), *(_Open.of(b) for b in rival)]
+    return [_Open.of(b) for b in got.beliefs.values() if b.p > 0.02 or ctx.asks(*b.cause.playbooks)]
 
 
 def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
@@ -85,7 +108,7 @@ def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
     asked = {s.probe for s in book.steps} if book else set()
     seen = {e.signal for e in ctx.evidence}
     out: list[Option] = []
-    asks = [_Open.of(b) for b in got.beliefs.values() if b.p > 0.02 or ctx.asks(*b.cause.playbooks)]
+    asks = _asks(got, ctx)
     wanted = {signal for item in asks for _, signals in item.parts for signal in signals}
     for spec in cat.probes.values():
         gain, separates = 0.0, []
@@ -93,7 +116,7 @@ def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
         for item in asks:
             belief = item.belief
             if share := item.share(decided):
-                gain += share * max(belief.p * (1 - belief.p), OPEN)
+                gain += share * item.worth
                 separates.append((belief.p, belief.cause.id))
         if gain:
             separates.sort(key=lambda s: (-s[0], s[1]))

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from diagnose.models import Report
 
-from .scoring import Baseline, Calibration, Outcome, Scores, Share
+from .scoring import Baseline, Calibration, Outcome, Scores, Share, share
 from .suites import Case
 
 SCHEMA = "diagnose.eval/v1"
@@ -46,6 +46,12 @@ def text(scores: Sequence[Scores], overall: Scores | None, verbose: bool = False
     console.print(table)
     for item in scores:
         _baselines(console, item)
+        if item.suite == "generated":
+            families = sorted({o.key.label.split(".")[0] for o in item.outcomes})
+            rows = ((f, share(o.first for o in item.outcomes if o.key.label.startswith(f + "."))) for f in families)
+            console.print(
+                "generated, by family: " + ", ".join(f"{f} {_said(s, False)}" for f, s in rows), highlight=False
+            )
     whole = overall or scores[0]
     bins = Table(title=f"Reliability of answered cases ({whole.suite})", show_edge=False)
     for head in ("stated", "mean", "right"):

@@ -51,6 +51,7 @@ def run(
     paths: Iterable[Path] = (),
     *,
     quick: bool = False,
+    seed: int = 1,
     under_test: Engine = engine,
     watch: Callable[[Case, Report | None, Outcome], None] | None = None,
 ) -> Result:
@@ -59,7 +60,7 @@ def run(
     Args:
         suites: names of `SUITES`; those without data here are left out.
         paths: files or folders with cases, each a suite of its own.
-        quick: a fixed small sample of each.
+        quick: a fixed small sample of each. seed: of the generated cases.
         under_test: what answers; a test may put another engine here.
         watch: called after each case.
 
@@ -67,7 +68,7 @@ def run(
         UsageError: an unknown suite, a path without cases, or nothing to run.
     """
     scores: list[Scores] = []
-    for name, cases in collect(suites, paths, quick):
+    for name, cases in collect(suites, paths, quick, seed):
         outcomes = []
         for whole in cases:
             case = whole
@@ -147,7 +148,13 @@ def baselines(cases: Sequence[Case]) -> tuple[Baseline, ...]:
 
 
 def command(
-    words: Sequence[str], quick: bool, compare: Path | None, format_: str, threshold: float, verbose: bool = False
+    words: Sequence[str],
+    quick: bool,
+    compare: Path | None,
+    format_: str,
+    threshold: float,
+    verbose: bool = False,
+    seed: int = 1,
 ) -> int:
     """`diagnose eval`: run, print, and say by the exit status whether top-1 holds.
 
@@ -172,6 +179,7 @@ def command(
         names if words else [s for s in SUITES if s != "held"],
         paths,
         quick=quick,
+        seed=seed,
         watch=output.explain if verbose else None,
     )
     made = output.as_json(result.scores, result.overall, __version__, result.catalogue)

@@ -24,7 +24,8 @@ from diagnose.inputs import open_inputs
 from .ablation import DERIVED, MADE
 from .scoring import HEALTHY, Key
 
-SUITES = ("cases", "incidents", "captures", *DERIVED, "held")
+GENERATED = ("generated", "generated-well")
+SUITES = ("cases", "incidents", "captures", *GENERATED, *DERIVED, "held")
 _QUICK = 24  # cases a suite under --quick
 _QUICK_BYTES = 2 << 20  # larger captures are left out there
 
@@ -142,7 +143,9 @@ def shared(name: str) -> Path | None:
 # ---------------------------------------------------------------- collecting
 
 
-def collect(names: Sequence[str], paths: Iterable[Path], quick: bool) -> Iterator[tuple[str, list[Case]]]:
+def collect(
+    names: Sequence[str], paths: Iterable[Path], quick: bool, seed: int = 1
+) -> Iterator[tuple[str, list[Case]]]:
     """``(suite, cases)`` in order. Derived suites follow from the pasted cases of all others; for `citations` the
     whole cases are given, because what to take out depends on the answer to them.
 
@@ -158,15 +161,21 @@ def collect(names: Sequence[str], paths: Iterable[Path], quick: bool) -> Iterato
         pasted += [c for c in found if c.texts]
         yield path.name, sample(found) if quick else found
     for name in names:
-        found = _suite(name)
+        found = _suite(name) if name not in GENERATED else _generated(seed, name == "generated")
         if name in DERIVED:
             base = pasted or [*own_cases(), *_suite("incidents")]
             base = sample(base) if quick else base
             found = base if name == "citations" else [a for c in base if (a := MADE[name](c)) is not None]
-        else:
+        elif name not in GENERATED:
             pasted += [c for c in found if c.texts]
         if found:
             yield name, sample(found) if quick else found
+
+
+def _generated(seed: int, sick: bool) -> list[Case]:
+    from .generate import generated
+
+    return list(generated(seed, sick=sick))
 
 
 def _suite(name: str) -> list[Case]:
