@@ -13,7 +13,7 @@ import os
 import platform
 import time
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -86,12 +86,15 @@ class Cassette:
 
     def masked(self, item: Capture) -> Capture:
         """The capture without secrets, user and host names; addresses keep their class and subnet."""
-        text = item.data.decode("utf-8", "surrogateescape")
-        clean = self.mapper.mask(mask(text)).encode("utf-8", "surrogateescape")
+        clean = b"".join(self._masked(part) for part in _parts(item.data))
         argv = tuple(self.mapper.mask(mask(a)) for a in item.argv)
         env = {name: mask(f"{name}={value}").partition("=")[2] for name, value in item.env.items()}
         params = {name: self.mapper.mask(mask(value)) for name, value in item.params.items()}
         return replace(item, data=clean, argv=argv, env=env, params=params)
+
+    def _masked(self, data: bytes) -> bytes:
+        text = data.decode("utf-8", "surrogateescape")
+        return self.mapper.mask(mask(text)).encode("utf-8", "surrogateescape")
 
     def write(self) -> None:
         """Write the index."""
@@ -111,6 +114,15 @@ class Cassette:
                 for _, m in sorted(self.missing.items())
             ],
         }
+
+
+def _parts(data: bytes, size: int = 4 << 20) -> Iterator[bytes]:
+    """Large output in pieces of whole lines, so that masking needs little memory."""
+    start = 0
+    while start < len(data):
+        end = len(data) if len(data) - start <= size else data.find(b"\n", start + size) + 1 or len(data)
+        yield data[start:end]
+        start = end
 
 
 def _listed(capture: Capture, order: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ as it is, cut to what fits.
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 import tempfile
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ from diagnose.collect import Capture, Collected, Collector, NotCaptured
 from diagnose.host import Host
 from diagnose.runner import Ran
 
-DELAY, WINDOW = 8.0, 1.0  # seconds before a trace starts, and that it lasts
-_MOST_TRACE = 96 << 20
+DELAY, WINDOW = 8.0, 0.5  # seconds before a trace starts, and that it lasts
+_MOST_TRACE = 192 << 20
 _HOOK = Path(__file__).parent / "profiler_hook"
 _RUN = 120.0
 
@@ -44,7 +45,8 @@ def _seconds(host: Host) -> float:
 def _kineto(host: Host) -> Iterator[Collected]:
     with tempfile.TemporaryDirectory(prefix="diagnose-") as folder:
         delay = host.params.get("delay", f"{DELAY:g}")
-        env = {"PYTHONPATH": str(_HOOK), "DIAGNOSE_TRACE": f"{delay},{WINDOW:g},{folder}/trace"}
+        path = os.pathsep.join(filter(None, [str(_HOOK), host.environ.get("PYTHONPATH", "")]))
+        env = {"PYTHONPATH": path, "DIAGNOSE_TRACE": f"{delay},{WINDOW:g},{folder}/trace"}
         ran = host.run(command(host), timeout=_seconds(host) + 60, env=env)
         found = sorted(Path(folder).glob("trace.*.json"))
         for number, path in enumerate(found):
