@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .document import Document
+from .lazy import regex
 from .models import Report
 
 Secret = tuple[int, int, str]  # first and last offset, kind
@@ -174,7 +175,7 @@ class _Shape:
 
 
 _COMPILED = tuple(
-    _Shape(kind, hints, re.compile(pattern, re.IGNORECASE if kind in (
+    _Shape(kind, hints, regex(pattern, re.IGNORECASE if kind in (
         "authorization header", "cookie", "url password", "url token", "aws signature", "docker auth",
     ) else 0))
     for kind, hints, pattern in _SHAPES

@@ -11,27 +11,28 @@ from importlib.metadata import distributions
 from diagnose.collect import Capture, Collected, Collector, NotCaptured
 from diagnose.document import Document
 from diagnose.host import GPU_NODES, Host
+from diagnose.lazy import regex
 from diagnose.mask import mask
 from diagnose.models import Fact
 
 # Variables that steer GPU programs; whatever else a user keeps in the environment is not looked at.
-_ENV = re.compile(
+_ENV = regex(
     r"^(?:NCCL|RCCL|UCX|CUDA|NVIDIA|NVSHMEM|NVTE|OMP|KMP|MKL|VLLM|SGLANG|SGL|TRTLLM|TLLM|DYN|TORCH|PYTORCH|TORCHINDUCTOR"
     r"|TRITON|FI|NIXL|OMPI|PMIX|MPI|MPICH|SLURM|GLOO|TP|HF_HUB|TOKENIZERS|MALLOC|LD_PRELOAD|LD_LIBRARY_PATH|GPU"
     r"|ROCR|HIP|HSA|RAY|XLA|JAX|DS|FSDP|ACCELERATE|KUBERNETES_PORT|RANK|WORLD_SIZE|LOCAL_RANK|MASTER)(?:_|$)"
 )
-_KERNEL = re.compile(
+_KERNEL = regex(
     r"xid|nvrm|\baer\b|pcie|fallen|iommu|dmar|amd-vi|nvlink|nvswitch|mlx5|mlx4|bnxt|\bib_|infiniband|out of memory"
     r"|oom-kill|oom_reaper|mce:|machine check|thermal|throttl|hung_task|blocked for more|nfs:|soft lockup"
     r"|Command line:",
     re.IGNORECASE,
 )
-_PACKAGES = re.compile(
+_PACKAGES = regex(
     r"^(?:torch|nvidia|cuda|cupy|vllm|sglang|tensorrt|triton|flash|xformers|nixl|ucx|libucx|nccl|deepspeed|megatron"
     r"|transformer|accelerate|lightning|apex|ray|jax|mpi4py|numpy|ai-dynamo|lmcache|bitsandbytes|auto|llm|dynamo)",
     re.IGNORECASE,
 )
-_SERVERS = re.compile(
+_SERVERS = regex(
     r"vllm|sglang|trtllm|tensorrt_llm|tritonserver|text-generation|llama-server|dynamo|lmdeploy|torchrun|deepspeed"
     r"|ray::|mooncake|lmcache"
 )

@@ -30,7 +30,7 @@ class _Once:
 
 
 def _once(needle: str, pattern: str, *gives: tuple[str, str | None, str | None]) -> _Once:
-    return _Once(re.compile(pattern, re.IGNORECASE), gives, needle.lower())
+    return _Once(regex(pattern, re.IGNORECASE), gives, needle.lower())
 
 
 _ONCE = (

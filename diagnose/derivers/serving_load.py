@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ..derive import Deriver
+from ..lazy import regex
 from ..models import Fact, Subject
 from .stages import said, servers
 
-_CAPS = re.compile(r"^(max-num-seqs|max-running-requests|max-batch-size|max-concurrent-requests)$")
+_CAPS = regex(r"^(max-num-seqs|max-running-requests|max-batch-size|max-concurrent-requests)$")
 WAITED = 0.1  # share of TTFT in the queue from which a limit is said to bind
 WAITED_MS = 100.0
 FULL, ROOM = 0.9, 0.8  # of the KV cache
