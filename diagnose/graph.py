@@ -27,6 +27,7 @@ from langgraph.graph.state import CompiledStateGraph  # noqa: E402
 from langgraph.runtime import Runtime  # noqa: E402
 from langgraph.types import interrupt  # noqa: E402
 
+from . import said  # noqa: E402
 from .assess import Assessment, assess  # noqa: E402
 from .catalogue import Playbook, Step, catalogue  # noqa: E402
 from .document import Document  # noqa: E402
@@ -127,7 +128,7 @@ def _gather(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
     session.progress(f"reading {len(session.documents)} input(s)")
     session.gathered = Gathered()
     got = gather(session.documents, session.gathered)
-    got.facts.extend(session.stated)
+    said.add(got, session.stated)
     evidence = number(got)
     known, references = limits(evidence)
     inputs = [*got.inputs, *session.rejected]

@@ -27,8 +27,8 @@ _KEY = ("median", "p50", "mean", "")
 def judge(book: Book) -> None:
     """TPOT beside the weight read, TTFT beside the prefill."""
     got = product(book)
-    tp, tp_used = _tensor_parallel(book)
-    model, model_used = _shape(book)
+    tp, tp_used = tensor_parallel(book)
+    model, model_used = model_shape(book)
     _tpot(book, got, model, (*model_used, *tp_used), tp)
     if model is not None:
         _ttft(book, got, model, (*model_used, *tp_used), tp)
@@ -86,12 +86,12 @@ def _decode_stage(
         return
     memory = Rate(f"memory bandwidth, {got.gpu.name}", got.gpu.memory, "GB/s", got.gpu.source_of())
     size = floors.weight_read(model, max(1, round(batch)), model.weight_bytes or 2.0).value / tp
-    cache = batch * context * floors.kv_per_token(model, _kv_bytes(book), tp).value
+    cache = batch * context * floors.kv_per_token(model, kv_bytes(book), tp).value
     book.floor(what, value, floors.read_floor(size + cache, memory.value).value, "ms", used,
                f"(weights / {tp} GPUs + cache read) / {book.cite(memory)}")  # fmt: skip
 
 
-def _kv_bytes(book: Book) -> float:
+def kv_bytes(book: Book) -> float:
     """Bytes of a cached element: one where the server was told so."""
     told = [str(e.value) for e in book.of("serving.arg") if e.subject.label == "kv-cache-dtype"]
     return 1.0 if any("fp8" in t or "int8" in t for t in told) else 2.0
@@ -166,7 +166,7 @@ def _mixed(model: Shape | None) -> bool:
     return model is not None and model.experts > 0
 
 
-def _shape(book: Book) -> tuple[Shape | None, tuple[Evidence, ...]]:
+def model_shape(book: Book) -> tuple[Shape | None, tuple[Evidence, ...]]:
     """The model's shape from its config, if that is among the evidence and modelled."""
     config: dict[str, Any] = {e.subject.label or "": int(v) for v, e in book.numbers("model.size")}
     traits = {e.subject.label or "": str(e.value) for e in book.of("model.trait")}
@@ -197,7 +197,7 @@ def _published(book: Book) -> tuple[Shape | None, tuple[Evidence, ...]]:
     return None, ()
 
 
-def _tensor_parallel(book: Book) -> tuple[int, tuple[Evidence, ...]]:
+def tensor_parallel(book: Book) -> tuple[int, tuple[Evidence, ...]]:
     for item in book.of("serving.arg"):
         if item.subject.label in ("tensor-parallel-size", "tp", "tp-size", "tp_size") and str(item.value).isdigit():
             return max(int(str(item.value)), 1), (item,)

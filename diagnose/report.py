@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from . import __version__
+from .advice import advise
 from .answer import render
 from .assess import Assessment
 from .catalogue import Catalogue
@@ -38,6 +39,8 @@ def build(
         why_unavailable: why a probe gave nothing. ran: seconds of each probe that ran live.
     """
     found = [o for o in options(cat, got, ctx) if o.spec.name not in ran]
+    accepted = findings(got)
+    advice, predicted = advise(ctx.evidence, ctx.limits, [f.cause for f in accepted])
     report = Report(
         tool=Tool(version=__version__, catalogue=cat.version),
         symptom=symptom,
@@ -46,16 +49,17 @@ def build(
         lang="both" if len(langs) > 1 else langs[0],
         verdict=got.verdict,
         confidence=round(got.confidence, 2),
-        findings=findings(got),
+        findings=accepted,
         chain=chain(got),
         hypotheses=hypotheses(got),
         ruled_out=ruled_out(got, ctx),
         red_herrings=red_herrings(cat, got, ctx),
         checked=checked(got, ctx.limits),
-        evidence=ctx.evidence,
+        evidence=[*ctx.evidence, *predicted],
         references=references,
         limits=ctx.limits,
         stages=stages(ctx.evidence, ctx.limits),
+        advice=advice,
         path=path,
         inputs=inputs,
         unavailable=unavailable(cat, missing, why_unavailable) if got.verdict != "healthy" else [],
@@ -73,7 +77,7 @@ def referred(report: Report) -> set[str]:
     ids: set[str] = set()
     for group in (
         report.findings, report.chain, report.ruled_out, report.red_herrings, report.checked,
-        report.limits, report.stages, report.path,
+        report.limits, report.stages, report.advice, report.path,
     ):  # fmt: skip
         for item in group:
             ids.update(item.evidence)

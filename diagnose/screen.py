@@ -158,6 +158,15 @@ def _context(report: Report, console: Console, w: Words, verbose: bool) -> None:
     means = [s for s in report.stages if s.metric in METRICS[:2] or (verbose and s.metric in METRICS)]
     if means:
         console.print(_section(w.l_stages, _stages(report.stages if verbose else means)))
+    held = [e for e in report.evidence if e.signal in ("serving.goodput", "serving.slo_margin")]
+    if held:
+        console.print(_section(w.l_targets, Group(*(Text(f"{e.statement}  {e.id}") for e in held[:8]))))
+    if report.advice:
+        told = [
+            Text.assemble((a.change, "bold"), f": {a.predicted}", (f"  (cost: {a.cost}; back: {a.rollback})", "dim"))
+            for a in report.advice
+        ]
+        console.print(_section(w.l_advice, Group(*told)))
     if report.limits:
         worst = sorted(report.limits, key=lambda x: (x.ratio is None, x.ratio or 0.0))
         console.print(_section(w.l_limits, _limits(worst if verbose else worst[:4])))

@@ -58,7 +58,8 @@ def verify(
         first = err.errors()[0]
         return [Mismatch(".".join(str(p) for p in first["loc"]) or "report", first["msg"])]
     docs = list(documents)
-    out = [*_ids(parsed), *_inputs(parsed, docs), *_quotes(parsed, docs), *_arithmetic(parsed), *_texts(parsed)]
+    out = [*_ids(parsed), *_inputs(parsed, docs), *_quotes(parsed, docs), *_arithmetic(parsed), *_advice(parsed),
+           *_texts(parsed)]  # fmt: skip
     if again and docs and _same_inputs(parsed, docs):
         out += _read_again(parsed, docs)
     if rerender is not None and not parsed.stats.llm:
@@ -75,7 +76,8 @@ def _mentions(report: Report) -> Iterator[tuple[str, list[str]]]:
         yield f"finding {f.cause}", [*f.evidence, *f.against]
     named: dict[str, Iterable[Any]] = {
         "chain": report.chain, "ruled out": report.ruled_out, "red herring": report.red_herrings,
-        "checked": report.checked, "limit": report.limits, "stage": report.stages, "path": report.path,
+        "checked": report.checked, "limit": report.limits, "stage": report.stages, "advice": report.advice,
+        "path": report.path,
     }  # fmt: skip
     for where, items in named.items():
         for n, item in enumerate(items, 1):
@@ -139,6 +141,24 @@ def _rounding(value: float) -> float:
     """Half a unit of the last decimal that a figure was printed with."""
     text = repr(value)
     return 0.5 * 10.0 ** -len(text.partition(".")[2]) if "e" not in text else 0.0
+
+
+def _advice(report: Report) -> Iterator[Mismatch]:
+    """Every numeral of an advice is one of the figures it cites."""
+    by_id = {e.id: e for e in report.evidence}
+    for n, item in enumerate(report.advice, 1):
+        cited = [by_id[i] for i in item.evidence if i in by_id]
+        values = [(float(str(e.value)), e.unit or "count") for e in cited if _numeral(e.value)]
+        for numeral in check_numerals(f"{item.change}; {item.predicted}; {item.rollback}", values):
+            yield Mismatch(f"advice {n}", f"nothing it cites backs {numeral!r}")
+
+
+def _numeral(value: object) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return not isinstance(value, bool)
 
 
 def _texts(report: Report) -> Iterator[Mismatch]:
@@ -278,6 +298,8 @@ def _key(e: Evidence) -> tuple[str, ...]:
 
 def _read_again(report: Report, docs: list[Document]) -> Iterator[Mismatch]:
     """Run the readers on the captures and compare values, absences, limits and references."""
+    from . import said
+    from .advice import advise
     from .gather import gather, number
     from .limits import limits
     from .stages import stages
@@ -285,9 +307,14 @@ def _read_again(report: Report, docs: list[Document]) -> Iterator[Mismatch]:
     if report.tool.catalogue != catalogue().version:
         yield Mismatch("tool", "made with another catalogue; values are compared with what this one reads")
     names = {i.name for i in report.inputs if i.sha256}
-    fresh = number(gather(d for d in docs if d.name in names))
+    read = gather(d for d in docs if d.name in names)
+    said.add(read, said.again(report.evidence))
+    fresh = number(read)
+    known, references = limits(fresh)
+    parts = stages(fresh, known)
+    advice, predicted = advise(fresh, known, [f.cause for f in report.findings])
     index: dict[tuple[str, ...], list[Evidence]] = {}
-    for e in fresh:
+    for e in (*fresh, *predicted):
         index.setdefault(_key(e), []).append(e)
     for e in report.evidence:
         if e.kind in _STATED or MASKED in str(e.subject.label) or (isinstance(e.value, str) and MASKED in e.value):
@@ -299,10 +326,10 @@ def _read_again(report: Report, docs: list[Document]) -> Iterator[Mismatch]:
             yield Mismatch(e.id, f"reading the captures again gives {_says(same[0])}, the report says {_says(e)}")
         elif e.statement not in {f.statement for f in same if _equal(e, f)} and MASKED not in e.statement:
             yield Mismatch(e.id, "its statement is not what its value says")
-    known, references = limits(fresh)
     yield from _compare("limit", report.limits, known)
     yield from _compare("reference", report.references, references)
-    yield from _compare("stage", report.stages, stages(fresh, known))
+    yield from _compare("stage", report.stages, parts)
+    yield from _compare("advice", report.advice, advice)
 
 
 def _compare(what: str, given: Iterable[Any], fresh: Iterable[Any]) -> Iterator[Mismatch]:

@@ -69,6 +69,9 @@ def _stat(text: str) -> str:
 _LISTED = regex(r"\b(ttft|e2e|latenc(?:y|ies))\w*\W{0,4}[:=]\s*\[([\d.,\s]+)\]", re.IGNORECASE)
 
 
+_MOST = 64 << 20
+
+
 class ServingBenchReader:
     """Latency statistics, rates and totals of one run; a second run in the same text gets ``#2`` labels."""
 
@@ -162,6 +165,25 @@ class ServingBenchReader:
                                         number)  # fmt: skip
         if doc.size < 64 << 20 and doc.head[:1] == b"{":
             yield from self._lists(doc)
+
+    def requests(self, doc: Document) -> list[dict[str, float]]:
+        """Times of every request of a detailed result of `vllm bench serve`, in ms."""
+        data = mapping(doc, doc.data) if doc.size < _MOST and doc.head[:1] == b"{" else None
+        ttfts, gaps = (data.get("ttfts") or [], data.get("itls") or []) if data is not None else ([], [])
+        lengths = (data.get("output_lens") if data is not None else None) or []
+        rows = []
+        for i, ttft in enumerate(ttfts):
+            if not isinstance(ttft, int | float) or ttft <= 0:
+                continue
+            row = {"ttft": ttft * 1000.0}
+            between = gaps[i] if i < len(gaps) and isinstance(gaps[i], list) else None
+            if between is not None and all(isinstance(g, int | float) for g in between):
+                decode = float(sum(between)) * 1000
+                # chunks may carry several tokens: TPOT is over tokens, as the tool itself defines it
+                tokens = lengths[i] if i < len(lengths) and isinstance(lengths[i], int) else len(between) + 1
+                row |= {"e2e": row["ttft"] + decode, "tpot": decode / (tokens - 1) if tokens > 1 else 0.0}
+            rows.append(row)
+        return rows
 
     @staticmethod
     def _lists(doc: Document) -> Iterator[Fact]:
