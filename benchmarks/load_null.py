@@ -2,7 +2,8 @@
 
 ``python benchmarks/load_null.py [--rates 5,20,50] [--ttft 50] [--gap 10]``. Per rate: the median TTFT and TPOT beside
 what the stub was told, what it says it did, and the generator's own check. A run that the check calls invalid is made
-again, a few times, since a busy machine disturbs both sides. Ends with 1 if a valid run is off by more than a millisecond.
+again, a few times, since a busy machine disturbs both sides. Ends with 1 if a valid run is off by more than a
+millisecond, or none is valid.
 """
 
 from __future__ import annotations

@@ -37,6 +37,11 @@ def as_json(data: object, status: str = "200 OK") -> bytes:
     return plain(status, json.dumps(data).encode(), "application/json")
 
 
+def counted(text: str) -> int:
+    """Tokens in a vocabulary of pieces: a word of three letters is one token, longer ones are several."""
+    return 1 + sum(-(-len(word) // 3) for word in text.split())
+
+
 class Stub:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.seen = args, 0
@@ -68,7 +73,7 @@ class Stub:
         elif path == "/stub/delays":
             writer.write(as_json(delays))
         elif path == "/tokenize" and mode == "tokenize":
-            writer.write(as_json({"count": 1 + len(body["prompt"].split()), "tokens": []}))
+            writer.write(as_json({"count": counted(body["prompt"]), "tokens": []}))
         elif path == "/metrics" and mode == "tokenize":
             name = "vllm:time_to_first_token_seconds"
             text = f"# TYPE {name} histogram\n{name}_sum {self.seen * self.args.ttft}\n{name}_count {self.seen}\n"
@@ -102,9 +107,9 @@ class Stub:
             writer.write(event({"choices": [piece | last]}))
             left.append((time.perf_counter_ns() - came) / 1e9)
         if body.get("stream_options"):
-            words = len(str(body.get("prompt") or body["messages"][0]["content"]).split())
-            counted = words + 1 if self.args.mode == "tokenize" else 2 * words + 3
-            usage = {"prompt_tokens": counted, "completion_tokens": tokens}
+            text = str(body.get("prompt") or body["messages"][0]["content"])
+            seen = counted(text) if args.mode == "tokenize" else 2 * len(text.split()) + 3
+            usage = {"prompt_tokens": seen, "completion_tokens": tokens}
             writer.write(event({"choices": [], "usage": usage}))
         writer.write(event("[DONE]") + b"0\r\n\r\n")
         delays.append(left)

@@ -26,7 +26,8 @@ _PLAIN = (
     "model green "
 )
 WORDS = _PLAIN.split()
-TRIES = 5
+FILLERS = (" a", " I", ",", " -", " 1")  # one of them is a token of its own in nearly every vocabulary
+TRIES = 6
 CHECKED = 400  # prompts whose length is asked from the server; the rest follow the fit
 
 
@@ -38,6 +39,7 @@ class Sizer:
     per_word: float = 1.0
     fixed: float = 0.0
     route: str = ""  # key of the request that counts tokens, where the server has one
+    filler: str = ""  # a text that adds exactly one token each time it is appended
 
     def words(self, tokens: int) -> int:
         """How many words make about so many tokens."""
@@ -61,7 +63,12 @@ async def calibrate(client: Client, target: Target, timeout: float) -> Sizer:
     for route in ("prompt", "content", "inputs"):
         a, b = await _count(client, target, route, few), await _count(client, target, route, many)
         if a is not None and b is not None and b > a:
-            return _fit("tokenize", a, b, route)
+            found = _fit("tokenize", a, b, route)
+            for text in FILLERS:
+                if await _count(client, target, route, many + text * 24) == b + 24:
+                    found.filler = text
+                    break
+            return found
     if target.usage:
         seen = []
         for text in (few, many):
@@ -115,20 +122,25 @@ async def prompts(client: Client, target: Target, sizer: Sizer, load: Load, coun
         return [" ".join(t) for t in texts], 0
     gate = asyncio.Semaphore(8)
 
-    async def exact(words: list[str], seed: int) -> bool:
-        rng = random.Random(f"{load.seed}/{load.salt}/fill/{seed}")  # noqa: S311
+    async def exact(index: int) -> bool:
+        words, rng = texts[index], random.Random(f"{load.seed}/{load.salt}/fill/{index}")  # noqa: S311
         for _ in range(TRIES):
             async with gate:
-                seen = await _count(client, target, sizer.route, " ".join(words))
+                seen = await _count(client, target, sizer.route, " ".join(words) + sizer.filler * tails[index])
             if seen is None or seen == load.input:
                 return seen is not None
             missing = load.input - seen
-            step = max(1, round(abs(missing) / sizer.per_word))
-            if missing > 0:
-                words.extend(rng.choices(WORDS, k=step))
-            else:
-                del words[max(1, len(words) - step) :]
+            step = round(missing / sizer.per_word)
+            if missing > 0 and sizer.filler and missing <= 4 * sizer.per_word:
+                tails[index] += missing
+            elif missing > 0:
+                words.extend(rng.choices(WORDS, k=max(1, step)))
+            elif tails[index] >= -missing:
+                tails[index] += missing
+            else:  # one word more than the excess holds: fillers make up for it exactly
+                del words[max(1, len(words) + step - 1) :]
         return False
 
-    done = await asyncio.gather(*(exact(words, i) for i, words in enumerate(texts[:CHECKED])))
-    return [" ".join(t) for t in texts], sum(done)
+    tails = [0] * count
+    done = await asyncio.gather(*(exact(i) for i in range(min(count, CHECKED))))
+    return [" ".join(t) + sizer.filler * n for t, n in zip(texts, tails, strict=True)], sum(done)
