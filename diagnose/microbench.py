@@ -111,7 +111,7 @@ def choose(only: str) -> list[str]:
 def measure(names: Sequence[str], gpu: int) -> dict[str, Any]:
     """Run the benchmarks in a process of their own; one that dies is reported, and the rest run in a new one."""
     known = entries()
-    result: dict[str, Any] = {"gpu": None, "rows": [], "failed": [], "notes": [], "seconds": {}}
+    result: dict[str, Any] = {"gpu": None, "rows": [], "failed": [], "skipped": [], "notes": [], "seconds": {}}
     todo = list(names)
     while todo:
         limit = START + sum(3 * known[n].seconds + 5 for n in todo)
@@ -150,8 +150,8 @@ def _read(output: bytes, result: dict[str, Any]) -> tuple[str | None, list[str]]
             inside = message["name"]
         elif event == "row":
             result["rows"].append(message["row"])
-        elif event == "failed":
-            result["failed"].append({"name": message["name"], "reason": message["reason"]})
+        elif event in ("failed", "skipped"):
+            result[event].append({"name": message["name"], "reason": message["reason"]})
         elif event == "unavailable":
             result["notes"].append(message["reason"])
         elif event == "end":
@@ -233,6 +233,7 @@ def render(result: dict[str, Any], format_: str) -> str:
     lines += [f"{c['what']}: {c['ratio']:.1%}" for c in compare(result["rows"])]
     reasons = {r["reason"]: r["name"] for r in reversed(result["rows"]) if r["limit"] is None and r["reason"]}
     lines += [f"no limit for {name} and its like: {reason}" for reason, name in reasons.items()]
+    lines += [f"not available here: {f['name']}: {f['reason']}" for f in result["skipped"]]
     lines += [f"not measured: {f['name']}: {f['reason']}" for f in result["failed"]]
     return "\n".join(lines) + "\n"
 
@@ -240,8 +241,8 @@ def render(result: dict[str, Any], format_: str) -> str:
 def _json(result: dict[str, Any]) -> str:
     rows = ",\n  ".join(json.dumps(r, ensure_ascii=False) for r in result["rows"])
     rest = {
-        "failed": result["failed"], "compared": compare(result["rows"]), "seconds": result["seconds"],
-        "notes": result["notes"],
+        "failed": result["failed"], "skipped": result["skipped"], "compared": compare(result["rows"]),
+        "seconds": result["seconds"], "notes": result["notes"],
     }  # fmt: skip
     head = {"schema": SCHEMA, "tool": {"version": __version__}, "status": ["live"], "gpu": result["gpu"]}
     text = [f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in head.items()]

@@ -27,7 +27,11 @@ INT, UINT, LONG, FLOAT = ctypes.c_int, ctypes.c_uint, ctypes.c_uint64, ctypes.c_
 
 
 class CudaError(ProbeError):
-    """A call into the driver failed."""
+    """A call into the driver failed, or a result is wrong."""
+
+
+class NotHere(ProbeError):
+    """This machine lacks what a benchmark needs: nothing failed."""
 
 
 @lru_cache(maxsize=1)

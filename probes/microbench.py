@@ -1,7 +1,7 @@
 """All microbenchmarks, and the process that runs them: ``python -m diagnose.probes.microbench GPU NAME…``.
 
 They run in a process of their own, so that a kernel that crashes or hangs takes only itself along. It prints
-one JSON object a line: `gpu`, then for each benchmark `begin`, its `row` objects or `failed`, and `end`.
+one JSON object a line: `gpu`, then for each benchmark `begin`, its `row` objects, `failed` or `skipped`, and `end`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from diagnose.errors import ProbeError
 
 from . import microkernels, microkernels_compute, microkernels_torch, microkernels_transfer
 from .bench_rows import Ceilings, Entry
-from .cuda_device import CudaError, Device
+from .cuda_device import CudaError, Device, NotHere
 
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
@@ -65,6 +65,8 @@ def main(argv: list[str]) -> int:
         try:
             for row in ENTRIES[name].run(device, ceilings):
                 _say(event="row", row=row.to_json())
+        except NotHere as err:
+            _say(event="skipped", name=name, reason=err.message)
         except ProbeError as err:
             _say(event="failed", name=name, reason=err.message)
         except RuntimeError as err:  # PyTorch's own errors

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from .bench_rows import Ceilings, Entry, Row, duration, rate
-from .cuda_device import FLOAT, INT, LONG, UINT, CudaError, Device, Launch, Sample, call, constant
+from .cuda_device import FLOAT, INT, LONG, UINT, CudaError, Device, Launch, NotHere, Sample, call, constant
 
 MASK = (1 << 32) - 1
 MATRIX = 4096  # rows and columns of the FP32 product
@@ -41,7 +41,7 @@ def fma(device: Device, ceilings: Ceilings) -> Iterator[Row]:
 def tensor(device: Device, ceilings: Ceilings) -> Iterator[Row]:
     """BF16 tensor cores: mma.sync on every chip since Ampere, wgmma on Hopper."""
     if device.cc < (8, 0):
-        raise CudaError(f"compute capability {device.cc[0]}.{device.cc[1]} has no BF16 tensor cores")
+        raise NotHere(f"compute capability {device.cc[0]}.{device.cc[1]} has no BF16 tensor cores")
     paths = [("tensor_mma", "tensor", "mma_peak", "", 8, 256, 2048, 8 * 16 * 8 * 16 // 32, 4 * 8 * 16)]
     if device.cc == (9, 0):
         paths.append(("tensor_wgmma", "wgmma", "wgmma_peak", "a", 1, 256, 4096, 4 * 64 * 256 * 16 // 128, 128 * 4 * 16))

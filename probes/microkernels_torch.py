@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from .bench_rows import Ceilings, Entry, Row, rate
-from .cuda_device import CudaError, Device
+from .cuda_device import CudaError, Device, NotHere
 
 GIB = 1 << 30
 
@@ -55,7 +55,7 @@ def torch_rows(device: Device, ceilings: Ceilings) -> Iterator[Row]:
     try:
         torch: Any = import_module("torch")
     except ImportError as err:
-        raise CudaError("PyTorch is not installed: nothing to compare the copy with") from err
+        raise NotHere("PyTorch is not installed: nothing to compare the copy with") from err
     try:
         for part in (_copy, _product):
             yield part(torch, device, ceilings)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .bench_rows import Ceilings, Entry, Limit, Row, duration, rate
-from .cuda_device import FLOAT, INT, LONG, SEED, CudaError, Device, Sample, call
+from .cuda_device import FLOAT, INT, LONG, SEED, CudaError, Device, NotHere, Sample, call
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZES = (64 * KIB, MIB, 16 * MIB, 256 * MIB)
@@ -123,7 +123,7 @@ def overlap(device: Device, ceilings: Ceilings) -> Iterator[Row]:
 def peer(device: Device, ceilings: Ceilings) -> Iterator[Row]:
     """To the next GPU: bandwidth one way and both ways, and the latency of 8 bytes."""
     if device.count < 2:
-        raise CudaError("one GPU is visible: a copy between GPUs needs two")
+        raise NotHere("one GPU is visible: a copy between GPUs needs two")
     other = Device((device.index + 1) % device.count)
     direct = all(int(call("cuDeviceCanAccessPeer", a.handle, b.handle)) for a, b in ((device, other), (other, device)))
     if direct:

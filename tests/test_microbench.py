@@ -105,6 +105,13 @@ def test_a_kernel_that_does_not_do_its_work_gives_no_figure(name: str, emulated:
     assert not emulated.live
 
 
+def test_one_gpu_has_no_peer_and_that_is_no_failure(emulated: Any) -> None:
+    emulated.devices = 1
+    device = cuda_device.Device(0)
+    with pytest.raises(cuda_device.NotHere, match="two"):
+        list(suite.ENTRIES["peer"].run(device, bench_rows.Ceilings(device)))
+
+
 def test_more_than_its_share_of_memory_is_refused(emulated: Any) -> None:
     device = cuda_device.Device(0)
     with device.memory() as memory, pytest.raises(cuda_device.CudaError, match="40%"):
@@ -195,17 +202,21 @@ def test_a_benchmark_that_dies_takes_only_itself_along(monkeypatch: pytest.Monke
                 _line(event="row", row=_row("kv_contiguous", 2900.0)),
                 _line(event="row", row=_row("kv_paged_1", 1450.0, twin="kv_contiguous")),
                 _line(event="end", name="kv", seconds=1.0),
+                _line(event="begin", name="peer"),
+                _line(event="skipped", name="peer", reason="one GPU is visible"),
+                _line(event="end", name="peer", seconds=0.0),
                 _line(event="begin", name="fma"),
             ],
         ),
     )
     monkeypatch.setattr(microbench, "run_program", run)
-    got = microbench.measure(["copy", "read", "kv", "fma"], 0)
+    got = microbench.measure(["copy", "read", "kv", "peer", "fma"], 0)
     assert [r["name"] for r in got["rows"]] == ["copy", "kv_contiguous", "kv_paged_1"]
     assert got["rows"][0]["ratio"] == 0.8955 and got["rows"][2]["slower"] == 2.0
     assert {f["name"] for f in got["failed"]} == {"read", "fma"}
     assert "something on stderr" in got["failed"][0]["reason"] and "limit of 9 s" in got["failed"][1]["reason"]
-    assert run.asked[1][-2:] == ["kv", "fma"]
+    assert run.asked[1][-3:] == ["kv", "peer", "fma"]
+    assert got["skipped"] == [{"name": "peer", "reason": "one GPU is visible"}]
     text = microbench.render(got, "json")
     assert json.loads(text)["schema"] == "diagnose.microbench/v1"
     assert "copy" in microbench.render(got, "md")
@@ -255,7 +266,7 @@ def _result(**gpu: Any) -> bytes:
          "slower": 10.0},
     ]  # fmt: skip
     facts = {"index": 0, "name": "NVIDIA H100 80GB HBM3", **gpu}
-    result = {"gpu": facts, "rows": rows, "failed": [], "notes": [], "seconds": {}}
+    result = {"gpu": facts, "rows": rows, "failed": [], "skipped": [], "notes": [], "seconds": {}}
     return microbench.render(result, "json").encode()
 
 
