@@ -35,7 +35,8 @@ class Result:
     @property
     def overall(self) -> Scores | None:
         """All cases together, ablations apart."""
-        outcomes = [o for s in self.scores if s.kept is None for o in s.outcomes]
+        scored = (s for s in self.scores if s.kept is None and s.suite != "generated-well")  # there silence is all
+        outcomes = [o for s in scored for o in s.outcomes]
         return score("all", outcomes, (majority([o.key for o in outcomes]),)) if outcomes else None
 
 

@@ -101,6 +101,24 @@ def env_effect_measured(ctx: Context) -> Outcome:
     return found([e for e in ctx.evidence if e.id in low[0].evidence][:2])
 
 
+def p2p_off_cures(ctx: Context) -> Outcome:
+    """The run goes well without peer access, and nothing shows that it goes well with it too."""
+    cured = [
+        *ctx.of("nccl.mark.p2p_off_cures"),
+        *ctx.of("trial.helps", {"label": r"^NCCL_P2P_(DISABLE=1|LEVEL=(LOC|0))"}),
+    ]
+    if not cured or any(_WENT_WELL.search(e.quote or "") for e in ctx.evidence):
+        return UNKNOWN
+    return Outcome(True, tuple(cured[:2]))
+
+
+# A run of the same test without any variable, that came to its end with a figure.
+_WENT_WELL = re.compile(
+    r"^(?!.*NCCL_)\W*(?:\./|\S*/)?\w+_perf\b.*\b(?:finish\w*|ok|works?|pass\w*|complete\w*)\W+[\d.]+ ?GB/s",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
 def interface_named_and_missing(ctx: Context) -> Outcome:
     """NCCL_SOCKET_IFNAME (or its relatives) is set and nothing matches it."""
     named = [
@@ -388,6 +406,7 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         sockets_between_nodes,
         sockets_listed,
         env_stands,
+        p2p_off_cures,
         env_effect_measured,
         rdma_wanted,
         sockets_though_rdma_wanted,

@@ -19,8 +19,8 @@ _SIZES = ("tensor-parallel-size", "data-parallel-size", "pipeline-parallel-size"
 _APPLIED = (*_SIZES, "max-num-seqs", "max-model-len", "gpu-memory-utilization", "max-num-batched-tokens", "kv-cache-dtype",  # noqa: E501
             "quantization", "enable-prefix-caching", "api-server-count", "num-speculative-tokens", "chunked-prefill-size")  # fmt: skip  # noqa: E501
 _SHARED = regex(
-    r"same|identical|repeat|shared?\b|system.?prompt|multi-?turn|prefix|agent|few-?shot|conversation|history|template|cach|second time"  # noqa: E501
-    r"|again|相同|同样|同一|重复|前缀|多轮|命中|系统提示|固定|缓存",
+    r"same|identical|repeat|shared?\b|system.?prompt|multi-?turn|prefix|agent|few-?shot|conversation|history|template|(?<!kv )(?<!kv_)cach|second time"  # noqa: E501
+    r"|again|相同|同样|同一|重复|前缀|多轮|命中|系统提示|固定|(?<!KV)(?<!KV )缓存",
     re.IGNORECASE,
 )
 _IN_TEXT = regex(
