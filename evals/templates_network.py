@@ -210,7 +210,7 @@ def mismatch(d: Draw) -> Artifacts:
     "nccl.roce_misconfigured",
     "RoCE cluster: job dies with a network error after init.",
     "RoCE 集群训练一开始就报网络错误",
-    also=("nccl.ib_link_error", "net.firewall"),
+    also=("nccl.ib_link_error", "net.firewall", "nccl.env_override"),
 )
 def roce_gid(d: Draw) -> Artifacts:
     gid = int(d.num(0, 1)) if d.sick else 3
