@@ -28,7 +28,7 @@ from diagnose.bench.sse import EventStream
 from diagnose.bench.target import Collector, Target, refusal
 from diagnose.bench.wire import Exchange, Origin, Response, WireError
 from diagnose.document import Document
-from diagnose.errors import UsageError
+from diagnose.errors import ToolMissing, UsageError
 
 MS = 1_000_000
 TARGET = Target("m", "stub", "completions")
@@ -547,3 +547,19 @@ def test_the_reader_of_recorded_results_reads_what_is_written(tmp_path: Path) ->
     assert seen["serving.client.tpot", "mean"] == pytest.approx(11.0)
     assert seen["serving.client.prompts", None] == 120 and seen["serving.client.failed", None] == 0
     assert not [f for f in facts if "#" in (f.subject.label or "")]  # no figure is met twice
+
+
+def test_plots_need_matplotlib_and_two_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diagnose.bench import plots
+
+    def at(rate: float) -> Result:
+        data = {"request_rate": rate, "load": {"input": 8, "output": 4}, "p50_ttft_ms": rate, "output_throughput": 9.0}
+        return Result(data | {"request_throughput": rate, "mean_e2el_ms": 100.0, "p50_tpot_ms": 5.0})
+
+    if plots.available():
+        names = [p.name for p in plots.draw([at(1.0), at(4.0)], tmp_path)]
+        assert names == ["latency-over-rate.svg", "throughput-over-rate.svg", "tpot-over-batch.svg"]
+        assert (tmp_path / names[0]).read_text().startswith("<?xml") and plots.draw([at(1.0)], tmp_path) == []
+    monkeypatch.setattr(plots, "available", lambda: False)
+    with pytest.raises(ToolMissing, match="matplotlib is not installed"):
+        plots.draw([at(1.0), at(4.0)], tmp_path)

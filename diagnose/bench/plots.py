@@ -71,9 +71,9 @@ def draw(results: Sequence[Result], folder: Path) -> list[Path]:
     out = []
     for name, label, axis, panels in _PLOTS:
         lines: dict[str, list[tuple[float, dict[str, Any]]]] = {}
-        for data in (r.data for r in results if r.valid):
-            if (x := axis(data)) is not None:
-                lines.setdefault(_family(data, axis), []).append((x, data))
+        for r in results:
+            if (x := axis(r.data)) is not None:
+                lines.setdefault(_family(r.data, axis), []).append((x, r.data | {"valid": r.valid}))
         lines = {k: sorted(v, key=lambda p: p[0]) for k, v in lines.items() if len({x for x, _ in v}) > 1}
         if not lines:
             continue
@@ -84,6 +84,12 @@ def draw(results: Sequence[Result], folder: Path) -> list[Path]:
                     drawn = [(x, d[key]) for x, d in points if isinstance(d.get(key), int | float)]
                     if drawn:
                         ax.plot(*zip(*drawn, strict=True), marker="o", label=f"{family} {stat}".strip())
+                    crossed = [(x, d[key]) for x, d in points if not d["valid"] and isinstance(d.get(key), int | float)]
+                    if crossed:
+                        style = {"marker": "x", "color": "black", "linestyle": "", "zorder": 3}
+                        ax.plot(*zip(*crossed, strict=True), **style)
+            if any(not d["valid"] for points in lines.values() for _, d in points):
+                ax.set_title("crossed out: the generator fell behind", fontsize="small")
             ax.set_ylabel(unit)
             ax.set_ylim(bottom=0)
             ax.legend(fontsize="x-small")
