@@ -301,6 +301,8 @@ def test_a_kernel_is_placed_between_the_twins() -> None:
 
     facts = list(MicrobenchJson().parse(Document.of("m.json", _result())))
     mine = Fact("kernel.sectors_per_request", 18.0, "count", Subject(label="gather_rows"))
+    healthy = Fact("kernel.sectors_per_request", 4.5, "count", Subject(label="copy"))
+    assert not [f for f in derive([*facts, healthy], {}) if f.signal.startswith("bench.")]
     got = {f.signal: f for f in derive([*facts, mine], {}) if f.signal.startswith("bench.")}
     assert got["bench.place"].value == 0.5
     assert got["bench.cost"].value == pytest.approx(5.5)

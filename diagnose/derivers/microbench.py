@@ -8,6 +8,7 @@ from ..derive import Deriver
 from ..models import Fact, Subject
 
 _MOST = 24  # facts: kernels times counters
+NOTICED = 0.05  # of the way to the pathological twin
 
 
 def _number(fact: Fact) -> float:
@@ -37,7 +38,7 @@ def place(facts: list[Fact], recognised: dict[str, bool]) -> Iterator[Fact]:
                 if kernel.signal != signal or kernel.kind != "observed" or made >= _MOST:
                     continue
                 where = (_number(kernel) - _number(good)) / (_number(bad) - _number(good))
-                if not 0 <= where <= 1.5:  # outside of the pair: the line says nothing there
+                if not NOTICED <= where <= 1.5:  # healthy, or outside of the pair, where the line says nothing
                     continue
                 made += 1
                 subject = Subject(label=f"{kernel.subject.label}|{signal}|{row}")
