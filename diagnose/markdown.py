@@ -29,6 +29,16 @@ def markdown(report: Report) -> str:
         out += [f"- {limit_line(item, w)}" for item in report.limits[:8]]
         if report.limits:
             out.append("")
+        parts = [s for s in report.stages if s.share is not None]
+        if parts:
+            out += ["| metric | stage | seconds | share | floor |", "|---|---|---|---|---|"]
+            for part in parts:
+                floor = "" if part.floor is None else f"{part.floor:.4g}"
+                out.append(f"| {part.metric} | {part.stage} | {part.seconds:.4g} | {part.share:.1%} | {floor} |")
+            out.append("")
+        out += [f"- **{a.change}**: {a.predicted} ({a.cost}; {a.rollback})" for a in report.advice]
+        if report.advice:
+            out.append("")
         out += [answer.long, ""]
         out += [f"- **{r.cause}**: {r.because}" for r in report.ruled_out]
         if report.ruled_out:
