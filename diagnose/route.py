@@ -211,7 +211,16 @@ _ASKED_BY = {
     "gpu.mark.fallen": ("environment", 6), "env.mark": ("environment", 5), "text": ("environment", 1),
     "pip": ("environment", 1), "host": ("gpu-underutilized", 1),
 }  # fmt: skip
-_NO_QUESTION = ("version", "env.var", "figure", "gpu.name", "serving.arg", "topo.link", "topo.gpu_nic", "compare.ratio")
+_NO_QUESTION = (
+    "version", "env.var", "figure", "gpu.name", "serving.arg", "topo.link", "topo.gpu_nic", "compare.ratio",
+    # worked out of other readings, which have their say already
+    "serving.model", "serving.stage_total", "serving.stage_mean", "serving.stage_percentile", "serving.tail",
+    "serving.in_flight", "serving.kv_demand", "serving.slo", "serving.goodput", "serving.slo_margin",
+    "serving.server.inference", "serving.server.tpot", "serving.server.computed_tokens", "serving.server.process",
+    # a page as it is, whatever is asked
+    "serving.counter", "serving.counter_time", "serving.histogram", "serving.server_start", "serving.server.requests",
+    "serving.server.queue", "serving.server.prefill", "serving.server.decode", "serving.server.e2e",
+)  # fmt: skip
 
 
 def infer(evidence: list[Evidence]) -> str:

@@ -187,6 +187,11 @@ def test_no_wait_no_limit_that_binds() -> None:
     assert ("serving.binds", None) not in facts(quick, "vllm serve m --max-num-seqs 1\n")
 
 
+def test_what_is_worked_out_does_not_vote_for_a_question() -> None:
+    docs = [Document.of("a", vllm(100).encode()), Document.of("b", vllm(150).encode())]
+    assert triage("", docs).playbook == "high-ttft"  # most of TTFT is queue
+
+
 @pytest.mark.skipif(not H100.is_dir(), reason="captures are not here")
 @pytest.mark.parametrize(
     ("state", "most"),
