@@ -38,9 +38,9 @@ BUILTIN = (
     "serving_sched", "serving_stages", "serving_llama", "serving_versions",
     "model_config", "kineto", "nsight", "torch_text",
     "nccl_trials", "nccl_samples", "nccl_paths", "nccl_ras", "nccl_inspector", "nccl_xml", "nccl_hosts", "siblings",
-    "rank_lines",
+    "rank_lines", "code_notes",
     "dcgm", "gpu_tools", "engine_lines", "load_tools", "request_trace", "proxy", "small_notes",
-    "allocator", "placement", "copy_notes", "bench_json", "live_host", "live_nccl", "generic",
+    "allocator", "placement", "copy_notes", "bench_json", "served", "live_host", "live_nccl", "live_ucx", "rdma_sysfs", "generic",
 )  # fmt: skip
 
 

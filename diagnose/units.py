@@ -43,7 +43,7 @@ _SPELLINGS: dict[str, tuple[str, float]] = {
 _CASED: dict[str, tuple[str, float]] = {
     "Gb/s": ("Gb/s", 1.0), "Gb/sec": ("Gb/s", 1.0), "Mb/s": ("Gb/s", 1e-3), "GBps": ("GB/s", 1.0),
     "MBps": ("GB/s", 1e-3), "Tb/s": ("Gb/s", 1e3), "Mb/sec": ("Gb/s", 1e-3),
-    "GiBps": ("GB/s", 1.073741824),
+    "GiBps": ("GB/s", 1.073741824), "TF": ("TFLOP/s", 1.0), "TF/s": ("TFLOP/s", 1.0),
 }  # fmt: skip
 
 

@@ -30,7 +30,10 @@ SMALL = 60  # lines up to which a document is taken as typed by hand
 
 
 # Profiles list parts of one run, not settings of several.
-_PROFILE = regex(r"function|self cpu|own ?time|(num|# of|nb) ?calls|instances|%mem|\bpid\b|command", re.IGNORECASE)
+_PROFILE = regex(
+    r"function|self cpu|own ?time|(num|# of|nb) ?calls|instances|%mem|\bpid\b|command|\bpclk\b",
+    re.IGNORECASE,
+)
 
 
 class GenericReader:
@@ -141,12 +144,17 @@ def _row_settings(table: Table, columns: list[Metric]) -> list[str]:
     ] if len(table.columns) > 1 and not names_axis(table.corner) else []  # fmt: skip
     out: list[str] = []
     for row in table.rows:
-        said = [row.words[k] for k in differ if row.words]
+        said = [_worded(table.columns[k], row.words[k]) for k in differ if row.words]
         said += [f"{table.columns[k]} {f.text} {f.raw}".strip() for k in set_up if (f := row.figures[k])]
         words = " ".join(said)[:80]
         index = cell(row.label) is not None and classify("1", "2", table.corner)[0] == OTHER
         out.append(words if index and words else f"{row.label} {words}".strip())
     return out
+
+
+def _worded(column: str, word: str) -> str:
+    """``backward_prefetch BACKWARD_PRE``: a word alone does not say what it sets."""
+    return f"{column} {word}" if word and len(column) <= 40 and names_axis(column) and not names_axis(word) else word
 
 
 def _column_setting(table: Table, k: int) -> str:

@@ -198,12 +198,14 @@ def scaling(group: Group, few: float, one: Reading, many: float, more: Reading) 
     if few <= 0 or many <= few or not group.metric.name.startswith(("throughput", "iterations", "step_time", "flops")):
         return
     label = f"ngpus|{group.metric.name}|{tidy(more.setting)}|{tidy(one.setting)}"
-    if group.metric.better == "higher":
+    if group.metric.better == "higher" and "_per_gpu" not in group.metric.name:
         value, formula, inputs = (
             more.level / one.level * few / many,
             f"a / b * {few:g} / {many:g}",
             (more.fact, one.fact),
         )
+    elif group.metric.better == "higher":
+        value, formula, inputs = more.level / one.level, "a / b", (more.fact, one.fact)
     else:
         value, formula, inputs = one.level / more.level, "a / b", (one.fact, more.fact)
     if (one.figure.unit or "") == (more.figure.unit or ""):

@@ -54,6 +54,7 @@ _STATS = {
     "平均": "mean", "中位": "p50", "最大": "max", "最小": "min", "worst": "max", "best": "min", "peak": "max",
 }  # fmt: skip
 _NAMES = regex(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b|--[a-z][\w-]+")
+_EACH = regex(r"(?:/|\bper[ -]?|\beach ?)(?:gpu|card|rank|device|chip)\b|每卡|单卡", re.IGNORECASE)
 _SOFT = str.maketrans(dict.fromkeys("_:-.()[]{}=,", " "))
 _BY_UNIT = {
     "s": "time", "ms": "time", "us": "time", "GB/s": "bandwidth", "Gb/s": "bandwidth", "B": "bytes", "GiB": "bytes",
@@ -227,6 +228,8 @@ def name_metric(words: str, unit: str | None = None, raw: str = "", per: str = "
         if unit is not None and allowed and unit not in allowed:
             continue
         if pattern.search(soft) or (name in ("tpot", "throughput", "iterations") and pattern.search(said)):
+            if name in ("throughput", "iterations", "flops") and _EACH.search(said):
+                name = f"{name}_per_gpu"  # does not grow with the number of GPUs
             return Metric(name + tail, better, True, not allowed or "count" in allowed)
     name = _BY_UNIT.get(unit or "count", "count")
     return Metric(name + tail, _UNIT_BETTER.get(name), False)

@@ -126,8 +126,11 @@ def _table(lines: list[Line], i: int) -> Table | None:
     first = _next(lines, i + 1)
     if first is None:
         return None
-    below_kind, below = split(lines[first].text)
-    if below_kind != kind or not _is_head(head, below) or not _figures_below(lines, first, kind, len(below)):
+    corner_gap = head[0].start if kind == "space" and head[0].start >= 4 else 0
+    below_kind, below = _split_below(lines[first].text, corner_gap)
+    if below_kind != kind or not _is_head(head, below):
+        return None
+    if not _figures_below(lines, first, kind, len(below), corner_gap):
         return None
     shift = len(below) - len(head)
     if kind != "space" and shift:
@@ -146,7 +149,7 @@ def _table(lines: list[Line], i: int) -> Table | None:
             table.lines.append(j)
             j += 1
             continue
-        row_kind, cells = split(lines[j].text)
+        row_kind, cells = _split_below(lines[j].text, corner_gap)
         placed = _place(cells, columns, kind) if row_kind == kind else None
         if placed is None:
             break
@@ -158,12 +161,23 @@ def _table(lines: list[Line], i: int) -> Table | None:
     return table if any(any(r.figures) for r in table.rows) else None
 
 
-def _figures_below(lines: list[Line], i: int, kind: str, width: int) -> bool:
+def _split_below(text: str, gap: int) -> tuple[str, list[Cell]]:
+    """Cells of a row under a head that leaves `gap` characters for the labels; a label may fill them to the last."""
+    kind, cells = split(text)
+    if gap and cells and cells[0].start < gap < cells[0].end and text[gap - 1] == " " and text[gap] != " ":
+        left, right = text[cells[0].start : gap].rstrip(), text[gap : cells[0].end]
+        start = cells[0].start
+        if left and cell(right) is not None and cell(left) is None:
+            return kind or "space", [Cell(left, start, start + len(left)), Cell(right, gap, cells[0].end), *cells[1:]]
+    return kind, cells
+
+
+def _figures_below(lines: list[Line], i: int, kind: str, width: int, gap: int) -> bool:
     """One of the next rows of this width holds a figure: rows of words may come first."""
     for line in lines[i : i + 8]:
         if _RULE.match(line.text):
             continue
-        row_kind, cells = split(line.text)
+        row_kind, cells = _split_below(line.text, gap)
         if row_kind != kind or len(cells) != width:
             return False
         if any(cell(part) for c in cells[1:] for part in re.split(r"\s+/\s+", c.text)):

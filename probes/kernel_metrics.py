@@ -53,8 +53,41 @@ METRICS: dict[str, tuple[str, str]] = {
     "smsp__sass_average_data_bytes_per_sector_mem_global_op_st.ratio": ("kernel.bytes_per_sector|stores", "plain"),
     "smsp__sass_average_data_bytes_per_sector_mem_global_op_ld.pct": ("kernel.load_efficiency", "pct"),
     "smsp__sass_average_data_bytes_per_sector_mem_global_op_st.pct": ("kernel.store_efficiency", "pct"),
-    "l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_ld.ratio": ("kernel.sectors_per_request", "plain"),
-    "l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_st.ratio": ("kernel.sectors_per_request", "plain"),
+    "l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_ld.ratio": (
+        "kernel.sectors_per_request|loads",
+        "plain",
+    ),
+    "l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_st.ratio": (
+        "kernel.sectors_per_request|stores",
+        "plain",
+    ),
+    "l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum": ("kernel.sectors|loads", "plain"),
+    "l1tex__t_sectors_pipe_lsu_mem_global_op_st.sum": ("kernel.sectors|stores", "plain"),
+    "l1tex__t_requests_pipe_lsu_mem_global_op_ld.sum": ("kernel.requests|loads", "plain"),
+    "l1tex__t_requests_pipe_lsu_mem_global_op_st.sum": ("kernel.requests|stores", "plain"),
+    "smsp__inst_executed_op_shared.sum": ("kernel.shared_accesses", "plain"),
+    "smsp__inst_executed_op_shared_ld.sum": ("kernel.shared_accesses|loads", "plain"),
+    "smsp__inst_executed_op_shared_st.sum": ("kernel.shared_accesses|stores", "plain"),
+    "smsp__sass_inst_executed_op_shared_ld.sum": ("kernel.shared_accesses|loads", "plain"),
+    "smsp__sass_inst_executed_op_shared_st.sum": ("kernel.shared_accesses|stores", "plain"),
+    "inst_executed_shared_loads": ("kernel.shared_accesses|loads", "plain"),
+    "inst_executed_shared_stores": ("kernel.shared_accesses|stores", "plain"),
+    "shared_ld_bank_conflict": ("kernel.conflicts|loads", "plain"),
+    "shared_st_bank_conflict": ("kernel.conflicts|stores", "plain"),
+    "shared_load": ("kernel.shared_accesses|loads", "plain"),
+    "shared_store": ("kernel.shared_accesses|stores", "plain"),
+    "l1tex__data_bank_conflicts_pipe_lsu.sum": ("kernel.conflicts", "plain"),
+    "smsp__thread_inst_executed.sum": ("kernel.thread_instructions", "plain"),
+    "smsp__inst_executed.sum": ("kernel.instructions", "plain"),
+    "sm__thread_inst_executed.sum": ("kernel.thread_instructions", "plain"),
+    "sm__inst_executed.sum": ("kernel.instructions", "plain"),
+    "global_load_requests": ("kernel.requests|loads", "plain"),
+    "global_store_requests": ("kernel.requests|stores", "plain"),
+    "dram__throughput": ("kernel.dram", "pct"),
+    "dram__throughput.pct": ("kernel.dram", "pct"),
+    "gpu__dram_throughput": ("kernel.dram", "pct"),
+    "sm__throughput": ("kernel.sm", "pct"),
+    "sm__throughput.pct": ("kernel.sm", "pct"),
     "l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum": ("kernel.conflicts", "plain"),
     "l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum": ("kernel.conflicts|loads", "plain"),
     "l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_st.sum": ("kernel.conflicts|stores", "plain"),
@@ -197,7 +230,33 @@ def derive(kernel: str, made: dict[str, Fact], status: tuple[str, ...]) -> Itera
                 inputs=(top, bottom),
                 status=status,
             )
-            return
+            break
+    yield from _quotients(kernel, made, status)
+
+
+# A counter over how often it could have happened -> what the quotient is, and how many at most are believable.
+_QUOTIENTS: tuple[tuple[str, str, str, str, float], ...] = (
+    ("kernel.sectors", "kernel.requests", "kernel.sectors_per_request", "a / b", 32.0),
+    ("kernel.global", "kernel.requests", "kernel.sectors_per_request", "a / b", 32.0),
+    ("kernel.conflicts", "kernel.shared_accesses", "kernel.conflict_ways", "a / b + 1", 32.0),
+    ("kernel.thread_instructions", "kernel.instructions", "kernel.active_threads", "a / b", 32.0),
+)
+
+
+def _quotients(kernel: str, made: dict[str, Fact], status: tuple[str, ...]) -> Iterator[Fact]:
+    """Sectors per request, ways of a conflict and threads per instruction out of raw counters."""
+    for top, bottom, signal, formula, most in _QUOTIENTS:
+        for part in ("", "|loads", "|stores"):
+            a, b = made.get(top + part), made.get(bottom + part)
+            if a is None or b is None or float(b.value or 0) < 1000 or signal + part in made or signal in made:
+                continue
+            value = float(a.value or 0) / float(b.value or 1)
+            if value <= most:
+                value += 1.0 if formula.endswith("+ 1") else 0.0
+                yield Fact(
+                    signal, value, "count", Subject(label=f"{kernel}{part}"), a.spans, kind="derived", formula=formula,
+                    inputs=(a, b), status=status,
+                )  # fmt: skip
 
 
 # Sentences of ncu's rules (a sentence may be wrapped over several lines): pattern, then what its groups are

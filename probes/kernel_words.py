@@ -148,6 +148,16 @@ _OF_32 = regex(
     re.IGNORECASE,
 )
 _OF_BYTES = regex(r"(?<![\d.])(\d{1,2}(?:\.\d+)?) ?(?:/|of|out of)(?: the)? ?32 bytes", re.IGNORECASE)
+_IDEAL = regex(
+    r"(?<![\d.])(\d{1,2}(?:\.\d+)?) sectors? ?(?:/|per) ?req\w*[^\d\n]{0,6}(?:ideal\w*|min\w*|optimal|expected"
+    r"|instead of|vs\.?|against|should be|where)[^\d\n]{0,12}(\d{1,2}(?:\.\d+)?)(?![\d.])",
+    re.IGNORECASE,
+)
+_SHARE_USED = regex(
+    r"(?<![\d.])(\d{1,3}(?:\.\d+)?) ?% of (?:the |all )?(?:global )?(?:bytes|data|traffic|sectors?)\b[^\n%]{0,32}"
+    r"\b(?:utili[sz]ed|used|useful|needed)\b",
+    re.IGNORECASE,
+)
 _WAYS = regex(
     r"(?<![\d.])(\d{1,2}(?:\.\d+)?) ?- ?way (?:shared[- ]memory )?(?:bank )?conflict"
     r"|(\d{1,2}) ?路(?:bank ?)?冲突",
@@ -243,6 +253,14 @@ def said(text: str) -> Iterator[_Said]:
         if 1.0 <= top / max(low, 1.0) <= 33:
             seen.add("kernel.conflict_ways")
             yield _Said("kernel.conflict_ways", top / low, "computed")
+    for pattern, signal in ((_IDEAL, "kernel.excess_sectors"), (_SHARE_USED, "kernel.load_efficiency")):
+        beside = pattern.search(text) if signal not in seen else None
+        if beside is None:
+            continue
+        if pattern is _SHARE_USED:
+            yield _Said(signal, round(float(beside[1]) / 100, 12), "fraction")
+        elif float(beside[2]) <= float(beside[1]) <= 32:
+            yield _Said(signal, 1 - float(beside[2]) / float(beside[1]), "computed")
     for pattern, signal, unit in (
         (_OF_32, "kernel.active_threads", "count"), (_OF_BYTES, "kernel.bytes_per_sector", "B"),
         (_WAYS, "kernel.conflict_ways", "count"),
@@ -330,8 +348,9 @@ def _facts(doc: Document, line: Line, label: str, found: Iterator[_Said]) -> Ite
     for item in found:
         if item.unit == "computed":
             yield Fact(
-                item.signal, item.value, "count", Subject(label=label), (doc.span(line),), kind="derived",
-                formula="reader:kernel_words", status=doc.status,
+                item.signal, item.value, "fraction" if item.signal.endswith("sectors") else "count",
+                Subject(label=label), (doc.span(line),), kind="derived", formula="reader:kernel_words",
+                status=doc.status,
             )  # fmt: skip
             continue
         base = Fact(item.signal, item.value, item.unit, Subject(label=label), (doc.span(line),), status=doc.status)

@@ -167,6 +167,7 @@ class LaunchReader:
 
 _LINK = regex(r"\b(NV\d{1,2}|PIX|PXB|PHB|NODE|SYS)\b")
 _SPEED = regex(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(GB/s)?(?![\w.]*[=/,])")
+_TEST_ROW = regex(r"^\s*\d+\s+\d+\s+[a-z]\w+\s+\w+\s+-?\d+\s+[\d.]+\s+[\d.]+\s+(\d+(?:\.\d+)?)\b")
 _RATE = regex(r"^\s*(\S{0,80}?[A-Za-z]\S{0,80}?)[:\s]+(?:\S{1,80}\s+){0,2}?Rate:?\s*(\d{2,3})\b")
 
 
@@ -179,10 +180,18 @@ class PairReader:
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`path.bandwidth` (path as label) and `net.rate` (host as label)."""
         unit = links_up = False
+        above = ""  # the path that a heading names
         for n, line in enumerate(doc.lines()):
             if n > 200:
                 return
             text = line.prefix + line.text
+            if above and (row := _TEST_ROW.match(text)):
+                yield Fact("path.bandwidth", float(row[1]), "GB/s", Subject(label=above), (doc.span(line),),
+                           status=doc.status)  # fmt: skip
+                continue
+            if re.match(r"\s*(?:#|//|==|--|\*)", text) or text.rstrip().endswith(":"):
+                heads = _LINK.findall(text)
+                above = heads[0] if len(heads) == 1 else above if not heads else ""
             unit |= re.search(r"GB/s|busbw|bandwidth|带宽", text, re.IGNORECASE) is not None
             if re.search(r"nvlink.*(?:grep\s+-c|wc\s+-l|links? up|active)|active (?:nv)?links", text, re.IGNORECASE):
                 links_up = True

@@ -23,6 +23,10 @@ _PAIR = regex(
     r"(?:\s*\|?\s*\(?[+Δ]?\s*(?P<d>-?[\d,]+)?\)?)?\s*\|?\s*$"
 )
 _ARROW = regex(r"(?P<name>[A-Za-z]\w*)\s*[:=]?\s+(?P<a>\d[\d,]*)\s*(?:->|→|=>|⇒)\s*(?P<b>\d[\d,]*)")
+_FAR_ARROW = regex(
+    r"(?<!\w)(?P<name>(?:port|tx|rx|np|rp|out|local|symbol|link)_\w+)\b[^\d\n]{0,48}?[:=]\s*(?P<a>\d[\d,]*)\s*(?:->|→|=>|⇒)\s*"
+    r"(?P<b>\d[\d,]*)"
+)
 _PLUS = regex(
     r"(?P<name>[A-Za-z]\w*(?:_\w+|Errors?|Wait|Discards|Counter"
     r"|Downed))\s*[:=]?\s+\+\s?(?P<d>\d[\d,]*)\b"
@@ -82,12 +86,12 @@ class CounterTableReader:
             if n > LINES:
                 return
             text = line.text
-            if len(_WHEN.findall(text)) >= 2 and not _PAIR.match(text):
+            if len(_WHEN.findall(text)) >= 2 and not _PAIR.match(text) and not _FAR_ARROW.search(text):
                 header = True
                 continue
             if named := _NIC.search(text):
                 nic = named[1]
-            hits = list(_ARROW.finditer(text))
+            hits = list(_ARROW.finditer(text)) or list(_FAR_ARROW.finditer(text))
             if not hits and header and (row := _PAIR.match(text)):
                 hits = [row]
             for hit in hits:
@@ -142,7 +146,7 @@ class RankTableReader:
             text = (line.prefix + line.text).replace("|", "  ")
             cells = [c for c in re.split(r"\s{2,}|\t|,\s*", text.strip()) if c]
             if _FIRST.match(text) and len(cells) >= 2 and not any(_CELL.match(c) for c in cells[1:]):
-                yield from _late(doc, header, rows)
+                yield from late(doc, header, rows)
                 header, rows = cells, []
                 continue
             row = [m[1] for c in cells[1:] if (m := _CELL.match(c))]
@@ -153,10 +157,10 @@ class RankTableReader:
                 values = [m[1] for w in words[1:] if (m := _CELL.match(w))]
                 if len(values) >= len(header) - 1 and re.match(r"^[\w.-]+:?$", words[0]):
                     rows.append((words[0], [amount(v) for v in values], line))
-        yield from _late(doc, header, rows)
+        yield from late(doc, header, rows)
 
 
-def _late(doc: Document, header: list[str], rows: list[tuple[str, list[float], Line]]) -> Iterator[Fact]:
+def late(doc: Document, header: list[str], rows: list[tuple[str, list[float], Line]]) -> Iterator[Fact]:
     """The late one waits least and works longest; both must show, or the waiting alone very clearly."""
     if len(rows) < 3:
         return

@@ -30,7 +30,7 @@ _LOG = regex(r"\S*:\d+:\d+ \[\d*\] |\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\]")
 _LOG_HOST = regex(r"^([^\s:\[\]]+):\d+:\d+ \[\d*\] ")
 _NUMBER = regex(r"^(?:[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|N/A|nan|inf)$", re.IGNORECASE)
 _RANK = regex(
-    r"#\s+Rank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\s+(\d+)\s+on\s+(\S+)\s+device\s+(\d+)\s+\[[^\]]*\]\s+(\S.*?)\s*$"
+    r"#\s+Rank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\s+(\d+)\s+on\s+(\S+)\s+device\s+(\d+)(?:\s+\[[^\]]*\]\s+(\S.*?))?\s*$"
 )
 _PARAMS = regex(r"nThread\s+(\d+)\s+nGpus\s+(\d+)\s+minBytes\s+(\d+)\s+maxBytes\s+(\d+)")
 _AVG = regex(r"#?\s*Avg bus bandwidth\s*:\s*([\d.]+)")
@@ -274,9 +274,9 @@ class NcclTestsReader:
                 (rank, host, pid),
                 Fact("nccl_tests.rank", host, None, Subject(rank=rank, host=host), span, status=doc.status),
             )
-            table.gpus.setdefault(
-                (host, hit[4]), Fact("gpu.name", hit[5], None, Subject(host=host, gpu=device), span, status=doc.status)
-            )
+            if hit[5]:
+                name = Fact("gpu.name", hit[5], None, Subject(host=host, gpu=device), span, status=doc.status)
+                table.gpus.setdefault((host, hit[4]), name)
         elif hit := _PARAMS.search(text):
             for signal, value in (("nccl_tests.threads", hit[1]), ("nccl_tests.gpus", hit[2])):
                 table.once.setdefault(signal, _fact(doc, line, signal, float(value), "count"))

@@ -45,6 +45,8 @@ _WORDS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
     )
 )  # fmt: skip
 _VERSION = regex(r"\b(?:lib)?nccl[ -]?(?:version)?\s*[=v]{0,3}\s?(2\.\d+(?:\.\d+)?)\b", re.IGNORECASE)
+# A list of bare versions; no other library that is tried like this counts so.
+_BARE_VERSION = regex(r"^\s*(2\.(?:1[4-9]|[23]\d)\.\d+)(?:\+cuda[\d.]+)?(?=\s{2,}|\s*[:|])")
 _CONTROL = regex(
     r"^\W*(?:default\w*|baseline|base|\(none\)|none|nothing(?: set)?|unset|\(unset\)|stock|as (?:is|shipped"
     r"|before)|plain|control|"
@@ -53,7 +55,8 @@ _CONTROL = regex(
     re.IGNORECASE,
 )
 _NEGATED_BAD = regex(
-    r"\b(?:no|not|without|0|zero|never|doesn'?t|does not|no longer)\W+(?:\w+\W+)?(?:hang\w*|hung|errors?"
+    r"(?<![\d.])0 ?(?:of|out of|/) ?\d+\b(?! ?(?:GB|MB|B\b))"
+    r"|\b(?:no|not|without|0|zero|never|doesn'?t|does not|no longer)\W+(?:\w+\W+)?(?:hang\w*|hung|errors?"
     r"|crash\w*|timeouts?|wrong|stuck|fail\w*)"
     r"|#?wrong\W{1,3}0\b|(?:hang|error|crash|timeout|problem|issue)s?\W+(?:is |are |was )?(?:gone|disappear\w*"
     r"|vanish\w*|solved|resolved)"
@@ -121,7 +124,7 @@ def settings_of(text: str) -> frozenset[Setting]:
     found = {(name, value.rstrip(".")) for name, value in _ASSIGN.findall(text)}
     known = {name for name, _ in found}
     found |= {(name, value) for name, value, pattern in _WORDS if name not in known and pattern.search(text)}
-    found |= {("NCCL", version) for version in _VERSION.findall(text)}
+    found |= {("NCCL", version) for version in (*_VERSION.findall(text), *_BARE_VERSION.findall(text))}
     return frozenset(found)
 
 
@@ -129,7 +132,22 @@ class TrialReader:
     """Settings that were tried, with what came of it."""
 
     name = "nccl_trials"
-    needles = (b"NCCL", b"nccl", b"P2P", b"GDR", b"GPUDirect", b"NVLS", b"IOMMU", b"iommu", b"ACS", b"GLOO_", b"VT-d")
+    needles = (
+        b"NCCL",
+        b"nccl",
+        b"2.1",
+        b"2.2",
+        b"2.3",
+        b"P2P",
+        b"GDR",
+        b"GPUDirect",
+        b"NVLS",
+        b"IOMMU",
+        b"iommu",
+        b"ACS",
+        b"GLOO_",
+        b"VT-d",
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact for each setting and outcome."""
@@ -138,6 +156,7 @@ class TrialReader:
             if len(lines) >= SMALL:
                 return
             lines.append(line)
+        yield from _changes(doc, lines)
         arms = _arms(lines)
         if not arms:
             return
@@ -158,6 +177,28 @@ class TrialReader:
                 text = re.sub(r"\s+", " ", (arm.line.prefix + arm.line.text).strip())[:160]
                 span = (doc.span(arm.line, setting[0]),)
                 yield Fact(signal, text, None, Subject(label="=".join(setting)), span, status=doc.status)
+
+
+_CHANGE = regex(
+    r"(?<![\w.])(?P<a>\d+(?:\.\d+)?) ?(?P<au>GB/s|Gb/s|ms|s|us|it/s|img/s)? ?(?:->|→|=>|to) ?(?P<b>\d+(?:\.\d+)?)"
+    r" ?(?P<u>GB/s|Gb/s|it/s|img/s|ms|us|s)\b"
+)
+
+
+def _changes(doc: Document, lines: list[Line]) -> Iterator[Fact]:
+    """``after NCCL_IB_TC=106: 9.1 -> 41 GB/s``: one line that tells of both runs."""
+    for line in lines:
+        text = line.prefix + line.text
+        hit = _CHANGE.search(text)
+        found = sorted(settings_of(text)) if hit is not None and not _LOG.search(text) else []
+        if hit is None or len(found) != 1 or re.search(r"unset|without|remov|drop|去掉", text, re.IGNORECASE):
+            continue
+        before, after = float(hit["a"]), float(hit["b"])
+        gain = after / before if "/" in hit["u"] and before else before / after if after else 0.0
+        signal = "trial.faster" if gain > 1.15 else "trial.slower" if 0 < gain < 0.87 else ""
+        if signal:
+            label = Subject(label="=".join(found[0]).rstrip(":"))
+            yield Fact(signal, text.strip()[:160], None, label, (doc.span(line, found[0][0]),), status=doc.status)
 
 
 def _judge(arm: _Arm, setting: Setting, arms: list[_Arm]) -> str:

@@ -231,7 +231,7 @@ class MonReader:
     """`nvidia-smi dmon` and `pmon`."""
 
     name = "nvidia_smi_mon"
-    needles: tuple[bytes, ...] = (b"# gpu", b"#gpu", b"# Idx")
+    needles: tuple[bytes, ...] = (b"# gpu", b"#gpu", b"# Idx", b"#Time ", b"#Date ", b"# Time ", b"# Date ")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         columns: list[str] = []

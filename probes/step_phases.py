@@ -55,6 +55,9 @@ _PATTERN = regex(
     r"|\s?(?:[KMGT]i?B|samples|images|img|tok|it)\b)",
     re.IGNORECASE,
 )
+_OF = regex(
+    r"\s*(?:out )?(?:of|/|占)\s*(?:the |a |every )?(?P<num>\d+(?:\.\d+)?)\s?(?P<unit>ms|s|us|秒|毫秒)\b", re.IGNORECASE
+)
 _LINE_UNIT = regex(r"\((?:in )?(ms|s|us)\)|time \((ms|s)\)", re.IGNORECASE)
 _LIGHTNING = regex(r"(?:train_dataloader_next|_DataFetcher|fetch_next)[^|]*\|.*\|\s*(?P<pct>\d+(?:\.\d+)?)\s*\|?\s*$")
 _TO_MS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "sec": 1e3, "secs": 1e3, "seconds": 1e3, "秒": 1e3, "毫秒": 1.0}
@@ -141,6 +144,9 @@ def _readings(line: Line) -> dict[str, _Reading]:
         if phase == "total" and unit is None and "." not in hit.group("num"):
             continue  # "step 200" counts, it does not measure
         out.setdefault(phase, _Reading(phase, float(hit.group("num")), unit.lower() if unit else None, line))
+        whole = _OF.match(line.text, hit.end()) if phase in ("data", "comm", "h2d") and unit else None
+        if whole is not None:
+            out.setdefault("total", _Reading("total", float(whole["num"]), whole["unit"].lower(), line))
     return out
 
 

@@ -12,7 +12,18 @@ from ..predicates import Context, Outcome
 
 Rule = Callable[[Context], Outcome]
 
-FAMILIES = ("collectives", "platform", "movement", "serving", "training", "comparison", "formats", "healthy")
+FAMILIES = (
+    "collectives",
+    "platform",
+    "movement",
+    "serving",
+    "training",
+    "comparison",
+    "formats",
+    "healthy",
+    "joins",
+    "joins_training",
+)
 
 RULES: dict[str, Rule] = {}
 for _family in FAMILIES:

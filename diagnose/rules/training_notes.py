@@ -32,7 +32,7 @@ def faster_gpu_same_step(ctx: Context) -> Outcome:
     return UNKNOWN if not ratios else Outcome(False)
 
 
-_MODEL = regex(r"\b(?:rtx|gtx|tesla|quadro)? ?(?:[ahlvtb]\d{2,3}s?|\d0[5-9]0|titan)\b", re.IGNORECASE)
+_MODEL = regex(r"\b(?:rtx|gtx|tesla|quadro)? ?(?:[ahlvtb]\d{1,3}s?|\d0[5-9]0|titan)\b", re.IGNORECASE)
 
 
 def gpu_swap_same_step(ctx: Context) -> Outcome:

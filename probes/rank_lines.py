@@ -1,0 +1,139 @@
+"""Lines that start with a rank and name what it spent: `[rank2] step 812 wait_allreduce=0.004 data=0.438`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from diagnose.document import Document, Line
+from diagnose.lazy import regex
+from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
+
+from .facts import fact
+from .nccl_samples import late
+
+_WHO = regex(r"^\W*(?:\[?(?:local_|global_)?(?P<kind>rank|worker|gpu|node|host)[ _:=#-]{0,2}(?P<n>\d{1,4})\]?)", re.I)
+_STEP = regex(r"\b(?:step|iter(?:ation)?|it)[ :=#]{1,2}(\d+)\b", re.IGNORECASE)
+_PAIR = regex(r"(?<![\w.])(?P<name>[A-Za-z][\w ./-]{1,30}?)\s?[:=]\s?(?P<v>\d+(?:\.\d+)?)\s?(?:ms|us|s|sec)?(?![\w.%])")
+
+
+class RankLines:
+    """The ranks of one step side by side: who waits least in the collective and works longest is the late one."""
+
+    name = "rank_lines"
+    needles: tuple[bytes, ...] = (b"rank", b"Rank", b"worker", b"node", b"gpu")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`straggler.late` of the first step that three ranks or more report."""
+        if doc.is_binary or doc.size > 4 << 20:
+            return
+        steps: dict[tuple[str, str, tuple[str, ...]], list[tuple[str, list[float], Line]]] = {}
+        for n, line in enumerate(doc.lines()):
+            if n > 20_000:
+                break
+            text = line.prefix + line.text
+            who = _WHO.match(text) if len(text) < 400 else None
+            if who is None:
+                continue
+            rest = text[who.end() :]
+            step = _STEP.search(rest)
+            pairs = list(_PAIR.finditer(_STEP.sub(" ", rest)))
+            if len(pairs) < 2:
+                continue
+            names = tuple(p["name"].strip() for p in pairs)
+            rows = steps.setdefault((who["kind"].lower(), step[1] if step else "", names), [])
+            if all(r[0] != who["n"] for r in rows):
+                rows.append((who["n"], [float(p["v"]) for p in pairs], line))
+        for (kind, _, names), rows in steps.items():
+            made = list(late(doc, [kind, *names], rows))
+            if made:
+                yield from made
+                return
+
+
+_RANKS = regex(
+    r"^\W*(?:\w+[ :]+)?\[?ranks?[ _:=#]{0,2}"
+    r"(?P<who>\d{1,4}(?:\s*(?:,|-|–|\.\.+|to|and|&)\s*\d{1,4})*)\]?\b(?P<rest>.*)$",
+    re.IGNORECASE,
+)
+_OP = regex(
+    r"\b(?P<op>all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|broadcast|barrier|send|recv|isend|irecv)"
+    r"(?:_\w+)?\b",
+    re.IGNORECASE,
+)
+_STUCK = re.compile(
+    rb"py-?spy|stack|stuck|hang|hung|block|wait|sits?\b|traceback|gdb|frozen|freez|watchdog|timeout|dump", re.IGNORECASE
+)
+
+
+class RankOperations:
+    """In which collective each rank sits: `ranks 0-5: all_to_all_single`, `rank 3: barrier`."""
+
+    name = "rank_operations"
+    needles: tuple[bytes, ...] = (b"rank", b"Rank")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`rank.collective` for two operations or more, in text that speaks of a standstill."""
+        if doc.is_binary or doc.size > 1 << 16 or not _STUCK.search(doc.head):
+            return
+        found: dict[str, Fact] = {}
+        for n, line in enumerate(doc.lines()):
+            if n > 400:
+                break
+            text = line.prefix + line.text
+            who = _RANKS.match(text) if len(text) < 300 else None
+            operation = _OP.search(who["rest"]) if who is not None else None
+            if who is None or operation is None:
+                continue
+            name = operation["op"].lower().replace("_", "")
+            found.setdefault(name, fact(doc, line, "rank.collective", operation["op"], label=f"rank {who['who']}"))
+        if len(found) >= 2:
+            yield from found.values()
+
+
+_RANGE = regex(r"(\d{1,5})(?:\s*(?:-|–|\.\.+|to)\s*(\d{1,5}))?")
+_SPAN = regex(r"^[\s:|=]{0,40}(?P<a>\d+(?:\.\d+)?)(?:\s*(?:-|–|\.\.+)\s*(?P<b>\d+(?:\.\d+)?))?\s?(?:ms|s|us)?\s*$")
+
+
+class RankRanges:
+    """Rows of ranges of ranks, of which one is a single rank far off: `ranks 0..76  0-6`, `rank 77  341`."""
+
+    name = "rank_ranges"
+    needles: tuple[bytes, ...] = (b"rank", b"Rank")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`spread.outlier` of the lone rank beside the largest usual reading."""
+        if doc.is_binary or doc.size > 1 << 16:
+            return
+        rows: list[tuple[int, str, float, str, Line]] = []
+        for n, line in enumerate(doc.lines()):
+            if n > 400:
+                break
+            text = line.prefix + line.text
+            who = _RANKS.match(text) if len(text) < 120 else None
+            span = _SPAN.match(who["rest"]) if who is not None else None
+            if who is None or span is None:
+                continue
+            count = sum(int(b or a) - int(a) + 1 for a, b in _RANGE.findall(who["who"]))
+            printed = span["b"] or span["a"]
+            rows.append((count, who["who"], float(printed), printed, line))
+        lone = [r for r in rows if r[0] == 1]
+        many = [r for r in rows if r[0] > 1]
+        if len(lone) != 1 or not many or sum(r[0] for r in many) < 3:
+            return
+        usual = max(many, key=lambda r: r[2])
+        if usual[2] <= 0 or lone[0][2] < 1.25 * usual[2]:
+            return
+        a, b = (
+            fact(doc, r[4], "rank.reading", r[2], "count", around=r[3], label=f"rank {r[1]}") for r in (lone[0], usual)
+        )
+        yield Fact(
+            "spread.outlier", lone[0][2] / usual[2], "count",
+            Subject(label=f"rank|time|rank {lone[0][1]}", rank=int(lone[0][1])),
+            (doc.span(lone[0][4]), doc.span(usual[4])), kind="derived", formula="a / b", inputs=(a, b),
+            status=doc.status,
+        )  # fmt: skip
+
+
+READERS: list[Reader] = [RankLines(), RankOperations(), RankRanges()]
