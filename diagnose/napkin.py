@@ -42,6 +42,15 @@ FUNCTIONS: dict[str, Callable[..., Figure]] = {
     )
 }  # fmt: skip
 
+# SMs in use by product; whitepapers and data sheets of each chip
+_SMS = {
+    "Tesla V100-SXM2-16GB": 80, "Tesla V100-SXM2-32GB": 80, "Tesla V100-PCIE-16GB": 80, "Tesla V100-PCIE-32GB": 80,
+    "Tesla T4": 40, "A100-SXM4-40GB": 108, "A100-SXM4-80GB": 108, "A100-PCIE-40GB": 108, "A100 80GB PCIe": 108,
+    "A30": 56, "A40": 84, "A10": 72, "L4": 58, "L40": 142, "L40S": 142, "GeForce RTX 3090": 82,
+    "GeForce RTX 4090": 128, "H100 80GB HBM3": 132, "H100 PCIe": 114, "H100 NVL": 132, "H200": 132, "H20": 78,
+    "GH200 480GB": 132, "GH200 144G HBM3e": 132, "B200": 148,
+}  # fmt: skip
+
 # display unit -> (raw unit, divisor); without one the size of the figure decides
 _SHOW: dict[str, tuple[str, float]] = {
     "B": ("B", 1), "KiB": ("B", 2**10), "MiB": ("B", 2**20), "GiB": ("B", 2**30), "kB": ("B", 1e3), "MB": ("B", 1e6),
@@ -49,7 +58,7 @@ _SHOW: dict[str, tuple[str, float]] = {
     "GB/s": ("GB/s", 1), "Gb/s": ("Gb/s", 1), "TFLOP/s": ("TFLOP/s", 1), "tokens/s": ("tokens/s", 1),
     "Hz": ("Hz", 1), "W": ("W", 1), "count": ("count", 1), "fraction": ("fraction", 1), "GFLOP": ("count", 1e9),
     "TFLOP": ("count", 1e12), "kB/s": ("GB/s", 1e-6), "TB/s": ("GB/s", 1e3), "MB/s": ("GB/s", 1e-3),
-    "days": ("s", 86400), "billion": ("count", 1e9), "million": ("count", 1e6), "rad": ("count", 1), "m": ("count", 1),
+    "days": ("s", 86400), "billion": ("count", 1e9), "million": ("count", 1e6), "rad": ("count", 1), "m": ("m", 1),
 }  # fmt: skip
 _LADDERS: dict[str, tuple[tuple[str, float], ...]] = {
     "B": (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1)),
@@ -140,6 +149,7 @@ def gpu_terms(gpu: hardware.Gpu) -> dict[str, float | None]:
         "power": float(gpu.power), "links": float(gpu.links) if gpu.links else None,
         "rate": link.value if link else None, "raw_rate": hardware.NVLINK_RAW.get(gpu.nvlink),
         "efficiency": sharp.value if sharp else None, "pcie": pcie.value if pcie else None,
+        "sm_count": float(_SMS[gpu.name]) if gpu.name in _SMS else None,
     }  # fmt: skip
 
 

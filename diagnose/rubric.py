@@ -74,7 +74,7 @@ def size(text: str) -> float:
 def _said(sentence: str) -> bool:
     """Whether it reads as a sentence: long enough, and held together by small words."""
     latin, cjk = _LATIN.findall(sentence), len(_CJK.findall(sentence))
-    if cjk >= 6 and cjk >= len(latin):
+    if cjk >= 4 and cjk >= len(latin):
         return len(_ZH_FUNCTION.findall(sentence)) >= max(1, 0.03 * cjk)
     small = sum(w.lower() in _FUNCTION for w in latin)
     return len(latin) >= 4 and small >= 0.15 * len(latin)
