@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .collect import Capture, Collected, NotCaptured
+from .catalogue import catalogue
+from .collect import Capture, Collected, Collector, NotCaptured
 from .errors import InputError
 from .mask import mask
 from .masking import Mapper
@@ -195,6 +196,26 @@ def reopen(path: Path) -> Cassette:
         )  # fmt: skip
         made.captures[key(capture.probe, capture.params, capture.part)] = (capture, int(item.get("sequence") or 0))
     return made
+
+
+def played(path: Path) -> dict[str, Collector]:
+    """The probes of a recorded machine as collectors: each gives what was captured then, at the cost it had.
+
+    Replay matches probe and parameters; what was not captured says so, with the recorded reason.
+    """
+    old = reopen(path)
+    why = {str(m.get("probe")): str(m.get("reason", "")) for m in read(path).get("not_captured") or []}
+    by: dict[str, list[Capture]] = {}
+    for capture, _ in sorted(old.captures.values(), key=lambda pair: pair[1]):
+        by.setdefault(capture.probe, []).append(capture)
+
+    def one(name: str) -> Collector:
+        mine = by.get(name, [])
+        reason = None if mine else why.get(name, "not captured in this recording")
+        spent = sum(c.seconds for c in mine)
+        return Collector(name, lambda host: reason, lambda host: mine, seconds=lambda host: spent)
+
+    return {name: one(name) for name in {*by, *why} & set(catalogue().probes)}
 
 
 def pack(folder: Path, target: Path) -> None:

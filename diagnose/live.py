@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,9 @@ QUICK = 5.0  # seconds: a read probe that takes longer runs only when the planne
 # Seconds a run may take by what it is allowed to do, unless --budget says otherwise.
 BUDGET = {"read": 5.0, "light": 120.0, "load": 600.0}
 BASE = ("nvidia_smi.q", "nvidia_smi.topo", "env.dump", "python.env", "devices.visible")  # limits and context
+# A server that was named is always looked at, however long that takes; elsewhere this machine says nothing about it.
+SERVER = ("vllm.metrics", "serving.args", "server.use", "vllm.log", "kv.capacity")
+NOT_HERE = frozenset([*SERVER, "client.direct"])  # probes that also work for a server on another machine
 _AT_ONCE = 8
 
 
@@ -57,17 +60,43 @@ class Live:
     refused: set[str] = field(default_factory=set)
     used: float = 0.0
     ran: dict[str, float] = field(default_factory=dict)
+    known: Mapping[str, Collector] = field(default_factory=collectors)  # a cassette's, in an interactive replay
 
     def first(self, playbooks: Iterable[str], symptom: str) -> list[Collector]:
         """Read probes worth running before anything is known: quick ones that tell something about the question."""
         cat = catalogue()
         names = list(playbooks)
         ctx = Context([], names[0], symptom, [], {}, frozenset(names))
-        known = collectors()
+        known = self.known
         wanted = [o.spec.name for o in options(cat, assess(cat, ctx), ctx)]
-        order = dict.fromkeys([*BASE, *wanted])
-        picked = [known[n] for n in order if n in known]
-        return [c for c in picked if c.spec.footprint == "read" and c.cost(self.host) <= QUICK and self._new(c.probe)]
+        named = SERVER if self.server else ()
+        order = dict.fromkeys([*named, *BASE, *wanted])
+        picked = [known[n] for n in order if n in known and self._here(n) and self._new(n)]
+        return [c for c in picked if c.spec.footprint == "read" and (c.probe in named or c.cost(self.host) <= QUICK)]
+
+    @property
+    def server(self) -> bool:
+        """Was a server named?"""
+        return bool({"endpoint", "prometheus"} & set(self.host.params))
+
+    def _here(self, probe: str) -> bool:
+        """Can this machine answer it: is it the server's, or does the probe only ask the server?"""
+        if not self.server or probe in NOT_HERE:
+            return True
+        from .endpoint import Endpoint
+
+        return "endpoint" in self.host.params and Endpoint.of(self.host.params).local
+
+    def silent(self) -> bool:
+        """Was a server named that gave nothing by which it is known?"""
+        heard = {k[0] for k in self.cassette.captures} & set(SERVER)
+        if any(k[0] == SERVER[0] and k[2] == "engine" for k in self.cassette.missing):
+            heard.discard(SERVER[0])
+        return self.server and not heard
+
+    def noted(self) -> list[str]:
+        """Probes of the named server about which something is to be said, beside what they gave."""
+        return [n for n in SERVER[:1] if self.server and any(k[0] == n for k in self.cassette.missing)]
 
     def _new(self, probe: str) -> bool:
         return probe not in self.ran and probe not in self.refused and not self.cassette.has(probe)
@@ -96,17 +125,19 @@ class Live:
         """Is there nothing here to see: a question about a GPU or a server, on a machine that shows neither?"""
         if catalogue().playbooks[playbook].without_gpu or self.host.root != Path("/"):
             return False
-        if {"endpoint", "prometheus"} & set(self.host.params) or self.host.find("nvidia-smi"):
+        if self.server:
+            return self.silent()
+        if self.host.find("nvidia-smi"):
             return False
         return not any(self.host.glob(pattern) for pattern in GPU_NODES)
 
     def collector(self, probe: str) -> Collector:
         """The collecting half of a probe."""
-        return collectors()[probe]
+        return self.known[probe]
 
     def run_named(self, probe: str) -> list[Document]:
         """Run one probe by name."""
-        return self.run([collectors()[probe]])
+        return self.run([self.known[probe]])
 
     def _timed(self, collector: Collector) -> tuple[list[Capture | NotCaptured], float]:
         begin = time.monotonic()
@@ -116,10 +147,10 @@ class Live:
         """The probe that tells most per cost among those that can run here and fit the budget, or None."""
         if got.verdict == "healthy" or (got.verdict == "cause" and got.confidence >= SURE):
             return None
-        known = collectors()
+        known = self.known
         for option in options(catalogue(), got, ctx):
             item = known.get(option.spec.name)
-            if item is None or not self._new(item.probe):
+            if item is None or not self._new(item.probe) or not self._here(item.probe):
                 continue
             if option.spec.footprint not in self.allow and not self.asks:
                 continue
@@ -134,7 +165,7 @@ class Live:
         reasons = [m.reason for k, m in sorted(self.cassette.missing.items()) if k[0] == probe]
         if reasons:
             return "; ".join(dict.fromkeys(reasons))
-        item = collectors().get(probe)
+        item = self.known.get(probe)
         if probe in self.ran or any(k[0] == probe for k in self.cassette.captures):
             return "it ran, and its output does not answer this"
         if item is None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from .catalogue import Mark
 from .document import Document, Span, shape
+from .lazy import regex
 from .models import Fact, Subject
 
 _PATIENCE, _PATIENCE_BLIND = (
@@ -151,6 +152,8 @@ class Scanner:
             if not ready:
                 continue
             line = doc.line(number, start, raw)
+            if _MANUAL.match(line.text):
+                continue
             for item in ready:
                 found = _match(line.text, item)
                 if found is None:
@@ -174,6 +177,10 @@ class Scanner:
                     signal, value, mark.unit, Subject(label=label, rank=rank, gpu=gpu), (span,), mark.what,
                     count=counts[signal, identity], status=doc.status,
                 )  # fmt: skip
+
+
+# Open MPI prints thousands of parameters with their help texts and defaults: a manual, not an event.
+_MANUAL = regex(r"\s*(?:mca:\S+?:(?:help|enumerator)\b|MCA [\w ]+: (?:parameter|informational) .*data source: default)")
 
 
 def _match(text: str, item: _Ready) -> tuple[_Identity, str] | None:

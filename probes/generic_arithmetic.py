@@ -168,6 +168,8 @@ def _dispersion(singles: Sequence[Reading]) -> Iterator[Fact]:
         ):
             if top is None or bottom is None or bottom.level <= 0 or top.figure.unit != bottom.figure.unit:
                 continue
+            if top is stats.get("max") and top.figure.unit not in ("us", "ms", "s"):
+                continue  # the largest of clocks, watts and sizes is a rating as often as a reading
             yield Fact(
                 signal, top.figure.value / bottom.figure.value, unit, Subject(label=label), (top.span, bottom.span),
                 f"{base}: {top.figure.text} over {bottom.figure.text}", kind="derived", formula="a / b",

@@ -36,6 +36,11 @@ _SERVERS = regex(
     r"vllm|sglang|trtllm|tensorrt_llm|tritonserver|text-generation|llama-server|dynamo|lmdeploy|torchrun|deepspeed"
     r"|ray::|mooncake|lmcache"
 )
+_MPI = re.compile(
+    r"(?:package|ompi:version|option:mpi|build:|config:cli|mca:mpi:base:param:mpi_built_with_cuda_support:value"
+    r"|mca:opal:base:param:opal_built_with_cuda_support:value|mca:(?:pml|btl|mtl|osc|accelerator):[a-z0-9]+:version"
+    r"|mca:(?:pml|btl|mtl):base:param:(?:pml|btl|mtl):(?:value|source)|mca:btl:tcp:param:btl_tcp_if_\w+:(?:value|source))"
+)
 _SECONDS_DMESG = 5.0
 _NODES = "# device nodes of GPUs"
 
@@ -133,11 +138,26 @@ def _servers(host: Host) -> Iterator[Collected]:
     )
 
 
+def _has_ompi(host: Host) -> str | None:
+    return None if host.find("ompi_info") else "ompi_info (Open MPI) is not installed here"
+
+
+def _mpi(host: Host) -> Iterator[Collected]:
+    ran = host.run(["ompi_info", "--parsable", "-l", "9", "--all"], timeout=20)
+    # thousands of parameters with their help texts: only what was built, and the values that steer a path
+    kept = [line for line in ran.output.splitlines() if _MPI.match(line.decode("utf-8", "replace"))]
+    if kept:
+        yield Capture("mpi.info", b"\n".join(kept) + b"\n", argv=ran.argv, started=ran.started, seconds=ran.seconds)
+    else:
+        yield NotCaptured("mpi.info", f"ompi_info printed nothing of use (exit {ran.status})")
+
+
 COLLECTORS = (
-    Collector("env.dump", _always, _environment),
+    Collector("mpi.info", _has_ompi, _mpi),
+    Collector("env.dump", _always, _environment, files=True),
     Collector("dmesg.xid", _has_dmesg, _kernel_log),
     Collector("python.env", _always, _packages),
-    Collector("devices.visible", _always, _devices),
+    Collector("devices.visible", _always, _devices, files=True),
     Collector("serving.args", _always, _servers),
 )
 

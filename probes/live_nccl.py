@@ -22,6 +22,7 @@ _TESTS = {"all_reduce": "all_reduce_perf", "sendrecv": "sendrecv_perf", "all_gat
           "reduce_scatter": "reduce_scatter_perf", "alltoall": "alltoall_perf"}  # fmt: skip
 _DEBUG = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,ENV,NET,GRAPH,P2P,SHM,TUNING"}
 _LOCKSTEP = regex(r"# lockstep (\d+) own=([\d.]+) waits=([\d.]+)")
+_MOST = 1 << 30
 _SWEEP_SECONDS, _LOG_SECONDS = 90.0, 60.0
 
 
@@ -52,21 +53,22 @@ def _op(host: Host) -> str:
     return host.params.get("collective", "all_reduce")
 
 
-def _command(host: Host, most: int, lockstep: bool) -> list[str]:
+def _command(host: Host, least: int, step: int, lockstep: bool) -> list[str]:
+    """A sweep from `least` bytes to 1 GiB: below that the ceiling is not reached."""
     op = _op(host)
     tool = _TESTS.get(op, "")
     if tool and host.find(tool):
-        return [tool, "-b", "8", "-e", str(most), "-f", "4", "-g", str(gpu_count())]
-    command = [*_WORKER, "--op", op, "-b", "8", "-e", str(most), "-f", "4"]
+        return [tool, "-b", str(least), "-e", str(_MOST), "-f", str(step), "-g", str(gpu_count())]
+    command = [*_WORKER, "--op", op, "-b", str(least), "-e", str(_MOST), "-f", str(step)]
     return [*command, "--lockstep"] if lockstep else command
 
 
 def _sweep(host: Host) -> Iterator[Collected]:
-    yield from _run(host, "nccl.tests", _command(host, 1 << 30, True), {}, _SWEEP_SECONDS)
+    yield from _run(host, "nccl.tests", _command(host, 8, 4, True), {}, _SWEEP_SECONDS)
 
 
 def _log(host: Host) -> Iterator[Collected]:
-    yield from _run(host, "nccl.debug_log", _command(host, 1 << 20, False), _DEBUG, _LOG_SECONDS)
+    yield from _run(host, "nccl.debug_log", _command(host, 64, 16, False), _DEBUG, _LOG_SECONDS)
 
 
 def _run(host: Host, probe: str, command: list[str], env: dict[str, str], seconds: float) -> Iterator[Collected]:
@@ -78,11 +80,11 @@ def _run(host: Host, probe: str, command: list[str], env: dict[str, str], second
 
 
 def _sweep_shown(host: Host) -> list[str]:
-    return [" ".join(_command(host, 1 << 30, True))]
+    return [" ".join(_command(host, 8, 4, True))]
 
 
 def _log_shown(host: Host) -> list[str]:
-    return [" ".join([*(f"{k}={v}" for k, v in _DEBUG.items()), *_command(host, 1 << 20, False)])]
+    return [" ".join([*(f"{k}={v}" for k, v in _DEBUG.items()), *_command(host, 64, 16, False)])]
 
 
 class LockstepReader:

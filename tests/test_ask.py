@@ -28,7 +28,7 @@ def test_answers_become_stated_facts_and_silence_does_not() -> None:
 
 
 def test_an_answer_alone_never_decides() -> None:
-    report = investigate("TTFT is high", [], None, ("en",), lambda text: "1")
+    report, _ = investigate("TTFT is high", [], None, ("en",), lambda text: "1")
     assert report.verdict == "inconclusive"
     assert [e.kind for e in report.evidence] and {e.kind for e in report.evidence} == {"stated"}
 
