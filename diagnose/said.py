@@ -140,8 +140,8 @@ def _margins(given: list[Fact], wanted: Mapping[str, Fact]) -> Iterator[Fact]:
         told: list[float] = []
         for fact in given:
             if fact.signal == f"serving.client.{name}" and fact.spans and isinstance(fact.value, (int, float)):
-                stat, _, run = (fact.subject.label or "").partition(" ")
-                runs.setdefault((fact.spans[0].capture, run), {}).setdefault(stat.lower(), fact)
+                word, _, number = (fact.subject.label or "").partition(" ")
+                runs.setdefault((fact.spans[0].capture, number), {}).setdefault(word.lower(), fact)
         for (place, run), stats in runs.items():
             stat = next((s for s in _STATS if s in stats), None)
             if stat is None:
