@@ -257,7 +257,10 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
     names = [h for h in report.hypotheses[:3] if h.cause in cat.causes and h.basis == "evidence"]
     verdict = w.open if report.evidence else w.open_empty
     no_gpu = any(e.signal == "host.gpu_nodes" and e.value == "none" for e in report.evidence)
-    if no_gpu and all(h.p < 0.2 for h in names):
+    server = next((p.outcome for p in report.path if p.step == "server"), "")
+    if server and all(h.p < 0.2 for h in names):
+        names, verdict = [], w.open_server.format(reason=server)
+    elif no_gpu and all(h.p < 0.2 for h in names):
         names, verdict = [], w.open_no_gpu
     leading = (
         w.leading.format(
@@ -270,7 +273,7 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
     )
     told = telling(report)
     beside = w.beside.format(lines=w.join.join(limit_line(item, w) for item in told)) if told else ""
-    step = _experiment(report, w)
+    step = "" if server and not names else _experiment(report, w)
     short = w.glue(verdict, leading, step)
     seen = [e for e in report.evidence if e.kind == "observed"][:MOST_CITED]
     shown = w.seen.format(facts=w.join.join(cite(e) for e in seen)) if seen else ""

@@ -39,6 +39,7 @@ class Words:
     open: str
     open_empty: str
     open_no_gpu: str
+    open_server: str
     leading: str
     no_guess: str
     read: str
@@ -111,6 +112,7 @@ EN = Words(
     open_empty="Not decided: there is nothing here to reason from yet.",
     open_no_gpu="Not decided: this machine shows no GPU, so it cannot answer this; run it where the problem is, "
     "or give that machine's output with --evidence.",
+    open_server="Not decided, because of the server that was named: {reason}.",
     leading="Still in question: {names}.",
     no_guess="No. A guess with a number on it is how the wrong part gets replaced; the next step is cheaper than that.",
     read="This rests on {n} input(s) alone: {names}.",
@@ -179,6 +181,7 @@ ZH = Words(
     open_empty="尚无结论:目前还没有可供推理的数据。",
     open_no_gpu="尚无结论:这台机器上看不到 GPU,回答不了这个问题;"
     "请在出问题的机器上运行,或用 --evidence 给出那台机器的输出。",
+    open_server="尚无结论,原因在所给的服务端:{reason}。",
     leading="仍待区分:{names}。",
     no_guess="不猜。带着数字的猜测正是换错零件的原因,下一步的成本比这低得多。",
     read="结论只依据 {n} 份输入:{names}。",

@@ -62,6 +62,7 @@ def triage_command(
     endpoint: Annotated[str, typer.Option("--endpoint", help="a running server, e.g. http://127.0.0.1:8000")] = "",
     prometheus: Annotated[str, typer.Option("--prometheus", help="a Prometheus that scrapes the server")] = "",
     window: Annotated[str, typer.Option("--window", help="how long to watch, or to look back: 10s, 30m")] = "",
+    api_key_env: Annotated[str, typer.Option("--api-key-env", help="variable that holds the server's key")] = "",
     model: Annotated[str, typer.Option("--model", help="the model's config.json, for floors")] = "",
     gpu: Annotated[str, typer.Option("--gpu", help="GPU name for floors, or auto")] = "",
     tp: Annotated[int, typer.Option("--tp", help="tensor-parallel size, for floors")] = 0,
@@ -84,7 +85,8 @@ def triage_command(
     """Find the cause of a symptom from the evidence at hand (the default command)."""
     from .triage import Reach, run
 
-    said = {"endpoint": endpoint, "prometheus": prometheus, "window": window, "model": model, "gpu": gpu,
+    said = {"endpoint": endpoint, "prometheus": prometheus, "window": window,
+            "api-key-env": api_key_env, "model": model, "gpu": gpu,
             "tp": str(tp or ""), "pid": str(pid or ""), "slo": slo, "command": command, "kernel": kernel}  # fmt: skip
     params = {name: value for name, value in said.items() if value}
     reach = Reach(offline, allow, budget, params, replay, dry_run, sysfs_root)

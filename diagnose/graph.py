@@ -275,14 +275,16 @@ def _probe(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
 def _explain(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
     cat, ctx = catalogue(), context(state, runtime.context)
     session = runtime.context or Session()
+    noted = session.live.noted() if session.live else {}
+    server = [PathStep(step="server", probe=name, outcome=why, because="") for name, why in noted.items()]
     report = build_report(
         cat,
         ctx,
         _judge(ctx, runtime.context),
         [InputRef.model_validate(i) for i in state["inputs"]],
         [Reference.model_validate(r) for r in state["references"]],
-        [PathStep.model_validate(p) for p in (*(state.get("ran") or ()), *(state.get("path") or ()))],
-        state.get("missing") or [],
+        [*server, *(PathStep.model_validate(p) for p in (*(state.get("ran") or ()), *(state.get("path") or ())))],
+        [*noted, *(state.get("missing") or ())],
         state.get("symptom", ""),
         state.get("inferred", False),
         tuple(state.get("langs") or ("en",)),

@@ -94,9 +94,11 @@ class Live:
             heard.discard(SERVER[0])
         return self.server and not heard
 
-    def noted(self) -> list[str]:
-        """Probes of the named server about which something is to be said, beside what they gave."""
-        return [n for n in SERVER[:1] if self.server and any(k[0] == n for k in self.cassette.missing)]
+    def noted(self) -> dict[str, str]:
+        """What is to be said of the named server, beside what was captured: it is dead, restarted, has no traffic."""
+        name = SERVER[0]
+        told = any(k[0] == name for k in self.cassette.missing)
+        return {name: self.why_not(name)} if self.server and told else {}
 
     def _new(self, probe: str) -> bool:
         return probe not in self.ran and probe not in self.refused and not self.cassette.has(probe)

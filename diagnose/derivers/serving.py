@@ -27,8 +27,8 @@ def tier(fact: Fact) -> str:
     return "frontend" if head.startswith((_FRONTEND, "frontend")) else "engine"
 
 
-def _servers(facts: Iterable[Fact]) -> dict[tuple[float, str], list[Fact]]:
-    """Counters and histograms by server and kind of process."""
+def _servers(facts: Iterable[Fact]) -> dict[tuple[tuple[float, str], str], list[Fact]]:
+    """Counters and histograms by server (its start, and its address where pages say it) and kind of process."""
     counters = [
         f for f in facts if f.signal in ("serving.counter", "serving.counter_time", "serving.histogram") and f.spans
     ]
@@ -36,11 +36,13 @@ def _servers(facts: Iterable[Fact]) -> dict[tuple[float, str], list[Fact]]:
     for fact in facts:
         if fact.signal == "serving.server_start" and isinstance(fact.value, float) and fact.spans:
             start[fact.spans[0].capture] = fact.value
+    place = {f.spans[0].capture: f.subject.label or "" for f in facts if f.signal == "serving.scraped" and f.spans}
     known = set(start.values())
-    alone = known.pop() if len(known) == 1 else 0.0
-    out: dict[tuple[float, str], list[Fact]] = defaultdict(list)
+    alone = known.pop() if len(known) == 1 and not place else 0.0
+    out: dict[tuple[tuple[float, str], str], list[Fact]] = defaultdict(list)
     for fact in counters:
-        out[start.get(fact.spans[0].capture, alone), tier(fact)].append(fact)
+        page = fact.spans[0].capture
+        out[(start.get(page, alone), place.get(page, "")), tier(fact)].append(fact)
     return out
 
 
