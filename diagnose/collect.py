@@ -26,7 +26,7 @@ from .host import Host
 from .runner import Ran
 
 # Modules of probes/ with a `COLLECTORS`; imported only by a live run.
-COLLECTING: tuple[str, ...] = ("live_host", "live_nccl", "live_profile")
+COLLECTING: tuple[str, ...] = ("live_host", "live_nccl", "live_profile", "live_server", "live_client")
 DEPTH = 16  # of a hash in a file name
 
 
