@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .cassette import Cassette, reopen
 from .catalogue import catalogue
 from .collect import collectors
+from .endpoint import Endpoint, seconds
 from .errors import EXIT_OK, UsageError
 from .host import Host
 from .live import BUDGET, FOOTPRINTS, Live, allowed, run_folder
@@ -26,6 +27,8 @@ def host_of(reach: Reach) -> Host:
     root = Path(reach.sysfs_root or "/")
     if not root.is_dir():
         raise UsageError(f"--sysfs-root {root} is no folder", "give the folder that holds the recorded sys/ and proc/")
+    for name in {"endpoint", "prometheus"} & set(reach.params):
+        Endpoint.of(reach.params, name)  # a wrong address is said at once
     return Host(dict(reach.params), root)
 
 
@@ -41,7 +44,9 @@ def budget(reach: Reach) -> float:
     """Seconds that probes may take together."""
     if reach.budget is not None:
         return reach.budget
-    least = ENDPOINT_BUDGET if {"endpoint", "prometheus"} & set(reach.params) else 0.0
+    named = {"endpoint", "prometheus"} & set(reach.params)
+    watched = seconds(reach.params.get("window", ""), 0.0) if "endpoint" in named else 0.0
+    least = ENDPOINT_BUDGET + watched if named else 0.0
     return max(BUDGET[level(reach)], least)
 
 
