@@ -51,7 +51,7 @@ def run(words: list[str], *, gpu: str, lang: str, level: str, track: str, list_:
     product, note = napkin.pick_gpu(gpu or napkin.DEFAULT_GPU)
     hits = bank.find(query, pool)
     if not hits or hits[0].score < bank.ENOUGH:
-        _nothing(query, hits[:3], langs, settings.format)
+        _nothing(query, bank.nearest(query, hits), langs, settings.format)
         return EXIT_INCONCLUSIVE
     answer = bank.filled(hits[0].concept, product)
     notes = [n for n in (note if gpu else "", answer.note) if n]

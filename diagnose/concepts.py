@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterable
@@ -153,7 +154,8 @@ _STOP = frozenset(
         "in into is it its just like make makes me mean means much my no not of on one or our out over shall should so "
         "some than that the their them then there these they this those to too up us use used using very want was we "
         "were what when where which while who whom whose why will with would you your about tell explain describe "
-        "really 什么 怎么 为什 么是 如何 怎样 是什 么会 么样 一个 的时 时候 哪些 请问 可以 需要 以及 就是 "
+        "really happens happen difference between versus vs keeps "
+        "什么 怎么 为什 么是 如何 怎样 是什 么会 么样 一个 的时 时候 哪些 请问 可以 需要 以及 就是 "
         "这个 那个 不是 会不 为何 到底",
     )
 )
@@ -187,7 +189,7 @@ class Hit:
     concept: Concept
 
 
-ENOUGH = 0.5  # share of the query's weight that a concept must account for
+ENOUGH = 0.42  # share of the query's weight that a concept must account for
 _FIELDS = (1.0, 0.7, 0.35)  # question and aliases, terms of the rubric, short answers
 
 
@@ -218,14 +220,25 @@ def find(query: str, among: Iterable[Concept] | None = None) -> list[Hit]:
     fields, telling = _index()
     unknown = math.log(1 + len(fields))
     asked = list(dict.fromkeys(tokens(query)))
-    mass = sum(telling.get(w, unknown) for w in asked)
+    # a pair of Chinese characters across two words means nothing, so an unknown one weighs less than an unknown word
+    mass = sum(telling.get(w, unknown / 3 if w[0] >= "\u4e00" else unknown) for w in asked)
     out: list[Hit] = []
     for concept in pool:
         best = fields[concept.id]
-        got = sum(telling.get(w, unknown) * best.get(w, 0.0) for w in asked)
+        got = sum(telling.get(w, 0.0) * best.get(w, 0.0) for w in asked)
         said = max(_overlap(asked, t) for t in (concept.en.question, concept.zh.question, *concept.aliases))
         out.append(Hit(0.9 * got / mass + 0.1 * said if mass else 0.0, concept))
     return sorted(out, key=lambda h: (-h.score, h.concept.id))
+
+
+def nearest(query: str, hits: list[Hit], most: int = 3) -> list[Hit]:
+    """What to offer where nothing matches: by shared words, then by likeness of letters."""
+
+    def alike(hit: Hit) -> float:
+        said = (hit.concept.en.question, hit.concept.zh.question, *hit.concept.aliases)
+        return max(difflib.SequenceMatcher(None, query.lower(), text.lower()).ratio() for text in said)
+
+    return sorted(hits, key=lambda h: (-h.score, -alike(h), h.concept.id))[:most]
 
 
 def _overlap(asked: list[str], text: str) -> float:

@@ -94,6 +94,8 @@ class Slot:
 
 def number(value: float) -> str:
     """Three significant digits, thousands set apart."""
+    if abs(value) >= 1e15:
+        return f"{value:.3g}"
     if value == 0:
         return "0"
     digits = f"{value:.3g}"
@@ -112,7 +114,7 @@ def shown(value: float, unit: str, show: str = "", exact: bool = False) -> str:
         ladder = _LADDERS.get(unit, ((unit, 1.0),))
         show, factor = next(((u, f) for u, f in ladder if abs(value) >= f * 0.9995), ladder[-1])
     scaled = value / factor
-    digits = f"{scaled:,.12g}" if exact else number(scaled)
+    digits = f"{scaled:,.15g}" if exact else number(scaled)
     if show in ("count", "fraction", "billion", "million"):
         return digits
     return f"{digits}%" if show == "%" else f"{digits} {show}"
@@ -211,6 +213,8 @@ def _call(entry: Mapping[str, Any], value: Callable[[str], float]) -> Figure:
                 given[name] = int(given[name])
         elif parameter.default is inspect.Parameter.empty:
             given[name] = value(name)
+    if function is floors.small_all_reduce and given.get("link", "nvlink") == "nvlink":
+        value("links")  # its constants are those of NVLink hops
     return function(**given)
 
 
