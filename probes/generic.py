@@ -184,6 +184,9 @@ def _metric_of(name: str, cells: list[Figure | None], caption: str) -> Metric:
 def _by_row(row: Row, k: int) -> Figure | None:
     """A cell in the unit that its row's label prints."""
     figure, unit = row.figures[k], header_unit(row.label)
+    if figure is not None and figure.unit is None and not unit:  # ``TTFT   88.0 ms   87.4``
+        printed = {f.raw for f in row.figures if f is not None and f.unit not in (None, "count") and f.raw}
+        unit = printed.pop() if len(printed) == 1 else ""
     made = with_unit(figure.value, unit) if figure is not None and figure.unit is None and unit else None
     return replace(figure, value=made[0], unit=made[1], raw=unit) if figure is not None and made else figure
 

@@ -168,6 +168,8 @@ def _line(line: Line, heading: str, caption: str, block: int) -> Iterator[Note]:
             break
     cuts = [c.span() for c in _CUT.finditer(text, start)]
     cuts = [c for c in cuts if not any(f.start < c[1] and c[0] < f.end for f in found)]
+    if gap:
+        cuts = _labelled(text, start, cuts, found)
     spans = list(zip([start, *(c[1] for c in cuts)], [*(c[0] for c in cuts), len(text)], strict=True))
     last: tuple[Metric, str | None] | None = None
     for k, (a, b) in enumerate(spans):
@@ -203,6 +205,19 @@ def _line(line: Line, heading: str, caption: str, block: int) -> Iterator[Note]:
             ):
                 figure = Figure(figure.start, figure.end, figure.text, made[0], made[1], unit)
             yield Note(figure, metric, words, lead, heading, caption, block, line, noun, k)
+
+
+def _labelled(text: str, start: int, cuts: list[tuple[int, int]], found: list[Figure]) -> list[tuple[int, int]]:
+    """Without the gaps between a label and its figure: ``first call   41 s   second call   0.03 s``."""
+    out: list[tuple[int, int]] = []
+    begin = start
+    for a, b in cuts:
+        measured = any(begin <= f.start < a and f.unit not in (None, "count") for f in found)
+        if text[a:b].isspace() and not measured:
+            continue
+        out.append((a, b))
+        begin = b
+    return out
 
 
 def _sets(figure: Figure, first: Figure) -> bool:

@@ -14,6 +14,7 @@ from .generic_figures import Figure, cell, header_unit, name_metric
 MAX_COLUMNS = 16
 MAX_ROWS = 200
 _RULE = regex(r"^[\s|:+=_-]{3,}$")
+_REMARK = regex(r"^(?:<-|<=|←|#|//|\()")
 _GAP = regex(r"\t+| {2,}")
 _MATRIX = regex(r"D\\D|GPU0\s+GPU1|\bredop\b|^\s*X\s|Proto\s+Recv-Q", re.IGNORECASE)
 
@@ -130,7 +131,9 @@ def _table(lines: list[Line], i: int) -> Table | None:
     below_kind, below = _split_below(lines[first].text, corner_gap)
     if below_kind != kind or not _is_head(head, below):
         return None
-    if not _figures_below(lines, first, kind, len(below), corner_gap):
+    measured = any(cell(c.text) for c in below[1:])
+    width = len(below) if measured else max(len(below), len(head))
+    if not _figures_below(lines, first, kind, width, corner_gap):
         return None
     shift = len(below) - len(head)
     if kind != "space" and shift:
@@ -178,6 +181,8 @@ def _figures_below(lines: list[Line], i: int, kind: str, width: int, gap: int) -
         if _RULE.match(line.text):
             continue
         row_kind, cells = _split_below(line.text, gap)
+        if row_kind == kind and 2 <= len(cells) < width and not any(cell(c.text) for c in cells[1:]):
+            continue  # a remark takes the place of the figures: ``1   (does not fit)``
         if row_kind != kind or len(cells) != width:
             return False
         if any(cell(part) for c in cells[1:] for part in re.split(r"\s+/\s+", c.text)):
@@ -197,7 +202,9 @@ def _caption(lines: list[Line], i: int) -> str:
 
 
 def _place(cells: list[Cell], columns: list[Cell], kind: str) -> tuple[str, list[str]] | None:
-    """Row label and one text a column; by count, else by position."""
+    """Row label and one text a column; by count, else by position. A remark behind the row is none of its cells."""
+    if len(cells) == len(columns) + 2 and _REMARK.match(cells[-1].text):
+        cells = cells[:-1]
     if len(cells) == len(columns) + 1:
         return cells[0].text, [c.text for c in cells[1:]]
     if kind != "space" or len(cells) < 2 or len(cells) > len(columns) + 1:

@@ -24,6 +24,7 @@ _PSI = regex(r"^\s*(?:\S*(cpu|memory|io)\S*\s*[:=]?\s*)?(some|full)\s+avg10=([\d
 _PSI_FILE = regex(r"pressure/(cpu|memory|io)|(cpu|memory|io)\.pressure")
 _NUMASTAT = regex(r"^\s*(numa_hit|numa_miss|numa_foreign|other_node|local_node)\s+([\d ]+?)\s*$")
 _NUMA_PROCESS = regex(r"^\s*(Private|Total)\s+([\d.]+(?:\s+[\d.]+)+)\s*$")
+_NUMA_HEAD = regex(r"^\s+Node 0\s+Node 1\s.*Total\s*$")
 _DD = regex(r"copied,\s*[\d.]+ s(?:econds)?,\s*([\d.]+)\s*([kMG]i?B/s)")
 _FIO = regex(r"^\s*(READ|WRITE):\s*(?:io=\S+,\s*)?(?:bw|aggrb)=([\d.]+)\s*([KMG]i?B/s)")
 _HDPARM = regex(r"Timing (?:buffered disk|cached) reads:.*=\s*([\d.]+)\s*(MB/sec)")
@@ -59,7 +60,7 @@ class LoadReader:
         b"load average", b"Cpu(s)", b"%Cpu", b"%CPU", b"procs --", b"swpd", b"%usr", b"%idle", b"%steal", b"%iowait",
         b"%util",
         b"avg10=", b"numa_miss", b"numa_hit", b"GIL:", b"%Own", b"copied,", b"bw=", b"aggrb=", b" took ", b"s/it]",
-        b"Per-node process",
+        b"Per-node process", b"Node 0",
         b"Timing ", b"cswch", b"MEM USAGE", b"_cfs_",
     )  # fmt: skip
 
@@ -106,7 +107,11 @@ class LoadReader:
                 for node, count in enumerate(hit.group(2).split() if signal else []):
                     yield fact(doc, line, str(signal), float(count), "count", label=f"node {node}")
                 continue
-            if kind == "numastat" and (hit := _NUMA_PROCESS.match(text)) is not None and hit.group(1) == "Total":
+            if (
+                kind == "numastat"
+                and (hit := _NUMA_PROCESS.match(text)) is not None
+                and hit.group(1) in ("Total", "Private")
+            ):
                 for node, held in enumerate(hit.group(2).split()[:-1]):
                     yield fact(doc, line, "host.numa.process", float(held) / 1024, "GiB", label=f"node {node}")
                 kind = ""
@@ -144,7 +149,7 @@ class LoadReader:
             return "pidstat", words
         if "%util" in words:
             return "iostat", words
-        if text.startswith("Per-node process memory"):
+        if text.startswith("Per-node process memory") or _NUMA_HEAD.match(text):
             return "numastat", []
         if text.lstrip().startswith("avg-cpu:"):
             return "mpstat", words[1:]

@@ -167,7 +167,7 @@ _EVENTS = (
         rf"(?:first |kv |nixl |rdma )*{_MOVE}\b.{{0,24}}\b{_BEGIN}|{_BEGIN}\W.{{0,20}}\b{_MOVE}"
         r"|(?:发起|开始).{0,6}传输"
     )),
-    ("layer_first", rf"(?:\blayers?[ _#]*0*[01]\b|\bfirst layer|第[一0 ]*层).{{0,40}}{_DONE}"),
+    ("layer_first", rf"\bprefill\b.{{0,16}}\b{_BEGIN}|prefill (?:开始)|(?:\blayers?[ _#]*0*[01]\b|\bfirst layer|第[一0 ]*层).{{0,40}}{_DONE}"),  # noqa: E501
     ("layer_last", (
         rf"(?:\blayers?[ _#]*\d{{2,3}}\b|\blast layer|最后一层).{{0,40}}{_DONE}"
         rf"|(?:prefill|forward)\b.{{0,24}}\b{_DONE}|prefill (?:完成|结束)"
@@ -192,21 +192,35 @@ def _when(text: str, unit: float) -> float | None:
     return None if hit is None else amount(hit.group(1)) * (_FACTOR[hit.group(2)] if hit.group(2) else unit)
 
 
+# `prefill kernels   0.0 -> 1904.2`: an interval of work or of a transfer
+_INTERVAL_OF = regex(
+    r"(?<![\w.-])(?P<a>\d[\d,]*(?:\.\d+)?)\s*(?:ms|us|s)?\s*(?:->|→|–|\.\.+|-|to)\s*(?P<b>\d[\d,]*(?:\.\d+)?)(?![\w.]*[A-Za-z_:])"
+)
+_WORK = regex(r"prefill|forward|comput|kernels?\b|gemm|attention|layers?\b|计算", re.I)
+_COMPUTE_HEAD = regex(r"comput|prefill|forward|计算", re.I)
+_WIRE = regex(rf"\b{_MOVE}\b|post_?xfer|\bnic\b|\btx\b|\bkv\b|传输", re.I)
+_NOTHING = regex(r"(?<![\d.])0(?:\.0+)?\s*(?:[KMG]i?)?B\b(?!/)|\bidle\b|no traffic|空闲", re.I)
+
+
 class OrderReader:
     """Events of one request with their times: is KV sent while layers compute, or after the last one?"""
 
     name = "kv_order"
+    head: bool | None = None  # of a table of intervals: does compute come before the transfer?
     needles = (b"layer", b"prefill", b"Prefill", "传输".encode())
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document, only where a layer, the end of prefill and the start of a transfer have times."""
         unit = 1.0
         found: dict[str, _Event] = {}
+        self.head = None
         for line in _short(doc):
             text = line.text
             head = _HEAD_MS.search(text)
             if head and not found:
                 unit = _FACTOR[head.group(1) or head.group(2)]
+            if self._interval(line, unit, found) or self._columns(line, unit, found):
+                continue
             kinds = [name for name, pattern in _NAMED if pattern.search(text)]
             # one event a line; `first` of a sequence of posts and the latest completion
             if not kinds or text.count(",") > 3:
@@ -218,6 +232,41 @@ class OrderReader:
             if kind not in found or kind in ("layer_last", "moved"):
                 found[kind] = _Event(ms, line)
         yield from self._late(doc, found)
+
+    def _interval(self, line: Line, unit: float, found: dict[str, _Event]) -> bool:
+        """A line with one start and end: of compute, or of a transfer."""
+        spans = list(_INTERVAL_OF.finditer(line.text))
+        work, wire = _WORK.search(line.text), _WIRE.search(line.text)
+        if len(spans) != 1 or (work is None) == (wire is None) or _NOTHING.search(line.text):
+            return False
+        a, b = (amount(spans[0][k]) * unit for k in ("a", "b"))
+        if b <= a or line.text[: spans[0].start()].strip() == "":
+            return False
+        self._took(found, line, a, b, work is not None)
+        return True
+
+    def _columns(self, line: Line, unit: float, found: dict[str, _Event]) -> bool:
+        """A row of a table with a start and end of compute, and of the transfer, as its head names them."""
+        spans = list(_INTERVAL_OF.finditer(line.text))
+        if not spans:
+            places = [m.start() for p in (_COMPUTE_HEAD, _WIRE) if (m := p.search(line.text))]
+            self.head = places[0] < places[1] if len(places) == 2 else None
+            return False
+        if len(spans) != 2 or self.head is None:
+            return False
+        for hit, first in zip(spans, (True, False), strict=True):
+            a, b = (amount(hit[k]) * unit for k in ("a", "b"))
+            if b > a:
+                self._took(found, line, a, b, first == self.head)
+        return True
+
+    @staticmethod
+    def _took(found: dict[str, _Event], line: Line, a: float, b: float, work: bool) -> None:
+        start, end = ("layer_first", "layer_last") if work else ("posted", "moved")
+        if start not in found or found[start].ms > a:
+            found[start] = _Event(a, line)
+        if end not in found or found[end].ms < b:
+            found[end] = _Event(b, line)
 
     @staticmethod
     def _late(doc: Document, found: dict[str, _Event]) -> Iterator[Fact]:

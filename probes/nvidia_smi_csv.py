@@ -231,7 +231,8 @@ class MonReader:
     """`nvidia-smi dmon` and `pmon`."""
 
     name = "nvidia_smi_mon"
-    needles: tuple[bytes, ...] = (b"# gpu", b"#gpu", b"# Idx", b"#Time ", b"#Date ", b"# Time ", b"# Date ")
+    needles: tuple[bytes, ...] = (b"# gpu", b"#gpu", b"# Idx", b"#Time ", b"#Date ", b"# Time ", b"# Date ",
+                                  b"gpu   pid", b"gpu  pid", b"gpu\tpid", b"gpu     pid", b"gpu    pid")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         columns: list[str] = []
@@ -239,7 +240,8 @@ class MonReader:
         procs: dict[tuple[int, str], tuple[float, Line, str]] = {}
         for line in doc.lines():
             words = line.text.lstrip("# ").split()
-            if line.text.lstrip().startswith("#"):
+            typed = [w.lower() for w in words[:2]] == ["gpu", "pid"]  # `pmon` without its hash
+            if line.text.lstrip().startswith("#") or typed:
                 if words and "gpu" in (words[0].lower(), *(w.lower() for w in words[:3])):
                     columns = [w.lower() for w in words]
                 continue

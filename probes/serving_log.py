@@ -70,6 +70,8 @@ _ONCE = (
     _once("attention block size", r"Setting attention block size to ([\d,]+) tokens",
           ("serving.attention_block", "count", None)),
     _once("torch.compile t", r"torch\.compile (?:takes|took) ([\d.]+) s", ("serving.compile_time", "s", "torch.compile")),  # noqa: E501
+    _once("bytecode transform", r"Dynamo bytecode transform time:? ([\d.]+) s", ("serving.compile_time", "s", "torch.compile part")),  # noqa: E501
+    _once("compiling a graph", r"Compiling a graph for .{0,40}takes ([\d.]+) s", ("serving.compile_time", "s", "torch.compile part")),  # noqa: E501
     _once("graph capturing finished", r"Graph capturing finished in ([\d.]+) sec", ("serving.compile_time", "s", "graph capture")),  # noqa: E501
     _once("init engine", r"init engine .*?took ([\d.]+) s", ("serving.compile_time", "s", "engine start")),
     _once("resolved architecture", r"Resolved architecture: (\w+)", ("serving.architecture", None, None)),
@@ -197,7 +199,7 @@ class ServingLogReader:
     needles: tuple[bytes, ...] = (b"vLLM", b"vllm", b"reqs", b"KV cache", b"KV token", b"running-req", b"sglang", b"max_total_num_tokens",  # noqa: E501
                b"max_running_requests", b"attention backend", b"attention block", b"Running:", b"unning", b"aiting", b"TensorRT-LLM",  # noqa: E501
                b"generation throughput", b"gen throughput", b"accept", b"max_num_", b"context_len", b"context len", b"context-len", b"captured CUDA",  # noqa: E501
-               b"text-generation", b"cuda graph", b"global_", b"pending", b"in flight", b"Model loading", b"NumQueued", b"numQueued")  # fmt: skip  # noqa: E501
+               b"text-generation", b"cuda graph", b"global_", b"pending", b"in flight", b"Model loading", b"torch.compile", b"bytecode transform", b"Graph captur", b"init engine", b"NumQueued", b"numQueued")  # fmt: skip  # noqa: E501
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Start-up facts where they stand, then the summary of the periodic lines."""

@@ -15,6 +15,10 @@ from diagnose.plugin import Reader
 _TOP = regex(
     r"^\s*\d+\s+\S+\s+(?:rt|-?\d+)\s+-?\d+\s+\S+\s+\S+\s+\S+\s+[A-Z]\s+(?P<cpu>[\d.]+)\s+[\d.]+\s+\S+\s+(?P<name>.+?)\s*$"
 )
+# pidstat: TIME [AM|PM] UID PID %usr %system %guest %wait %CPU CPU Command
+_PIDSTAT = regex(
+    r"^\s*(?:[\d:]+|Average:)(?:\s+[AP]M)?\s+\d+\s+\d+(?:\s+[\d.]+){3,4}\s+(?P<cpu>[\d.]+)\s+(?:\d+|-)\s+(?P<name>\S.*?)\s*$"
+)
 _SERVING = regex(
     r"vllm|sglang|EngineCore|APIServer|api_server|trtllm|uvicorn|bench|detokenizer|tokenizer|scheduler|triton|dynamo",
     re.I,
@@ -48,7 +52,7 @@ class ServingProcsReader:
                     if isinstance(proc.get("affinity"), int):
                         cores.setdefault(name, (proc["affinity"], line))
                 continue
-            hit = _TOP.match(text)
+            hit = _TOP.match(text) or _PIDSTAT.match(text)
             if hit and _SERVING.search(hit.group("name")):
                 name = hit.group("name")[:60]
                 if name not in best or float(hit.group("cpu")) > best[name][0]:

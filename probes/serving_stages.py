@@ -23,16 +23,17 @@ _WORDS = (
     ("dns", r"\bdns\b|name.?lookup|name resolution|resolv(?:e|er|ing)\b|域名|解析"),
     ("tls", r"\btls\b|\bssl\b|handshake|appconnect|握手"),
     ("grammar", r"grammar|schema|\bfsm\b|xgrammar|outlines|guided|structured|constraint|automaton|约束|语法"),
+    ("input", r"load ?\+ ?decod\w*|data ?load\w*|(?:image|video|jpe?g|frames?|audio|media)s?[ _-]*(?:decod|resiz|load|fetch|download)\w*|decord|resiz\w*|normaliz\w*|augment|图[像片](?:解码|预处理)|视频解码"),  # noqa: E501
     ("tokenize", r"tokeni[sz]|pre-?process|chat.?template|分词|\bencod(?:e|ing)\b|预处理|image (?:decode|resize)|validation"),  # noqa: E501
     ("compile", r"compil|captur|autotun|warm.?up|\bjit\b|编译|预热"),
     ("queue", r"queue|queuing|wait(?:ing)? (?:time|for (?:a )?(?:slot|sched|admission|batch))|admission|sched\w* wait|pending|排队|等待调度"),  # noqa: E501
     ("client", r"client|\bsdk\b|semaphore|connection pool|pool (?:wait|acquire)|客户端|连接池"),
     ("proxy", r"gateway|proxy|nginx|envoy|ingress|load.?balanc|\blb\b|\bauth\w*|rate.?limit|guardrail|moderation|网关|代理|鉴权"),  # noqa: E501
-    ("connect", r"connect|建连|连接"),
+    ("connect", r"connect|\btcp\b|建连|连接"),
     ("prefill", r"prefill|prompt (?:eval|process)\w*|预填充"),
     ("decode", r"(?<!de)decode|decoding|generat|解码|生成"),
     ("network", r"network|transport|\brtt\b|on the wire|网络"),
-    ("engine", r"engine|inference|forward|model|compute|server process|infer\b|推理"),
+    ("engine", r"engine|inference|forward|\bvit\b|\bllm\b|model|compute|server process|infer\b|推理"),
 )  # fmt: skip
 _NAMED = tuple((name, regex(pattern, re.IGNORECASE)) for name, pattern in _WORDS)
 _NUMBER = r"\d[\d,]*(?:\.\d+)?(?:[eE][+-]?\d+)?"
@@ -60,6 +61,11 @@ _SERIES = regex(
     rf"(?P<family>[A-Za-z_:][\w:]*?)(?P<labels>\{{[^}}]*\}})?_(?P<kind>sum|count)(?P<after>\{{[^}}]*\}})?[\s=:]+(?P<value>{_NUMBER})"
     rf"(?:[,;\s]+_count[\s=:]+(?P<count>{_NUMBER}))?"
 )
+# parts of setting up a connection, whose shares need no unit
+_BARE_HOP = regex(
+    rf"(?P<name>\b(?:DNS(?: lookup)?|TCP(?: connect)?|connect|TLS(?: handshake)?|SSL)\b)\s*[:=]?\s*(?P<value>{_NUMBER})(?![\w%])",  # noqa: E501
+    re.IGNORECASE,
+)
 _TRITON = regex(rf"nv_inference_(queue|compute_\w+|request)_duration_us(?:\{{[^}}]*\}})?\s+({_NUMBER})")
 _LEAST_MS = 20.0  # below this no stage is worth a complaint
 
@@ -73,6 +79,7 @@ class _Time:
     ms: float
     line: Line
     worked_out: bool = False  # a difference or a mean, printed nowhere
+    bare: bool = False  # the text prints no unit: only shares can be told
 
 
 def stage_of(words: str) -> str | None:
@@ -96,7 +103,7 @@ class StagesReader:
     needles: tuple[bytes, ...] = (
         b"ms", b" s", b"seconds", b"duration", "毫秒".encode(), "秒".encode(),
         b"ueue", b"okeniz", b"refill", b"namelookup", b"DNS", b"dns", b"rammar", b"chema", b"reprocess", b"_sum", b"nv_inference_",  # noqa: E501
-        b"ateway", b"roxy", b"TLS", "排队".encode(), "分词".encode(), "预填充".encode(), "网关".encode(), "解析".encode(),  # noqa: E501
+        b"decord", b"decode", b"ateway", b"roxy", b"TLS", "排队".encode(), "分词".encode(), "预填充".encode(), "网关".encode(), "解析".encode(),  # noqa: E501
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
@@ -104,13 +111,17 @@ class StagesReader:
         if doc.size > 1 << 16 or doc.is_binary:
             return
         lines = [line for line in doc.lines() if len(line.text) <= 400]
-        for found in (*_tables(lines), *_lists(lines), _curl(lines), _histograms(lines)):
+        for found in (*_tables(lines), *_columns(lines), *_lists(lines), _curl(lines), _histograms(lines)):
             yield from self._facts(doc, found)
 
     @staticmethod
     def _facts(doc: Document, found: list[_Time]) -> Iterator[Fact]:
         best: dict[str, _Time] = {}
         for item in found:
+            if item.stage == "prompt":
+                subject, span = Subject(label="prompt"), doc.span(item.line, item.name)
+                yield Fact("serving.told", item.ms, "count", subject, (span,), status=doc.status)
+                continue
             key = item.stage if item.stage != "other" else f"other {item.name}"
             if key not in best or item.ms > best[key].ms:
                 best[key] = item
@@ -118,15 +129,18 @@ class StagesReader:
         if (
             not best
             or len(best) + (whole is not None) < 2
-            or (whole is None and len(best) < 3 and not found[0].worked_out)
+            or (whole is None and len(best) < 3 and not found[0].worked_out and not _media(found))
         ):
             return
         made = {stage: _fact(doc, t) for stage, t in best.items()}
         first = max(best, key=lambda key: best[key].ms)
         top = best[first]
         rest = sum(t.ms for t in best.values()) - top.ms
-        yield from made.values()
-        if top.ms < (_LEAST_MS if top.stage != "comm" else 1.0) or top.stage == "other" or len(made) > 26:
+        if not top.bare:
+            yield from made.values()
+        if not top.bare and top.ms < (_LEAST_MS if top.stage != "comm" else 1.0):
+            return
+        if top.stage == "other" or len(made) > 26:
             return
         inputs = [made[first], *(f for s, f in made.items() if s != first)]
         if whole is not None and whole.ms >= 0.8 * top.ms:
@@ -141,6 +155,9 @@ class StagesReader:
 
 
 def _fact(doc: Document, time: _Time) -> Fact:
+    if time.bare:
+        subject = Subject(label=f"{time.stage}|{time.name[:40]}")
+        return Fact("figure", time.ms, "count", subject, (doc.span(time.line, time.name),), status=doc.status)
     return Fact(
         "serving.stage", time.ms, "ms", Subject(label=f"{time.stage}: {time.name[:40]}"), (doc.span(time.line, time.name),),  # noqa: E501
         kind="derived" if time.worked_out else "observed", formula="reader:serving_stages" if time.worked_out else None,
@@ -150,7 +167,7 @@ def _fact(doc: Document, time: _Time) -> Fact:
 
 def _tables(lines: list[Line]) -> Iterator[list[_Time]]:
     """Rows ``name  number…`` that stand together; of several columns the one with the largest sum."""
-    rows: list[tuple[str, str, list[float], Line]] = []
+    rows: list[tuple[str, str, list[float], Line, bool]] = []
     unit = ""
     for line in [*lines, None]:
         text = line.text if line is not None else ""
@@ -162,10 +179,13 @@ def _tables(lines: list[Line]) -> Iterator[list[_Time]]:
             or (not text.strip() and rows)
             or (not hit and not text.strip().startswith(("|", "-", "+", "=")) and len(rows) > 1)
         ):
+            bare_rows = sum(r[4] for r in rows)
+            if bare_rows and (bare_rows < len(rows) or len({r[0] for r in rows} - {"other", "total"}) < 3):
+                rows = [r for r in rows if not r[4]]  # figures without a unit are times only among stages
             if len(rows) >= 2 and {r[0] for r in rows} - {"other", "total"}:
                 width = min(len(r[2]) for r in rows)
                 column = max(range(width), key=lambda i: sum(r[2][i] for r in rows))
-                yield [_Time(stage_, name, values[column], at) for stage_, name, values, at in rows]
+                yield [_Time(stage_, name, values[column], at, bare=b) for stage_, name, values, at, b in rows]
             rows = []
         if line is None:
             break
@@ -176,8 +196,73 @@ def _tables(lines: list[Line]) -> Iterator[list[_Time]]:
             continue
         own = _HEAD_UNIT.search(hit["name"])
         values = [_ms(_value(v), u or (own[1] if own else unit)) for v, u in cells if u or own or unit]
+        bare = not values and len(cells) <= 6 and not any(u for _, u in cells)
+        if bare:
+            values = [_value(v) for v, _ in cells]
         if values and all(v is not None for v in values):
-            rows.append((stage, hit["name"].strip(), [v for v in values if v is not None], line))
+            rows.append((stage, hit["name"].strip(), [v for v in values if v is not None], line, bare))
+
+
+_GAP = regex(r"\s{2,}|\t+|\s*\|\s*")
+
+
+def _columns(lines: list[Line]) -> Iterator[list[_Time]]:
+    """A table whose columns are stages, one request or step a row: the row that took longest."""
+    head: list[tuple[str, str, str]] = []
+    best: tuple[float, list[_Time]] | None = None
+    for line in [*lines, None]:
+        parts = [p.strip() for p in _GAP.split(line.text.strip().strip("|").strip())] if line is not None else []
+        cells = [re.fullmatch(rf"~?({_NUMBER})\s*({_UNIT})?", p) for p in parts]
+        if head and line is not None and len(parts) == len(head) and sum(c is not None for c in cells) >= 3:
+            row = _stage_row(line, head, cells)
+            total = sum(t.ms for t in row if t.stage not in ("total", "prompt"))
+            if row and (best is None or total > best[0]):
+                best = total, row
+            continue
+        if best is not None:
+            yield best[1]
+        best = None
+        named = [(stage_of(p) or "", p, u[1] if (u := _HEAD_UNIT.search(p)) else "") for p in parts]
+        stages = {n[0] for n in named} - {"", "total"}
+        head = (
+            named
+            if len(stages) >= 2 and not any(cells) and not any(_NOT_STAGE.search(n[1]) for n in named if n[0])
+            else []
+        )
+
+
+_PROMPT_LENGTH = regex(r"prompt (?:tokens|length|len)|input (?:tokens|length|len)|\bisl\b|输入长度", re.IGNORECASE)
+_NOT_STAGE = regex(r"tok/s|/s\b|%|share|MB|GB|batch size", re.IGNORECASE)
+
+
+def _stage_row(line: Line, head: list[tuple[str, str, str]], cells: list[re.Match[str] | None]) -> list[_Time]:
+    out: list[_Time] = []
+    for (stage, name, unit), hit in zip(head, cells, strict=True):
+        if hit is not None and _PROMPT_LENGTH.search(name):
+            out.append(_Time("prompt", name, _value(hit[1]), line))
+            continue
+        if (
+            hit is None
+            or not stage
+            or (
+                re.search("token|prompt len|length", name, re.IGNORECASE)
+                and stage != "tokenize"
+                and "first" not in name
+            )
+        ):
+            continue
+        spelled = hit[2] or unit
+        ms = _ms(_value(hit[1]), spelled) if spelled else _value(hit[1])
+        if ms is not None:
+            out.append(_Time(stage, name, ms, line, bare=not spelled))
+    if (
+        len({t.bare for t in out if t.stage != "prompt"}) > 1
+    ):  # some cells print a unit, the others share the most frequent one
+        units = [h[2] for h in cells if h is not None and h[2]]
+        if len(set(units)) != 1:
+            return []
+        out = [replace(t, ms=_ms(t.ms, units[0]) or 0.0, bare=False) if t.bare else t for t in out]
+    return out if len({t.stage for t in out} - {"total", "prompt"}) >= 2 else []
 
 
 def _lists(lines: list[Line]) -> Iterator[list[_Time]]:
@@ -188,8 +273,20 @@ def _lists(lines: list[Line]) -> Iterator[list[_Time]]:
             stage, ms = stage_of(hit["name"].replace("_", " ")), _ms(_value(hit["value"]), hit["unit"])
             if stage is not None and ms is not None:
                 found.append(_Time(stage, hit["name"].strip(), ms, line))
-        if len({t.stage for t in found}) >= 3 and len(found) <= 12:
+        if (len({t.stage for t in found}) >= 3 or _media(found)) and len(found) <= 12:
             yield found
+        elif not found:
+            bare = [
+                _Time(stage_of(hit["name"]) or "", hit["name"].strip(), _value(hit["value"]), line, bare=True)
+                for hit in _BARE_HOP.finditer(line.text)
+            ]
+            if len({t.stage for t in bare}) >= 2 and len(bare) >= 3:
+                yield bare
+
+
+def _media(found: list[_Time]) -> bool:
+    """Decoding of media beside the model, in three parts or more."""
+    return len(found) >= 3 and "input" in {t.stage for t in found} and len({t.stage for t in found}) >= 2
 
 
 def _curl(lines: list[Line]) -> list[_Time]:

@@ -145,4 +145,26 @@ class NvlinkReader:
                 yield fact(doc, where, "nvlink.rate", speed, "GB/s", gpu=own, label=f"{speed:g}")
 
 
-READERS: list[Reader] = [TopologyReader(), NvlinkReader()]
+_BARE = regex(rf"^GPU(\d+)\s+(?:{_CELL}\s+)+([\d,-]*\d-[\d,-]+)\s+(\d)\s+N/A\s*$")
+
+
+class BareRowReader:
+    """One row of the matrix, cut out without its head: the CPUs and the NUMA node still stand at its end."""
+
+    name = "topo_row"
+    needles: tuple[bytes, ...] = (b"GPU",)
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Nothing where a head is there."""
+        rows: list[tuple[Line, re.Match[str]]] = []
+        for line in doc.lines():
+            if "Affinity" in line.text:
+                return
+            if line.text.startswith("GPU") and (hit := _BARE.match(line.text)) is not None:
+                rows.append((line, hit))
+        for line, hit in rows[:16]:
+            yield fact(doc, line, "topo.cpu_affinity", hit[2], gpu=int(hit[1]))
+            yield fact(doc, line, "gpu.numa", float(hit[3]), "count", gpu=int(hit[1]))
+
+
+READERS: list[Reader] = [TopologyReader(), NvlinkReader(), BareRowReader()]

@@ -23,6 +23,8 @@ FAMILIES = (
     "healthy",
     "joins",
     "joins_training",
+    "relations",
+    "relations_more",
 )
 
 RULES: dict[str, Rule] = {}

@@ -64,6 +64,10 @@ def algorithm_forced(ctx: Context) -> Outcome:
 def tried_override_is_worse(ctx: Context) -> Outcome:
     """With the variable the run fails or is slow, without it not."""
     worse = [*ctx.of("trial.harms"), *ctx.of("trial.slower")]
+    removed = r"^env\|[^|]*\|(?:NCCL|GLOO)_\w+=[^|]*\|[^|]*(?:remov|unset|without|not set|去掉|删)"
+    beside = [e for v, e in ctx.numbers("compare.ratio", {"label": removed}) if v >= 1.3]
+    if beside:
+        return found(beside)
     return found(
         e for e in worse
         if re.match(r"(?:NCCL|GLOO)_", e.subject.label or "")
@@ -206,6 +210,9 @@ def counters_still(ctx: Context) -> Outcome:
         for v, e in ctx.numbers("counter.delta")
         if re.search(f"{_DROPS.pattern}|{_MARKS.pattern}", e.subject.label or "", re.I)
     ]
+    # ``(+210k/s)`` beside a counter: it grows at another time than that of the reading without change
+    if any(re.search(r"\+\s?[1-9][\d.,]*[kM]?\s?/\s?s\b", e.quote or "") for e in ctx.of("rdma.counter")):
+        return Outcome(False)
     if kept:
         return Outcome(all(v == 0 for v, _ in kept), tuple(e for _, e in kept[:3]))
     read: dict[tuple[str, str], list[float]] = {}

@@ -120,6 +120,8 @@ def _cpu_setting(ctx: Context, factor: float) -> Outcome:
     found = []
     for value, item in ctx.numbers("compare.ratio"):
         axis, metric, *settings = (item.subject.label or "|").split("|")
+        if "progress" in (item.subject.label or ""):
+            continue  # a library's progress thread polls for completions: no matter of CPUs
         named = axis == "threads" or (axis == "cpu" and any(_CPU_SETTING.search(s) for s in settings))
         # a column headed by the thread variable: its settings are bare numbers, or "unset"
         named = named or (axis == "env" and bool(ctx.of("host.mark.thread_var")))

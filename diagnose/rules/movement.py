@@ -91,7 +91,13 @@ def rdma_here(ctx: Context) -> Outcome:
     """An RDMA port that is active, or a UCX or NCCL reading that names one."""
     active = tuple(e for e in ctx.of("rdma.port.state") if e.value == "ACTIVE")
     rated = tuple(ctx.of("rdma.port.rate"))
-    found = active or rated or tuple(ctx.of("rdma.device")) or tuple(ctx.of("topo.gpu_nic"))[:2]
+    found = (
+        active
+        or rated
+        or tuple(ctx.of("rdma.device"))
+        or tuple(ctx.of("rdma.mark.hcas"))
+        or tuple(ctx.of("topo.gpu_nic"))[:2]
+    )
     return Outcome(True, found[:3]) if found else UNKNOWN
 
 

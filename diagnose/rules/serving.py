@@ -179,8 +179,12 @@ def graph_batch_exceeded(ctx: Context) -> Outcome:
 def front_busy(ctx: Context) -> Outcome:
     """A front-end process is at one core while the engine's process is not."""
     procs = ctx.numbers("serving.proc.cpu")
-    front = [p for p in procs if re.search(r"api|uvicorn|vllm serve|python", p[1].subject.label or "", re.I)]
-    engine = [p for p in procs if re.search(r"EngineCore|Worker|scheduler", p[1].subject.label or "", re.I)]
+    front = [
+        p
+        for p in procs
+        if re.search(r"api|uvicorn|vllm serve|python|^(?:vllm|sglang)$", p[1].subject.label or "", re.I)
+    ]
+    engine = [p for p in procs if re.search(r"EngineCor|Worker|scheduler", p[1].subject.label or "", re.I)]
     if not front or not engine:
         return UNKNOWN
     busy, core = max(front, key=lambda p: p[0]), max(engine, key=lambda p: p[0])

@@ -107,7 +107,8 @@ def _asked_and_got(ctx: Context) -> dict[str, tuple[list[Evidence], list[Evidenc
         label, quote = item.subject.label or "", item.quote or ""
         stem = re.escape(label).replace(r"\-", "[-_]")
         asked = re.search(rf"--{stem}\b", quote) is not None
-        got = re.search(rf"(?<![-\w]){stem}'?\"?=", quote) is not None and not asked
+        shown = "[=:]" if re.search(r"non-default args|server_args|EngineArgs|Namespace", quote) else "="
+        got = re.search(rf"(?<![-\w]){stem}'?\"?\s*{shown}", quote) is not None and not asked
         if asked or got:
             out.setdefault(_ALIAS.get(label, label), ([], []))[0 if asked else 1].append(item)
     return out
@@ -307,6 +308,8 @@ def tp_crosses_nodes(ctx: Context) -> Outcome:
 def start_is_compile(ctx: Context) -> Outcome:
     """The question is how long a start takes, and most of it is compiling and capturing."""
     parts = ctx.numbers("serving.compile_time", {"label": "^(torch.compile|graph capture)$"})
+    if not any(e.subject.label == "torch.compile" for _, e in parts):
+        parts += ctx.numbers("serving.compile_time", {"label": "^torch.compile part$"})
     whole = read.top(ctx, "serving.compile_time", "engine start")
     if not parts or (ctx.symptom and not _START.search(ctx.symptom)):
         return UNKNOWN

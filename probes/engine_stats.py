@@ -1,0 +1,269 @@
+"""An engine's own statistics of its queue: TensorRT-LLM's iteration records, and tables of a load sweep."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import islice, pairwise
+from typing import Any
+
+from diagnose.document import Document, Line
+from diagnose.lazy import regex
+from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
+
+from .generic_figures import Figure, cell, header_unit
+
+# Both generations of names: the C++ log line and the JSON of `/metrics`.
+_ACTIVE = ("Active Request Count", "numActiveRequests")
+_MOST = ("Max Request Count", "maxNumActiveRequests", "Max Request Count (MRC)")
+_QUEUED = ("numQueuedRequests", "Queued Request Count")
+_SCHEDULED = ("Scheduled Requests", "numScheduledRequests")
+_BATCHING = ("inflightBatchingStats", "staticBatchingStats")
+
+
+class IterationReader:
+    """Requests that are in, that run, and the most that may run."""
+
+    name = "trtllm_iterations"
+    needles: tuple[bytes, ...] = (b"Active Request Count", b"numActiveRequests")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """The record with the most requests waiting."""
+        best: tuple[float, list[Fact]] | None = None
+        for line in doc.lines():
+            start = line.text.find("{")
+            if start < 0 or not any(b.decode() in line.text for b in self.needles):
+                continue
+            try:
+                row = json.loads(line.text[start : line.text.rfind("}") + 1])
+            except (ValueError, RecursionError):
+                doc.lines_skipped += 1
+                continue
+            made = list(_record(doc, line, row)) if isinstance(row, dict) else []
+            waiting = next((float(f.value or 0) for f in made if f.signal == "serving.waiting"), -1.0)
+            if made and (best is None or waiting > best[0]):
+                best = waiting, made
+        if best is not None:
+            yield from best[1]
+
+
+def _get(row: dict[str, Any], names: tuple[str, ...]) -> tuple[str, float] | None:
+    inner = [row, *(v for k in _BATCHING if isinstance(v := row.get(k), dict))]
+    for found in inner:
+        for name in names:
+            value = found.get(name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return name, float(value)
+    return None
+
+
+def _record(doc: Document, line: Line, row: dict[str, Any]) -> Iterator[Fact]:
+    def fact(signal: str, got: tuple[str, float], label: str | None) -> Fact:
+        span = doc.span(line, f'"{got[0]}"')
+        return Fact(signal, got[1], "count", Subject(label=label), (span,), status=doc.status)
+
+    active, most, running = _get(row, _ACTIVE), _get(row, _MOST), _get(row, _SCHEDULED)
+    queued = _get(row, _QUEUED)
+    if most is not None:
+        yield fact("serving.max_num_seqs", most, "effective")
+    if running is not None:
+        yield fact("serving.running", running, "peak")
+    if queued is not None and queued[1] > 0:
+        yield fact("serving.waiting", queued, "peak")
+    elif active is not None and running is not None and active[1] >= running[1]:
+        a, b = fact("serving.in_flight", active, None), fact("serving.running", running, "peak")
+        yield Fact(
+            "serving.waiting", active[1] - running[1], "count", Subject(label="peak"), kind="derived", formula="a - b",
+            inputs=(a, b), status=doc.status,
+        )  # fmt: skip
+
+
+_GAP = regex(r"\s{2,}|\t+|\s*\|\s*")
+_HEADS = (
+    ("offered", r"client|concurren|users?$|streams?|sessions?|in.?flight|offered|并发"),
+    ("arrivals", r"^(?:rps|qps|req(?:uest)?s?/s|arrival|请求/秒)"),
+    ("running", r"running"),
+    ("waiting", r"waiting|pending|queue(?:d|[- ]?req)?(?: ?len\w*)?$|排队"),
+    ("kv", r"\bkv\b|cache (?:usage|used)|token usage"),
+    ("rate", r"tok|throughput|吞吐|req/s|done|served"),
+    ("util", r"util|gpu ?%|sm ?%"),
+)  # fmt: skip
+_NAMED = tuple((name, regex(pattern, re.IGNORECASE)) for name, pattern in _HEADS)
+
+
+class LoadTableReader:
+    """``clients  running  waiting  kv%  tok/s``: does the number of running requests stop at a fixed value?"""
+
+    name = "load_table"
+    needles: tuple[bytes, ...] = (b"unning", b"RUNNING")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Facts of the row with the most waiting, and the value at which `running` stays."""
+        if doc.is_binary or doc.size > 1 << 15:
+            return
+        kinds: list[str] = []
+        units: list[str] = []
+        rows: list[tuple[Line, dict[str, Figure]]] = []
+        for line in islice(doc.lines(), 300):
+            parts = [p.strip() for p in _GAP.split(line.text.strip().strip("|").strip())]
+            named = [next((n for n, p in _NAMED if p.search(c)), "") for c in parts]
+            if not kinds:
+                if len(parts) >= 3 and {"running", "waiting"} <= set(named) and not any(cell(c) for c in parts):
+                    kinds, units = named, [header_unit(c) or ("%" if "%" in c else "") for c in parts]
+                continue
+            if len(parts) != len(kinds):
+                continue
+            got = {k: f for k, c, u in zip(kinds, parts, units, strict=True) if k and (f := cell(c, u)) is not None}
+            if "running" in got and "waiting" in got:
+                rows.append((line, got))
+        yield from _swept(doc, rows)
+
+
+def _swept(doc: Document, rows: list[tuple[Line, dict[str, Figure]]]) -> Iterator[Fact]:
+    if len(rows) < 2:
+        return
+
+    def fact(signal: str, row: tuple[Line, dict[str, Figure]], key: str, label: str | None = None) -> Fact:
+        figure = row[1][key]
+        value = figure.value
+        unit = figure.unit or "count"
+        if key == "kv":
+            value, unit = (value / 100 if unit == "count" and value > 1 else value), "fraction"
+        return Fact(signal, value, unit, Subject(label=label), (doc.span(row[0], figure.text),), status=doc.status)
+
+    top = max(rows, key=lambda r: r[1]["waiting"].value)
+    if top[1]["waiting"].value < 1:
+        return
+    yield fact("serving.running", top, "running", "peak")
+    yield fact("serving.waiting", top, "waiting", "peak")
+    if "kv" in top[1]:
+        yield fact("serving.kv_usage", top, "kv", "peak")
+    for a, b in pairwise(rows):
+        same = a[1]["running"].value == b[1]["running"].value > 0
+        if same and b[1]["waiting"].value > 0 and a[1]["waiting"].value != b[1]["waiting"].value:
+            yield fact("serving.running_stays", b, "running")
+            return
+
+
+_MIXED = regex(
+    r"prefill\D{0,12}\d[\d,]*\D{1,12}?\+?\s*decod\w*\D{0,8}\d+.{0,40}?(?<![\d.])(\d[\d,]*(?:\.\d+)?) ?ms", re.IGNORECASE
+)
+_ALONE = regex(r"^(?!.*prefill).*?decod\w*\D{0,8}\d+.{0,40}?(?<![\d.])(\d[\d,]*(?:\.\d+)?) ?ms", re.IGNORECASE)
+
+
+class StepsReader:
+    """Steps that hold a prefill beside steps that only decode: how much later do the tokens come?"""
+
+    name = "mixed_steps"
+    needles: tuple[bytes, ...] = (b"refill",)
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """The longest step of both kinds."""
+        if doc.is_binary or doc.size > 1 << 15:
+            return
+        best: dict[bool, tuple[float, Line, str]] = {}
+        for line in islice(doc.lines(), 300):
+            for mixed, pattern in ((True, _MIXED), (False, _ALONE)):
+                hit = pattern.search(line.text)
+                if hit is not None:
+                    ms = float(hit[1].replace(",", ""))
+                    if mixed not in best or ms > best[mixed][0]:
+                        best[mixed] = (ms, line, hit[1])
+        if len(best) < 2 or best[False][0] <= 0 or best[True][0] <= best[False][0]:
+            return
+        a, b = (
+            Fact(
+                "figure",
+                best[k][0],
+                "ms",
+                Subject(label=f"itl|{name}"),
+                (doc.span(best[k][1], best[k][2]),),
+                status=doc.status,
+            )
+            for k, name in ((True, "step with prefill"), (False, "decode only"))
+        )
+        yield Fact(
+            "serving.decode_stall", best[True][0] / best[False][0], "count", Subject(label="step with prefill"),
+            kind="derived", formula="a / b", inputs=(a, b), status=doc.status,
+        )  # fmt: skip
+
+
+_CLOCK = regex(r"^\s*(\w+)\s*=\s*time\.(?:time|perf_counter|monotonic)\(\)")
+_LOADS = regex(r"\bLLM\(|from_pretrained\(|\bEngine\(|AsyncLLM|load_model\(|create_engine|\bLlama\(|torch\.compile\(")
+
+
+class TimedCodeReader:
+    """A snippet that starts its clock before the model is loaded."""
+
+    name = "timed_code"
+    needles: tuple[bytes, ...] = (b"time.time()", b"perf_counter()", b"monotonic()")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """The line that loads, if the clock runs meanwhile and its time divides something."""
+        if doc.is_binary or doc.size > 1 << 15:
+            return
+        started: dict[str, Line | None] = {}
+        for line in islice(doc.lines(), 300):
+            hit = _CLOCK.match(line.text)
+            if hit is not None:
+                started[hit[1]] = None
+            elif _LOADS.search(line.text):
+                started = {name: load or line for name, load in started.items()}
+            else:
+                for name, load in started.items():
+                    if load is not None and re.search(rf"/\s*\(?.*-\s*{re.escape(name)}\b", line.text):
+                        spans = (doc.span(load), doc.span(line))
+                        yield Fact(
+                            "serving.timed_load", load.text.strip()[:120], None, Subject(), spans, status=doc.status
+                        )
+                        return
+
+
+_ACCEPTED = regex(r"accept", re.IGNORECASE)
+_OF = regex(r"^(\d+(?:\.\d+)?)\s*(?:/|of)\s*(\d+(?:\.\d+)?)$")
+
+
+class AcceptedReader:
+    """A table with a column ``accepted/drafted``: the lowest share of drafts that were taken."""
+
+    name = "accepted_table"
+    needles: tuple[bytes, ...] = (b"ccept",)
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """One rate."""
+        if doc.is_binary or doc.size > 1 << 15:
+            return
+        column, best = -1, None
+        for line in islice(doc.lines(), 300):
+            parts = [p.strip() for p in _GAP.split(line.text.strip().strip("|").strip())]
+            named = [k for k, p in enumerate(parts) if _ACCEPTED.search(p) and "draft" in line.text.lower()]
+            if named and not any(_OF.match(p) for p in parts):
+                column = named[0]
+            elif 0 <= column < len(parts) and (hit := _OF.match(parts[column])) and float(hit[2]) > 0:
+                rate = float(hit[1]) / float(hit[2])
+                if best is None or rate < best[0]:
+                    best = (rate, line, hit)
+        if best is None or best[0] > 1:
+            return
+        rate, line, hit = best
+        span = doc.span(line, hit[0])
+        a, b = (
+            Fact("figure", float(hit[k]), "count", Subject(label=n), (span,), status=doc.status)
+            for k, n in ((1, "accepted"), (2, "drafted"))
+        )
+        yield Fact(
+            "serving.accept_rate",
+            rate,
+            "fraction",
+            Subject(label="lowest"),
+            (span,),
+            kind="derived",
+            formula="a / b",
+            inputs=(a, b),
+            status=doc.status,
+        )
+
+
+READERS: list[Reader] = [IterationReader(), LoadTableReader(), StepsReader(), TimedCodeReader(), AcceptedReader()]
