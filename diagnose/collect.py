@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -26,7 +26,9 @@ from .host import Host
 from .runner import Ran
 
 # Modules of probes/ with a `COLLECTORS`; imported only by a live run.
-COLLECTING: tuple[str, ...] = ("live_host", "live_nccl", "live_profile", "live_server", "live_client")
+COLLECTING: tuple[str, ...] = (
+    "live_host", "live_nccl", "live_profile", "live_ucx", "live_rdma", "live_nixl", "live_server", "live_client",
+)  # fmt: skip
 DEPTH = 16  # of a hash in a file name
 
 
@@ -105,6 +107,7 @@ class Collector:
     # seconds it would take with this host's parameters; the declared ones where there is none
     seconds: Callable[[Host], float] | None = None
     commands: Callable[[Host], list[str]] | None = None  # for --dry-run
+    files: bool = False  # it reads files only, all through the host, so that a recorded tree will do
 
     @property
     def spec(self) -> ProbeSpec:
@@ -176,7 +179,9 @@ def collectors() -> dict[str, Collector]:
     for spec in catalogue().probes.values():
         if spec.run:
             declared = _Declared(spec)
-            found[spec.name] = Collector(spec.name, declared.ready, declared.collect, commands=declared.commands)
+            found[spec.name] = Collector(
+                spec.name, declared.ready, declared.collect, commands=declared.commands, files=True
+            )
     for module in COLLECTING:
         for item in import_module(f"diagnose.probes.{module}").COLLECTORS:
             found[item.probe] = item
@@ -186,7 +191,16 @@ def collectors() -> dict[str, Collector]:
         except Exception:  # noqa: S112 (a stranger's code; `doctor` lists what does not load)
             continue
         found.update({item.probe: item for item in made})
-    return found
+    return {name: item if item.files else _guarded(item) for name, item in found.items()}
+
+
+def _guarded(item: Collector) -> Collector:
+    """A collector that asks the machine itself stays away from a recorded tree, which is another machine's."""
+
+    def ready(host: Host) -> str | None:
+        return "a recorded tree holds files only; this needs the machine itself" if host.recorded else item.ready(host)
+
+    return replace(item, ready=ready)
 
 
 def collect(collector: Collector, host: Host) -> list[Collected]:
@@ -197,6 +211,8 @@ def collect(collector: Collector, host: Host) -> list[Collected]:
     out: list[Collected] = []
     try:
         for item in collector.collect(host):
+            if host.recorded and isinstance(item, Capture):
+                item = replace(item, taint=host.taint)
             out.append(item)
     except ToolMissing as err:
         out.append(NotCaptured(collector.probe, err.message, enable=collector.spec.enable))

@@ -29,7 +29,7 @@ def host_of(reach: Reach) -> Host:
         raise UsageError(f"--sysfs-root {root} is no folder", "give the folder that holds the recorded sys/ and proc/")
     for name in {"endpoint", "prometheus"} & set(reach.params):
         Endpoint.of(reach.params, name)  # a wrong address is said at once
-    return Host(dict(reach.params), root)
+    return Host.at(dict(reach.params), root)
 
 
 def level(reach: Reach) -> str:
@@ -54,8 +54,9 @@ def prepare(symptom: str, reach: Reach, asks: bool) -> Live:
     """A live run that is ready to start."""
     playbook = asked(catalogue(), symptom, [])[0] if symptom else "audit"
     folder = run_folder(playbook)
-    cassette = Cassette.create(folder, symptom)
-    return Live(host_of(reach), cassette, allowed(level(reach)), budget(reach), asks)
+    host = host_of(reach)
+    cassette = Cassette.create(folder, symptom, host.taint)
+    return Live(host, cassette, allowed(level(reach)), budget(reach), asks)
 
 
 def resumed(path: Path, reach: Reach, asks: bool) -> tuple[str, Live]:

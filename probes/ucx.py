@@ -65,6 +65,7 @@ _DOMAIN = regex(r"#\s*Memory domain:\s+(\S+)")
 _MEMORY = regex(r"#\s*memory types:\s*(.*\S)?\s*$")
 _TEST = regex(r"\|\s*Test:\s+(.*?)\s*\|")
 _MEMORY_TEST = regex(r"\|\s*(Send|Recv) memory:\s+(\S+)")
+_MESSAGE_SIZE = regex(r"\|\s*Message size:\s+(\d+)")
 _FINAL = regex(r"^Final:\s+(\d+)\s+" + r"\s+".join([r"([\d.]+)"] * 7))
 _UNAVAILABLE = regex(r"(?:transport|transports) '([^']+)'.* not available, please use one or more of: (.+)")
 
@@ -114,6 +115,7 @@ class _State:
     transports: dict[str, Span] = field(default_factory=dict)
     domain: str = ""
     test: list[str] = field(default_factory=list)
+    size: str = ""
     versions: set[tuple[str, str]] = field(default_factory=set)
 
 
@@ -251,6 +253,8 @@ class UcxReader:
         test = _TEST.search(text) or _MEMORY_TEST.search(text)
         if test:
             state.test.append(" ".join(test.groups()))
+        elif (size := _MESSAGE_SIZE.search(text)) is not None:
+            state.size = f"{size.group(1)} B"
 
     def _unavailable(self, doc: Document, text: str, line: Line) -> Iterator[Fact]:
         hit = _UNAVAILABLE.search(text)
@@ -271,7 +275,7 @@ class UcxReader:
             doc.lines_skipped += 1
             return
         median, average, overall, _, rate = (float(hit.group(i)) for i in (2, 3, 4, 5, 6))
-        test = ", ".join(dict.fromkeys(state.test[-3:])) or "ucx_perftest"
+        test = ", ".join(filter(None, [*dict.fromkeys(state.test[-3:]), state.size])) or "ucx_perftest"
         span = (doc.span(line),)
 
         def latency(value: float, kind: str) -> Fact:

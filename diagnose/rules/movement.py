@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome, parse_version
-from . import movement_kv, movement_paths
+from . import movement_fabric, movement_kv, movement_paths
 
 _RDMA = regex(r"^(?:rc|dc|ud|ib|srd|gga|ugni|cxi)(?:_\w+)?$")
 _GPU_COPY = {"cuda", "cuda_copy", "rocm", "rocm_copy", "ze", "ze_copy"}
@@ -355,6 +355,8 @@ def collectives_only(ctx: Context) -> Outcome:
     """NCCL is what runs or what is asked about, and nothing here is of UCX, MPI over it, or KV transfer."""
     if any(ctx.of(name) for name in _OTHER_WORK) or any("UCX" in (e.quote or "") for e in ctx.of("ucx.mark.*")):
         return Outcome(False)
+    if re.search(r"\b(?:ucx|mpi|nixl)\b", ctx.symptom, re.IGNORECASE):
+        return Outcome(False)
     seen = tuple(e for e in ctx.of("nccl*") if "." in e.signal)[:2]
     # a question about RDMA is routed like one about collectives, for want of a better playbook
     asked = ctx.asks("slow-allreduce", "collective-hang", "training-slow") and _COLLECTIVE.search(ctx.symptom)
@@ -371,5 +373,6 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         tls_bars_ipc_asked, two_versions, rndv_forced, rcache_off, memlock_low, collectives_only,
     )
 }  # fmt: skip
+RULES.update(movement_fabric.RULES)
 RULES.update(movement_kv.RULES)
 RULES.update(movement_paths.RULES)
