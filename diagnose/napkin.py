@@ -86,10 +86,12 @@ class Slot:
 
     def line(self) -> str:
         """One line of a napkin: the formula and what went into it."""
+        # a text may say "70 billion" around its slot; here the bare count stands alone
+        text = number(self.value) if self.unit == "count" and not self.text.endswith("FLOP") else self.text
         if not self.formula:
-            return f"{self.name} = {self.text} ({self.why})"
+            return f"{self.name} = {f'{self.value:,.15g}' if self.unit == 'count' else text} ({self.why})"
         named = ", ".join(f"{k} {v:,.6g}" for k, v in self.terms.items())
-        return f"{self.name} = {self.formula} = {self.text}" + (f" ({named})" if named else "")
+        return f"{self.name} = {self.formula} = {text}" + (f" ({named})" if named else "")
 
 
 def number(value: float) -> str:

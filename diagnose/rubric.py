@@ -28,6 +28,7 @@ _FUNCTION = frozenset(
     )
 )
 _ZH_FUNCTION = re.compile("[的了是在就要会把被和也都才再而与则使让从到用按每只又没不有比对看因所这那它先后给跟]")
+_DENIED = re.compile(r"\b(?:not|no|never|wrong|myth|false|rather|n't)\b|错|不是|并非|不对|误解|而不")
 _CJK = re.compile(r"[\u4e00-\u9fff]")
 _LATIN = re.compile(r"[A-Za-z][A-Za-z0-9_.+#/-]*|\d+(?:\.\d+)?")
 _ENDS = re.compile(r"(?<=[.!?;])\s+|[。!?;；\n]+")
@@ -44,7 +45,7 @@ class DimensionScore:
 
 @dataclass(frozen=True, slots=True)
 class RubricScore:
-    """Total from 0 to 1, its parts, and what was held against the answer (`listed`, `echo`, `scattered`, `long`)."""
+    """Total from 0 to 1, its parts, and what was held against it: `listed`, `echo`, `wrong`, `scattered`, `long`."""
 
     total: float
     dimensions: dict[str, DimensionScore]
@@ -97,18 +98,27 @@ def _echo(sentence: str, question: frozenset[str]) -> bool:
     return bool(own) and len(own & question) >= 0.75 * len(own)
 
 
+def _wrong(sentence: str, claims: tuple[frozenset[str], ...]) -> bool:
+    """Whether it repeats the concept's common wrong answer, and does not deny it."""
+    own = set(tokens(sentence))
+    said = any(len(own & c) >= 0.75 * len(c) and len(own) <= 1.6 * len(c) for c in claims if c)
+    return said and not _DENIED.search(sentence.lower())
+
+
 def score(answer_text: str, concept: Concept) -> RubricScore:
     """Score an answer in English, Chinese or both."""
     points = {name: getattr(concept.rubric, name) for name in WEIGHTS}
     question = frozenset(tokens(concept.en.question + " " + concept.zh.question))
+    claims = tuple(frozenset(tokens(w.wrong.says)) for w in (concept.en, concept.zh))
     terms = tuple(g for side in points.values() for p in side for g in _pattern(p))
     notes: list[str] = []
     kept: list[str] = []  # a rejected sentence leaves a gap, so that its neighbours do not join
     for sentence in sentences(answer_text):
         listed = _listed(sentence) or _dense(sentence, terms)
         echo = _echo(sentence, question)
-        notes += ["listed"] * listed + ["echo"] * echo
-        kept.append("" if listed or echo or not _said(sentence) else sentence.lower())
+        wrong = _wrong(sentence, claims)
+        notes += ["listed"] * listed + ["echo"] * echo + ["wrong"] * wrong
+        kept.append("" if listed or echo or wrong or not _said(sentence) else sentence.lower())
     made = _made(kept, [p for side in points.values() for p in side])
     dimensions: dict[str, DimensionScore] = {}
     for name, side in points.items():
@@ -116,6 +126,8 @@ def score(answer_text: str, concept: Concept) -> RubricScore:
         dimensions[name] = DimensionScore(len(hit) / len(side), hit, tuple(p for p in side if p not in made))
     total = sum(WEIGHTS[name] * d.score for name, d in dimensions.items())
     factor = _focus(kept, terms, notes)
+    if "wrong" in notes:
+        factor *= 0.8
     length = size(answer_text)
     if length > LONGEST:
         factor *= (LONGEST / length) ** 2

@@ -168,6 +168,14 @@ def test_figures_as_spoken(value: float, unit: str, show: str, text: str) -> Non
     assert napkin.shown(value, unit, show) == text
 
 
+def test_a_napkin_line_shows_the_count_itself() -> None:
+    entries = {"p": {"in": 70e9, "show": "billion", "why": "parameters"}, "half": {"expr": "p / 2", "show": "billion"}}
+    slots = napkin.compute(entries, napkin.pick_gpu("H100")[0])
+    assert [s.text for s in slots.values()] == ["70", "35"]
+    first, second = napkin.lines(slots.values())
+    assert first == "p = 70,000,000,000 (parameters)" and "= 35,000,000,000 (p 7e+10)" in second
+
+
 def test_a_usual_name_is_resolved_and_said() -> None:
     product, note = napkin.pick_gpu("A100")
     assert product is hardware.gpu("A100-SXM4-80GB") and "A100-SXM4-80GB" in note

@@ -53,6 +53,23 @@ def test_another_concept_s_answer_scores_less(concept: Concept) -> None:
     assert max(others, default=0) <= min(0.65, own - 0.2)
 
 
+@EACH
+def test_the_common_wrong_answer_is_held_against(concept: Concept) -> None:
+    for lang in bank.LANGS:
+        good = _long(concept, lang)
+        wrong = bank.filled(concept, H100).say(concept.words(lang).wrong.says)
+        both = score(f"{good} {wrong}", concept)
+        assert both.total < score(good, concept).total or "wrong" not in both.notes
+        assert score(wrong, concept).total <= 0.3
+        assert "wrong" not in score(good, concept).notes
+
+
+def test_a_repeated_wrong_claim_is_named_and_a_denied_one_is_not() -> None:
+    concept = bank.concepts()["decode-memory-bound"]
+    assert "wrong" in score("Decode is slow because the GPU has too few FLOPS.", concept).notes
+    assert "wrong" not in score("Decode is not slow because the GPU has too few FLOPS.", concept).notes
+
+
 def test_listing_everything_scores_low() -> None:
     layers = (
         "It could be the network, the KV cache, NCCL, PCIe, the tokenizer, CUDA graphs, the batch size, quantisation, "
