@@ -144,7 +144,7 @@ class AcsControl:
 
 
 _SPEED = regex(
-    r"(?<![\w.:/])(?P<nic>(?:eno|ens|enp|eth|ib|bond|em|enP)\w*\d\w*)\W{1,3}(?:speed\W{0,3})?(?P<v>\d{2,6})"
+    r"(?<![\w.:/])(?P<nic>(?:eno|ens|enp|eth|ib|bond|em|enP)\w*\d\w*)(?:\W{1,3}grep)?\W{1,3}(?:[Ss]peed\W{0,3})?(?P<v>\d{2,6})"
     r"(?: ?(?P<u>Mb/s|Mbps|Gb/s|Gbps|Gbit/s|G|GbE)\b|(?=\s+(?:UP|up|DOWN|full)\b))"
 )
 
@@ -152,7 +152,7 @@ _SPEED = regex(
 class InterfaceSpeeds:
     """Interfaces with their speed on one line, as loops over /sys/class/net or notes have them."""
 
-    name = "interface_speeds"
+    name = "interface_speeds"  # also `ethtool eno1 | grep Speed: 1000Mb/s`
     needles: tuple[bytes, ...] = (b"Mb/s", b"Mbps", b"/speed", b"Gb/s", b"Gbps", b"GbE")
 
     def parse(self, doc: Document) -> Iterator[Fact]:

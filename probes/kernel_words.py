@@ -80,7 +80,8 @@ _WORDS: tuple[tuple[str, str, str], ...] = (
     (
         "kernel.conflict_ways",
         "number",
-        r"(?:shared (?:memory )?)?(?:wavefronts?|transactions?) ?(?:/|per) ?(?:shared )?(?:req(?:uest)?|access"
+        r"(?:shared (?:memory )?(?:load |store )?(?:wavefronts?|transactions?)|wavefronts?)"
+        r" ?(?:/|per) ?(?:shared )?(?:req(?:uest)?|access"
         r"|load|store)"
         r"|每(?:个)?(?:请求|request|次访问) ?(?=\d+ ?个? ?wavefront)",
     ),
