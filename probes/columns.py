@@ -30,6 +30,7 @@ _TIGHT = regex(
 _STATE = regex(
     r"draw|usage|used|\bnow\b|current|slowdown|throttl|reason|temp|util", re.IGNORECASE
 )  # a reading, no setting
+_HEAD = regex(r"^\s{4,}\S")  # two names over two columns, nothing over the labels
 _LEAST = 1.15
 _MOST_SETTINGS = 2
 
@@ -52,13 +53,16 @@ class ColumnsReader:
         if doc.is_binary or doc.size > 1 << 15 or doc.head.lstrip()[:1] in (b"{", b"<"):
             return
         block: list[_Row] = []
+        headed = False
         for line in [*islice(doc.lines(), 200), None]:
             row = _row(line) if line is not None else None
             if row is not None:
                 block.append(row)
+            elif line is not None and not block and _HEAD.match(line.text):
+                headed = True
             elif line is None or not line.text.strip():
-                yield from _compared(doc, block)
-                block = []
+                yield from _compared(doc, block, headed)
+                block, headed = [], False
 
 
 def _row(line: Line) -> _Row | None:
@@ -102,8 +106,8 @@ def _measured(doc: Document, row: _Row) -> tuple[Group, Reading, Reading] | None
     return (Group(metric, firm=True, context=row.label), made[0], made[1]) if made[0].kind == made[1].kind else None
 
 
-def _compared(doc: Document, rows: list[_Row]) -> Iterator[Fact]:
-    head = rows[0] if rows and not any(any(ch.isdigit() for ch in c) for c in rows[0].cells) else None
+def _compared(doc: Document, rows: list[_Row], headed: bool) -> Iterator[Fact]:
+    head = rows[0] if rows and not headed and not any(any(ch.isdigit() for ch in c) for c in rows[0].cells) else None
     measured = [(r, m) for r in rows if (m := _measured(doc, r)) is not None]
     taken = {r.line.number for r, _ in measured}
     settings = [

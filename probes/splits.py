@@ -24,10 +24,12 @@ _LEAST = 1.25  # between the groups
 _WITHIN = 1.3  # inside a group, and always less than half of the way between them
 _CELLS = regex(r"\s{2,}|\t+|\s*\|\s*")
 _RULE = regex(r"^[\s|:+=_-]{3,}$")
+_LAST = regex(r"\s(ms|us|GB/s|MB/s|Gbps|tok/s)$")  # ``kv xfer ms``
 _ARROW = regex(r"^([\w./@:-]+)\s*(?:->|→|=>|<->|↔)\s*([\w./@:-]+)$")
 _AXES = (
-    ("numa", r"numa|socket|cpu ?bind|mem ?bind|numactl|taskset|\bcores?\b|\bcpus?\b|affinity|绑核|cpu 核"),
+    ("numa", r"numa|(?:gpu|mem(?:ory)?|cpu|nic|hca)[_ ]node|socket|cpu ?bind|mem ?bind|numactl|taskset|\bcores?\b|\bcpus?\b|affinity|绑核|cpu 核"),  # noqa: E501
     ("place", r"rack|zone|\baz\b|leaf|spine|clique|domain|switch|\bsite\b|\broom\b|cluster|region|subnet|\brail\b|nvl72|机架|可用区|机房"),  # noqa: E501
+    ("mtu", r"\bmtu\b|active_mtu"),
     ("path", r"\bpath\b|topo|link type|\b(?:pix|pxb|phb|node|sys)\b"),
     ("nic", r"\bnic\b|\bhca\b|mlx5|net.?dev|interface|网卡"),
     ("width", r"width|lanes|\bx(?:1|2|4|8|16)\b|lnk|gen\b"),
@@ -107,7 +109,7 @@ def _measured(names: list[str], rows: list[_Row]) -> Iterator[tuple[int, Metric,
     for k, name in enumerate(names):
         if k == 0:
             continue
-        unit = header_unit(name)
+        unit = header_unit(name) or (hit[1] if (hit := _LAST.search(name)) else "")
         found = [(r, cell(r.cells[k], unit)) for r in rows if len(r.cells) > k]
         items = [_Item(r, f, _level(f)) for r, f in found if f is not None and f.value > 0]
         if len(items) < 4 or len(items) < 0.8 * len(rows) or len({_kind(i.figure) for i in items}) != 1:
@@ -169,6 +171,8 @@ def _attributes(names: list[str], rows: list[_Row], skip: int) -> Iterator[_Attr
         both = {r.cells[i] for r in rows if len(r.cells) > j}, {r.cells[j] for r in rows if len(r.cells) > j}
         if both[0] & both[1]:
             yield _Attribute(_axis(a, b), f"{a} and {b}", _agree(i, j))
+        elif _inner(both[0]) & _inner(both[1]):
+            yield _Attribute(_axis(a, b), f"{a} and {b}", _agree(i, j, inner=True))
     ends = [_ARROW.match(r.cells[0]) for r in rows]
     if all(ends):
         yield _Attribute("place", "ends", _ends(rows))
@@ -178,11 +182,20 @@ def _of(k: int) -> Callable[[_Row], str | None]:
     return lambda row: row.cells[k].lower() if len(row.cells) > k else None
 
 
-def _agree(i: int, j: int) -> Callable[[_Row], str | None]:
+_INNER = regex(r"[(@\[]\s*([\w./-]+)\s*[)\]]?$")
+
+
+def _inner(values: set[str]) -> set[str]:
+    """What stands in brackets behind names: ``p0 (gpu-a1)``."""
+    return {m[1] for v in values if (m := _INNER.search(v)) is not None}
+
+
+def _agree(i: int, j: int, inner: bool = False) -> Callable[[_Row], str | None]:
     def agree(row: _Row) -> str | None:
         if len(row.cells) <= max(i, j):
             return None
-        return "same" if row.cells[i] == row.cells[j] else "different"
+        ends = (_inner({row.cells[i]}), _inner({row.cells[j]})) if inner else (row.cells[i], row.cells[j])
+        return "same" if ends[0] == ends[1] else "different"
 
     return agree
 

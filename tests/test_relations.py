@@ -145,6 +145,13 @@ def test_predicate_and_its_opposite(rule: str, good: tuple[str, ...], bad: tuple
     assert holds(rule, *bad, symptom=symptom).holds is not True
 
 
+def test_a_count_of_clients_is_no_link_width() -> None:
+    text = (  # noqa: E501
+        "client              req/s   TTFT p50\nPython asyncio x1    41      4.2 s\nPython asyncio x8    212     0.4 s"  # noqa: E501
+    )
+    assert holds("slow_gpu_is_narrow", text).holds is not True
+
+
 def test_versions_that_fail_and_work() -> None:
     text = "1.13.1  OK (200/200)\n1.14.0  hang in ucp_ep_flush, 37/200\n1.14.1  OK (200/200)"
     assert [e.value for e in context(text).of("compare.version_outcome")] == ["1.14.0"]

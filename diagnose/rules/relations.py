@@ -67,7 +67,11 @@ def slow_gpu_is_narrow(ctx: Context) -> Outcome:
     """Of two devices the slow one has fewer lanes, about in proportion."""
     for item in ratios(ctx):
         lanes = [sorted({int(n) for n in _LANES.findall(side)}) for side in (item.worse, item.better)]
-        if item.value < 1.5 or not all(lanes) or not re.search("bandwidth|time|rate|latency", item.metric):
+        said = f"{item.worse} {item.better} {item.evidence.quote}"
+        link = re.search(
+            r"GT/s|\bgen ?\d|pci|lnk|width|lanes?\b", said, re.IGNORECASE
+        )  # "x8" alone may be eight clients
+        if item.value < 1.5 or not all(lanes) or not link or not re.match("bandwidth|copy|time|latency", item.metric):
             continue
         quotient = max(lanes[1]) / min(lanes[0])
         if quotient >= 2 and 0.5 * quotient <= item.value <= 2 * quotient:
@@ -229,6 +233,9 @@ def media_before_engine(ctx: Context) -> Outcome:
 
 # ---------------------------------------------------------------- healthy
 
+_ACCEPTANCE = regex(
+    r"accept|sign.?off|as good as|is (?:it|this|the new \w+) (?:ok|fine|healthy|good)|验收|是否正常", re.IGNORECASE
+)
 _MEMORY_ASKED = regex(r"free|memory|ram\b|swap|cache|oom|内存|缓存|swap", re.IGNORECASE)
 _MORE = regex(
     r"reference|expected|baseline|spec|yesterday|vendor|line.?rate|nominal|perftest|ib_\w+_bw|参考|基线|预期|标称",
@@ -271,7 +278,10 @@ def rate_beside_perftest(ctx: Context) -> Outcome:
         for r in rates
         if re.search(r"nixl|ucx|mooncake|\bkv\b|libfabric|iperf|\btcp\b", r[1].quote or "", re.I) and r not in plain
     ]
-    if not plain or not mine or len(rates) > 6:
+    rest = [r for r in rates if r not in plain]
+    if plain and not mine and len(rest) >= 3 and max(r[0] for r in rest) <= 1.05 * min(r[0] for r in rest):
+        mine = rest  # pairs that are all as fast
+    if not plain or not mine or len(rates) > 8:
         return UNKNOWN
     top, least = max(plain, key=lambda r: r[0]), min(mine, key=lambda r: r[0])
     if top[1].unit != least[1].unit:
@@ -295,9 +305,10 @@ def several_meet_reference(ctx: Context) -> Outcome:
     """Three figures or more stand beside their reference, and each of them is within a twentieth of it."""
     found: dict[str, Ratio] = {}
     for item in ratios(ctx):
-        if item.axis in ("expected", "time", "cold_warm") and item.metric not in found:
+        asked = item.axis in ("node", "version") and _ACCEPTANCE.search(ctx.symptom) is not None
+        if (asked or item.axis in ("expected", "time", "cold_warm")) and item.metric not in found:
             pair = f"{item.worse} {item.better}"
-            if item.axis == "expected" or _MORE.search(pair):
+            if asked or item.axis == "expected" or _MORE.search(pair):
                 found[item.metric] = item
     if len(found) < 3:
         return UNKNOWN

@@ -54,6 +54,8 @@ _LOOP = regex(
 def control_tail(ctx: Context) -> Outcome:
     """A loop with a deadline whose worst periods are a multiple of the usual one."""
     tails = ctx.numbers("stat.tail", {"label": "latency|time|period|step|loop|infer"})
+    most, usual = _times(ctx, "_max"), _times(ctx, "_(?:p50|mean)")
+    tails += [(m / u, e) for m, e in most for u, f in usual if u > 0 and e.quote == f.quote]
     if not tails:
         return UNKNOWN
     seen = " ".join([ctx.symptom, *(e.quote or "" for _, e in tails)])
