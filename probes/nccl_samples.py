@@ -91,7 +91,9 @@ class CounterTableReader:
                 continue
             if named := _NIC.search(text):
                 nic = named[1]
-            hits = list(_ARROW.finditer(text)) or list(_FAR_ARROW.finditer(text))
+            hits = list(_ARROW.finditer(text))
+            if not any(_COUNTER.search(hit["name"]) for hit in hits):
+                hits = list(_FAR_ARROW.finditer(text))
             if not hits and header and (row := _PAIR.match(text)):
                 hits = [row]
             for hit in hits:
