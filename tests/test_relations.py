@@ -146,8 +146,8 @@ def test_predicate_and_its_opposite(rule: str, good: tuple[str, ...], bad: tuple
 
 
 def test_a_count_of_clients_is_no_link_width() -> None:
-    text = (  # noqa: E501
-        "client              req/s   TTFT p50\nPython asyncio x1    41      4.2 s\nPython asyncio x8    212     0.4 s"  # noqa: E501
+    text = (
+        "client              req/s   TTFT p50\nPython asyncio x1    41      4.2 s\nPython asyncio x8    212     0.4 s"
     )
     assert holds("slow_gpu_is_narrow", text).holds is not True
 
