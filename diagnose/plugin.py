@@ -40,8 +40,8 @@ BUILTIN = (
     "nccl_trials", "nccl_samples", "nccl_paths", "nccl_ras", "nccl_inspector", "nccl_xml", "nccl_hosts", "siblings",
     "rank_lines", "code_notes",
     "dcgm", "gpu_tools", "engine_lines", "load_tools", "request_trace", "proxy", "small_notes",
-    "allocator", "placement", "copy_notes", "bench_json", "served", "live_host", "live_nccl", "live_ucx", "rdma_sysfs",
-    "splits", "columns", "engine_stats", "generic",
+    "allocator", "placement", "copy_notes", "bench_json", "served", "live_host", "live_nccl", "live_ucx",
+    "rdma_sysfs", "live_nixl", "splits", "columns", "engine_stats", "generic",
 )  # fmt: skip
 
 

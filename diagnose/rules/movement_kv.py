@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 
 _SMALL = 65536  # bytes per descriptor; below it submission costs more than moving on any RDMA or NVLink path
@@ -32,6 +33,22 @@ def small_descriptors_cost(ctx: Context) -> Outcome:
     if posting or many or larger:
         return Outcome(True, (*small.used, *posting, *many, *larger)[:5])
     return UNKNOWN
+
+
+def descriptor_costs_more_than_its_bytes(ctx: Context) -> Outcome:
+    """At the engine's block size a descriptor costs more on this host, even batched, than its bytes take to move."""
+    sizes = [(v, e) for v, e in ctx.numbers("kv.bytes_per_descriptor") if v > 0]
+    costs = ctx.numbers("nixl.sweep.cost", {"label": r"\|batched\|4096 B\|(?!1 )"})
+    rates = [(v, e) for v, e in ctx.numbers("nixl.sweep.rate") if v > 0]
+    if not sizes or not costs or not rates:
+        return UNKNOWN
+    size, cost, rate = min(sizes, key=_first), min(costs, key=_first), max(rates, key=_first)
+    moving = size[0] / (rate[0] * 1e9) * 1e6
+    return Outcome(cost[0] > moving, (size[1], cost[1], rate[1]))
+
+
+def _first(pair: tuple[float, Evidence]) -> float:
+    return pair[0]
 
 
 def side_channel_local(ctx: Context) -> Outcome:
@@ -93,6 +110,7 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     for f in (
         small_descriptors,
         small_descriptors_cost,
+        descriptor_costs_more_than_its_bytes,
         side_channel_local,
         host_staged_kv,
         serial_stages,
