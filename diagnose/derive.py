@@ -17,7 +17,16 @@ Deriver = Callable[[list[Fact], dict[str, bool]], Iterable[Fact]]
 def derive(facts: list[Fact], recognised: dict[str, bool]) -> list[Fact]:
     """Run all derivers over the observed facts."""
     out: list[Fact] = []
-    for family in ("serving", "stages", "serving_load", "collectives", "training", "comparison", "microbench"):
+    for family in (
+        "serving",
+        "stages",
+        "serving_load",
+        "serving_live",
+        "collectives",
+        "training",
+        "comparison",
+        "microbench",
+    ):
         for deriver in import_module(f"diagnose.derivers.{family}").DERIVERS:
             out.extend(deriver([*facts, *out], recognised))
     return out

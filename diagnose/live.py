@@ -20,14 +20,14 @@ from .catalogue import catalogue
 from .collect import Capture, Collector, NotCaptured, collect, collectors
 from .document import Document
 from .host import GPU_NODES, Host
-from .planner import Option, options
+from .planner import DISTURBANCE, Option, options
 from .predicates import Context
 
 FOOTPRINTS = ("read", "light", "load")
 QUICK = 5.0  # seconds: a read probe that takes longer runs only when the planner asks for it
 # Seconds a run may take by what it is allowed to do, unless --budget says otherwise.
 BUDGET = {"read": 5.0, "light": 120.0, "load": 600.0}
-BASE = ("nvidia_smi.q", "nvidia_smi.topo", "env.dump", "python.env", "devices.visible")  # limits and context
+BASE = ("nvidia_smi.q", "nvidia_smi.topo", "env.dump", "python.env", "devices.visible", "nvidia_smi.processes")  # limits and context
 # A server that was named is always looked at, however long that takes; elsewhere this machine says nothing about it.
 SERVER = ("vllm.metrics", "serving.args", "server.use", "vllm.log", "kv.capacity")
 NOT_HERE = frozenset([*SERVER, "client.direct"])  # probes that also work for a server on another machine
@@ -70,7 +70,7 @@ class Live:
         known = self.known
         wanted = [o.spec.name for o in options(cat, assess(cat, ctx), ctx)]
         named = SERVER if self.server else ()
-        order = dict.fromkeys([*named, *BASE, *wanted])
+        order = dict.fromkeys([*named, *BASE, *(() if named else wanted)])  # the rest only where a server leaves it open
         picked = [known[n] for n in order if n in known and self._here(n) and self._new(n)]
         return [c for c in picked if c.spec.footprint == "read" and (c.probe in named or c.cost(self.host) <= QUICK)]
 
@@ -93,6 +93,11 @@ class Live:
         if any(k[0] == SERVER[0] and k[2] == "engine" for k in self.cassette.missing):
             heard.discard(SERVER[0])
         return self.server and not heard
+
+    def idle(self) -> bool:
+        """Was a server named that gave nothing to judge: not there, or without a request in the window?"""
+        quiet = any(k[0] == SERVER[0] and k[2].endswith("traffic") for k in self.cassette.missing)
+        return self.server and (quiet or self.silent())
 
     def noted(self) -> dict[str, str]:
         """What is to be said of the named server, beside what was captured: it is dead, restarted, has no traffic."""
@@ -147,10 +152,16 @@ class Live:
 
     def next(self, got: Assessment, ctx: Context) -> Option | None:
         """The probe that tells most per cost among those that can run here and fit the budget, or None."""
-        if got.verdict == "healthy" or (got.verdict == "cause" and got.confidence >= SURE):
+        if got.verdict == "healthy" or (got.verdict == "cause" and got.confidence >= SURE) or self.idle():
             return None
         known = self.known
-        for option in options(catalogue(), got, ctx):
+
+        def worth(option: Option) -> float:
+            item = known.get(option.spec.name)
+            seconds = item.cost(self.host) if item else option.spec.seconds
+            return -option.gain / ((1.0 + seconds) * DISTURBANCE[option.spec.footprint])
+
+        for option in sorted(options(catalogue(), got, ctx), key=lambda o: (worth(o), o.spec.name)):
             item = known.get(option.spec.name)
             if item is None or not self._new(item.probe) or not self._here(item.probe):
                 continue

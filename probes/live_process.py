@@ -27,7 +27,10 @@ _CAPACITY = regex(
     r"KV cache|[Mm]aximum concurrency|max_total_num_tokens|num_gpu_blocks|# ?GPU blocks|#tokens|kv blocks"
 )
 _SAME = ("DYN_FILE_KV", "DYN_NAMESPACE", "ETCD_ENDPOINTS", "NATS_SERVER", "DYN_DISCOVERY_BACKEND")
-_SECRET = regex(r"(?i)(--?[\w-]*(?:key|token|secret|password)[\w-]*[= ])\S+")
+_SECRET = regex(
+    r"(?i)(?<![\w-])(--?(?:[\w-]*(?:api[-_]?key|secret|password|passwd)"
+    r"|(?:hf|auth|access|bearer)[-_]?token|token)[= ])\S+"
+)
 _GPU = (
     "timestamp,index,utilization.gpu,utilization.memory,memory.used,memory.total,clocks.sm,power.draw,temperature.gpu"
 )
@@ -185,7 +188,11 @@ def logs(port: int) -> Iterator[Collected]:
 def capacity(port: int) -> Iterator[Collected]:
     """Lines of the logs that say how much the KV cache holds."""
     kept: list[bytes] = []
-    for path in _need_files(port):
+    files = [p for p in _need_files(port) if p.stat().st_size > HEAD + TAIL]
+    if not files:
+        yield NotCaptured("kv.capacity", "the log is short: vllm.log holds all of it")
+        return
+    for path in files:
         with path.open("rb") as stream:
             lines = stream.read(_WHOLE).splitlines()
         kept += [line for line in lines if _CAPACITY.search(line.decode("utf-8", "replace"))][:40]
@@ -201,13 +208,13 @@ def use(host: Host, port: int, window: float) -> Iterator[Collected]:
     with ThreadPoolExecutor(1) as pool:
         gpus = pool.submit(_gpus, host, window) if host.find("nvidia-smi") else None
         started = time.time()
-        before = {p.pid: t for p in processes if (t := _times(p)) is not None}
+        before = {p.pid: (_times(p), _waits(p.pid)) for p in processes}
         time.sleep(window)
         spent = time.time() - started
-        rows = [row for p in processes if (row := _row(p, before.get(p.pid), spent)) is not None]
+        rows = [row for p in processes if (row := _row(p, *before[p.pid], spent)) is not None]
         if rows:
-            head = f"# CPU of the server's processes over {spent:.1f} s; 100 is one core\n"
-            head += "  PID USER  THREADS  CPUS     RES  %CPU COMMAND\n"
+            head = f"# the server's processes over {spent:.1f} s; 100 is one core; %wait: its worst thread\n"
+            head += "  PID  THREADS  CPUS      RES  %wait   %CPU  Command\n"
             text = head + "".join(rows) + _quota(processes[0])
             yield Capture("server.use", text.encode("utf-8", "replace"), "cpu", started=started, seconds=spent)
         else:
@@ -231,16 +238,28 @@ def _times(process: psutil.Process) -> float | None:
     return None
 
 
-def _row(process: psutil.Process, before: float | None, spent: float) -> str | None:
-    now = _times(process)
+def _waits(pid: int) -> dict[str, int]:
+    """Nanoseconds that each thread was ready and had no CPU, as the kernel counts them."""
+    out: dict[str, int] = {}
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            out[path.parent.name] = int(path.read_text().split()[1])
+    return out
+
+
+def _row(process: psutil.Process, before: float | None, waited: dict[str, int], spent: float) -> str | None:
+    now, waits = _times(process), _waits(process.pid)
     if before is None or now is None:
         return None
     with contextlib.suppress(psutil.Error, OSError):
-        cpus = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 0
+        cpus = len(process.cpu_affinity() or ()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 0
         size = process.memory_info().rss >> 20
-        command = _told(process)[:100]
         share = 100 * (now - before) / max(spent, 1e-6)
-        return f"{process.pid:5d} -  {process.num_threads():8d} {cpus:5d} {size:6d}m {share:5.1f} {command}\n"
+        worst = max((ns - waited[t] for t, ns in waits.items() if t in waited), default=0) / 1e7 / max(spent, 1e-6)
+        words = [w for w in _told(process).split()[:4] if not w.startswith("-")]  # options are serving.args' to tell
+        name = "_".join(w.rpartition("/")[2] for w in words)[:60]
+        threads = process.num_threads()
+        return f"{process.pid:5d} {threads:8d} {cpus:5d} {size:7d}m {worst:6.1f} {share:6.1f}  {name}\n"
     return None
 
 

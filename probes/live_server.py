@@ -26,7 +26,7 @@ _PATHS = ("/metrics", "/prometheus/metrics")
 _NEED = "it needs the server's address: --endpoint http://HOST:PORT"
 NO_TRAFFIC = (
     "no request came or ended in the window of {window:g} s, so there is nothing to measure: run it while the load is "
-    "on, or let `diagnose bench {url} --allow load` make some meanwhile"
+    "on, or let `diagnose bench --endpoint {url} --allow load` make some meanwhile"
 )
 
 

@@ -17,6 +17,7 @@ FAMILIES = (
     "platform",
     "movement",
     "serving",
+    "serving_live",
     "training",
     "comparison",
     "formats",

@@ -208,7 +208,7 @@ def hits_lost_by_routing(ctx: Context) -> Outcome:
     if not rates or not spreads:
         return UNKNOWN
     low, high = min(rates, key=lambda r: r[0]), max(rates, key=lambda r: r[0])
-    if low[0] <= 0.35 and high[0] >= 2.5 * low[0]:
+    if low[0] <= 0.35 and high[0] >= max(0.05, 2.5 * low[0]):  # where none ever hits there is nothing to lose
         return read.yes(low[1], high[1], spreads[0])
     for value, item in ctx.numbers("serving.replicas"):
         if value >= 2 and 0.5 / value <= high[0] <= 1.6 / value and high[0] <= 0.6:

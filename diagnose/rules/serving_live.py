@@ -1,0 +1,53 @@
+"""Predicates of a server that was watched over a window: its own pages say it all, no client measured beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..models import Evidence
+from ..predicates import UNKNOWN, Context, Outcome
+from . import serving_queue as queue
+from . import serving_read as read
+
+_LEAST = 10  # requests in the window
+_ONE = 1  # waiting at a moment: it came since the last step
+_SPREAD = 4.0  # between the buckets of the median and of the tail
+_STEPS = 20.0  # steps of decoding that a first token may take: it is prefill then, and no queue
+
+
+def _percentile(ctx: Context, share: str) -> read.Reading | None:
+    got = ctx.numbers("serving.stage_percentile", {"label": f"^ttft {share}: whole"})
+    return max(got, key=lambda n: n[0]) if got else None
+
+
+def watched_calm(ctx: Context) -> Outcome:
+    """In the window nothing waited, no limit was near, and first tokens came evenly within some steps of decoding."""
+    pages = ctx.of("serving.scraped")
+    requests, ttft = read.top(ctx, "serving.server.requests"), read.top(ctx, "serving.server.ttft", "^mean$")
+    step = read.top(ctx, "serving.server.itl", "^mean$") or read.top(ctx, "serving.server.tpot", "^mean$")
+    waiting, running, kv = read.waiting(ctx), read.running(ctx), read.kv(ctx)
+    if not pages or requests is None or ttft is None or step is None or waiting is None or running is None:
+        return UNKNOWN
+    if requests[0] < _LEAST:
+        return UNKNOWN
+    used: list[Evidence] = [ttft[1], step[1], requests[1], waiting[1], running[1]]
+    cap, lost, share = read.cap(ctx), read.top(ctx, "serving.preemptions"), read.top(ctx, "serving.queue_share")
+    near = cap is not None and running[0] > 0.5 * cap[0]
+    full = kv is not None and kv[0] > 0.5
+    if (
+        waiting[0] > _ONE
+        or near
+        or full
+        or (lost is not None and lost[0] > 0)
+        or (share is not None and share[0] > 0.1)
+    ):
+        return read.no(waiting[1], running[1], kv[1] if kv else None)
+    usual, tail = _percentile(ctx, "p50"), _percentile(ctx, "p9[09]")
+    if usual is None or tail is None:
+        return UNKNOWN
+    if tail[0] > _SPREAD * usual[0] or ttft[0] > _STEPS * step[0] or queue.prefill_dominates(ctx).holds:
+        return read.no(tail[1], usual[1], ttft[1], step[1])
+    return read.yes(*used, tail[1], kv[1] if kv else None)
+
+
+RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in (watched_calm,)}
