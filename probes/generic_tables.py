@@ -127,7 +127,7 @@ def _table(lines: list[Line], i: int) -> Table | None:
     first = _next(lines, i + 1)
     if first is None:
         return None
-    corner_gap = head[0].start if kind == "space" and head[0].start >= 4 else 0
+    corner_gap = head[0].start if kind == "space" and head and head[0].start >= 4 else 0
     below_kind, below = _split_below(lines[first].text, corner_gap)
     if below_kind != kind or not _is_head(head, below):
         return None
