@@ -485,6 +485,8 @@ def _cassettes(documents: list[Document], session: _Session) -> list[Document]:
         inside = {d.name[len(base) :]: d for d in documents if d is not index and d.name.startswith(base)}
         kept = []
         for capture in listed.get("captures") or []:
+            if isinstance(capture, dict) and (capture.get("parameters") or {}).get("without"):
+                continue  # a trial with a setting left out: its figures are not this machine's state
             file = str(capture.get("file", "")) if isinstance(capture, dict) else ""
             document = inside.get(file)
             if document is None:

@@ -17,7 +17,7 @@ from diagnose.collect import Capture, Collected, Collector, NotCaptured
 from diagnose.host import Host
 from diagnose.runner import Ran
 
-DELAY, WINDOW = 8.0, 0.5  # seconds before a trace starts, and that it lasts
+DELAY, WINDOW = 5.0, 0.5  # seconds on the GPU before a trace starts, and that it lasts
 _MOST_TRACE = 192 << 20
 _HOOK = Path(__file__).parent / "profiler_hook"
 _RUN = 120.0
@@ -48,20 +48,23 @@ def _kineto(host: Host) -> Iterator[Collected]:
         path = os.pathsep.join(filter(None, [str(_HOOK), host.environ.get("PYTHONPATH", "")]))
         env = {"PYTHONPATH": path, "DIAGNOSE_TRACE": f"{delay},{WINDOW:g},{folder}/trace"}
         ran = host.run(command(host), timeout=_seconds(host) + 60, env=env)
+        if ran.output.strip():
+            yield Capture.of("kineto.trace", ran, "output")
         found = sorted(Path(folder).glob("trace.*.json"))
-        for number, path in enumerate(found):
-            if path.stat().st_size > _MOST_TRACE:
-                yield NotCaptured("kineto.trace", f"the trace has {path.stat().st_size >> 20} MiB; shorten the window")
-                continue
-            yield Capture(
-                "kineto.trace", path.read_bytes(), f"rank {number}" if len(found) > 1 else "", argv=ran.argv,
-                started=ran.started, seconds=ran.seconds, status=ran.status,
-            )  # fmt: skip
+        for number, file in enumerate(found):
+            data = file.read_bytes() if file.stat().st_size <= _MOST_TRACE else b""
+            part = f"rank {number}" if len(found) > 1 else ""
+            if not data:
+                why = f"the trace has {file.stat().st_size >> 20} MiB; profile a shorter time"
+                yield NotCaptured("kineto.trace", why, part)
+            elif b'"cat": "kernel"' not in data:
+                yield NotCaptured("kineto.trace", "no kernel ran on the GPU while the trace was taken", part)
+            else:
+                yield Capture("kineto.trace", data, part, argv=ran.argv, started=ran.started, seconds=ran.seconds,
+                              status=ran.status)  # fmt: skip
         if not found:
             why = "the command never used the GPU through PyTorch, or ended too early"
             yield NotCaptured("kineto.trace", f"{why}: {_tail(ran)}")
-        elif ran.output.strip():
-            yield Capture.of("kineto.trace", ran, "output")
 
 
 def _tail(ran: Ran) -> str:

@@ -288,6 +288,14 @@ def computed_by_processes(ctx: Context) -> Outcome:
     return _outcome([e for group in per.values() if len(group) > 1 for e in group], bool(per))
 
 
+def neighbour_slows_rank(ctx: Context) -> Outcome:
+    """The rank that takes longer for the same work sits on a GPU that was busy before the test began."""
+    slow = [e for value, e in ctx.numbers("nccl.lockstep.spread") if value > 1.25]
+    busy = [e for share, e in ctx.numbers("gpu.util") if share >= 0.5]
+    hits = [e for e in busy for s in slow if e.subject.gpu is not None and e.subject.gpu == s.subject.rank]
+    return _outcome([*slow, *hits] if hits else [], bool(slow and busy))
+
+
 def busy_for_somebody(ctx: Context) -> Outcome:
     """The question is why a GPU is busy without one's own work, and a compute process keeps it busy."""
     asked = re.search(
@@ -420,7 +428,7 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         clock_very_low_under_load, clock_spread_under_load, app_clock_below_default, resting_pstate_under_load,
         gpu_hot, pcie_narrow, pcie_very_narrow, pcie_gen_low_at_work, pcie_gen_first_at_work, pcie_idle_gen_only,
         sw_power_cap_only, pci_endpoint_downgraded, shared_by_processes, computed_by_processes,
-        busy_for_somebody, masked_to_few, driver_below_cuda, driver_serves_cuda,
+        busy_for_somebody, neighbour_slows_rank, masked_to_few, driver_below_cuda, driver_serves_cuda,
         all_gpus_masked, fewer_visible_than_asked,
         fewer_visible_than_present, container_without_gpus, torch_too_old_for_gpu,
     )

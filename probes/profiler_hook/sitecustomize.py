@@ -1,11 +1,12 @@
 """Profile a program that knows nothing of it: put this folder on PYTHONPATH and set DIAGNOSE_TRACE.
 
-DIAGNOSE_TRACE is ``delay,seconds,path``. After `delay` seconds an interrupt of the main thread starts
-PyTorch's profiler, after `seconds` more another one ends it and writes ``path.PID.json``. The program
+DIAGNOSE_TRACE is ``delay,seconds,path``. `delay` seconds after PyTorch first used the GPU an interrupt of the
+main thread starts its profiler, after `seconds` more another one ends it and writes ``path.PID.json``. The program
 goes on; a process that never imports torch is left alone. A sitecustomize of the user's own, which
 this one hides, is run too.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -27,24 +28,43 @@ def _arm(said: str) -> None:
     delay, seconds, path = said.split(",", 2)
     state = {}
 
+    def off() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+
     def step(number, frame):
+        try:
+            advance()
+        except Exception as err:  # whatever goes wrong here, the user's program goes on
+            off()
+            sys.stderr.write(f"diagnose: the profiler gave up: {type(err).__name__}: {err}\n")
+
+    def advance():
         torch = sys.modules.get("torch")
         if torch is None or not hasattr(torch, "profiler") or not torch.cuda.is_initialized():
-            signal.setitimer(signal.ITIMER_REAL, 1.0)  # not on the GPU yet
-            return
-        if "run" not in state:
+            signal.setitimer(signal.ITIMER_REAL, 0.5)  # not on the GPU yet
+        elif "ready" not in state:
+            state["ready"] = True
+            signal.setitimer(signal.ITIMER_REAL, float(delay))
+        elif "run" not in state:
             kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
             state["run"] = torch.profiler.profile(activities=kinds)
             state["run"].start()
             signal.setitimer(signal.ITIMER_REAL, float(seconds))
         else:
-            state["run"].stop()
-            state["run"].export_chrome_trace(f"{path}.{os.getpid()}.json")
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.signal(signal.SIGALRM, signal.SIG_IGN)
+            finish()
 
+    def finish():
+        off()
+        run = state.pop("run", None)
+        if run is not None:
+            state["ready"] = state["run"] = None
+            run.stop()
+            run.export_chrome_trace(f"{path}.{os.getpid()}.json")
+
+    atexit.register(finish)  # a program that ends inside the window still leaves its trace
     signal.signal(signal.SIGALRM, step)
-    signal.setitimer(signal.ITIMER_REAL, float(delay))
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
 
 
 _chain()
