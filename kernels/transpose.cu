@@ -38,7 +38,7 @@ extern "C" __global__ void shared_read(u32* out, int stride, int turns) {
 #pragma unroll
         for (int j = 0; j < 32; ++j) {
             u32 v;  // volatile: the same word is to be read again in the next turn
-            asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at + 4 * j));
+            asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(v) : "r"(at + 4 * j));
             sum += v;
         }
     }
