@@ -329,6 +329,21 @@ def floors_command(
     )  # fmt: skip
 
 
+@app.command("boundary")
+def boundary_command(
+    picture: Annotated[str, typer.Option("--picture", help="tcp, rdma, gpudirect, control, kv, ring or memory")] = "",
+    evidence: Annotated[str, typer.Option("--evidence", "-e", help="an NCCL log, for the ring")] = "",
+    sysfs_root: Annotated[str, typer.Option("--sysfs-root", help="a recorded tree in place of this machine")] = "",
+    peer: Annotated[str, typer.Option("--peer", help="a second machine that experiments may count on")] = "",
+    lang: Annotated[str, typer.Option("--lang", help="en or zh")] = "",
+    format_: Format = "text",
+) -> None:
+    """What can be validated on this machine, what at tool level only, and the experiment for the rest."""
+    from .boundary import run
+
+    raise typer.Exit(run(format_, picture, sysfs_root, lang, peer, evidence))
+
+
 @app.command("eval")
 def eval_command(
     suites: Annotated[list[str] | None, typer.Argument(help="incidents, captures, ablation … and paths")] = None,

@@ -87,7 +87,7 @@ def _places(host: Host) -> Iterator[str]:
     yield from _gpus(host)
 
 
-def _surroundings(host: Host) -> Iterator[str]:
+def surrounding_lines(host: Host) -> Iterator[str]:
     if host.glob("/dev"):
         nodes = " ".join(sorted(p.name for p in host.glob("/dev/infiniband/*")))
         yield f"{NODES} {nodes or 'none'}"
@@ -113,11 +113,16 @@ def sysfs(host: Host) -> bytes:
     return ("\n".join(lines) + "\n").encode("utf-8", "replace")
 
 
+def surroundings(host: Host) -> bytes:
+    """Device nodes, driver, modules and limits: what lets a process use the ports."""
+    return ("\n".join(surrounding_lines(host)) + "\n").encode("utf-8", "replace")
+
+
 def _link(host: Host) -> Iterator[Collected]:
     started = time.time()
     if _devices(host):
         yield Capture("rdma.link", sysfs(host), "sysfs", started=started, seconds=round(time.time() - started, 3))
-        yield Capture("rdma.link", ("\n".join(_surroundings(host)) + "\n").encode(), "surroundings", started=started)
+        yield Capture("rdma.link", surroundings(host), "surroundings", started=started)
     else:
         yield NotCaptured("rdma.link", f"{_IB} is empty or missing here", "sysfs")
     for argv in _TOOLS:

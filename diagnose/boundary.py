@@ -1,0 +1,188 @@
+"""`diagnose boundary`: what can be validated on this machine, what at the level of tools only, and what not at all."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import __version__
+from .errors import EXIT_OK, UsageError
+from .host import Host
+
+SCHEMA = "diagnose.boundary/v1"
+HERE, TOOLS, NOT = "here", "tools", "not_here"
+WORDS = {HERE: "can be validated here", TOOLS: "tool level only", NOT: "not here"}
+WORDS_ZH = {HERE: "可在本机验证", TOOLS: "仅工具层面", NOT: "本机不可验证"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One row of the matrix on one machine."""
+
+    row: dict[str, Any]
+    status: str
+    evidence: tuple[str, ...]
+    missing: tuple[dict[str, str], ...]
+
+
+@lru_cache(maxsize=1)
+def matrix() -> list[dict[str, Any]]:
+    """The rows as data."""
+    text = (files("diagnose.playbooks") / "boundary" / "matrix.yaml").read_text("utf-8")
+    return list(yaml.safe_load(text))
+
+
+def judged(row: dict[str, Any], checks: dict[str, Any]) -> Part:
+    """Status of a row: all needs there, or at least its tools."""
+    needs = [(name, checks[name]) for name in row["needs"]]
+    lacking = [(name, check) for name, check in needs if check.has is not True]
+    tools = [checks[name] for name in row["tools"]]
+    if not lacking:
+        status = HERE
+    elif any(check.has for check in tools):
+        status = TOOLS
+    else:
+        status = NOT
+    evidence = [check.evidence for _, check in needs if check.has] + [c.evidence for c in tools if c.has]
+    missing = tuple(
+        {"check": name, "kind": check.kind if check.has is False else "not known", "evidence": check.evidence,
+         "get": check.get}
+        for name, check in lacking
+    )  # fmt: skip
+    return Part(row, status, tuple(dict.fromkeys(evidence)), missing)
+
+
+def examine(host: Host) -> dict[str, Any]:
+    """The whole matrix of a machine as `diagnose.boundary/v1`."""
+    machine = import_module("diagnose.probes.machine")  # the engine never imports its own probes by name
+    checks, kinds, stack = machine.checks(host), machine.kind_of_host(host), machine.stack(host)
+    parts = [judged(row, checks) for row in matrix()]
+    return {
+        "schema": SCHEMA,
+        "tool": {"version": __version__},
+        "host": {"kind": kinds, "stack": stack, "notes": notes(kinds), "taint": list(host.taint)},
+        "parts": [_part(p, stack, "Windows" in kinds) for p in parts],
+        "checks": {n: {"has": c.has, "evidence": c.evidence, "kind": c.kind, "get": c.get} for n, c in checks.items()},
+    }
+
+
+def _part(part: Part, stack: str, windows: bool) -> dict[str, Any]:
+    row = part.row
+    experiment = dict(row["experiment"])
+    if windows:
+        experiment["command"] = powershell(experiment["command"])
+    out = {
+        "id": row["id"], "title": row["title"], "title_zh": row["zh"], "status": part.status,
+        "evidence": list(part.evidence), "missing": list(part.missing), "experiment": experiment,
+    }  # fmt: skip
+    if stack in row["counterparts"]:
+        out["counterpart"] = row["counterparts"][stack]
+    return out
+
+
+def powershell(command: str) -> str:
+    """A command line as PowerShell takes it: variables before a program, and no `&` to put one into the background."""
+    words, shown = command.split(" "), []
+    while words and "=" in words[0] and words[0].split("=")[0].isupper():
+        name, _, value = words.pop(0).partition("=")
+        shown.append(f"$env:{name}='{value}';")
+    return " ".join([*shown, *words]).replace(" & ", "; ")
+
+
+def notes(kinds: Iterable[str]) -> list[str]:
+    """What a kind of machine cannot show, whatever is installed."""
+    said = {
+        "WSL2": "WSL2 shows no PCI topology, no RDMA device and no kernel log of the GPU driver; NVLink, peer access "
+        "between GPUs, GPUDirect and fabric need a Linux host. Counters for ncu are granted on the Windows side.",
+        "Windows": "NCCL, UCX, NIXL, verbs and vLLM need Linux; what exists here is nvidia-smi, nsys, ncu and CUDA.",
+        "container": "A container shows the host's sysfs and only the devices, limits and modules it was given: "
+        "/dev/infiniband, memlock, /dev/shm and profiling rights are granted by whoever starts it.",
+        "virtual machine": "A virtual machine shows the topology that was drawn for it: ACS, switches and NUMA nodes "
+        "may differ from the hardware.",
+        "macOS": "No CUDA and no verbs; the counterparts are Metal, MPS and Instruments.",
+        "Jetson": "One memory for CPU and GPU: copies, NVLink, NCCL between GPUs and GPUDirect RDMA say little here.",
+        "recorded tree": "A recorded tree shows files only: packages and programs of that machine are not known.",
+    }
+    return [said[kind] for kind in kinds if kind in said]
+
+
+def _lines(data: dict[str, Any], zh: bool) -> Iterable[str]:
+    words = WORDS_ZH if zh else WORDS
+    host = data["host"]
+    yield f"{', '.join(host['kind'])}; GPU stack: {host['stack']}" + (
+        "; SIMULATED" if "simulated" in host["taint"] else ""
+    )
+    yield from (f"  {note}" for note in host["notes"])
+    for part in data["parts"]:
+        yield ""
+        yield f"{part['title_zh'] if zh else part['title']}: {words[part['status']]}"
+        if part["evidence"]:
+            yield f"  there: {'; '.join(part['evidence'])}"
+        for item in part["missing"]:
+            get = f" -> {item['get']}" if item["get"] else ""
+            yield f"  missing ({item['kind']}): {item['evidence']}{get}"
+        if "counterpart" in part:
+            yield f"  counterpart on {host['stack']}: {part['counterpart']}"
+        if part["status"] != HERE:
+            e = part["experiment"]
+            yield f"  experiment: {e['hypothesis']}"
+            yield f"    $ {e['command']}"
+            yield f"    look at: {e['metric']}; expect: {e['expect']}; otherwise: {e['failure']}"
+
+
+def _markdown(data: dict[str, Any], zh: bool) -> Iterable[str]:
+    words = WORDS_ZH if zh else WORDS
+    host = data["host"]
+    yield f"# Boundary: {', '.join(host['kind'])}, {host['stack']}"
+    yield ""
+    yield from (f"- {note}" for note in host["notes"])
+    yield ""
+    yield "| part | status | there | missing |"
+    yield "|---|---|---|---|"
+    for part in data["parts"]:
+        missing = "; ".join(f"{m['evidence']} ({m['kind']})" for m in part["missing"])
+        cells = [part["title_zh" if zh else "title"], words[part["status"]], "; ".join(part["evidence"]), missing]
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    for part in data["parts"]:
+        if part["status"] == HERE:
+            continue
+        e = part["experiment"]
+        yield ""
+        yield f"## {part['title']}"
+        yield f"{e['hypothesis']}"
+        yield ""
+        yield f"```\n{e['command']}\n```"
+        yield f"Look at {e['metric']}. Expect {e['expect']}. Otherwise: {e['failure']}."
+
+
+def run(format_: str, picture: str, sysfs_root: str, lang: str, peer: str, evidence: str = "") -> int:
+    """Print the matrix, or one picture of it."""
+    if format_ not in ("text", "json", "md"):
+        raise UsageError(f"--format takes text, json, md, not {format_!r}")
+    if lang not in ("", "en", "zh"):
+        raise UsageError(f"--lang takes en or zh, not {lang!r}")
+    root = Path(sysfs_root or "/")
+    if not root.is_dir():
+        raise UsageError(f"--sysfs-root {root} is no folder", "give the folder that holds the recorded sys/ and proc/")
+    host = Host.at({"peer": peer} if peer else {}, root)
+    data = examine(host)
+    if picture:
+        from .boundary_pictures import draw
+
+        sys.stdout.write(draw(picture, data, host, format_, evidence))
+        return EXIT_OK
+    if format_ == "json":
+        sys.stdout.write(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    else:
+        lines = _lines(data, lang == "zh") if format_ == "text" else _markdown(data, lang == "zh")
+        sys.stdout.write("\n".join(lines) + "\n")
+    return EXIT_OK

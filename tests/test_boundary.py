@@ -1,0 +1,98 @@
+"""`diagnose boundary`: the matrix holds together, tells the truth of a tree, and is quick on a bare machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from diagnose.probes import machine
+
+from diagnose.boundary import HERE, NOT, TOOLS, examine, judged, matrix, powershell
+from diagnose.boundary_pictures import PICTURES, draw
+from diagnose.errors import UsageError
+from diagnose.host import Host
+
+from .trees import tree
+
+WANTED = {"cuda", "nsight", "nccl-multi-gpu", "nccl-multi-node", "ucx", "rdma", "roce", "gpudirect-rdma", "nixl",
+          "gpunetio", "vllm", "disaggregation"}  # fmt: skip
+
+
+def test_matrix_holds_together() -> None:
+    known = set(machine.checks(Host()))
+    rows = matrix()
+    assert {r["id"] for r in rows} == WANTED
+    for row in rows:
+        assert {*row["needs"], *row["tools"]} <= known, row["id"]
+        assert set(row["experiment"]) == {"hypothesis", "command", "metric", "expect", "failure"}
+        assert set(row["counterparts"]) == {"rocm", "metal", "vulkan", "webgpu"}
+
+
+def test_status_follows_the_checks() -> None:
+    yes, no, dim = machine.Check(True, "yes"), machine.Check(False, "no", "driver", "get it"), machine.Check(None, "?")
+    row = {"needs": ["a", "b"], "tools": ["a"]}
+    assert judged(row, {"a": yes, "b": yes}).status == HERE
+    got = judged(row, {"a": yes, "b": no})
+    assert (got.status, got.missing[0]["kind"], got.missing[0]["get"]) == (TOOLS, "driver", "get it")
+    assert judged(row, {"a": no, "b": yes}).status == NOT
+    assert judged(row, {"a": yes, "b": dim}).missing[0]["kind"] == "not known"
+
+
+TREES = """ib gpudirect yes; gdr_off gpudirect no; ib_odd gpudirect yes; ib infiniband yes; roce infiniband no;
+roce roce yes; container verbs_nodes no; ib verbs_nodes yes; memlock memlock no; ib_odd memlock yes; misplaced near_nic no;
+ib near_nic yes; ib two_gpus yes; ib nixl unknown"""
+
+
+@pytest.mark.parametrize("case", [c.strip() for c in TREES.split(";")])
+def test_checks_of_a_tree(case: str, tmp_path: Path) -> None:
+    name, check, wanted = case.split()
+    has = {"yes": True, "no": False, "unknown": None}[wanted]
+    data = examine(Host.at({}, tree(tmp_path, name)))
+    assert data["checks"][check]["has"] is has
+    assert data["host"]["taint"] == ["recorded", "simulated"]
+
+
+@pytest.mark.parametrize("name", sorted(PICTURES))
+def test_picture_shows_what_is_there(name: str, tmp_path: Path) -> None:
+    host = Host.at({}, tree(tmp_path, "gdr_off"))
+    made = json.loads(draw(name, examine(host), host, "json"))
+    assert made["hops"] and made["mermaid"].startswith("flowchart")
+    states = {h["hop"]: h["state"] for h in made["hops"]}
+    if name == "gpudirect":
+        assert states["peer memory or dma-buf"] == "absent" and states["RDMA adapter"] == "present"
+    assert "SIMULATED" in draw(name, examine(host), host, "text")
+
+
+def test_ring_is_the_one_of_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "nccl.log"
+    log.write_text("h:1:1 [0] NCCL INFO Channel 00/02 :    0   2   1   3\n")
+    made = json.loads(draw("ring", examine(Host()), Host(), "json", str(log)))
+    assert [h["hop"] for h in made["hops"]] == ["rank 0", "rank 2", "rank 1", "rank 3"]
+    assert made["edges"][-1][:2] == [3, 0]
+
+
+def test_unknown_picture_is_refused() -> None:
+    with pytest.raises(UsageError):
+        draw("cat", examine(Host()), Host(), "text")
+
+
+def test_powershell_form() -> None:
+    assert powershell("NCCL_DEBUG=INFO prog -x") == "$env:NCCL_DEBUG='INFO'; prog -x"
+
+
+@pytest.mark.parametrize("format_", ["text", "json", "md"])
+def test_command_is_quick(format_: str) -> None:
+    begin = time.monotonic()
+    ran = subprocess.run(
+        [sys.executable, "-m", "diagnose.cli", "boundary", "-f", format_], capture_output=True, text=True, check=True
+    )
+    assert time.monotonic() - begin < 20  # 5 s on a quiet machine; tests share theirs
+    if format_ == "json":
+        data = json.loads(ran.stdout)
+        assert data["schema"] == "diagnose.boundary/v1" and len(data["parts"]) == len(WANTED)
+    else:
+        assert "GPUDirect RDMA" in ran.stdout
