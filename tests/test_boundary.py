@@ -43,8 +43,8 @@ def test_status_follows_the_checks() -> None:
 
 
 TREES = """ib gpudirect yes; gdr_off gpudirect no; ib_odd gpudirect yes; ib infiniband yes; roce infiniband no;
-roce roce yes; container verbs_nodes no; ib verbs_nodes yes; memlock memlock no; ib_odd memlock yes; misplaced near_nic no;
-ib near_nic yes; ib two_gpus yes; ib nixl unknown"""
+roce roce yes; container verbs_nodes no; ib verbs_nodes yes; memlock memlock no; ib_odd memlock yes; 
+misplaced near_nic no; ib near_nic yes; ib two_gpus yes; ib nixl unknown"""
 
 
 @pytest.mark.parametrize("case", [c.strip() for c in TREES.split(";")])
