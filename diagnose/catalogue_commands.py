@@ -50,7 +50,9 @@ def _cause(name: str) -> Cause:
         ends = [c for c in cat.causes if c.endswith("." + name)]
         if len(ends) == 1:
             return cat.causes[ends[0]]
-        raise UsageError(f"no cause {name!r}", near(name, cat.causes) or "diagnose causes lists them")
+        raise UsageError(
+            f"no cause {name!r}", near(name, cat.causes) or "diagnose causes and diagnose audit --show list them"
+        )
     return cat.causes[name]
 
 
@@ -68,7 +70,14 @@ def condition(when: dict[str, Any]) -> str:
 
 
 def explain(name: str, lang: str, format_: str) -> None:
-    """One cause in full."""
+    """One cause, or one check of the audit, in full."""
+    from . import checks
+
+    if name in checks.load()[1]:
+        from .audit_screen import explain as explain_check
+
+        explain_check(checks.find(name), lang, format_)
+        return
     cause = _cause(name)
     if format_ == "json":
         _dump({"schema": "diagnose.cause/v1", **cause.model_dump(mode="json", exclude_none=True)})
@@ -160,13 +169,20 @@ def probe_list(format_: str) -> None:
 
 
 def schema(name: str) -> None:
-    """JSON Schema of the report, or the signal declarations."""
+    """JSON Schema of the report or the audit, or the signal declarations."""
     if name == "report":
         from .models import Report
 
         made = Report.model_json_schema(by_alias=True)
         made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
         made["$id"] = "diagnose.report/v1"
+        _dump(made)
+    elif name == "audit":
+        from .audit_models import Audit
+
+        made = Audit.model_json_schema(by_alias=True)
+        made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+        made["$id"] = "diagnose.audit/v1"
         _dump(made)
     elif name == "signals":
         declared = catalogue().signals
@@ -177,4 +193,4 @@ def schema(name: str) -> None:
             }
         )
     else:
-        raise UsageError(f"no schema {name!r}", "report or signals")
+        raise UsageError(f"no schema {name!r}", "report, audit or signals")

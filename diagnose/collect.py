@@ -27,7 +27,8 @@ from .runner import Ran
 
 # Modules of probes/ with a `COLLECTORS`; imported only by a live run.
 COLLECTING: tuple[str, ...] = (
-    "live_host", "live_nccl", "live_profile", "live_ucx", "live_rdma", "live_nixl", "live_server", "live_client",
+    "live_host", "host_settings", "live_nccl", "live_profile", "live_ucx", "live_rdma", "live_nixl", "live_server",
+    "live_client", "live_bench",
 )  # fmt: skip
 DEPTH = 16  # of a hash in a file name
 
@@ -172,16 +173,19 @@ def _missing(part: Command, host: Host) -> str | None:
     return None
 
 
+def declared(spec: ProbeSpec) -> Collector:
+    """The collector of a probe whose commands and files are data."""
+    made = _Declared(spec)
+    return Collector(spec.name, made.ready, made.collect, commands=made.commands, files=True)
+
+
 @lru_cache(maxsize=1)
 def collectors() -> dict[str, Collector]:
     """All collectors by probe: those in data, then built-in and installed Python ones (which win)."""
     found: dict[str, Collector] = {}
     for spec in catalogue().probes.values():
         if spec.run:
-            declared = _Declared(spec)
-            found[spec.name] = Collector(
-                spec.name, declared.ready, declared.collect, commands=declared.commands, files=True
-            )
+            found[spec.name] = declared(spec)
     for module in COLLECTING:
         for item in import_module(f"diagnose.probes.{module}").COLLECTORS:
             found[item.probe] = item
