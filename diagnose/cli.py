@@ -143,11 +143,11 @@ def causes_command(
 
 @app.command("explain")
 def explain_command(
-    cause: Annotated[str, typer.Argument(help="an id from `diagnose causes`")],
+    cause: Annotated[str, typer.Argument(help="an id from `diagnose causes` or `diagnose audit --show`")],
     lang: Annotated[str, typer.Option("--lang", help="en, zh or both")] = "en",
     format_: Format = "text",
 ) -> None:
-    """Explain one cause: mechanism, signs, decoys, fix, check."""
+    """Explain one cause (mechanism, signs, decoys, fix) or one check of the audit."""
     from . import catalogue_commands as c
 
     c.explain(cause, lang, format_)
@@ -265,12 +265,53 @@ def cassette_redact(
 
 @app.command("schema")
 def schema_command(
-    name: Annotated[str, typer.Argument(help="report or signals")] = "report",
+    name: Annotated[str, typer.Argument(help="report, audit or signals")] = "report",
 ) -> None:
-    """Print a JSON Schema (report) or the declared signals (signals)."""
+    """Print a JSON Schema (report, audit) or the declared signals (signals)."""
     from . import catalogue_commands as c
 
     c.schema(name)
+
+
+@app.command("audit")
+def audit_command(
+    evidence: Paths = None,
+    replay: Annotated[str, typer.Option("--replay", help="a cassette, in place of this machine")] = "",
+    fleet: Annotated[str, typer.Option("--fleet", help="a folder of cassettes or audits, one a node")] = "",
+    show: Annotated[bool, typer.Option("--show", help="list the checks, run none")] = False,
+    only: Annotated[list[str] | None, typer.Option("--only", help="checks by id, glob or group; repeat")] = None,
+    skip: Annotated[list[str] | None, typer.Option("--skip", help="checks to leave out; repeat")] = None,
+    expect: Annotated[str, typer.Option("--expect", help="gpus=8,nics=8,gpu=H100,driver=580,torch=2.11")] = "",
+    profile: Annotated[str, typer.Option("--profile", help="inference, training or network")] = "",
+    baseline: Annotated[str, typer.Option("--baseline", help="an earlier audit: say what changed since")] = "",
+    save_baseline: Annotated[str, typer.Option("--save-baseline", help="write this audit to a file")] = "",
+    record: Annotated[str, typer.Option("--record", help="keep what was read as a cassette folder")] = "",
+    sysfs_root: Annotated[str, typer.Option("--sysfs-root", help="a recorded tree in place of / for files")] = "",
+    fail_on: Annotated[
+        str, typer.Option("--fail-on", help="exit 1 on a finding this severe: info, low, medium, high, never")
+    ] = "high",
+    lang: Annotated[str, typer.Option("--lang", help="en, zh or both")] = "",
+    format_: Format = "",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="every check, and what was not read")] = False,
+) -> None:
+    """Say what is wrong or wasteful about this machine, without a symptom."""
+    from .audit import LANGS, Options, run
+    from .config import load
+
+    settings = load({"lang": lang, "format": format_})
+    if settings.lang not in LANGS:
+        raise UsageError(f"--lang takes {', '.join(LANGS)}, not {settings.lang!r}")
+    options = Options(tuple(only or ()), tuple(skip or ()), profile, expect, baseline, LANGS[settings.lang])
+    if fleet:
+        from .fleet import run as run_fleet
+
+        raise typer.Exit(run_fleet(fleet, options, fail_on=fail_on, format_=settings.format, save=save_baseline))
+    raise typer.Exit(
+        run(
+            evidence or [], replay, options, sysfs_root=sysfs_root, record=record, save=save_baseline,
+            fail_on=fail_on, format_=settings.format, show=show, verbose=verbose,
+        )
+    )  # fmt: skip
 
 
 @app.command("microbench")
@@ -391,6 +432,7 @@ def _command_names() -> list[str]:
 
 _FLAGS = {
     "--list",
+    "--show",
     "--offline",
     "--no-input",
     "--verbose",
