@@ -16,6 +16,8 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
+from .served import SCRAPE
+
 _WORDS = (
     ("comm", r"all.?reduce|all.?gather|all.?to.?all|nccl|collective|通信"),
     ("total", r"\btotal\b|\bttft\b|\be2e\w*|end.?to.?end|overall|first (?:token|byte)|\bsum$|总|合计|首 ?(?:token|字|包)|全程"),  # noqa: E501
@@ -110,6 +112,8 @@ class StagesReader:
         """Facts of each block of stages that stands together."""
         if doc.size > 1 << 16 or doc.is_binary:
             return
+        if doc.head.startswith(SCRAPE.encode()):
+            return  # a page of a window: what counts is the difference to its other page
         lines = [line for line in doc.lines() if len(line.text) <= 400]
         for found in (*_tables(lines), *_columns(lines), *_lists(lines), _curl(lines), _histograms(lines)):
             yield from self._facts(doc, found)
