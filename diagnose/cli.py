@@ -130,6 +130,19 @@ def verify_command(
     raise typer.Exit(run(report, evidence or [], format_))
 
 
+@app.command("report")
+def report_command(
+    report: Annotated[Path, typer.Argument(help="a report or an audit written with --format json")],
+    format_: Annotated[str, typer.Option("--format", "-f", help="html, md, sarif or junit")] = "html",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="write it to this file")] = None,
+    evidence: Paths = None,
+) -> None:
+    """A finished report for people and pipelines: one HTML page, Markdown, SARIF, JUnit."""
+    from .report_command import run
+
+    raise typer.Exit(run(report, format_, output, evidence or []))
+
+
 @app.command("causes")
 def causes_command(
     layer: Annotated[str, typer.Option("--layer", help="only this layer")] = "",
@@ -211,6 +224,17 @@ def probe_run(
 
     said = {"endpoint": endpoint, "command": command, "kernel": kernel}
     raise typer.Exit(go(name, allow, {k: v for k, v in said.items() if v}, output))
+
+
+@probe_app.command("new")
+def probe_new(
+    name: Annotated[str, typer.Argument(help="lower-case letters, digits and _")],
+    output: Annotated[str, typer.Option("--output", "-o", help="the folder to write")] = "",
+) -> None:
+    """Write a plugin that works, to start from: reader, collector, signal, cause, test."""
+    from .probe_new import new
+
+    raise typer.Exit(new(name, output))
 
 
 @app.command("record")

@@ -138,7 +138,7 @@ def next_probes(found: list[Option], most: int = 3) -> list[NextProbe]:
             probe=o.spec.name, footprint=o.spec.footprint, seconds=o.spec.seconds,
             separates=list(o.separates), command=o.spec.command,
         )
-        for o in found[:most]
+        for o in [o for o in found if o.separates][:most]
     ]  # fmt: skip
 
 
