@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .answer import limit_line, quoted, where, words
+from .decision import lines as decision_lines
 from .models import Report
 
 
@@ -17,6 +18,8 @@ def markdown(report: Report) -> str:
     for lang, answer in report.answer.items():
         w = words(lang)
         out += [f"## {answer.verdict}", "", f"*{report.playbook}*: {report.symptom}", "", answer.short, ""]
+        if report.decision is not None:
+            out += ["```text", *decision_lines(report.decision, lang), "```", ""]
         cited = list(dict.fromkeys(i for f in report.findings for i in f.evidence))
         cited = cited or list(dict.fromkeys(i for c in report.checked for i in c.evidence))
         if cited:

@@ -286,6 +286,30 @@ class Stats(Model):
     llm: str | None = None
 
 
+class DecisionFigure(Model):
+    """A figure that a decision rests on: what it must be, and what it was. `holds`: None where it was not measured."""
+
+    what: str
+    needed: str
+    measured: str | None = None
+    holds: bool | None = None
+    evidence: list[str] = Field(default_factory=list)
+    how: str = ""
+
+
+class Decision(Model):
+    """An answer to "should we use X". `stand`: prototype, measure_first or not_now."""
+
+    topic: str
+    title: str
+    stand: Literal["prototype", "measure_first", "not_now"]
+    path: list[str]
+    figures: list[DecisionFigure]
+    costs: str
+    not_when: str
+    prototype: dict[str, str]
+
+
 class Report(Model):
     """Contract 1. `diagnose schema report` prints its JSON Schema."""
 
@@ -312,6 +336,7 @@ class Report(Model):
     inputs: list[InputRef] = Field(default_factory=list)
     unavailable: list[Unavailable] = Field(default_factory=list)
     next_probes: list[NextProbe] = Field(default_factory=list)
+    decision: Decision | None = None
     answer: dict[str, Answer] = Field(default_factory=dict)
     stats: Stats = Field(default_factory=Stats)
 

@@ -9,6 +9,7 @@ from .advice import advise
 from .answer import render
 from .assess import Assessment
 from .catalogue import Catalogue
+from .decision import decide
 from .explain import chain, checked, findings, hypotheses, red_herrings, ruled_out
 from .models import Evidence, InputRef, PathStep, Reference, Report, Stats, Tool
 from .planner import next_probes, options, unavailable
@@ -64,6 +65,7 @@ def build(
         inputs=inputs,
         unavailable=unavailable(cat, missing, why_unavailable) if got.verdict != "healthy" else [],
         next_probes=next_probes(found),
+        decision=decide(symptom, ctx.evidence, langs[0]),
         stats=Stats(probes_run=len(ran), seconds=round(sum(ran.values()), 1)),
     )
     report.evidence = _kept(report)
@@ -83,6 +85,8 @@ def referred(report: Report) -> set[str]:
             ids.update(item.evidence)
     for finding in report.findings:
         ids.update(finding.against)
+    for figure in report.decision.figures if report.decision else ():
+        ids.update(figure.evidence)
     by_id = {e.id: e for e in report.evidence}
     todo = list(ids)
     while todo:

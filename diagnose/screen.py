@@ -10,6 +10,7 @@ from rich.text import Text
 from .answer import fix_text, quoted, title_text, where, words
 from .answer_words import Words
 from .catalogue import Catalogue
+from .decision import lines as decision_lines
 from .models import Evidence, Limit, Report, Stage
 from .stages import METRICS
 
@@ -101,6 +102,8 @@ def show(report: Report, cat: Catalogue, console: Console, verbose: bool = False
         parts = [report.playbook, report.symptom, w.l_inferred if report.symptom_inferred else ""]
         console.print(Text(" · ".join(p for p in parts if p), style="dim"))
         console.print()
+        if report.decision is not None:
+            console.print("\n".join(decision_lines(report.decision, lang)) + "\n", markup=False, highlight=False)
         _findings(report, cat, console, lang, verbose)
         _context(report, console, w, verbose)
         if report.findings:
