@@ -1,0 +1,83 @@
+"""`diagnose report FILE`: a finished report in the form that somebody's system reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from .document import Document
+from .errors import EXIT_OK, ReportError, UsageError
+from .report_file import Loaded, load
+
+FORMATS = ("html", "md", "sarif", "junit")
+
+
+def run(path: Path, format_: str, output: Path | None, evidence: list[str]) -> int:
+    """Write the report to `output` or to standard output.
+
+    Raises:
+        ReportError: the file is no report, or `output` cannot be written. ToolMissing: html without jinja2.
+    """
+    if format_ not in FORMATS:
+        raise UsageError(f"--format takes {', '.join(FORMATS)}, not {format_!r}")
+    if output is not None and output.exists() and os.path.samefile(output, path):
+        raise UsageError(f"{output} is the report itself", "name another file")
+    text = render(load(path), format_, path.parent, evidence)
+    if output is None:
+        sys.stdout.write(text)
+        return EXIT_OK
+    try:
+        output.write_text(text, "utf-8")
+    except OSError as err:
+        raise ReportError(f"{output}: {err.strerror}") from err
+    print(f"{output}: {len(text.encode())} bytes", file=sys.stderr)
+    return EXIT_OK
+
+
+def render(loaded: Loaded, format_: str, beside: Path, evidence: list[str]) -> str:
+    """The report in one of `FORMATS`; captures named by `evidence`, or found beside it, are quoted in the page."""
+    if format_ == "sarif":
+        from .sarif import sarif
+
+        return json.dumps(sarif(loaded), ensure_ascii=True, indent=1) + "\n"
+    if format_ == "junit":
+        from .junit import junit
+
+        return junit(loaded)
+    if format_ == "md":
+        return _markdown(loaded)
+    from .report_page import page
+
+    return page(loaded, _captures(loaded, beside, evidence))
+
+
+def _markdown(loaded: Loaded) -> str:
+    if loaded.report is not None:
+        from .markdown import markdown
+
+        return markdown(loaded.report)
+    from .audit_screen import markdown as audit_markdown
+    from .checks import load as groups
+
+    assert loaded.audit is not None
+    return audit_markdown(loaded.audit, groups()[0], loaded.langs[0])
+
+
+def _captures(loaded: Loaded, beside: Path, evidence: list[str]) -> list[Document]:
+    """The captures: those that were named, or those of the report's inputs that lie here or beside it."""
+    from .inputs import open_inputs
+
+    if evidence:
+        documents, refused = open_inputs(evidence)
+        for item in refused:
+            print(f"diagnose: {item.name}: {item.reason}", file=sys.stderr)
+        return documents
+    paths = []
+    for name in dict.fromkeys(i.name.split("!")[0] for i in loaded.inputs):
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            continue  # the names come from the file: they may point at nothing but what lies beside it
+        found = next((base / name for base in (Path(), beside) if (base / name).exists()), None)
+        paths += [str(found)] if found else []
+    return open_inputs(paths)[0] if paths else []

@@ -1,0 +1,258 @@
+"""The report as one HTML page: nothing is fetched, every word from outside is escaped, under 1 MB.
+
+The page's own policy allows only the style and the script that it was made with, by their hashes. Text goes
+through `visible`, so no colour code and no direction mark of a log acts in the browser.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.resources import files
+from types import SimpleNamespace
+from typing import Any
+
+from .answer import fix_text, title_text, where
+from .audit_models import AuditCheck
+from .catalogue import catalogue
+from .document import Document
+from .errors import ToolMissing
+from .models import Evidence, Report, Stage
+from .report import referred
+from .report_charts import bandwidth, latency, topology
+from .report_excerpts import BUDGET, Excerpt, excerpts, visible
+from .report_file import Item, Loaded
+from .report_labels import labels
+from .stages import METRICS
+
+MAX_BYTES = 1_000_000
+MOST_JSON = 450_000  # characters of the JSON in the page
+
+
+@dataclass(frozen=True)
+class FindingView:
+    """A finding in the page's language."""
+
+    item: Item
+    title: str
+    facts: list[Evidence]
+    fix: str
+    risk: str
+    undo: str
+    verify: str
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """A stage and its bar: shares of the whole at which it starts and how wide it is; `bad` is far above its floor."""
+
+    stage: Stage
+    time: str
+    share: str
+    floor: str
+    start: float
+    width: float
+    mark: float | None
+    bad: bool
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A latency and its stages."""
+
+    name: str
+    total: str
+    note: str
+    rows: list[StageRow]
+
+
+def page(loaded: Loaded, documents: Iterable[Document] = ()) -> str:
+    """The page. With the captures at hand it quotes them at the cited lines.
+
+    Raises:
+        ToolMissing: jinja2 is not installed.
+    """
+    try:
+        import_module("jinja2")
+    except ModuleNotFoundError as err:
+        raise ToolMissing("the HTML report needs jinja2", 'pip install "gpu-diagnose[report]"') from err
+    docs = list(documents)
+    budget, room = BUDGET, MOST_JSON
+    while True:
+        text = _render(loaded, excerpts(_cited(loaded), loaded.inputs, docs, budget), room)
+        if len(text.encode()) < MAX_BYTES or not budget:
+            return text
+        budget, room = (budget // 2, room // 2) if budget > 10_000 else (0, 0)
+
+
+def _cited(loaded: Loaded) -> list[Evidence]:
+    """Evidence that something in the report points to."""
+    if loaded.report is not None:
+        ids = referred(loaded.report)
+    else:
+        ids = {i for item in loaded.items for i in item.evidence}
+    return [e for e in loaded.by_id.values() if e.id in ids]
+
+
+def _render(loaded: Loaded, shown: list[Excerpt], room: int) -> str:
+    from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
+
+    env = Environment(
+        loader=PackageLoader("diagnose", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else "" if value is None else value,
+    )  # fmt: skip
+    css, script = (_packaged(name) for name in ("report.css", "report.js"))
+    w = labels(loaded.langs[0])
+    data, note = _data(loaded, w, room)
+    report, audit = loaded.report, loaded.audit
+    cited = _cited(loaded)
+    values: dict[str, Any] = {
+        "policy": f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; base-uri 'none'; "
+        "form-action 'none'",
+        "css": Markup(css), "script": Markup(script), "data": Markup(data), "data_note": note,  # noqa: S704 (data: _json)
+        "w": w, "words": {lang: labels(lang) for lang in loaded.langs}, "langs": loaded.langs,
+        "headline": loaded.headline, "r": report, "audit": audit, "version": loaded.version,
+        "headlines": [(lang, a.verdict) for lang, a in report.answer.items()] if report else [],
+        "verdict": report.verdict if report else ("cause" if loaded.standing else "healthy"),
+        "confidence": report.confidence if report else None,
+        "subtitle": " · ".join(filter(None, (report.symptom, report.playbook))) if report else _machine(loaded),
+        "inferred": bool(report and report.symptom_inferred),
+        "findings": _findings(loaded), "limits": _limits(report) if report else [],
+        "stages": _stages(report) if report else [],
+        "plots": [p for p in (bandwidth(report), latency(report)) if p] if report else [],
+        "topology": topology(report) if report else None,
+        "checks": _checks(loaded), "cited": cited, "excerpts": shown, "inputs": loaded.inputs,
+        "anchors": {e.id: f"ev{n}" for n, e in enumerate(cited)},
+        "lines": _lines(cited, shown), "where": where, "bounds": _bounds,
+    }  # fmt: skip
+    values["sections"] = _sections(values, w)
+    return env.get_template("report.html.j2").render(values)
+
+
+def _packaged(name: str) -> str:
+    return files("diagnose").joinpath("templates", name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand in a script element: nothing in it can close the element or turn the text around."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _data(loaded: Loaded, w: SimpleNamespace, room: int) -> tuple[str, str]:
+    """The report itself for programs, as large as there is room for."""
+    text = _json(loaded.data)
+    if len(text) <= room:
+        return text, w.whole
+    ids = {e.id for e in _cited(loaded)}
+    kept = [e for e in loaded.data.get("evidence", []) if e.get("id") in ids]
+    text = _json(loaded.data | {"evidence": kept})
+    return (text, w.cut) if len(text) <= room else ("null", w.none)
+
+
+def _machine(loaded: Loaded) -> str:
+    assert loaded.audit is not None
+    return " · ".join(filter(None, (loaded.audit.machine, loaded.audit.profile)))
+
+
+def _findings(loaded: Loaded) -> list[FindingView]:
+    """Findings with the catalogue's words where they are known in the page's language."""
+    lang, out = loaded.langs[0], []
+    causes = catalogue().causes if lang == "zh" and loaded.report is not None else {}
+    for item in loaded.items:
+        facts = [loaded.by_id[i] for i in item.evidence if i in loaded.by_id]
+        title, fix, risk, undo, verify = item.title, item.fix, item.risk, item.undo, item.verify
+        if item.id in causes:
+            cause = causes[item.id]
+            title = title_text(cause, lang)
+            fix, risk, undo = fix_text(cause, lang)
+            verify = cause.zh.verify if cause.zh is not None and cause.zh.verify else verify
+        elif loaded.audit is not None and lang == "zh":
+            found = next(f for f in loaded.audit.findings if f.check == item.id)
+            title, fix = found.title.get(lang, title), found.fix.text.get(lang, fix)
+        out.append(FindingView(item, title, facts, fix, risk, undo, verify))
+    return out
+
+
+def _limits(report: Report) -> list[Any]:
+    return sorted(report.limits, key=lambda x: (x.ratio is None, x.ratio or 0.0))
+
+
+def _bounds(share: float) -> float:
+    return max(0.0, min(1.0, share))
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.3g} s" if abs(seconds) >= 1 else f"{seconds * 1000:.3g} ms"
+
+
+def _stages(report: Report) -> list[Metric]:
+    """Means as bars one after another; percentiles do not add up and are left to the JSON."""
+    out = []
+    for name in METRICS:
+        parts = [s for s in report.stages if s.metric == name and s.share is not None]
+        parts = [s for s in parts if s.stage != "residual" or abs(s.share or 0) >= 0.0005]
+        whole = sum(s.seconds for s in parts)
+        if not parts or whole <= 0:
+            continue
+        start, rows = 0.0, []
+        for s in parts:
+            width = max(s.seconds, 0.0) / whole
+            share = s.share or 0.0
+            rows.append(
+                StageRow(
+                    stage=s, time=_time(s.seconds), share=f"{share if abs(share) >= 0.0005 else 0:.1%}",
+                    floor="" if s.floor is None else _time(s.floor), start=start, width=max(width, 0.002),
+                    mark=start + s.floor / whole if s.floor else None,
+                    bad=s.floor is not None and width >= 0.5 and s.seconds > 2 * s.floor,
+                )
+            )  # fmt: skip
+            start += width
+        notes = dict.fromkeys(s.note for s in parts if s.note)
+        out.append(Metric(name.upper() if len(name) <= 4 else name, _time(whole), "; ".join(notes), rows))
+    return out
+
+
+def _checks(loaded: Loaded) -> list[tuple[str, list[AuditCheck]]]:
+    if loaded.audit is None:
+        return []
+    by: dict[str, list[AuditCheck]] = {}
+    for check in loaded.audit.checks:
+        by.setdefault(check.status, []).append(check)
+    return [(s, by[s]) for s in ("finding", "passed", "unknown", "not_applicable") if s in by]
+
+
+def _lines(cited: Iterable[Evidence], shown: list[Excerpt]) -> dict[str, str]:
+    """Anchor of the line that each evidence quotes, where the page shows that line."""
+    places = {(x.name, row.number): f"c{n}-L{row.number}" for n, x in enumerate(shown) for row in x.rows}
+    out = {}
+    for item in cited:
+        if item.capture and (anchor := places.get((item.capture.name, max(item.capture.line, 1)))):
+            out[item.id] = anchor
+    return out
+
+
+def _sections(values: dict[str, Any], w: SimpleNamespace) -> list[tuple[str, str]]:
+    """Entries of the contents, those that the template makes."""
+    r: Report | None = values["r"]
+    there: list[tuple[str, str, Any]] = [
+        ("findings", w.findings, values["findings"]),
+        ("open", w.open, r and r.verdict != "cause" and r.hypotheses),
+        ("checked", w.checked, r and r.verdict == "healthy" and r.checked),
+        ("next", w.next, r and r.verdict != "healthy" and r.next_probes),
+        ("stages", w.stages, values["stages"]), ("limits", w.limits, values["limits"]),
+        ("drawings", w.drawings, values["plots"] or values["topology"]), ("chain", w.chain, r and r.chain),
+        ("ruled", w.ruled, r and (r.ruled_out or r.red_herrings)), ("checks", w.checks, values["audit"]),
+        ("say", w.say, r and r.answer), ("evidence", w.evidence, values["cited"]),
+        ("captures", w.captures, values["excerpts"]),
+    ]  # fmt: skip
+    return [(anchor, text) for anchor, text, here in there if here]
