@@ -58,6 +58,7 @@ def main() -> None:
             "python -c 'import langgraph.graph' (reference)": [sys.executable, "-c", "import langgraph.graph"],
             "diagnose --help": [*diagnose, "--help"],
             "diagnose causes": [*diagnose, "causes"],
+            "diagnose audit (this machine)": [*diagnose, "audit", "--fail-on", "never"],
             "diagnose 'first token slow' -e FILE": [*diagnose, "first token slow", "-e", str(place), "-f", "json"],
         }
         for name, command in rows.items():

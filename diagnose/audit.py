@@ -23,7 +23,7 @@ from .catalogue import catalogue
 from .checks import Result, decide, load, select, signals
 from .document import Document
 from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_OK, InputError, ParseError, UsageError
-from .gather import DEFECT, Gathered, finite, number
+from .gather import DEFECT, Gathered, finite, number, owns
 from .marks import Scanner
 from .models import Evidence, Fact, InputRef, Stats, Subject, Tool
 from .predicates import Context
@@ -164,9 +164,9 @@ def facts(documents: Iterable[Document], wanted: set[str]) -> Gathered:
             head = head.decode(doc.encoding, "replace").encode()
         problems: list[str] = []
         made: Counter[str] = Counter()
-        for reader in readers:
-            if not any(n in head for n in reader.needles):
-                continue
+        chosen = [r for r in readers if any(n in head for n in r.needles)]
+        whole = next((r for r in chosen if owns(r, doc)), None)
+        for reader in [whole] if whole else chosen:
             before = len(out.facts)
             try:
                 out.facts.extend(f for f in reader.parse(doc) if finite(f))
@@ -177,7 +177,8 @@ def facts(documents: Iterable[Document], wanted: set[str]) -> Gathered:
             if len(out.facts) > before:
                 made[reader.name] = len(out.facts) - before
                 out.recognised[reader.name] = out.recognised.get(reader.name, True) and doc.cut is None
-        out.facts.extend(f for f in scan.scan(doc) if finite(f))
+        if whole is None:
+            out.facts.extend(f for f in scan.scan(doc) if finite(f))
         name = made.most_common(1)[0][0] if made else None
         out.inputs.append(
             InputRef(name=doc.name, sha256=doc.sha256, recognised_as=name, reason="; ".join(problems) or doc.cut,

@@ -8,7 +8,7 @@ from collections import Counter
 
 from .answer import where
 from .audit_models import Audit, AuditFinding
-from .checks import Check, Group
+from .checks import Check, Group, load
 from .models import Evidence, Severity
 
 SAYS = {
@@ -139,10 +139,34 @@ def listing(checks: list[Check], lang: str, format_: str) -> None:
             json.dumps({"schema": "diagnose.checks/v1", "checks": rows}, ensure_ascii=False, indent=1) + "\n"
         )
         return
+    if format_ == "md":
+        sys.stdout.write(reference(checks))
+        return
     page = _Page()
     width = max((len(c.id) for c in checks), default=0)
     for check in checks:
         page.say(f"{check.id:{width}}  {check.severity:6}  {check.title[lang == 'zh']}")
+
+
+def reference(checks: list[Check]) -> str:
+    """The checks as a page of the documentation (`docs/checks.md`)."""
+    groups, _ = load()
+    out = [
+        "# Checks of `diagnose audit`", "",
+        "Made by `diagnose audit --show --format md` from `playbooks/checks/`; `diagnose explain ID` says more.",
+        "A check is decided only where the readings it needs are there: otherwise it is unknown, never a finding.", "",
+        f"{len(checks)} checks. Exit status 1 from a finding at `--fail-on` (default `high`).",
+    ]  # fmt: skip
+    for name in dict.fromkeys(c.group for c in checks):
+        out += ["", f"## {name}: {groups[name].title[0]} ({groups[name].title[1]})", ""]
+        out += ["| id | severity | what | why | fix | needs |", "|---|---|---|---|---|---|"]
+        for check in (c for c in checks if c.group == name):
+            needs = ", ".join(f"`{n}`" for n in check.needs)
+            cells = (check.title[0], check.because, check.fix[0], needs)
+            out.append(f"| `{check.id}` | {check.severity} | {' | '.join(map(_cell, cells))} |")
+        sources = sorted({c.source for c in checks if c.group == name})
+        out += ["", f"Sources: {'; '.join(sources)}."]
+    return "\n".join(out) + "\n"
 
 
 def explain(check: Check, lang: str, format_: str) -> None:

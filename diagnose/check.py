@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import checks
 from .catalogue import Catalogue, near
 from .errors import CatalogueError
 from .playbook import faults
@@ -40,4 +41,5 @@ def check_all(cat: Catalogue) -> list[str]:
             for name in step.reads:
                 if name not in cat.signals and not any(s.startswith(name.rstrip("*")) for s in cat.signals):
                     out.append(f"{tree.id}: step {step.id}: unknown signal {name} {near(name, cat.signals)}")
+    out.extend(checks.faults())
     return out

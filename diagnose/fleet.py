@@ -31,6 +31,7 @@ LEAST = 4  # nodes of one kind from which a distribution says anything
 FAR = 5.0  # deviations from the median, in units of a normal distribution's standard deviation
 APART = 0.05  # and this share of the median: a counter that is all but constant has no deviation
 NORMAL = 1.4826  # of a normal distribution, over its median absolute deviation
+NORMAL_MEAN = 1.2533  # … over its mean absolute deviation
 USUAL = 0.6  # share of nodes that makes a value the usual one
 # What follows the work of the moment is compared among GPUs that work, or among those that rest.
 WORKING = ("gpu.temperature", "gpu.temperature.headroom", "gpu.power", "gpu.clock.sm", "gpu.clock.mem")
@@ -264,6 +265,8 @@ def outliers(hardware: str, nodes: list[Node]) -> list[Outlier]:
     for (signal, _), rows in sorted(samples.items()):
         middle = median(v for v, *_ in rows)
         spread = NORMAL * median(abs(v - middle) for v, *_ in rows)
+        if not spread and signal in MOMENT:  # more than half agree by chance; a setting that all but one share stays 0
+            spread = NORMAL_MEAN * sum(abs(v - middle) for v, *_ in rows) / len(rows)
         if len({n.name for _, n, *_ in rows}) < LEAST:
             continue
         for value, one, subject, unit in rows:

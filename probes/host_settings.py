@@ -21,7 +21,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import fact
+from .facts import computed, fact
+from .host import cpu_list
 from .live_host import _ENV
 
 _HEAD = "# settings of this host"
@@ -138,6 +139,10 @@ class SettingsReader:
     name = "host_settings"
     needles: tuple[bytes, ...] = (_HEAD.encode(),)
 
+    def owns(self, doc: Document) -> bool:
+        """The list alone: names of tools and figures in it mean nothing to any other reader."""
+        return doc.size < 1 << 16 and doc.data.startswith(_HEAD.encode()) and b"\n\n" not in doc.data.strip()
+
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of the lines below the heading, up to an empty one."""
         inside = False
@@ -165,6 +170,11 @@ class SettingsReader:
                 yield fact(doc, line, "host.virtual", "yes" if _VIRTUAL.search(value) else "no", label=name)
             elif name == "modules":
                 yield fact(doc, line, "host.modules", value)
+            elif name == "Cpus_allowed_list:":
+                yield fact(doc, line, "host.cpu.allowed", value)
+                yield computed(
+                    doc, line, "host.cpu.allowed_count", float(cpu_list(value)), "count", self.name, label="affinity"
+                )
             elif name == "tool":
                 tool, _, path = value.partition(" ")
                 yield fact(doc, line, "host.tool", path, label=tool)

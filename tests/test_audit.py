@@ -207,3 +207,19 @@ def test_every_signal_of_the_audit_is_declared() -> None:
     known = catalogue().signals
     assert [s for s in (*audit.STABLE, *audit.MOMENT) if s not in known] == []
     assert [p for p in audit.PROBES if p not in catalogue().probes] == []
+
+
+def test_documentation_is_the_checks(capsys: pytest.CaptureFixture[str]) -> None:
+    audit.run([], "", audit.Options(), show=True, format_="md")
+    assert (HERE.parent / "docs" / "checks.md").read_text("utf-8") == capsys.readouterr().out, (
+        "diagnose audit --show --format md > docs/checks.md"
+    )
+
+
+def test_explain_shows_a_check(capsys: pytest.CaptureFixture[str]) -> None:
+    from diagnose.catalogue_commands import explain
+
+    explain("gpu.ecc.uncorrected", "both", "text")
+    out = capsys.readouterr().out
+    assert "found when: signal gpu.ecc.uncorrected" in out
+    assert "不可纠正" in out
