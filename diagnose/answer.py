@@ -2,57 +2,28 @@
 
 `render(report, cat, lang)` is pure: `verify` renders again and compares. Sentences vary because
 evidence varies. Every figure is a slot filled from an evidence, limit or reference of the report.
+
+Three lengths: `verdict` is one sentence, `short` half a minute, `long` a minute and a half. What has no room is left
+out in the order of the ranks given here (see `answer_fit`); mechanism and fix go last, further evidence first.
 """
 
 from __future__ import annotations
 
+from .answer_facts import cite, limit_line, names_of, quoted, reading, reason_text, reference, support, telling, where
+from .answer_fit import LONG, SHORT, first_clause, fit, part
 from .answer_words import EN, ZH, Words
 from .catalogue import Catalogue, Cause, FollowUpText
-from .document import printable
-from .models import Answer, Evidence, Finding, FollowUp, Limit, Report
+from .models import Answer, Evidence, Finding, FollowUp, Report, RuledOut
 
 MOST_CITED = 4
+NONE = ("", "none", "无")
+
+__all__ = ["cite", "fix_text", "limit_line", "quoted", "render", "title_text", "where", "words"]
 
 
 def words(lang: str) -> Words:
     """The sentence frames of a language."""
     return ZH if lang == "zh" else EN
-
-
-def where(item: Evidence) -> str:
-    """``file:line`` of an evidence, or how it came about."""
-    if item.capture is not None:
-        return f"{item.capture.name}:{item.capture.line}"
-    return item.formula or item.kind
-
-
-def quoted(item: Evidence, width: int = 110) -> str:
-    """The first line of the quote, cut to `width`."""
-    text = printable(" ".join((item.quote or "").split()))
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def cite(item: Evidence) -> str:
-    """``statement [E3, file:line]``, with the quote where the statement does not repeat it."""
-    quote = quoted(item)
-    body = item.statement.rstrip("。.")
-    if item.kind == "observed" and quote and str(item.value) not in body:
-        body = f"{body}: “{quote}”"
-    return f"{body} [{item.id}, {where(item)}]"
-
-
-def reading(item: Evidence) -> str:
-    """The fact itself, as short as it can be said: ``NCCL_P2P_DISABLE=1``, ``--max-num-seqs 4``, a quote, a figure."""
-    label = item.subject.label or ""
-    if item.signal == "env.var":
-        return printable(f"{label}={item.value}")
-    if item.signal == "serving.arg":
-        return printable(f"--{label}" + ("" if item.value in (True, "true") else f" {item.value}"))
-    if item.signal == "version":
-        return printable(f"{label} {item.value}")
-    if item.kind == "derived" or item.unit:
-        return item.statement.rstrip("。.")
-    return f"“{quoted(item, 90)}”" if item.quote else item.statement.rstrip("。.")
 
 
 def title_text(cause: Cause, lang: str) -> str:
@@ -71,31 +42,10 @@ def _text(cause: Cause, lang: str, field: str) -> str:
 
 
 def fix_text(cause: Cause, lang: str) -> tuple[str, str, str]:
-    """Fix, risk and rollback in one language."""
+    """Fix, risk and rollback in one language; empty where there is none."""
     fix = cause.zh.fix if lang == "zh" and cause.zh is not None and cause.zh.fix is not None else cause.fix
-    return fix.text, fix.risk, fix.rollback
-
-
-def limit_line(limit: Limit, w: Words) -> str:
-    """``all-reduce busbw, 2 GPUs, NV18: 27.1 of 370.8 GB/s (7 %)`` or why there is no ceiling."""
-    if limit.limit is None or limit.ratio is None:
-        return w.no_limit.format(
-            what=limit.what, measured=f"{limit.measured:g}", unit=limit.unit, why=limit.reason or ""
-        )
-    return w.limit.format(
-        what=limit.what,
-        measured=f"{limit.measured:g}",
-        limit=f"{limit.limit:g}",
-        unit=limit.unit,
-        ratio=f"{limit.ratio:.0%}",
-    )
-
-
-def telling(report: Report) -> list[Limit]:
-    """Limits worth saying: those that back the verdict, the most telling first."""
-    known = [item for item in report.limits if item.ratio is not None]
-    known.sort(key=lambda x: (abs((x.ratio or 1.0) - 1.0) * (-1 if report.verdict == "cause" else 1), x.what))
-    return known[:2] or report.limits[:1]
+    risk, rollback = ("" if t.rstrip("。.") in NONE else t for t in (fix.risk, fix.rollback))
+    return fix.text, risk, rollback
 
 
 def render(report: Report, cat: Catalogue, lang: str) -> Answer:
@@ -107,14 +57,12 @@ def render(report: Report, cat: Catalogue, lang: str) -> Answer:
     return _open(report, cat, lang)
 
 
-def _boundary(report: Report, w: Words) -> str:
+def _boundary(report: Report, cat: Catalogue, lang: str) -> str:
+    w = words(lang)
     parts: list[str] = []
     names = [i.name for i in report.inputs if i.sha256]
-    parts.append(
-        w.read.format(n=len(names), names=", ".join(names[:4]) + (" …" if len(names) > 4 else ""))
-        if names
-        else w.read_nothing
-    )
+    told = ", ".join(names[:4]) + (" …" if len(names) > 4 else "")
+    parts.append(w.read.format(names=told) if names else w.read_nothing)
     statuses = {s for e in report.evidence for s in e.status}
     if "simulated" in statuses:
         parts.append(w.simulated)
@@ -125,17 +73,33 @@ def _boundary(report: Report, w: Words) -> str:
     if refused:
         parts.append(w.refused.format(names="; ".join(f"{i.name}: {i.reason}" for i in refused[:3])))
     for gap in report.unavailable[:2]:
-        parts.append(w.gap.format(probe=gap.probe, reason=gap.reason))
+        parts.append(w.gap.format(probe=gap.probe, reason=reason_text(cat, gap.reason, lang)))
     if any(item.limit is None for item in report.limits):
         parts.append(w.no_ceiling)
-    return " ".join(parts)
+    return w.glue(*parts)
 
 
-def _experiment(report: Report, w: Words) -> str:
+def _titles(causes: list[str], cat: Catalogue, lang: str, w: Words) -> str:
+    return w.join.join(f"“{title_text(cat.causes[c], lang).rstrip('。.')}”" for c in causes if c in cat.causes)
+
+
+def _experiment(report: Report, cat: Catalogue, lang: str, *, command: bool = True) -> str:
+    """The next probe, with what it would tell apart; without its command where this is to be said aloud."""
     if not report.next_probes:
         return ""
+    w = words(lang)
     first = report.next_probes[0]
-    return w.next.format(command=first.command, separates=", ".join(first.separates[:3]))
+    apart = _titles(first.separates[:3], cat, lang, w) if len(first.separates) > 1 else ""
+    frame = w.next if command else w.next_said
+    return w.glue(
+        frame.format(what=first.probe, command=first.command), w.separates.format(names=apart) if apart else ""
+    )
+
+
+def _limits(report: Report, cat: Catalogue, lang: str, most: int) -> str:
+    w = words(lang)
+    told = [x for x in telling(report) if x.ratio is not None][:most]  # a figure without a ceiling says nothing aloud
+    return w.beside.format(lines=w.join.join(limit_line(i, w, cat, lang) for i in told)) if told else ""
 
 
 def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
@@ -144,37 +108,79 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
     lead = report.findings[0]
     cause = cat.causes[lead.cause]
     cited = [by_id[i] for i in lead.evidence if i in by_id][:MOST_CITED]
-    told = telling(report)
-    key = reading(cited[0]) if cited else ""
     title = title_text(cause, lang).rstrip("。.")
-    verdict = w.verdict.format(title=title, key=key, p=f"{lead.confidence:.2f}") if key else w.bare.format(title=title)
-    shown = w.shown.format(facts=w.join.join(cite(e) for e in cited[:2])) if cited else ""
-    beside = w.beside.format(lines=w.join.join(limit_line(item, w) for item in told)) if told else ""
-    chain = _chain(report, cat, lang, w)
-    out = report.ruled_out[:3]
-    ruled = w.ruled.format(items=w.join.join(f"{r.cause} ({r.because.rstrip('.')})" for r in out)) if out else ""
-    text, risk, rollback = fix_text(cause, lang)
-    fix = w.fix.format(
-        text=text.rstrip("。."), rollback=rollback.rstrip("。.") or w.none, risk=risk.rstrip("。.") or w.none
+    sure = f"{lead.confidence:.2f}"
+    bare = w.bare.format(title=title, p=sure)
+    verdict = w.verdict.format(title=title, key=reading(cited[0], cat, lang), id=cited[0].id, p=sure) if cited else bare
+    more = support(cited[1:], w, cat, lang, verdict)
+    text, risk, undo = (t.rstrip("。.") for t in fix_text(cause, lang))
+    check = _text(cause, lang, "verify").rstrip("。.")
+    definition = _text(cause, lang, "definition")
+    proof, doubt = _proof(lead, w), _doubt(report, lead, cat, lang)
+    clause = first_clause(text, lang)
+    short = fit(
+        [
+            part(0, verdict, bare),
+            part(5, definition),
+            part(6, *more[:1]),
+            part(3, _limits(report, cat, lang, 1)),
+            part(2, proof),
+            part(1, w.change.format(text=text), w.change.format(text=clause)),
+            part(4, doubt),
+        ],
+        SHORT[lang],
+        lang,
     )
-    doubt = w.doubt if lead.confidence < 0.8 else ""
-    proof = _proof(lead, w)
-    short = w.glue(verdict, shown, beside, proof, w.change.format(text=text.rstrip("。.")), doubt)
-    long = w.glue(
-        verdict, proof, _text(cause, lang, "definition"), _text(cause, lang, "mechanism"),
-        w.shown.format(facts=w.join.join(cite(e) for e in cited)) if cited else "",
-        beside, chain, ruled, _text(cause, lang, "tradeoff"), fix,
-    )  # fmt: skip
+    two, one = _ruled(report, cat, lang, 2), _ruled(report, cat, lang, 1)
+    long = fit(
+        [
+            part(0, verdict, bare),
+            part(0, definition),
+            part(0, _text(cause, lang, "mechanism")),
+            part(2, proof),
+            part(9, *more[:1]),
+            part(3, _limits(report, cat, lang, 2), _limits(report, cat, lang, 1)),
+            part(10, _chain(report, cat, lang, w)),
+            part(7, two, one),
+            part(11, *more[1:2]),
+            part(4, _text(cause, lang, "tradeoff") if cause.tradeoff not in NONE else ""),
+            part(2, w.check.format(text=check)),
+            part(1, w.fix.format(text=text), w.fix.format(text=clause)),
+            part(5, _gain(report, w)),
+            part(1, w.undo.format(rollback=undo) if undo else ""),
+            part(8, w.risk.format(risk=risk) if risk else ""),
+            part(6, doubt),
+        ],
+        LONG[lang],
+        lang,
+    )
     rivals = [h.cause for h in report.hypotheses[:2]]
+    told = support(cited, w, cat, lang)
     follow = [
-        FollowUp(level=1, q=w.q_how, a=w.glue(*(cite(e) + "." for e in cited)) or verdict),
-        FollowUp(level=2, q=w.q_mind, a=_change_of_mind(report, rivals, w)),
+        FollowUp(level=1, q=w.q_how.format(title=title), a=w.glue(*told) or verdict),
+        FollowUp(level=2, q=w.q_mind.format(title=title), a=_change_of_mind(report, rivals, check, cat, lang)),
         *_own(cause, lang),
     ]
-    validate = _text(cause, lang, "verify")
     return Answer(
-        verdict=verdict, short=short, long=long, validate_=validate, boundary=_boundary(report, w), follow_ups=follow
-    )
+        verdict=verdict, short=w.glue(*short), long=w.glue(*long), validate_=_text(cause, lang, "verify"),
+        boundary=_boundary(report, cat, lang), follow_ups=follow,
+    )  # fmt: skip
+
+
+def _doubt(report: Report, lead: Finding, cat: Catalogue, lang: str) -> str:
+    """Below what one may act upon: what else it could be."""
+    if lead.confidence >= 0.8:
+        return ""
+    w = words(lang)
+    rival = next((h.cause for h in report.hypotheses if h.cause in cat.causes), "")
+    if rival:
+        return w.doubt.format(rival=title_text(cat.causes[rival], lang).rstrip("。."), p=f"{lead.confidence:.2f}")
+    return w.doubt_alone.format(ids=", ".join(lead.evidence[:2]), p=f"{lead.confidence:.2f}")
+
+
+def _gain(report: Report, w: Words) -> str:
+    told = report.advice[0] if report.advice else None
+    return w.gain.format(change=told.change, predicted=told.predicted) if told else ""
 
 
 def _proof(finding: Finding, w: Words) -> str:
@@ -196,22 +202,43 @@ def _own(cause: Cause, lang: str) -> list[FollowUp]:
     return [FollowUp(level=min(i + 1, 3), q=f.q, a=f.a) for i, f in enumerate(source)]
 
 
-def _change_of_mind(report: Report, rivals: list[str], w: Words) -> str:
-    parts = []
+def _ruled(report: Report, cat: Catalogue, lang: str, most: int) -> str:
+    """What it is not, with the reading that says so."""
+    w = words(lang)
+    by_id = {e.id: e for e in report.evidence}
+    return w.glue(*(_out(item, by_id, cat, lang) for item in report.ruled_out[:most] if item.cause in cat.causes))
+
+
+def _out(item: RuledOut, by_id: dict[str, Evidence], cat: Catalogue, lang: str) -> str:
+    w = words(lang)
+    name = title_text(cat.causes[item.cause], lang).rstrip("。.")
+    seen = next((by_id[i] for i in item.evidence if i in by_id), None)
+    if seen is None:
+        return w.ruled_bare.format(name=name)
+    why = f"{reading(seen, cat, lang)} [{reference(seen)}]"
+    if lang == "en" and item.because:
+        why = f"{first_clause(item.because, lang)} ({why})"
+    return w.ruled.format(name=name, why=why)
+
+
+def _change_of_mind(report: Report, rivals: list[str], check: str, cat: Catalogue, lang: str) -> str:
+    w = words(lang)
+    probe = report.next_probes[0] if report.next_probes else None
+    step = w.falls_step.format(command=probe.command, what=probe.probe) if probe else ""
+    parts = [w.falls.format(check=check, step=step)]
     if rivals:
-        parts.append(w.rivals.format(names=", ".join(rivals)))
-    parts.append(_experiment(report, w))
+        parts.append(w.rivals.format(names=_titles(rivals, cat, lang, w)))
     against = report.findings[0].against if report.findings else []
     if against:
         parts.append(w.against.format(ids=", ".join(against)))
-    return w.glue(*parts) or w.nothing_open
+    return w.glue(*parts)
 
 
 def _chain(report: Report, cat: Catalogue, lang: str, w: Words) -> str:
-    names = [title_text(cat.causes[f.cause], lang).rstrip("。.") for f in report.findings if f.cause in cat.causes]
+    names = names_of(report, cat)
     linked = {link.to for link in report.chain} & {f.cause for f in report.findings}
     if not linked:
-        return w.also.format(names=w.join.join(names[1:])) if len(names) > 1 else ""
+        return w.also.format(names=_titles(names[1:], cat, lang, w)) if len(names) > 1 else ""
     order = [report.findings[0].cause, *(f.cause for f in report.findings[1:] if f.cause in linked)]
     return w.chain.format(
         steps=" → ".join([*(title_text(cat.causes[c], lang).rstrip("。.") for c in order), w.symptom])
@@ -221,35 +248,59 @@ def _chain(report: Report, cat: Catalogue, lang: str, w: Words) -> str:
 def _healthy(report: Report, cat: Catalogue, lang: str) -> Answer:
     w = words(lang)
     by_id = {e.id: e for e in report.evidence}
+    cause = cat.causes.get("none.healthy")
     facts = [by_id[i] for c in report.checked for i in c.evidence if i in by_id]
     facts = list({e.id: e for e in facts}.values())[:MOST_CITED]
-    told = telling(report)
-    beside = w.beside.format(lines=w.join.join(limit_line(item, w) for item in told)) if told else ""
-    shown = w.shown.format(facts=w.join.join(cite(e) for e in facts)) if facts else ""
     limited = tuple(item.what for item in report.limits)
-    reasons = w.join.join(
-        dict.fromkeys(c.what.rstrip("。.") for c in report.checked[:3] if not c.what.startswith(limited))
-    )
-    reasons = reasons[:1].upper() + reasons[1:]
+    reasons = [
+        reason_text(cat, c.what, lang).rstrip("。.")
+        for c in report.checked[:3]
+        if not (limited and c.what.startswith(limited))
+    ]
+    reasons = list(dict.fromkeys(reasons))
+    sure = f"{report.confidence:.2f}"
+    key = reasons[0] if reasons else (reading(facts[0], cat, lang) if facts else "")
+    verdict = w.healthy.format(reason=key, p=sure) if key else w.healthy_bare.format(p=sure)
+    more = support(facts, w, cat, lang, verdict)
     odd = w.odd.format(
-        items=w.join.join(f"{r.text.rstrip('.')} ({r.because.rstrip('.')})" for r in report.red_herrings[:2])
+        items=w.join.join(
+            f"{reason_text(cat, r.text, lang).rstrip('.')} ({reason_text(cat, r.because, lang).rstrip('.')})"
+            for r in report.red_herrings[:2]
+        )
     )
-    verdict = w.healthy.format(p=f"{report.confidence:.2f}")
-    short = w.glue(verdict, w.because.format(reasons=reasons) if reasons else "", beside)
-    long = w.glue(short, shown, odd if report.red_herrings else "", w.keep)
+    beside, one = _limits(report, cat, lang, 2), _limits(report, cat, lang, 1)
+    also = w.healthy_also.format(reasons=w.join.join(reasons[1:])) if reasons[1:] else ""
+    short = fit(
+        [part(0, verdict), part(2, also), part(1, beside, one), part(3, *more[:1]), part(4, w.keep)], SHORT[lang], lang
+    )
+    long = fit(
+        [
+            part(0, verdict),
+            part(1, _text(cause, lang, "definition") if cause else ""),
+            part(2, _text(cause, lang, "mechanism") if cause else ""),
+            part(1, beside, one),
+            part(3, also),
+            part(4, *more[:1]),
+            part(8, *more[1:2]),
+            part(6, odd if report.red_herrings else ""),
+            part(7, _ruled(report, cat, lang, 2), _ruled(report, cat, lang, 1)),
+            part(5, _text(cause, lang, "tradeoff") if cause else ""),
+            part(5, w.check.format(text=w.healthy_validate.rstrip("。."))),
+            part(2, w.keep),
+        ],
+        LONG[lang],
+        lang,
+    )
     follow = [
-        FollowUp(level=1, q=w.q_how, a=w.glue(*(cite(e) + "." for e in facts)) or verdict),
-        FollowUp(level=2, q=w.q_mind, a=w.healthy_mind),
-        FollowUp(level=3, q=w.q_next, a=_experiment(report, w) or w.nothing_open),
+        FollowUp(level=1, q=w.q_how_healthy, a=w.glue(*more) or verdict),
+        FollowUp(level=2, q=w.q_mind_healthy, a=w.healthy_mind),
+        FollowUp(level=3, q=w.q_next, a=_experiment(report, cat, lang) or w.nothing_open),
+        *(_own(cause, lang) if cause else ()),
     ]
     return Answer(
-        verdict=verdict,
-        short=short,
-        long=long,
-        validate_=w.healthy_validate,
-        boundary=_boundary(report, w),
-        follow_ups=follow,
-    )
+        verdict=verdict, short=w.glue(*short), long=w.glue(*long), validate_=w.healthy_validate,
+        boundary=_boundary(report, cat, lang), follow_ups=follow,
+    )  # fmt: skip
 
 
 def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
@@ -262,34 +313,43 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
         names, verdict = [], w.open_server.format(reason=server)
     elif no_gpu and all(h.p < 0.2 for h in names):
         names, verdict = [], w.open_no_gpu
-    leading = (
+    leading = [
         w.leading.format(
-            names=w.join.join(
-                f"{title_text(cat.causes[h.cause], lang).rstrip('.')} ({h.cause}, {h.p:.2f})" for h in names
-            )
+            names=w.join.join(f"{title_text(cat.causes[h.cause], lang).rstrip('。.')} ({h.p:.2f})" for h in some)
         )
-        if names
-        else ""
-    )
-    told = telling(report)
-    beside = w.beside.format(lines=w.join.join(limit_line(item, w) for item in told)) if told else ""
-    step = "" if server and not names else _experiment(report, w)
-    short = w.glue(verdict, leading, step)
+        for some in (names, names[:1])
+        if some
+    ]
+    quiet = bool(server) and not names
+    step = "" if quiet else _experiment(report, cat, lang)
+    aloud = "" if quiet else _experiment(report, cat, lang, command=False)
     seen = [e for e in report.evidence if e.kind == "observed"][:MOST_CITED]
-    shown = w.seen.format(facts=w.join.join(cite(e) for e in seen)) if seen else ""
-    long = w.glue(verdict, leading, shown, beside, step)
+    shown = [w.seen.format(facts=w.join.join(cite(e, cat, lang) for e in seen[:n])) for n in (3, 1) if seen]
+    beside = _limits(report, cat, lang, 1)
+    why = w.open_why.format(name=title_text(cat.causes[names[0].cause], lang).rstrip("。.")) if names else ""
     expect = report.unavailable[0].experiment if report.unavailable else None
-    validate = w.glue(step, expect.expect if expect else "")
+    short = fit([part(0, verdict), part(1, *leading), part(3, *shown[-1:]), part(2, aloud)], SHORT[lang], lang)
+    long = fit(
+        [
+            part(0, verdict),
+            part(1, *leading),
+            part(5, _text(cat.causes[names[0].cause], lang, "definition") if names else ""),
+            part(6, why),
+            part(3, *shown),
+            part(4, beside),
+            part(7, _ruled(report, cat, lang, 1)),
+            part(2, aloud),
+        ],
+        LONG[lang],
+        lang,
+    )
     follow = [
-        FollowUp(level=1, q=w.q_missing, a=leading or w.open_empty),
+        FollowUp(level=1, q=w.q_missing, a=leading[0] if leading else w.open_empty),
         FollowUp(level=2, q=w.q_next, a=step or w.nothing_open),
         FollowUp(level=3, q=w.q_guess, a=w.no_guess),
     ]
     return Answer(
-        verdict=verdict,
-        short=short,
-        long=long,
-        validate_=validate or w.nothing_open,
-        boundary=_boundary(report, w),
-        follow_ups=follow,
-    )
+        verdict=verdict, short=w.glue(*short), long=w.glue(*long),
+        validate_=w.glue(step, expect.expect if expect and lang == "en" else "") or w.nothing_open,
+        boundary=_boundary(report, cat, lang), follow_ups=follow,
+    )  # fmt: skip

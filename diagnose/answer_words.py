@@ -11,16 +11,25 @@ class Words:
 
     verdict: str
     bare: str
-    shown: str
     seen: str
+    setting: str
+    line: str
+    figure: str
+    derived: str
+    absent: str
     beside: str
     limit: str
     no_limit: str
     ruled: str
+    ruled_bare: str
     change: str
     fix: str
-    none: str
+    risk: str
+    undo: str
+    check: str
+    gain: str
     doubt: str
+    doubt_alone: str
     chain: str
     also: str
     proved: str
@@ -28,10 +37,15 @@ class Words:
     symptom: str
     rivals: str
     against: str
+    falls: str
+    falls_step: str
     next: str
+    next_said: str
+    separates: str
     nothing_open: str
     healthy: str
-    because: str
+    healthy_bare: str
+    healthy_also: str
     odd: str
     keep: str
     healthy_mind: str
@@ -40,6 +54,7 @@ class Words:
     open_empty: str
     open_no_gpu: str
     open_server: str
+    open_why: str
     leading: str
     no_guess: str
     read: str
@@ -48,9 +63,12 @@ class Words:
     cut: str
     refused: str
     gap: str
+    offline: str
     no_ceiling: str
     q_how: str
+    q_how_healthy: str
     q_mind: str
+    q_mind_healthy: str
     q_next: str
     q_missing: str
     q_guess: str
@@ -72,6 +90,8 @@ class Words:
     l_inputs: str
     l_inferred: str
     l_separates: str
+    l_other: str
+    l_longer: str
     join: str
     space: str
 
@@ -81,29 +101,26 @@ class Words:
 
 
 EN = Words(
-    verdict="{title}: {key} (confidence {p}).",
-    bare="{title}.",
-    shown="The evidence: {facts}.",
+    verdict="{title}: {key} ({id}, confidence {p}).",
+    bare="{title} (confidence {p}).",
     seen="What the input does say: {facts}.",
-    beside="Beside its limit: {lines}.",
+    beside="Held against its limit, {lines}.",
     limit="{what}: {measured} of {limit} {unit} ({ratio})",
     no_limit="{what}: {measured} {unit}, no ceiling to hold it against ({why})",
-    ruled="Ruled out: {items}.",
-    change="What I would change: {text}.",
-    fix="Fix: {text}. Risk: {risk}. To undo: {rollback}.",
-    none="none worth naming",
-    doubt="I would confirm this before changing production: one independent reading is still missing.",
+    ruled="It is not “{name}”: {why}.",
+    change="{text}.",
+    fix="The fix: {text}.",
+    doubt="One reading carries this, and {rival} is still open, so get a second one before you touch production.",
     chain="How it gets to you: {steps}.",
     also="Also at work: {names}.",
     proved="Proved: {change} it went from {before} to {after} {unit}, {predicted} predicted ({error} off).",
     withdrawn="Put to the test and withdrawn: {change} it went from {before} to {after} {unit}, {predicted} predicted.",
     symptom="the symptom you report",
-    rivals="Next in line are {names}.",
+    rivals="Next in line: {names}.",
     against="Speaking against it already: {ids}.",
-    next="The cheapest next step: `{command}`; it separates {separates}.",
-    nothing_open="Nothing here is left open that another reading of these inputs would settle.",
-    healthy="Nothing is wrong here (confidence {p}).",
-    because="{reasons}.",
+    next="Cheapest next step, {what}: `{command}`.",
+    nothing_open="No reading I could ask for would settle more.",
+    healthy="Nothing is wrong here: {reason} (confidence {p}).",
     odd="What looks alarming and is not: {items}.",
     keep="Keep this run as the baseline, so that the next complaint is a comparison and not a guess.",
     healthy_mind="The same measurement out of its band under the load you really run, or a second run that disagrees.",
@@ -115,15 +132,15 @@ EN = Words(
     open_server="Not decided, because of the server that was named: {reason}.",
     leading="Still in question: {names}.",
     no_guess="No. A guess with a number on it is how the wrong part gets replaced; the next step is cheaper than that.",
-    read="This rests on {n} input(s) alone: {names}.",
+    read="I have read {names} and nothing else.",
     read_nothing="Nothing was read: no evidence was given and this machine was not probed.",
-    simulated="Part of it is simulated, and so is every figure that comes from it.",
+    simulated="Part of that is simulated, and so is every figure taken from it.",
     cut="Incomplete: {names}.",
     refused="Not read: {names}.",
-    gap="{probe} is not available: {reason}.",
+    gap="{probe} was not read: {reason}.",
     no_ceiling="Where the hardware is not known there is no ceiling, so the figure stands alone.",
-    q_how="How do you know?",
-    q_mind="What would change your mind?",
+    q_how="What makes you say “{title}”?",
+    q_mind="What would make you drop “{title}”?",
     q_next="What would you run next?",
     q_missing="What is missing?",
     q_guess="If you had to guess?",
@@ -147,32 +164,52 @@ EN = Words(
     l_separates="{probe}, {footprint}, about {seconds} s; separates {causes}",
     join="; ",
     space=" ",
+    setting="It is set: {facts}.",
+    line="The output has it in its own words: {facts}.",
+    figure="Measured: {facts}.",
+    derived="The arithmetic agrees: {facts}.",
+    absent="And what ought to be there is not: {facts}.",
+    ruled_bare="Nor is it “{name}”.",
+    risk="What it costs: {risk}.",
+    undo="To undo it: {rollback}.",
+    check="To be sure: {text}.",
+    gain="From these figures I would expect {change} to give {predicted}.",
+    falls="I drop it if this does not hold: {check}{step}.",
+    falls_step="; the next thing I would run for it is `{command}` ({what})",
+    separates="It tells {names} apart.",
+    offline="I looked at the given evidence only",
+    l_other="中文理解",
+    doubt_alone="It stands on {ids} alone at {p}, so get a second reading before you touch production.",
+    next_said="Cheapest next step: {what}.",
+    healthy_bare="Nothing is wrong here (confidence {p}).",
+    healthy_also="On top of that, {reasons}.",
+    q_how_healthy="How do you know that it is healthy?",
+    q_mind_healthy="What would make you call it sick after all?",
+    open_why="Naming {name} now would rest on a sign that other faults leave too.",
+    l_longer="at length",
 )
 
 ZH = Words(
-    verdict="{title}:{key}(置信度 {p})。",
-    bare="{title}。",
-    shown="依据:{facts}。",
+    verdict="{title}:{key}({id},置信度 {p})。",
+    bare="{title}(置信度 {p})。",
     seen="输入里能看到的是:{facts}。",
-    beside="与上限对照:{lines}。",
+    beside="跟上限比,{lines}。",
     limit="{what}:实测 {measured},上限 {limit} {unit}({ratio})",
     no_limit="{what}:实测 {measured} {unit},没有可对照的上限({why})",
-    ruled="已排除:{items}。",
-    change="我会这样改:{text}。",
-    fix="修复:{text}。风险:{risk}。回退:{rollback}。",
-    none="无需特别说明",
-    doubt="动生产环境之前我会先确认:还缺一个独立的读数。",
+    ruled="不是“{name}”,读数在这里:{why}。",
+    change="{text}。",
+    fix="改法:{text}。",
+    doubt="目前只有一个读数撑着,“{rival}”还没排掉,动生产之前再要一个读数。",
     chain="传导路径:{steps}。",
     also="同时存在:{names}。",
     proved="实验证实:{change},由 {before} 变为 {after} {unit},预测为 {predicted}(偏差 {error})。",
     withdrawn="经实验检验后撤回:{change},由 {before} 变为 {after} {unit},预测为 {predicted}。",
     symptom="您反映的现象",
-    rivals="其次可能的是 {names}。",
+    rivals="排在后面的是 {names}。",
     against="已有的反面证据:{ids}。",
-    next="下一步最省事的做法:`{command}`,它能区分 {separates}。",
-    nothing_open="就这些输入而言,没有再读一遍就能定论的疑点了。",
-    healthy="这里没有问题(置信度 {p})。",
-    because="{reasons}。",
+    next="最省事的下一步({what}):`{command}`。",
+    nothing_open="手头没有哪个读数能再多定一点了。",
+    healthy="这里没有问题:{reason}(置信度 {p})。",
     odd="看着吓人其实正常的:{items}。",
     keep="把这次结果留作基线,下次再有人报慢,就是对比而不是猜测。",
     healthy_mind="在真实负载下同一指标跌出正常区间,或者复测结果与这次不一致。",
@@ -184,15 +221,15 @@ ZH = Words(
     open_server="尚无结论,原因在所给的服务端:{reason}。",
     leading="仍待区分:{names}。",
     no_guess="不猜。带着数字的猜测正是换错零件的原因,下一步的成本比这低得多。",
-    read="结论只依据 {n} 份输入:{names}。",
+    read="我只读了 {names},别的没看。",
     read_nothing="没有读取任何数据:既没有提供证据,也没有探测本机。",
     simulated="其中一部分是模拟数据,由它得出的数字同样是模拟的。",
     cut="不完整的输入:{names}。",
     refused="未读取:{names}。",
-    gap="{probe} 不可用:{reason}。",
+    gap="没有读 {probe}:{reason}。",
     no_ceiling="硬件型号未知时没有上限可比,数字只能单独看。",
-    q_how="你怎么确定的?",
-    q_mind="什么会让你改变看法?",
+    q_how="凭什么说“{title}”?",
+    q_mind="看到什么你会放弃“{title}”?",
     q_next="接下来你会跑什么?",
     q_missing="还缺什么?",
     q_guess="如果非要猜呢?",
@@ -216,4 +253,27 @@ ZH = Words(
     l_separates="{probe},{footprint},约 {seconds} 秒;可区分 {causes}",
     join=";",
     space="",
+    setting="配置里写着:{facts}。",
+    line="输出里的原话:{facts}。",
+    figure="实测:{facts}。",
+    derived="算一下也对得上:{facts}。",
+    absent="该有的没有:{facts}。",
+    ruled_bare="也不是“{name}”。",
+    risk="代价:{risk}。",
+    undo="要回退:{rollback}。",
+    check="怎么坐实:{text}。",
+    gain="按这份数据估算,{change} 之后:{predicted}。",
+    falls="这一条对不上我就放弃:{check}{step}。",
+    falls_step=";接下来我会跑 `{command}`({what})",
+    separates="它能把 {names} 分开。",
+    offline="只看了给出的证据",
+    l_other="English",
+    doubt_alone="只靠 {ids} 撑着,置信度 {p},动生产之前再要一个读数。",
+    next_said="最省事的下一步是 {what}。",
+    healthy_bare="这里没有问题(置信度 {p})。",
+    healthy_also="另外,{reasons}。",
+    q_how_healthy="凭什么说它健康?",
+    q_mind_healthy="看到什么你会改口说有问题?",
+    open_why="现在就说是“{name}”,靠的只是别的故障也会留下的痕迹。",
+    l_longer="详细版",
 )

@@ -409,6 +409,15 @@ class Catalogue:
         return out
 
     @cached_property
+    def spoken_zh(self) -> dict[str, dict[str, str]]:
+        """Chinese for what the report says in English: `signals` by name, `reasons` by their text."""
+        out: dict[str, dict[str, str]] = {"signals": {}, "reasons": {}}
+        for _file, raw in _yaml("spoken"):
+            for section, said in (raw or {}).items():
+                out.setdefault(section, {}).update(said or {})
+        return out
+
+    @cached_property
     def probes(self) -> dict[str, ProbeSpec]:
         out: dict[str, ProbeSpec] = {}
         for file, raw in _yaml("probes"):

@@ -14,11 +14,10 @@ from .catalogue import catalogue
 from .document import Document
 from .gather import Gathered, gather, number
 from .limits import limits
-from .mask import mask_report
 from .models import Evidence, InputRef, Limit, Reference, Report
 from .playbook import walk
 from .predicates import Context
-from .report import OFFLINE, build
+from .report import OFFLINE, build, finished
 from .wording import shifts, text_of
 
 
@@ -74,4 +73,4 @@ def told(got: Triage, rejected: Iterable[InputRef] = (), langs: tuple[str, ...] 
         cat, got.context, got.assessment, inputs, got.references, [s.record() for s in steps],
         [s.step.probe for s in steps if not s.known], got.symptom, got.inferred, langs, lambda probe: OFFLINE, {},
     )  # fmt: skip
-    return mask_report(made, got.gathered.documents.values())
+    return finished(made, cat, got.gathered.documents.values())

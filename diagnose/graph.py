@@ -33,11 +33,10 @@ from .catalogue import Playbook, Step, catalogue  # noqa: E402
 from .document import Document  # noqa: E402
 from .gather import Gathered, gather, number  # noqa: E402
 from .limits import limits  # noqa: E402
-from .mask import mask_report  # noqa: E402
 from .models import Evidence, Fact, InputRef, Limit, PathStep, Reference  # noqa: E402
 from .playbook import CONCLUDE, decide  # noqa: E402
 from .predicates import Context  # noqa: E402
-from .report import OFFLINE  # noqa: E402
+from .report import OFFLINE, finished  # noqa: E402
 from .report import build as build_report  # noqa: E402
 from .route import asked, infer  # noqa: E402
 from .verify import verify  # noqa: E402
@@ -292,7 +291,7 @@ def _explain(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
         session.live.ran if session.live else {},
     )
     _open(state, session)
-    return {"report": mask_report(report, session.documents).model_dump(mode="json", by_alias=True)}
+    return {"report": finished(report, cat, session.documents).model_dump(mode="json", by_alias=True)}
 
 
 def _verify(state: State, runtime: Runtime[Session]) -> dict[str, Any]:

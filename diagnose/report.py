@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from . import __version__
 from .advice import advise
@@ -10,7 +10,9 @@ from .answer import render
 from .assess import Assessment
 from .catalogue import Catalogue
 from .decision import decide
+from .document import Document
 from .explain import chain, checked, findings, hypotheses, red_herrings, ruled_out
+from .mask import mask_report
 from .models import Evidence, InputRef, PathStep, Reference, Report, Stats, Tool
 from .planner import next_probes, options, unavailable
 from .predicates import Context
@@ -72,6 +74,16 @@ def build(
     for lang in langs:
         report.answer[lang] = render(report, cat, lang)
     return report
+
+
+def finished(report: Report, cat: Catalogue, documents: Iterable[Document]) -> Report:
+    """The report without secrets; where a quote was cut around one, the answer is worded from what is left of it."""
+    clean = mask_report(report, documents)
+    if clean is not report:
+        for lang in clean.answer:
+            clean.answer[lang] = render(clean, cat, lang)
+        clean = mask_report(clean, documents)
+    return clean
 
 
 def referred(report: Report) -> set[str]:

@@ -24,6 +24,7 @@ class Terminal(Console):
 
 _COLOUR = {"cause": "bold red", "healthy": "bold green", "inconclusive": "bold yellow"}
 BAR = 20
+BESIDE = 110  # columns from which two languages stand side by side
 
 
 def _section(title: str, body: RenderableType) -> RenderableType:
@@ -95,33 +96,48 @@ def _stages(items: list[Stage]) -> Table:
 
 
 def show(report: Report, cat: Catalogue, console: Console, verbose: bool = False) -> None:
-    """Print the report to `console`; width, colour and pipes are the console's business."""
-    for lang, answer in report.answer.items():
-        w = words(lang)
-        console.print(Text(answer.verdict, style=_COLOUR[report.verdict]))
-        parts = [report.playbook, report.symptom, w.l_inferred if report.symptom_inferred else ""]
-        console.print(Text(" · ".join(p for p in parts if p), style="dim"))
-        console.print()
-        if report.decision is not None:
-            console.print("\n".join(decision_lines(report.decision, lang)) + "\n", markup=False, highlight=False)
-        _findings(report, cat, console, lang, verbose)
-        _context(report, console, w, verbose)
-        if report.findings:
-            _fix(report, cat, console, lang)
-        if report.next_probes and (report.verdict != "healthy" or verbose):
-            rows: list[RenderableType] = []
-            for probe in report.next_probes if verbose else report.next_probes[:1]:
-                rows.append(Text(f"$ {probe.command}", style="green"))
-                line = w.l_separates.format(
-                    probe=probe.probe,
-                    footprint=probe.footprint,
-                    seconds=f"{probe.seconds:g}",
-                    causes=", ".join(probe.separates),
-                )
-                rows.append(Text(line, style="dim"))
-            console.print(_section(w.l_next, Group(*rows)))
-        console.print(_section(w.l_say, Text(answer.long if verbose else answer.short)))
-        console.print(Text(f"{w.l_boundary}: {answer.boundary}", style="dim"))
+    """Print the report to `console`; width, colour and pipes are the console's business.
+
+    With two languages the report is in the first one, and its answer stands in the other beside it.
+    """
+    lang, *others = report.answer
+    answer, w = report.answer[lang], words(lang)
+    console.print(Text(answer.verdict, style=_COLOUR[report.verdict]))
+    for other in others:
+        console.print(Text(report.answer[other].verdict, style=_COLOUR[report.verdict]))
+    parts = [report.playbook, report.symptom, w.l_inferred if report.symptom_inferred else ""]
+    console.print(Text(" · ".join(p for p in parts if p), style="dim"))
+    console.print()
+    if report.decision is not None:
+        console.print("\n".join(decision_lines(report.decision, lang)) + "\n", markup=False, highlight=False)
+    _findings(report, cat, console, lang, verbose)
+    _context(report, console, w, verbose)
+    if report.findings:
+        _fix(report, cat, console, lang)
+    if report.next_probes and (report.verdict != "healthy" or verbose):
+        rows: list[RenderableType] = []
+        for probe in report.next_probes if verbose else report.next_probes[:1]:
+            rows.append(Text(f"$ {probe.command}", style="green"))
+            line = w.l_separates.format(
+                probe=probe.probe,
+                footprint=probe.footprint,
+                seconds=f"{probe.seconds:g}",
+                causes=", ".join(probe.separates),
+            )
+            rows.append(Text(line, style="dim"))
+        console.print(_section(w.l_next, Group(*rows)))
+    told = [Text(a.long if verbose else a.short) for a in report.answer.values()]
+    if others and console.width >= BESIDE:
+        table = Table(box=None, pad_edge=False, padding=(0, 2), expand=True)
+        for title in (w.l_say, w.l_other):
+            table.add_column(title, ratio=1, overflow="fold", header_style="bold")
+        table.add_row(*told)
+        console.print(Padding(table, (0, 0, 1, 0)))
+    else:
+        for title, text in zip((w.l_say, w.l_other), told, strict=False):
+            console.print(_section(title, text))
+    for one in report.answer:
+        console.print(Text(f"{words(one).l_boundary}: {report.answer[one].boundary}", style="dim"))
 
 
 def _fix(report: Report, cat: Catalogue, console: Console, lang: str) -> None:

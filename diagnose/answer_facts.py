@@ -1,0 +1,184 @@
+"""How one fact is said: the reading itself, a sentence around it, a limit, in either language.
+
+Machine output stays what it is in both languages: it is quoted, shortened, and never translated.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .answer_fit import cut
+from .answer_words import EN, Words
+from .catalogue import Catalogue
+from .document import printable
+from .models import Evidence, Limit, Report
+
+QUOTE = 64  # characters of machine output that one says aloud
+STATEMENT = 100
+_PREFIX = re.compile(
+    r"[\[(<]?[\w.:/,+@=-]*\d[\w.:/,+@=-]*[\])>]?:?|\S*\]|\(?(?:INFO|WARN(?:ING)?|ERROR|DEBUG|NCCL|EE|\S+\.\w+)\)?:?"
+)
+_SETTINGS = re.compile(r"^env\.var$|\.arg$|^(?:nccl|ucx|mpi|torch)\.(?:env|param|config)")
+
+
+def where(item: Evidence) -> str:
+    """``file:line`` of an evidence, or how it came about."""
+    if item.capture is not None:
+        return f"{item.capture.name}:{item.capture.line}"
+    return item.formula or item.kind
+
+
+def quoted(item: Evidence, width: int = 110) -> str:
+    """The first line of the quote, cut to `width`."""
+    text = printable(" ".join((item.quote or "").split()))
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def reference(item: Evidence) -> str:
+    """``E3, file:line``, or the id alone for what was computed."""
+    return f"{item.id}, {where(item)}" if item.capture is not None else item.id
+
+
+def amount(item: Evidence) -> str:
+    """The value with its unit, as one says it."""
+    value = item.value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return printable(str(value))
+    if item.unit == "fraction":
+        return f"{value:.3g}" if abs(value) > 1.5 else f"{value * 100:.3g} %"
+    return f"{value:.4g}" if item.unit in (None, "count") else f"{value:.4g} {item.unit}"
+
+
+def said_statement(item: Evidence) -> str:
+    """The statement, its middle left out where it is long: the figure stands at its end."""
+    text = item.statement.rstrip("。.")
+    if len(text) <= STATEMENT:
+        return text
+    head, sep, tail = text.rpartition(": ")
+    if sep and len(tail) <= STATEMENT // 2:
+        return f"{cut(head, STATEMENT - len(tail))}: {tail}"
+    return cut(text, STATEMENT)
+
+
+def reading(item: Evidence, cat: Catalogue | None = None, lang: str = "en") -> str:
+    """The fact itself, as short as it can be said: ``NCCL_P2P_DISABLE=1``, ``--max-num-seqs 4``, a quote, a figure."""
+    label = item.subject.label or ""
+    if item.signal == "env.var":
+        return printable(f"{label}={item.value}")
+    if item.signal == "serving.arg":
+        return printable(f"--{label}" + ("" if item.value in (True, "true") else f" {item.value}"))
+    if item.signal == "version":
+        return printable(f"{label} {item.value}")
+    if lang == "zh":
+        return _zh(item, cat)
+    if item.kind in ("derived", "absent") or item.unit:
+        return said_statement(item)
+    return f"“{core(item)}”" if item.quote else said_statement(item)
+
+
+def core(item: Evidence) -> str:
+    """What a line says, without the time, process and level in front of it where it is long."""
+    text = quoted(item, 400)
+    words = text.split(" ")
+    first = 0
+    while len(" ".join(words[first:])) > QUOTE and first < len(words) - 3 and _PREFIX.fullmatch(words[first]):
+        first += 1
+    return cut(" ".join(words[first:]), QUOTE)
+
+
+def _zh(item: Evidence, cat: Catalogue | None) -> str:
+    label = printable(item.subject.label or "")
+    known = cat.spoken_zh["signals"] if cat is not None else {}
+    if item.signal == "compare.ratio" and label.count("|") == 3:
+        _, metric, worse, better = (cut(p, 40) for p in label.split("|"))
+        return f"{metric or '指标'} 在“{worse}”和“{better}”之间差 {amount(item)} 倍"
+    if item.signal in known:
+        about = "".join(
+            f"({name}{value})"
+            for name, value in (("", cut(label, 32)), ("GPU ", item.subject.gpu))
+            if value not in ("", None)
+        )
+        return f"{known[item.signal]}{about} {amount(item)}"
+    if item.quote:
+        return f"“{core(item)}”"
+    return f"“{said_statement(item)}”"
+
+
+def cite(item: Evidence, cat: Catalogue | None = None, lang: str = "en") -> str:
+    """``statement [E3, file:line]``, with the quote where the statement does not repeat it."""
+    if lang == "zh":
+        return f"{reading(item, cat, lang)} [{reference(item)}]"
+    quote = quoted(item)
+    body = item.statement.rstrip("。.")
+    if item.kind == "observed" and quote and str(item.value) not in body:
+        body = f"{body}: “{quote}”"
+    return f"{body} [{item.id}, {where(item)}]"
+
+
+def support(items: list[Evidence], w: Words, cat: Catalogue, lang: str, known: str = "") -> list[str]:
+    """Sentences around facts, one a kind; what kind of fact it is decides how it is told.
+
+    Args:
+        known: what has been said already; a reading in it is not told again.
+    """
+    told: dict[str, list[str]] = {}
+    for item in items:
+        fact = reading(item, cat, lang)
+        if fact not in known:
+            told.setdefault(_frame(item, w), []).append(f"{fact} [{reference(item)}]")
+            known += fact
+    return [frame.format(facts=w.join.join(facts)) for frame, facts in told.items()]
+
+
+def _frame(item: Evidence, w: Words) -> str:
+    if item.kind == "absent":
+        return w.absent
+    if item.kind == "derived":
+        return w.derived
+    if _SETTINGS.search(item.signal):
+        return w.setting
+    if item.unit or isinstance(item.value, (int, float)):
+        return w.figure
+    return w.line
+
+
+def reason_text(cat: Catalogue, text: str, lang: str) -> str:
+    """A reason of the report in one language; an English one that has no Chinese is quoted."""
+    if lang != "zh":
+        return text
+    known = cat.spoken_zh["reasons"]
+    if text in known:
+        return known[text]
+    head, sep, tail = text.partition("; ")
+    if sep and head in known:
+        return f"{known[head]}(“{tail}”)"
+    return text if re.search(r"[一-鿿]", text) else f"“{text}”"
+
+
+def limit_line(limit: Limit, w: Words = EN, cat: Catalogue | None = None, lang: str = "en") -> str:
+    """``all-reduce busbw, 2 GPUs, NV18: 27.1 of 370.8 GB/s (7 %)`` or why there is no ceiling."""
+    if limit.limit is None or limit.ratio is None:
+        why = limit.reason or ""
+        return w.no_limit.format(
+            what=limit.what, measured=f"{limit.measured:g}", unit=limit.unit,
+            why=reason_text(cat, why, lang) if cat is not None else why,
+        )  # fmt: skip
+    return w.limit.format(
+        what=limit.what,
+        measured=f"{limit.measured:g}",
+        limit=f"{limit.limit:g}",
+        unit=limit.unit,
+        ratio=f"{limit.ratio:.0%}",
+    )
+
+
+def telling(report: Report) -> list[Limit]:
+    """Limits worth saying: those that back the verdict, the most telling first."""
+    known = [item for item in report.limits if item.ratio is not None]
+    known.sort(key=lambda x: (abs((x.ratio or 1.0) - 1.0) * (-1 if report.verdict == "cause" else 1), x.what))
+    return known[:2] or report.limits[:1]
+
+
+def names_of(report: Report, cat: Catalogue) -> list[str]:
+    """Causes found that the catalogue knows."""
+    return [f.cause for f in report.findings if f.cause in cat.causes]
