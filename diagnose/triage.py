@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -19,6 +19,7 @@ from .models import Fact, InputRef, Report
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
 
+    from .document import Document
     from .graph import Session
     from .live import Live
 
@@ -169,8 +170,11 @@ def investigate(
     """Open the evidence and run the graph over it; with `read`, ask what would part the open hypotheses.
 
     With `live` this machine is looked at too. Returns the report, and False when Ctrl-C cut the run short:
-    then it says what was found until then.
+    then it says what was found until then. Where nothing is asked and nothing is probed, the graph's own functions
+    are called in their order: the same report (a test holds that) without a second spent on importing LangGraph.
     """
+    if live is None and read is None:
+        return _plain(symptom, paths, stdin, langs, stated)
     from langgraph.types import Command
 
     from .ask import consents, converse
@@ -211,10 +215,44 @@ def investigate(
         if answers:
             result = graph.invoke(start, config, context=session)
             report = Report.model_validate(result["report"])
-    if result["mismatches"]:
-        for line in result["mismatches"][:5]:
-            print(f"diagnose: this report does not verify: {line}", file=sys.stderr)
+    _complain(result["mismatches"])
     return report, True
+
+
+def _complain(mismatches: Iterable[object]) -> None:
+    for line in list(mismatches)[:5]:
+        print(f"diagnose: this report does not verify: {line}", file=sys.stderr)
+
+
+def _plain(
+    symptom: str, paths: list[str], stdin: BinaryIO | None, langs: tuple[str, ...], stated: Sequence[Fact]
+) -> tuple[Report, bool]:
+    """Evidence to report in one go; see `investigate`."""
+    from . import said
+    from .engine import conclude, told
+    from .gather import Gathered, derived, gather
+    from .inputs import open_inputs
+    from .progress import Progress
+    from .verify import verify
+
+    documents, rejected = open_inputs(paths, stdin)
+    gathered = Gathered()
+    with Progress() as progress:
+        progress.say(f"reading {len(documents)} input(s)")
+        try:
+            gather(documents, gathered)
+        except KeyboardInterrupt:
+            unread = [d for d in documents if d.name not in gathered.documents]
+            return told(conclude(symptom, derived(gathered)), [*rejected, *map(_unread, unread)], langs), False
+        said.add(gathered, list(stated))
+        report = told(conclude(symptom, gathered), rejected, langs)
+        _complain(verify(report.model_dump(mode="json", by_alias=True), documents, again=False))
+    return report, True
+
+
+def _unread(document: Document) -> InputRef:
+    """An input that Ctrl-C came before."""
+    return InputRef(name=document.name, sha256=document.sha256, recognised_as=None, reason="not read: interrupted")
 
 
 def _partial(symptom: str, session: Session, langs: tuple[str, ...]) -> Report:
@@ -225,10 +263,7 @@ def _partial(symptom: str, session: Session, langs: tuple[str, ...]) -> Report:
     unread = [d for d in session.documents if d.name not in session.gathered.documents]
     if session.live is not None:  # captures are small, and were had at a price
         return told(conclude(symptom, gather(session.documents)), session.rejected, langs)
-    refused = [
-        InputRef(name=d.name, sha256=d.sha256, recognised_as=None, reason="not read: interrupted") for d in unread
-    ]
-    return told(conclude(symptom, derived(session.gathered)), [*session.rejected, *refused], langs)
+    return told(conclude(symptom, derived(session.gathered)), [*session.rejected, *map(_unread, unread)], langs)
 
 
 def escaped(text: str) -> str:

@@ -52,3 +52,21 @@ def test_order_of_inputs_does_not_matter() -> None:
     one = report("all-reduce is slow", docs)
     two = report("all-reduce is slow", list(reversed(docs)))
     assert one == two
+
+
+@pytest.mark.parametrize("file", ["serving_a", "movement", "platform_b", "training_a", "generic", "collectives_c"])
+def test_graph_and_plain_call_agree_on_pasted_cases(file: str) -> None:
+    """The command line takes the plain call where nothing is asked or probed; the graph must say the same."""
+    import yaml
+
+    from diagnose.document import Document
+    from diagnose.graph import Session, build
+
+    cases = yaml.safe_load((SAMPLE.parents[1] / "cases" / f"{file}.yaml").read_text("utf-8"))[:4]
+    for case in cases:
+        docs = [Document.of(f"{n}.txt", a["text"].encode()) for n, a in enumerate(case["artifacts"])]
+        plain = report(case["symptom"], docs).model_dump(mode="json", by_alias=True)
+        state = {"symptom": case["symptom"], "paths": [], "langs": ["en"]}
+        walked = build([plain["playbook"]]).invoke(state, context=Session(documents=docs))
+        assert walked["report"] == plain, case["id"]
+        assert walked["mismatches"] == []
