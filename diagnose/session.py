@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
@@ -16,15 +17,19 @@ from .models import Evidence, Limit, Report
 from .predicates import Context
 from .route import asked
 
+if TYPE_CHECKING:
+    from .live import Live
+
 HELP = "why [CAUSE] · why not CAUSE · show E3 · run PROBE · what if -E3 · say 30|90 · save FILE · quit"
 
 
 class Prompt:
     """One conversation about one report."""
 
-    def __init__(self, report: Report, console: Console) -> None:
+    def __init__(self, report: Report, console: Console, live: Live | None = None) -> None:
         self.report = report
         self.console = console
+        self.live = live  # the machine is at hand: `run PROBE` runs it
         self.evidence = {e.id: e for e in report.evidence}
 
     def answer(self, text: str) -> bool:
@@ -120,16 +125,46 @@ class Prompt:
         if spec is None:
             self._print(f"no probe {name!r}. {near(name, catalogue().probes)}")
             return
-        self._print(
-            f"{spec.what} ({spec.footprint}, about {spec.seconds:g} s)\n$ {spec.command}\n"
-            "Then: diagnose … --evidence its output"
-        )
+        if self.live is None:
+            self._print(
+                f"{spec.what} ({spec.footprint}, about {spec.seconds:g} s)\n$ {spec.command}\n"
+                "Then: diagnose … --evidence its output"
+            )
+            return
+        item = self.live.known.get(name)
+        why = "this needs the job itself: run it by hand" if item is None else item.ready(self.live.host)
+        if item is None or why is not None:
+            self._print(f"{name} cannot run here: {why}\n$ {spec.command}")
+            return
+        self._print(f"running {name}, about {item.cost(self.live.host):g} s")
+        found = self.live.run([item])  # typed by name: that is consent
+        for document in found:
+            head = document.head.decode("utf-8", "replace").splitlines()
+            self._print("\n".join([f"{document.name}, {document.size} bytes", *(f"  {x}" for x in head[:12])]))
+        if not found:
+            self._print(self.live.why_not(name))
+            return
+        self._again()
+
+    def _again(self) -> None:
+        """Assess once more, with everything that was captured until now."""
+        from .engine import conclude, told
+        from .gather import gather
+
+        assert self.live is not None
+        kept = sorted(self.live.cassette.captures.values(), key=lambda pair: pair[1])
+        documents = [c.document() for c, _ in kept if "without" not in c.params]
+        symptom = "" if self.report.symptom_inferred else self.report.symptom
+        self.report = told(conclude(symptom, gather(documents)), (), tuple(self.report.answer))
+        self.evidence = {e.id: e for e in self.report.evidence}
+        lead = ", ".join(f"{f.cause} {f.confidence:.2f}" for f in self.report.findings[:3]) or "-"
+        self._print(f"now: {self.report.verdict} ({self.report.confidence:.2f}) {lead}")
 
 
-def prompt(report: Report) -> None:
+def prompt(report: Report, live: Live | None = None) -> None:
     """Talk until the user leaves. Only called on a terminal."""
     console = Console(highlight=False)
-    talk = Prompt(report, console)
+    talk = Prompt(report, console, live)
     console.print(Text(HELP, style="dim"))
     while True:
         try:

@@ -151,7 +151,7 @@ def run(
     if talks:
         from .session import prompt
 
-        prompt(report)
+        prompt(report, live)
     if report.verdict == "inconclusive":
         return EXIT_INCONCLUSIVE
     worst = max((SEVERITY[f.severity] for f in report.findings), default=-1)

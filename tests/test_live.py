@@ -103,3 +103,19 @@ def test_evidence_from_elsewhere_is_not_mixed_with_this_machine() -> None:
     assert Reach(params={"endpoint": "http://h"}).live(evidence=True)
     assert not Reach(offline=True).live(evidence=False)
     assert not Reach(replay="x").live(evidence=False)
+
+
+def test_run_at_the_prompt_probes_and_assesses_again(two_gpus: Path, tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from diagnose.session import Prompt
+
+    report, live = run(two_gpus, tmp_path, "all-reduce between my two GPUs is slow", level="read")
+    console = Console(record=True, width=100)
+    talk = Prompt(report, console, live)
+    assert talk.answer("run nccl.debug_log")
+    said = console.export_text()
+    assert "nccl.debug_log" in said and "now: cause" in said
+    assert talk.report.findings[0].cause == "nccl.env_override"
+    assert talk.answer("run nccl.tests")
+    assert "cannot run here: not captured in this recording" in console.export_text() or "nccl.tests" not in live.known
