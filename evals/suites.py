@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from diagnose.cassette import read as read_cassette
 from diagnose.document import Document
 from diagnose.errors import UsageError
 from diagnose.inputs import open_inputs
@@ -25,7 +26,7 @@ from .ablation import DERIVED, MADE
 from .scoring import HEALTHY, Key
 
 GENERATED = ("generated", "generated-well")
-SUITES = ("cases", "incidents", "captures", *GENERATED, *DERIVED, "held")
+SUITES = ("cases", "incidents", "captures", "cassettes", *GENERATED, *DERIVED, "held")
 _QUICK = 24  # cases a suite under --quick
 _QUICK_BYTES = 2 << 20  # larger captures are left out there
 
@@ -130,6 +131,26 @@ def captures(root: Path) -> list[Case]:
     return out
 
 
+def cassettes() -> list[Case]:
+    """Recorded machines of known state, shipped with the package: KEY.yaml lists the zips beside it.
+
+    An entry has `file`, `root_cause` (label, also_accept), `verdict` and `taint`; its `symptom` is the one that the
+    recording holds unless it gives another.
+    """
+    folder = Path(str(files("diagnose.evals") / "cassettes"))
+    key = folder / "KEY.yaml"
+    if not key.is_file():
+        return []
+    out = []
+    for raw in yaml.safe_load(key.read_text("utf-8")) or []:
+        path, root = folder / str(raw["file"]), raw["root_cause"]
+        answer = Key(str(root["label"]), tuple(root.get("also_accept") or ()), str(raw["verdict"]))
+        symptom = str(raw.get("symptom") or read_cassette(path).get("symptom", ""))
+        taint = ("recorded", *(raw.get("taint") or ()))
+        out.append(Case(path.stem, symptom, answer, paths=(path,), group=path.stem, status=taint))
+    return out
+
+
 def shared(name: str) -> Path | None:
     """A folder of cases beside the checkout or the working folder, if there is one."""
     checkout = Path(str(files("diagnose.evals"))).resolve().parent
@@ -181,6 +202,8 @@ def _generated(seed: int, sick: bool) -> list[Case]:
 def _suite(name: str) -> list[Case]:
     if name in ("cases", "held"):
         return own_cases(name)
+    if name == "cassettes":
+        return cassettes()
     place = shared(name) if name not in DERIVED else None
     return load(place) if place is not None else []
 

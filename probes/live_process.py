@@ -75,7 +75,7 @@ def family(port: int) -> list[psutil.Process]:
     parent = None
     with contextlib.suppress(psutil.Error, OSError):
         parent = main.parent()
-    if parent is not None and _SERVERS.search(_line(parent)) and "diagnose" not in _line(parent)[:200]:
+    if parent is not None and _SERVERS.search(" ".join(_line(parent).split()[:3])):  # what it runs, not its options
         found.insert(0, parent)  # an API server that an engine's launcher forked
     found += _workers(main)
     for process in list(found):

@@ -6,6 +6,8 @@ import json
 import os
 import runpy
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -345,3 +347,30 @@ def test_what_is_kept_is_json_and_text_only(tmp_path: Path) -> None:
     kept.add(captures)
     assert len(read(tmp_path / "x.cassette")["captures"]) == len(captures)
     assert json.dumps(kept.index())
+
+
+# ---------------------------------------------------------------- requests of its own
+
+
+def test_a_few_requests_show_what_lies_between_client_and_server() -> None:
+    """The stub of an engine says 50 ms for each first token; the rest of what the client waited is the way."""
+    script = Path(__file__).parent / "stub_openai.py"
+    argv = [sys.executable, str(script), "--ttft", "0.05", "--mode", "tokenize"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            url = f"http://127.0.0.1:{int(child.stdout.readline())}"
+            captures, said = got(url, "client.direct")
+        finally:
+            child.kill()
+    assert [c.part for c in captures] == ["start", "end", "result"] and not said
+    made = judged(captures)
+    stages = {s.stage: s.seconds for s in made.stages if s.metric == "ttft" and s.share is not None}
+    client = [e.value for e in made.evidence if e.signal == "serving.client.ttft" and e.subject.label == "mean"]
+    assert sum(stages.values()) * 1000 == pytest.approx(float(client[0] or 0))
+    assert stages["residual"] == pytest.approx(0.05) and stages["client and network"] > 0
+
+
+def test_requests_of_its_own_need_a_server() -> None:
+    captures, said = got(f"http://127.0.0.1:{free()}", "client.direct")
+    assert not captures and "nothing listens" in said[""]
