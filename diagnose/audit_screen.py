@@ -54,14 +54,17 @@ def screen(made: Audit, groups: dict[str, Group], lang: str, verbose: bool) -> N
     page, w = _Page(), SAYS[lang]
     by_id = {e.id: e for e in made.evidence}
     page.say(f"{w['of']} {made.machine}: {_counts(made, w)}\n")
+    for item in made.inputs:
+        if item.sha256 is None:
+            page.say(f"  {item.name}: {item.reason}")
     for finding in made.findings:
         _finding(page, finding, by_id, w, lang)
     if made.drift is not None:
         page.say(w["drift"] if made.drift else w["same"])
-        for item in made.drift:
-            who = f" {item.subject}" if item.subject else ""
-            was, now = (w["none"] if v is None else _shown(v) for v in (item.before, item.after))
-            page.say(f"  {item.what}{who}: {was} -> {now}")
+        for change in made.drift:
+            who = f" {change.subject}" if change.subject else ""
+            was, now = (w["none"] if v is None else _shown(v) for v in (change.before, change.after))
+            page.say(f"  {change.what}{who}: {was} -> {now}")
         page.say()
     width = max((len(g) for g in groups), default=0)
     for name in groups:

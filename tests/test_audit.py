@@ -16,7 +16,7 @@ from diagnose import audit, checks
 from diagnose.audit_models import Audit
 from diagnose.catalogue import catalogue
 from diagnose.document import Document
-from diagnose.errors import EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_OK, InputError, UsageError
+from diagnose.errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_OK, InputError, UsageError
 from diagnose.gather import number
 from diagnose.predicates import Context
 
@@ -223,3 +223,37 @@ def test_explain_shows_a_check(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "found when: signal gpu.ecc.uncorrected" in out
     assert "不可纠正" in out
+
+
+def test_what_cannot_be_opened_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert audit.run(["/nonexistent/q.txt"], "", audit.Options()) == EXIT_ERROR
+    assert "no such file" in capsys.readouterr().out
+
+
+def test_a_check_says_what_it_lacks() -> None:
+    got = decided("gpu.ecc.uncorrected", ["GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-aaaa)"])
+    assert (got.status, got.reason) == ("unknown", "gpu.ecc.uncorrected")
+    assert decided("gpu.ecc.uncorrected", [PLANTED["checks"]["platform.no_gpu"]["fires"]]).status == "not_applicable"
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "status"),
+    [
+        ("driver535-cu128", "driver.cuda_too_new", "passed"),
+        ("driver535-cu128", "driver.image_too_new", "passed"),
+        ("driver535-cu128", "driver.minor_compatibility", "finding"),
+        ("idle-gen1", "pcie.gen_low", "unknown"),
+        ("idle-gen1", "pcie.width_low", "unknown"),
+        ("idle-gen1", "clocks.locked_low", "unknown"),
+        ("vm-two-pcie-gpus", "pcie.acs", "not_applicable"),
+        ("vm-two-pcie-gpus", "pcie.iommu", "not_applicable"),
+        ("vm-two-pcie-gpus", "nvlink.inactive", "not_applicable"),
+        ("container-without-dmesg", "gpu.xid.hardware", "unknown"),
+        ("container-without-dmesg", "clocks.locked_low", "passed"),
+        ("wsl2", "driver.cuda_too_new", "passed"),
+        ("wsl2", "platform.no_gpu", "passed"),
+    ],
+)  # fmt: skip
+def test_healthy_but_odd_is_decided_so(name: str, check: str, status: str) -> None:
+    text = (DATA / "healthy" / f"{name}.txt").read_text("utf-8")
+    assert decided(check, [text]).status == status

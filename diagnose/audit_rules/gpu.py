@@ -24,6 +24,9 @@ def _runtime(ctx: Context) -> tuple[tuple[int, ...], Evidence] | None:
     """CUDA runtime that PyTorch brings: from its build, or from the runtime package beside it."""
     if (built := ctx.version("torch-cuda")) is not None:
         return built if built[0][0] else None
+    for item in ctx.of("version", {"label": "^torch$"}):
+        if hit := re.search(r"\+cu(\d\d)(\d+)", str(item.value)):
+            return (int(hit[1]), int(hit[2])), item
     installed = packages(ctx)
     if "torch" not in installed and ctx.version("torch") is None:
         return None
