@@ -18,7 +18,7 @@ from .models import Answer, Evidence, Finding, FollowUp, Report, RuledOut
 MOST_CITED = 4
 NONE = ("", "none", "无")
 
-__all__ = ["cite", "fix_text", "limit_line", "quoted", "render", "title_text", "where", "words"]
+__all__ = ["cite", "fix_text", "limit_line", "quoted", "render", "telling", "title_text", "where", "words"]
 
 
 def words(lang: str) -> Words:
@@ -309,8 +309,8 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
     verdict = w.open if report.evidence else w.open_empty
     no_gpu = any(e.signal == "host.gpu_nodes" and e.value == "none" for e in report.evidence)
     server = next((p.outcome for p in report.path if p.step == "server"), "")
-    if server and all(h.p < 0.2 for h in names):
-        names, verdict = [], w.open_server.format(reason=server)
+    if server:
+        names, verdict = [h for h in names if h.p >= 0.2], w.open_server.format(reason=server)
     elif no_gpu and all(h.p < 0.2 for h in names):
         names, verdict = [], w.open_no_gpu
     leading = [

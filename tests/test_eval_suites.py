@@ -158,3 +158,12 @@ def test_the_decisive_reading_turned_round() -> None:
     assert row is not None and row.texts[0][1].split("\n")[1] == "proxy  60 tokens 0.5 s"
     assert contradict(_case("a word only", "word")) is None, "nothing mechanical about it"
     assert contradict(_case("x=1", "x=1", verdict="healthy")) is None
+
+
+def test_recorded_machines_are_named_by_a_key_and_are_there() -> None:
+    found = suites.cassettes()
+    assert len({c.id for c in found}) == len(found) >= 15
+    for case in found:
+        assert case.symptom and case.documents(), case.id
+        assert all("recorded" in d.status for d in case.documents())
+    assert {c.key.verdict for c in found} == {"cause", "healthy", "inconclusive"}
