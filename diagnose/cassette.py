@@ -207,7 +207,8 @@ def played(path: Path) -> dict[str, Collector]:
     why = {str(m.get("probe")): str(m.get("reason", "")) for m in read(path).get("not_captured") or []}
     by: dict[str, list[Capture]] = {}
     for capture, _ in sorted(old.captures.values(), key=lambda pair: pair[1]):
-        by.setdefault(capture.probe, []).append(capture)
+        if "without" not in capture.params:  # a trial with a setting left out is not this machine's state
+            by.setdefault(capture.probe, []).append(capture)
 
     def one(name: str) -> Collector:
         mine = by.get(name, [])

@@ -27,7 +27,14 @@ FOOTPRINTS = ("read", "light", "load")
 QUICK = 5.0  # seconds: a read probe that takes longer runs only when the planner asks for it
 # Seconds a run may take by what it is allowed to do, unless --budget says otherwise.
 BUDGET = {"read": 5.0, "light": 120.0, "load": 600.0}
-BASE = ("nvidia_smi.q", "nvidia_smi.topo", "env.dump", "python.env", "devices.visible", "nvidia_smi.processes")  # limits and context
+BASE = (
+    "nvidia_smi.q",
+    "nvidia_smi.topo",
+    "env.dump",
+    "python.env",
+    "devices.visible",
+    "nvidia_smi.processes",
+)  # limits and context
 # A server that was named is always looked at, however long that takes; elsewhere this machine says nothing about it.
 SERVER = ("vllm.metrics", "serving.args", "server.use", "vllm.log", "kv.capacity")
 NOT_HERE = frozenset([*SERVER, "client.direct"])  # probes that also work for a server on another machine
@@ -70,7 +77,9 @@ class Live:
         known = self.known
         wanted = [o.spec.name for o in options(cat, assess(cat, ctx), ctx)]
         named = SERVER if self.server else ()
-        order = dict.fromkeys([*named, *BASE, *(() if named else wanted)])  # the rest only where a server leaves it open
+        order = dict.fromkeys(
+            [*named, *BASE, *(() if named else wanted)]
+        )  # the rest only where a server leaves it open
         picked = [known[n] for n in order if n in known and self._here(n) and self._new(n)]
         return [c for c in picked if c.spec.footprint == "read" and (c.probe in named or c.cost(self.host) <= QUICK)]
 

@@ -161,7 +161,7 @@ def command(
 
     Args:
         words: suite names and paths, in any order; none means every suite but the one held back. `ablation` stands
-            for all its kinds.
+            for all its kinds; `interactive` alone plays the recorded machines back, probe by probe.
         compare: an earlier ``--format json`` output.
         format_: text, json or junit. threshold: exit 1 when top-1 over all cases falls below.
 
@@ -170,6 +170,11 @@ def command(
     """
     if format_ not in ("text", "json", "junit"):
         raise UsageError(f"--format takes text, json, junit, not {format_!r}")
+    if list(words) == ["interactive"]:
+        from .interactive import command as play_all
+        from .suites import cassettes
+
+        return play_all(cassettes(), format_, quick)
     names = [n for w in words if w in SUITES for n in (MADE if w == "ablation" else (w,))]
     paths = [Path(w) for w in words if w not in SUITES]
     for path in paths:

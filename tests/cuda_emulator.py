@@ -88,7 +88,10 @@ _PORT = (  # what has no meaning on a CPU -> what stands for it
     (r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];", r"static \1 \2[65536];"),
     (r'asm volatile\("mov.u64 %0, %%globaltimer;" : "=l"\((\w+)\)\);', r"\1 = clock_ticks++ * 1000000;"),
     (r"const u32 at = \(u32\)__cvta_generic_to_shared\(", "const u64 at = (u64)("),
-    (r'asm volatile\("ld.volatile.shared.u32 %0, \[%1\];" : "=r"\(v\) : "r"\((.*?)\)\);', r"v = *(const volatile u32*)(\1);"),
+    (
+        r'asm volatile\("ld.volatile.shared.u32 %0, \[%1\];" : "=r"\(v\) : "r"\((.*?)\)\);',
+        r"v = *(const volatile u32*)(\1);",
+    ),
 )
 _KERNEL = re.compile(r'extern "C"\s+void\s+(\w+)\s*\(([^)]*)\)\s*\{')
 
