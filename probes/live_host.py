@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -122,22 +121,6 @@ class DeviceNodesReader:
             yield Fact("host.gpu_nodes", value, spans=tuple(doc.span(x) for x in (there or listed)), status=doc.status)
 
 
-def _servers(host: Host) -> Iterator[Collected]:
-    import psutil
-
-    lines = []
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        line = " ".join(process.info["cmdline"] or ())
-        if process.info["pid"] != os.getpid() and _SERVERS.search(line) and "diagnose" not in line[:200]:
-            lines.append(mask(line)[:4000])
-    if not lines:
-        yield NotCaptured("serving.args", "no process of a known server or launcher runs here")
-        return
-    yield Capture(
-        "serving.args", ("\n".join(sorted(set(lines))) + "\n").encode("utf-8", "replace"), started=time.time()
-    )
-
-
 def _has_ompi(host: Host) -> str | None:
     return None if host.find("ompi_info") else "ompi_info (Open MPI) is not installed here"
 
@@ -158,7 +141,6 @@ COLLECTORS = (
     Collector("dmesg.xid", _has_dmesg, _kernel_log),
     Collector("python.env", _always, _packages),
     Collector("devices.visible", _always, _devices, files=True),
-    Collector("serving.args", _always, _servers),
 )
 
 READERS = (DeviceNodesReader(),)
