@@ -353,6 +353,21 @@ def microbench_command(
     raise typer.Exit(run(only, list_, gpu, allow, format_, output))
 
 
+@app.command("mcp")
+def mcp_command(
+    root: Annotated[
+        list[str] | None, typer.Option("--root", help="folder that evidence may lie in; repeat; default: here")
+    ] = None,
+    allow: Annotated[str, typer.Option("--allow", help="heaviest probes that clients may run: read, light, load")] = "",
+    http: Annotated[bool, typer.Option("--http", help="serve on the loopback address, with a token")] = False,
+    port: Annotated[int, typer.Option("--port", help="for --http; 0 takes a free one")] = 8765,
+) -> None:
+    """Serve the tool to an agent over the Model Context Protocol (stdio)."""
+    from .mcp_command import run
+
+    raise typer.Exit(run(root or [], allow, http, port))
+
+
 @app.command("doctor")
 def doctor_command(format_: Format = "text") -> None:
     """Check this installation: catalogue, plugins, what is available here."""
