@@ -125,6 +125,22 @@ def gather(docs: Iterable[Document], out: Gathered | None = None) -> Gathered:
     return derived(out)
 
 
+def gather_known(docs: Iterable[Document], known: dict[str, Gathered], out: Gathered) -> Gathered:
+    """As `gather`, reading only documents that are new; `known` remembers the others by name and content."""
+    for doc in docs:
+        key = f"{doc.name}\0{doc.sha256}"
+        if key not in known:
+            known[key] = Gathered()
+            read_document(doc, known[key])
+        part = known[key]
+        out.facts.extend(part.facts)
+        out.inputs.extend(part.inputs)
+        out.documents.update(part.documents)
+        for reader, whole in part.recognised.items():
+            out.recognised[reader] = out.recognised.get(reader, True) and whole
+    return derived(out)
+
+
 def derived(out: Gathered) -> Gathered:
     """`out` with what follows from several of its facts."""
     from .derive import derive

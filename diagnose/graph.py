@@ -31,7 +31,7 @@ from . import said  # noqa: E402
 from .assess import Assessment, assess  # noqa: E402
 from .catalogue import Playbook, Step, catalogue  # noqa: E402
 from .document import Document  # noqa: E402
-from .gather import Gathered, gather, number  # noqa: E402
+from .gather import Gathered, gather, gather_known, number  # noqa: E402
 from .limits import limits  # noqa: E402
 from .models import Evidence, Fact, InputRef, Limit, PathStep, Reference  # noqa: E402
 from .playbook import CONCLUDE, decide  # noqa: E402
@@ -94,6 +94,7 @@ class Session:
     stated: list[Fact] = field(default_factory=list)  # answers of the user
     gathered: Gathered = field(default_factory=Gathered)  # fills while documents are read
     given: bool = False  # evidence was named, beside what a live run captures
+    known: dict[str, Gathered] = field(default_factory=dict)  # what single documents of a live run gave
     live: Live | None = None  # None: only the given evidence is read
     # key, context, and the list the key was taken from (held, so that its identity stays taken)
     indexed: tuple[tuple[int, str], Context, list[dict[str, Any]]] | None = None
@@ -126,7 +127,10 @@ def _gather(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
     _open(state, session)
     session.progress(f"reading {len(session.documents)} input(s)")
     session.gathered = Gathered()
-    got = gather(session.documents, session.gathered)
+    if session.live is None:
+        got = gather(session.documents, session.gathered)
+    else:  # after each probe only what it gave is new
+        got = gather_known(session.documents, session.known, session.gathered)
     said.add(got, session.stated)
     evidence = number(got)
     known, references = limits(evidence)
