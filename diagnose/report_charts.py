@@ -30,12 +30,11 @@ class Series:
 
 @dataclass
 class Plot:
-    """Two axes. `ceiling` is the height of a limit, with its label."""
+    """Two axes. `kind` names its words in `report_labels`; `ceiling` is the height of a limit, with its label."""
 
-    title: str
+    kind: str
+    unit: str
     describe: str
-    x_label: str
-    y_label: str
     series: list[Series] = field(default_factory=list)
     x_ticks: list[tuple[float, str]] = field(default_factory=list)
     y_ticks: list[tuple[float, str]] = field(default_factory=list)
@@ -71,6 +70,12 @@ class Topology:
     nodes: list[tuple[float, float, str]] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
     rows: list[tuple[str, ...]] = field(default_factory=list)
+
+    @property
+    def styles(self) -> list[str]:
+        """Styles of lines that it has, for its legend."""
+        there = {"badedge" if e.bad else e.style for e in self.edges}
+        return [s for s in ("badedge", "nvlink", "pcie", "far") if s in there]
 
 
 def number(value: object) -> float | None:
@@ -153,8 +158,8 @@ def bandwidth(report: Report) -> Plot | None:
     best = max(p[1] for line in made.values() for p in line)
     told = f"Bus bandwidth over message size; the highest point is {best:g} GB/s"
     plot = Plot(
-        "Bus bandwidth over message size", f"{told}, the {ceiling[1]}." if ceiling else f"{told}.",
-        "message size", "GB/s", head=("series", "size", "GB/s", "evidence"), rows=rows,
+        "bandwidth", "GB/s", f"{told}, the {ceiling[1]}." if ceiling else f"{told}.",
+        head=("series", "size", "GB/s", "evidence"), rows=rows,
     )  # fmt: skip
     powers = sorted({p[0] for line in made.values() for p in line})
     step = max(1, math.ceil((powers[-1] - powers[0]) / 6))
@@ -187,7 +192,7 @@ def latency(report: Report) -> Plot | None:
     rows: list[tuple[str, ...]] = []
     for rate, name in runs:
         middle = next((times[name][k] for k in ("p50", "median", "mean") if k in times[name]), None)
-        for label, got in (("middle", middle), ("p99", times[name].get("p99"))):
+        for label, got in (("p50 / mean", middle), ("p99", times[name].get("p99"))):
             if got is not None:
                 value = number(got.value) or 0.0
                 made.setdefault(label, []).append((rate, value, f"{rate:g} req/s: {value:.4g} ms"))
@@ -197,8 +202,8 @@ def latency(report: Report) -> Plot | None:
         return None
     top = max(p[0] for line in made.values() for p in line)
     plot = Plot(
-        "TTFT over request rate", f"Time to first token of {len(runs)} runs over their request rate.",
-        "requests a second", "ms", head=("TTFT", "req/s", "ms", "evidence"), rows=rows,
+        "latency", "ms", f"Time to first token of {len(runs)} runs over their request rate.",
+        head=("TTFT", "req/s", "ms", "evidence"), rows=rows,
     )  # fmt: skip
     return _plot(plot, made, [(x, f"{x:g}") for x in ticks(top)])
 

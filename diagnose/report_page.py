@@ -118,7 +118,7 @@ def _render(loaded: Loaded, shown: list[Excerpt], room: int) -> str:
         "w": w, "words": {lang: labels(lang) for lang in loaded.langs}, "langs": loaded.langs,
         "headline": loaded.headline, "r": report, "audit": audit, "version": loaded.version,
         "headlines": [(lang, a.verdict) for lang, a in report.answer.items()] if report else [],
-        "verdict": report.verdict if report else ("cause" if loaded.standing else "healthy"),
+        **_chip(loaded, w),
         "confidence": report.confidence if report else None,
         "subtitle": " · ".join(filter(None, (report.symptom, report.playbook))) if report else _machine(loaded),
         "inferred": bool(report and report.symptom_inferred),
@@ -157,6 +157,14 @@ def _data(loaded: Loaded, w: SimpleNamespace, room: int) -> tuple[str, str]:
     kept = [e for e in loaded.data.get("evidence", []) if e.get("id") in ids]
     text = _json(loaded.data | {"evidence": kept})
     return (text, w.cut) if len(text) <= room else ("null", w.none)
+
+
+def _chip(loaded: Loaded, w: SimpleNamespace) -> dict[str, str]:
+    """The verdict in a word, and the class that colours it."""
+    if loaded.report is not None:
+        return {"verdict": loaded.report.verdict, "chip": getattr(w, loaded.report.verdict)}
+    worst = next((s for s in ("high", "medium", "low", "info") if any(i.severity == s for i in loaded.items)), "")
+    return {"verdict": worst or "healthy", "chip": w.worst.format(w.severity[worst]) if worst else w.clean}
 
 
 def _machine(loaded: Loaded) -> str:

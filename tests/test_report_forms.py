@@ -428,3 +428,9 @@ def test_browser_runs_the_page_and_not_what_is_in_it(tmp_path: Path) -> None:
     got = subprocess.run(argv, capture_output=True, text=True, timeout=90, env=dict(os.environ, LC_ALL="C.UTF-8"))
     assert "<button" in got.stdout  # our own script ran under its policy
     assert "<img" not in got.stdout and "Content Security Policy" not in got.stderr
+
+
+def test_audit_says_how_bad_its_worst_finding_is() -> None:
+    assert '<span class="chip medium">WORST FINDING: medium</span>' in page(of(audit_data()))
+    clean = audit_data() | {"findings": [], "lang": "zh"}
+    assert '<span class="chip healthy">没有发现问题</span>' in page(of(clean))
