@@ -91,6 +91,7 @@ class Words:
     l_inferred: str
     l_separates: str
     l_other: str
+    l_model: str
     l_longer: str
     join: str
     space: str
@@ -187,6 +188,7 @@ EN = Words(
     q_mind_healthy="What would make you call it sick after all?",
     open_why="Naming {name} now would rest on a sign that other faults leave too.",
     l_longer="at length",
+    l_model="In the model's words, checked",
 )
 
 ZH = Words(
@@ -276,4 +278,5 @@ ZH = Words(
     q_mind_healthy="看到什么你会改口说有问题?",
     open_why="现在就说是“{name}”,靠的只是别的故障也会留下的痕迹。",
     l_longer="详细版",
+    l_model="模型转述(已核对)",
 )

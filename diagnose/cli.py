@@ -82,6 +82,11 @@ def triage_command(
     ] = "never",
     no_input: Annotated[bool, typer.Option("--no-input", help="never ask, no prompt after the verdict")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="all evidence, the planner's arithmetic")] = False,
+    llm: Annotated[bool, typer.Option("--llm", help="a language model rewords and proposes, decides nothing")] = False,
+    llm_model: Annotated[str, typer.Option("--llm-model", help="its name at the endpoint")] = "",
+    llm_base_url: Annotated[str, typer.Option("--llm-base-url", help="its address: http://127.0.0.1:8000/v1")] = "",
+    llm_key_env: Annotated[str, typer.Option("--llm-key-env", help="variable that holds its key")] = "",
+    llm_dry_run: Annotated[bool, typer.Option("--llm-dry-run", help="show what would be sent, send nothing")] = False,
 ) -> None:
     """Find the cause of a symptom from the evidence at hand (the default command)."""
     from .triage import Reach, run
@@ -91,12 +96,25 @@ def triage_command(
             "tp": str(tp or ""), "pid": str(pid or ""), "slo": slo, "command": command, "kernel": kernel}  # fmt: skip
     params = {name: value for name, value in said.items() if value}
     reach = Reach(offline, allow, budget, params, replay, dry_run, sysfs_root)
+    named = {"model": llm_model, "base_url": llm_base_url, "key_env": llm_key_env}
     raise typer.Exit(
         run(
             words or [], evidence or [], reach=reach, lang=lang, format_=format_, fail_on=fail_on,
-            ask=not no_input, verbose=verbose,
+            ask=not no_input, verbose=verbose, llm=_model(named, on=llm, dry_run=llm_dry_run),
         )
     )  # fmt: skip
+
+
+def _model(named: dict[str, str], *, on: bool, dry_run: bool) -> Any:
+    """The language model, if a flag or the user's own settings ask for one; a key that lies around asks for nothing."""
+    from .config import table
+
+    user = table("llm")
+    if not (on or dry_run or user or any(named.values())):
+        return None
+    from .llm import options
+
+    return options(named, user, on=on, dry_run=dry_run)
 
 
 @app.command("resume")
@@ -181,6 +199,30 @@ def ask_command(
     from .ask_command import run
 
     raise typer.Exit(run(words or [], gpu=gpu, lang=lang, level=level, track=track, list_=list_, format_=format_))
+
+
+@app.command("practice")
+def practice_command(
+    words: Annotated[list[str] | None, typer.Argument(help="drill, interview, or story REPORT.json")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="the drills, or the questions")] = False,
+    drill: Annotated[str, typer.Option("--drill", help="a name from --list, or a cassette of your own")] = "",
+    track: Annotated[str, typer.Option("--track", help="serving, collectives, network, cuda, architect …")] = "",
+    lang: Annotated[str, typer.Option("--lang", help="en or zh")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="which drill, which questions")] = 1,
+    script: Annotated[str, typer.Option("--script", help="lines to play, a file or -")] = "",
+    rounds: Annotated[int, typer.Option("--rounds", help="questions of an interview")] = 3,
+    restart: Annotated[bool, typer.Option("--restart", help="begin a drill anew that was left half way")] = False,
+    format_: Format = "",
+) -> None:
+    """Practise: an incident on a recorded machine, interview questions, or a report told as a story."""
+    from .practice import run
+
+    raise typer.Exit(
+        run(
+            words or [], list_=list_, drill=drill, track=track, lang=lang, seed=seed, script=script, format_=format_,
+            rounds=rounds, restart=restart,
+        )
+    )  # fmt: skip
 
 
 @playbook_app.command("list")
@@ -442,6 +484,8 @@ _FLAGS = {
     "--show",
     "--offline",
     "--no-input",
+    "--llm",
+    "--llm-dry-run",
     "--verbose",
     "-v",
     "--version",

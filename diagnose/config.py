@@ -43,6 +43,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path.name}: {err}", "fix or remove the settings file") from err
 
 
+def table(name: str) -> dict[str, Any]:
+    """A table of the user's own settings file, such as ``[llm]``; the file in the working folder has none."""
+    found = _read(user_file()).get(name, {})
+    return found if isinstance(found, dict) else {}
+
+
 def load(flags: Mapping[str, str]) -> Settings:
     """Merge the four sources.
 

@@ -258,6 +258,16 @@ class NextProbe(Model):
     command: str
 
 
+class Proposal(Model):
+    """What a language model proposed; it weighs nothing. `where` says which line of a capture a quote was found in."""
+
+    kind: Literal["question", "evidence", "hypothesis", "probe"]
+    value: str
+    where: str = ""
+    strength: Literal["weak"] = "weak"
+    status: Literal["proposed", "unverified"] = "proposed"
+
+
 class FollowUp(Model):
     level: int
     q: str
@@ -337,6 +347,7 @@ class Report(Model):
     unavailable: list[Unavailable] = Field(default_factory=list)
     next_probes: list[NextProbe] = Field(default_factory=list)
     decision: Decision | None = None
+    proposals: list[Proposal] = Field(default_factory=list)
     answer: dict[str, Answer] = Field(default_factory=dict)
     stats: Stats = Field(default_factory=Stats)
 

@@ -140,6 +140,19 @@ def show(report: Report, cat: Catalogue, console: Console, verbose: bool = False
         console.print(Text(f"{words(one).l_boundary}: {report.answer[one].boundary}", style="dim"))
 
 
+def show_model(report: Report, console: Console, verbose: bool = False) -> None:
+    """What a model added: its wording as far as it held, its proposals, and what became of the rest."""
+    for lang, answer in report.answer.items():
+        if f"{lang} short: reworded" in (report.stats.llm or "") or f"{lang} long: reworded" in (
+            report.stats.llm or ""
+        ):
+            console.print(_section(words(lang).l_model, Text(answer.long if verbose else answer.short)))
+    for item in report.proposals:
+        line = f"{item.kind}: {item.value}" + (f"  {item.where}" if item.where else "")
+        console.print(Text(f"{item.status} by the model, weighs nothing  {line}", style="dim"))
+    console.print(Text(report.stats.llm or "", style="dim"))
+
+
 def _fix(report: Report, cat: Catalogue, console: Console, lang: str) -> None:
     w = words(lang)
     lead = report.findings[0]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .document import Document
     from .graph import Session
     from .live import Live
+    from .llm import Options as LlmOptions
 
 SEVERITY = {"info": 0, "low": 1, "medium": 2, "high": 3, "never": 9}
 FORMATS = ("text", "json", "md")
@@ -94,8 +95,13 @@ def run(
     fail_on: str,
     ask: bool,
     verbose: bool,
+    llm: LlmOptions | None = None,
 ) -> int:
-    """Run one triage and print it; returns the exit status."""
+    """Run one triage and print it; returns the exit status.
+
+    A model is asked when the report is there. Text is printed first and its wording follows; JSON and Markdown wait for
+    it no longer than its budget.
+    """
     settings = load({"lang": lang, "format": format_})
     lang, format_ = settings.lang, settings.format
     for value, known, name in (
@@ -137,8 +143,14 @@ def run(
             return dry_run(symptom, reach)
         live = prepare(symptom, reach, talks)
     paths += said.evidence_path(reach.params)
-    report, complete = investigate(symptom, paths, stdin, LANGS[lang], input if talks else None, live, stated)
-    emit(report, format_, verbose)
+    documents: list[Document] = []
+    report, complete = investigate(
+        symptom, paths, stdin, LANGS[lang], input if talks else None, live, stated, documents
+    )
+    if llm is not None and complete:
+        report = _with_model(report, documents, llm, format_, verbose)
+    elif llm is None or not llm.dry_run:
+        emit(report, format_, verbose)
     if live is not None:
         from .live_run import finish
 
@@ -158,6 +170,29 @@ def run(
     return EXIT_FINDING if worst >= SEVERITY[fail_on] else EXIT_OK
 
 
+def _with_model(report: Report, documents: list[Document], llm: LlmOptions, format_: str, verbose: bool) -> Report:
+    """Print the report with what a model says beside it; the report as it is where that gives nothing."""
+    from .llm import assist, shown
+
+    if llm.dry_run:
+        sys.stdout.write(escaped(shown(report, documents, llm)) + "\n")
+        return report
+    if format_ == "text":
+        emit(report, format_, verbose)
+        sys.stdout.flush()
+    try:
+        report = assist(report, documents, llm)
+    except KeyboardInterrupt:
+        print("diagnose: the model was not waited for", file=sys.stderr)
+    if format_ == "text":
+        from .screen import Terminal, show_model
+
+        show_model(report, Terminal(highlight=False), verbose)
+    else:
+        emit(report, format_, verbose)
+    return report
+
+
 def investigate(
     symptom: str,
     paths: list[str],
@@ -166,15 +201,18 @@ def investigate(
     read: Callable[[str], str] | None = None,
     live: Live | None = None,
     stated: Sequence[Fact] = (),
+    seen: list[Document] | None = None,
 ) -> tuple[Report, bool]:
     """Open the evidence and run the graph over it; with `read`, ask what would part the open hypotheses.
 
     With `live` this machine is looked at too. Returns the report, and False when Ctrl-C cut the run short:
-    then it says what was found until then. Where nothing is asked and nothing is probed, the graph's own functions
+    then it says what was found until then. What was read is put into `seen`.
+
+    Where nothing is asked and nothing is probed, the graph's own functions
     are called in their order: the same report (a test holds that) without a second spent on importing LangGraph.
     """
     if live is None and read is None:
-        return _plain(symptom, paths, stdin, langs, stated)
+        return _plain(symptom, paths, stdin, langs, stated, seen)
     from langgraph.types import Command
 
     from .ask import consents, converse
@@ -215,6 +253,8 @@ def investigate(
         if answers:
             result = graph.invoke(start, config, context=session)
             report = Report.model_validate(result["report"])
+    if seen is not None:
+        seen += session.documents
     _complain(result["mismatches"])
     return report, True
 
@@ -225,7 +265,12 @@ def _complain(mismatches: Iterable[object]) -> None:
 
 
 def _plain(
-    symptom: str, paths: list[str], stdin: BinaryIO | None, langs: tuple[str, ...], stated: Sequence[Fact]
+    symptom: str,
+    paths: list[str],
+    stdin: BinaryIO | None,
+    langs: tuple[str, ...],
+    stated: Sequence[Fact],
+    seen: list[Document] | None = None,
 ) -> tuple[Report, bool]:
     """Evidence to report in one go; see `investigate`."""
     from . import said
@@ -236,6 +281,8 @@ def _plain(
     from .verify import verify
 
     documents, rejected = open_inputs(paths, stdin)
+    if seen is not None:
+        seen += documents
     gathered = Gathered()
     with Progress() as progress:
         progress.say(f"reading {len(documents)} input(s)")

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from .arithmetic import check_numerals, close, evaluate
 from .catalogue import catalogue
 from .document import QUOTE_CHARS, Document
-from .models import Evidence, Limit, Report, SpanRef
+from .llm_check import Checker, backing, unbacked
+from .models import Answer, Evidence, Limit, Report, SpanRef
 
 Rerender = Callable[[dict[str, Any]], dict[str, Any]]
 MASKED = "[masked:"
@@ -59,11 +60,11 @@ def verify(
         return [Mismatch(".".join(str(p) for p in first["loc"]) or "report", first["msg"])]
     docs = list(documents)
     out = [*_ids(parsed), *_inputs(parsed, docs), *_quotes(parsed, docs), *_arithmetic(parsed), *_advice(parsed),
-           *_texts(parsed)]  # fmt: skip
+           *_proposals(parsed, docs), *(_texts(parsed) if rerender is None else ())]  # fmt: skip
     if again and docs and _same_inputs(parsed, docs):
         out += _read_again(parsed, docs)
-    if rerender is not None and not parsed.stats.llm:
-        out += _rendered(report, rerender)
+    if rerender is not None:
+        out += _rendered(report, parsed, rerender)
     return out
 
 
@@ -162,21 +163,10 @@ def _numeral(value: object) -> bool:
 
 
 def _texts(report: Report) -> Iterator[Mismatch]:
-    """Numerals of text that a model wrote."""
+    """Numerals of text that a model wrote, where the answer cannot be rendered again for comparison."""
     if not report.stats.llm:
         return
-    values: list[tuple[float, str | None]] = [
-        (float(e.value), e.unit)
-        for e in report.evidence
-        if isinstance(e.value, (int, float)) and not isinstance(e.value, bool)
-    ]
-    values += [(r.value, r.unit) for r in report.references]
-    values += [(f.confidence, "fraction") for f in report.findings] + [(report.confidence, "fraction")]
-    for item in report.limits:
-        values += [(item.measured, item.unit), *([(item.limit, item.unit)] if item.limit is not None else [])]
-        values += [(item.ratio, "fraction"), (item.ratio, "count")] if item.ratio is not None else []
-    for stage in report.stages:
-        values += [(stage.seconds, "s"), *([(stage.share, "fraction")] if stage.share is not None else [])]
+    values = backing(report)
     for lang, answer in report.answer.items():
         for name, text in answer.model_dump(exclude={"follow_ups"}).items():
             for numeral in check_numerals(str(text), values):
@@ -186,12 +176,27 @@ def _texts(report: Report) -> Iterator[Mismatch]:
                 yield Mismatch(f"answer {lang} follow-up {follow.level}", f"nothing in the report backs {numeral!r}")
 
 
-def _rendered(report: dict[str, Any], rerender: Rerender) -> Iterator[Mismatch]:
+def _proposals(report: Report, docs: list[Document]) -> Iterator[Mismatch]:
+    """A quote that a model pointed to stands in its capture."""
+    by_name = {d.name: d for d in docs}
+    for n, item in enumerate(report.proposals, 1):
+        doc = by_name.get(item.where.rpartition(":")[0])
+        if item.kind == "evidence" and doc is not None and item.value.encode() not in doc.read(0, doc.size):
+            yield Mismatch(f"proposal {n}", f"is not in {doc.name}")
+
+
+def _rendered(report: dict[str, Any], parsed: Report, rerender: Rerender) -> Iterator[Mismatch]:
     again = rerender(report)
     for lang, answer in report.get("answer", {}).items():
         made = again.get(lang, {})
         for name in sorted({*answer, *made}):
-            if answer.get(name) != made.get(name):
+            if answer.get(name) == made.get(name):
+                continue
+            if parsed.stats.llm and name in ("short", "long"):  # in a model's words: each sentence must hold by itself
+                checker = Checker.of(parsed, Answer.model_validate(made))
+                for why in unbacked([str(answer.get(name))], checker):
+                    yield Mismatch(f"answer {lang} {name}", why)
+            else:
                 yield Mismatch(f"answer {lang} {name}", "is not what the report's own parts render to")
 
 
