@@ -43,8 +43,8 @@ class Run:
     lead: str
     planned: tuple[str, ...]
     seconds: float
-    best: tuple[str, ...]
-    best_seconds: float
+    best: tuple[str, ...] | None = None
+    best_seconds: float | None = None
 
 
 def right(got: Report, key: Key) -> bool:
@@ -63,10 +63,10 @@ def play(case: Case, compare: bool = True) -> Run:
         live.known = known
         got, _ = investigate(case.symptom, [], None, ("en",), live=live)
         planned = tuple(p.probe or "" for p in got.path if p.step == "planned")
-        best = optimum(case, known, planned) if compare else planned
+        best = optimum(case, known, planned) if compare else None
         return Run(
             case.id, right(got, case.key), got.verdict, got.findings[0].cause if got.findings else "-",
-            planned, _cost(known, planned), best, _cost(known, best),
+            planned, _cost(known, planned), best, None if best is None else _cost(known, best),
         )  # fmt: skip
 
 
@@ -108,9 +108,14 @@ def command(cases: Iterable[Case], format_: str, quick: bool) -> int:
     else:
         for run in runs:
             mark = "ok " if run.right else "BAD"
-            best = ", ".join(run.best) or "the first look"
             took = f"{run.seconds:g} s ({', '.join(run.planned) or 'the first look'})"
-            print(f"{mark} {run.id}: {run.verdict} {run.lead}; {took}, at best {run.best_seconds:g} s ({best})")
-        spent, least = sum(r.seconds for r in runs), sum(r.best_seconds for r in runs)
-        print(f"right {sum(r.right for r in runs)} of {len(runs)}; {spent:g} s of probes, {least:g} s at best")
+            best = (
+                f", at best {run.best_seconds:g} s ({', '.join(run.best) or 'the first look'})"
+                if run.best is not None
+                else ""
+            )
+            print(f"{mark} {run.id}: {run.verdict} {run.lead}; {took}{best}")
+        spent, least = sum(r.seconds for r in runs), sum(r.best_seconds or 0.0 for r in runs)
+        beside = "" if quick else f", {least:g} s at best"
+        print(f"right {sum(r.right for r in runs)} of {len(runs)}; {spent:g} s of probes{beside}")
     return 0 if all(r.right for r in runs) else 1
