@@ -127,7 +127,7 @@ class PiecesReader:
                 groups = hit.groups()
                 scale = {"k": 1e3, "M": 1e6, None: 1.0}[groups[1]] if len(groups) == 4 else 1.0
                 size = _bytes(groups[-2], groups[-1])
-                if size and "token" not in hit.group() and size >= 64:
+                if size and "token" not in hit.group() and size >= 64 and amount(groups[0]) * scale * size < 2**42:
                     found.append((amount(groups[0]) * scale, size, line))
         many = [f for f in found if f[0] >= 256]
         if not many:

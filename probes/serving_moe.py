@@ -10,15 +10,19 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-_TOPIC = regex(r"experts?\b|\bep\b|\bmoe\b|eplb|routed|deepep|all.?to.?all", re.IGNORECASE)
+_TOPIC = regex(r"experts?\b|\bep\d*\b|\bmoe\b|mixtral|eplb|routed|deepep|all.?to.?all|\ba2a\b|专家", re.IGNORECASE)
 _ROW = regex(
-    r"^\W*(?P<kind>(?:ep[ _-]?)?rank|expert|gpu|ep)[ _#:-]*(?P<id>\d+)\b[\s:=|]+(?P<n>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>[kKM])?\b(?!\.\d)(?!\s*(?:ms|us|s|%|GB|MiB|GiB|W|MHz)\b)",  # noqa: E501
+    r"^\W*(?P<kind>(?:ep[ _-]?)?rank|expert|gpu|ep)[ _#:-]*(?P<id>\d+)\b[\s:=|]+(?:(?:routed )?(?:tok(?:en)?s?)[ _:=]*)?(?P<n>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>[kKM])?\b(?!\.\d)(?!\s*(?:ms|us|s|%|GB|MiB|GiB|W|MHz)\b)",  # noqa: E501
     re.IGNORECASE,
 )
 _LIST = regex(
     r"tokens?[ _](?:per|of|by|for each)[ _](?:EP[ _]|each )?(?P<kind>expert|rank|gpu)[^:=\[\n]{0,30}[=:]?\s*\[?(?P<list>\d+(?:[,\s/]+\d+){3,})\]?",  # noqa: E501
     re.IGNORECASE,
 )
+_CELLS = regex(r"\s{2,}|\t|\s*\|\s*")
+_FIRST = regex(r"(?:ep[ _-]?)?rank|expert|gpu|ep", re.IGNORECASE)
+_TOKENS = regex(r"\btok(?:en)?s?\b|routed", re.IGNORECASE)
+_RATE = regex(r"/s|%|time|\bms\b|\bus\b", re.IGNORECASE)
 _SCALE = {"k": 1e3, "m": 1e6}
 
 
@@ -26,14 +30,39 @@ class ServingMoeReader:
     """Rows ``rank 2   3,871,902`` and lists, in texts that speak of experts."""
 
     name = "serving_moe"
-    needles: tuple[bytes, ...] = (b"xpert", b"EPLB", b"eplb", b"EP rank", b"ep rank", b"EP_rank", b"MoE", b"routed")
+    needles: tuple[bytes, ...] = (
+        b"xpert",
+        b"EPLB",
+        b"eplb",
+        b"EP rank",
+        b"ep rank",
+        b"EP_rank",
+        b"MoE",
+        b"routed",
+        b"moe",
+        b"EP",
+        b"ixtral",
+        b"a2a",
+        "专家".encode(),
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """At most 512 readings."""
         if doc.size > 16 << 20 or not _TOPIC.search(doc.head.decode("utf-8", "replace")):
             return
         made = 0
+        column = -1
         for line in doc.lines():
+            cells = [c for c in _CELLS.split(line.text.strip().strip("|")) if c]
+            if cells and _FIRST.fullmatch(cells[0]) and len(cells) >= 2:
+                column = next((n for n, c in enumerate(cells) if n and _TOKENS.search(c) and not _RATE.search(c)), -1)
+                continue
+            if column > 0 and made < 512 and len(cells) > column:
+                who, count = re.fullmatch(r"\D{0,6}(\d{1,3})", cells[0]), re.fullmatch(r"(\d[\d,]*)", cells[column])
+                if who and count:
+                    made += 1
+                    yield self._fact(doc, line, "rank", int(who[1]), float(count[1].replace(",", "")))
+                    continue
             hit = _ROW.match(line.text)
             if hit and made < 512:
                 made += 1

@@ -42,7 +42,7 @@ _NUMBER = r"\d[\d,]*(?:\.\d+)?(?:[eE][+-]?\d+)?"
 _UNIT = r"ms|us|µs|μs|seconds|secs?|s|毫秒|微秒|秒"
 # a row of a table, or one `name 12 ms` of a list in a line
 _ROW = regex(
-    rf"^[\s>*|│-]*(?P<name>[A-Za-z_一-鿿](?:[^:=|,;\n(]|\([^)\n]*\)){{0,60}}?)(?:\s*[:=|│]+\s*|\s{{2,}}|\t+)(?P<cells>~?{_NUMBER}(?!\w{{3}}).*)$"
+    rf"^[\s>*|│-]*(?P<name>[A-Za-z_一-鿿](?:[^:=|,;\n(]|\([^)\n]*\)){{0,60}}?)(?:\s*[:=|│]+\s*|\s{{2,}}|\t+|(?<=\)) )(?P<cells>~?{_NUMBER}(?!\w{{3}}).*)$"  # noqa: E501
 )
 _CELL = regex(rf"(?<![\w.])~?({_NUMBER})\s*({_UNIT})?(?![\w%/])")
 _ITEM = regex(

@@ -26,6 +26,8 @@ FAMILIES = (
     "joins_training",
     "relations",
     "relations_more",
+    "limits_met",
+    "parts",
 )
 
 RULES: dict[str, Rule] = {}

@@ -179,13 +179,18 @@ def version_decides(ctx: Context, words: str) -> Outcome:
     found = ctx.of("compare.version_outcome")
     if not found:
         return UNKNOWN
-    seen = " ".join([ctx.symptom, *(e.quote or "" for e in ctx.evidence)])
+    seen = " ".join([ctx.symptom, *(e.subject.label or "" for e in found), *(e.quote or "" for e in ctx.evidence)])
     return Outcome(re.search(words, seen, re.I) is not None, tuple(found[:2]))
 
 
 def ucx_version_decides(ctx: Context) -> Outcome:
     """One version of UCX fails where another does not."""
     return version_decides(ctx, r"\bucx\b|\bucp_|\bucs_|\buct_|libuc[pst]")
+
+
+def nccl_version_decides(ctx: Context) -> Outcome:
+    """One version of NCCL fails where another does not."""
+    return version_decides(ctx, r"\bnccl\b|libnccl")
 
 
 def engine_version_decides(ctx: Context) -> Outcome:
@@ -216,6 +221,6 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     for rule in (
         ttft_is_prefill_rate, slots_full, control_tail, copy_matches_low_link, memory_on_far_node, pinned_buffer_faster,
         knee_at_threshold, management_lane, device_path_slower, ipc_barred_and_slow, mtu_setting_matters,
-        ucx_version_decides, engine_version_decides, reserved_as_set,
+        ucx_version_decides, nccl_version_decides, engine_version_decides, reserved_as_set,
     )
 }  # fmt: skip

@@ -157,7 +157,7 @@ def names_serving(ctx: Context) -> Outcome:
     """The question is about an inference engine, which has causes of its own."""
     return Outcome(
         re.search(
-            r"\b(?:vllm|sglang|trt-?llm|tgi|ttft|tpot|serving"
+            r"\b(?:vllm|sglang|trt-?llm|tgi|ttft|tpot|serving|decode latency|decode step"
             r"|tokens?/s)\b",
             ctx.symptom,
             re.IGNORECASE,

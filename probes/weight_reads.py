@@ -1,0 +1,156 @@
+"""What a decode step reads and how long it takes, as local engines print it; the time of a prompt; rest and work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from diagnose.document import Document, Line
+from diagnose.lazy import regex
+from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
+
+_PART = regex(r"(?P<dev>(?:CUDA|ROCm|HIP|Vulkan|SYCL)\d+) (?:model )?buffer size\s*=\s*(?P<n>\d+(?:\.\d+)?) MiB")
+_WHOLE = regex(
+    r"(?:model(?: file)?|weights?|checkpoint|gguf|file size|模型文件|模型|权重)(?:[ _]?(?:file|size|loading|load|takes?|took|占用|大小|in GPU memory|weights?))*\s*(?:[:=(]|is|of|为|约|was)?\s*~?(?P<n>\d+(?:\.\d+)?) ?(?P<u>GiB|GB)\b",  # noqa: E501
+    re.IGNORECASE,
+)
+_BENCH = regex(r"\|\s*(?P<size>\d+(?:\.\d+)?) GiB\s*\|.*\|\s*tg\d+\s*(?:@ d\d+\s*)?\|\s*(?P<rate>\d+(?:\.\d+)?)")
+_JSON = regex(
+    r'"prompt_n"\s*:\s*(?P<n>\d+).{0,40}?"prompt_ms"\s*:\s*(?P<prompt>[\d.]+).{0,200}?"predicted_ms"\s*:\s*(?P<made>[\d.]+)'
+)
+_PROMPT = regex(r"prompt eval time\s*=\s*(?P<ms>[\d.]+) ms /\s*(?P<n>\d+) tokens")
+_MADE = regex(r"(?<!prompt )(?<!prompt)\beval time\s*=\s*(?P<ms>[\d.]+) ms /\s*(?P<n>\d+) (?:runs|tokens)")
+_MODEL = regex(
+    r"(?<![\w.])(?:llama|qwen|mistral|ministral|gemma|yi|phi|falcon|glm|internlm|baichuan|codellama|vicuna|granite|olmo|nemotron|starcoder|deepseek-(?:coder|llm)|r1-distill)[\w.-]*?[-_ ](?P<n>\d{1,3}(?:\.\d+)?)b(?![a-z0-9])(?!-a\d)",  # noqa: E501
+    re.IGNORECASE,
+)
+_TP = regex(r"tensor[- _]parallel(?:[- _]size)?[ =:]+(?P<a>\d{1,2})\b|(?<![\d:] )\bTP ?[=:]? ?(?P<b>\d{1,2})\b(?!\])")
+
+
+class WeightReadReader:
+    """Sizes by device or whole, speed of generation beside a size, and how a request's time splits."""
+
+    name = "weight_reads"
+    needles: tuple[bytes, ...] = (
+        b"buffer size",
+        b"eval time",
+        b"prompt_ms",
+        b"| tg",
+        b"GB",
+        b"GiB",
+        b"-",
+        b"tensor",
+        b"TP",
+    )
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """In texts of moderate size."""
+        if doc.is_binary or doc.size > 1 << 19:
+            return
+        prompt: tuple[float, float, Line] | None = None
+        models: set[str] = set()
+        for line in doc.lines():
+            text = line.text
+            if len(text) > 4000:
+                continue
+            part = _PART.search(text)
+            if part:
+                yield self._one(doc, line, "serving.weights_part", float(part["n"]) / 1024, "GiB", part["dev"])
+            elif bench := _BENCH.search(text):
+                yield self._one(doc, line, "serving.weights_part", float(bench["size"]), "GiB", "whole")
+                yield self._one(doc, line, "serving.single_rate", float(bench["rate"]), "tokens/s", "tg")
+            elif whole := _WHOLE.search(text):
+                factor = 1.0 if whole["u"] == "GiB" else 1e9 / 2**30
+                if float(whole["n"]) >= 0.5:
+                    yield self._one(doc, line, "serving.weights_part", float(whole["n"]) * factor, "GiB", "whole")
+            split = _JSON.search(text)
+            if split:
+                yield from self._split(doc, line, float(split["prompt"]), line, float(split["made"]), float(split["n"]))
+            first, made = _PROMPT.search(text), _MADE.search(text)
+            if first:
+                prompt = (float(first["ms"]), float(first["n"]), line)
+            elif made and prompt is not None:
+                yield from self._split(doc, prompt[2], prompt[0], line, float(made["ms"]), prompt[1])
+                prompt = None
+            for model in _MODEL.finditer(text) if doc.size < 1 << 16 else ():
+                if model["n"] not in models and len(models) < 4:
+                    models.add(model["n"])
+                    yield self._one(doc, line, "serving.model_size", float(model["n"]), "count", model.group()[:40])
+            parallel = _TP.search(text) if doc.size < 1 << 14 else None
+            if parallel and int(parallel["a"] or parallel["b"]) in (1, 2, 4, 8, 16):
+                yield self._one(doc, line, "serving.tp_noted", float(parallel["a"] or parallel["b"]), "count", "tp")
+
+    @staticmethod
+    def _one(doc: Document, line: Line, signal: str, value: float, unit: str, label: str) -> Fact:
+        return Fact(signal, value, unit, Subject(label=label), (doc.span(line),), status=doc.status)
+
+    @staticmethod
+    def _split(doc: Document, line: Line, first: float, after: Line, made: float, count: float) -> Iterator[Fact]:
+        """Share of the prompt in the time of one request."""
+        if first < 1000 or count < 1:
+            return
+        inputs = tuple(
+            Fact("figure", ms, "ms", Subject(label=name), (doc.span(at),), status=doc.status)
+            for ms, name, at in ((first, "prefill|request", line), (made, "decode_time|request", after))
+        )
+        yield Fact(
+            "serving.stage_share", first / (first + made), "fraction", Subject(label="prefill"), kind="derived",
+            formula="a / (a + b)", inputs=inputs, status=doc.status,
+        )  # fmt: skip
+        yield Fact("serving.told", count, "count", Subject(label="prompt"), (doc.span(line),), status=doc.status)
+
+
+_STATE = regex(r"(?<!\w)P(?P<p>\d{1,2})(?!\w)")
+_UTIL = regex(r"(?<![\d.])(?P<n>\d{1,3}) ?%")
+_CLOCK = regex(r"(?<![\d.])(?P<n>\d{3,4}) ?MHz")
+_GEN = regex(r"\bgen ?(?P<n>[1-6])\b", re.IGNORECASE)
+
+
+class StateNoteReader:
+    """Lines that give a card's state, use and clock together: at rest, and at work."""
+
+    name = "state_notes"
+    needles: tuple[bytes, ...] = (b"P8", b"P5", b"P12", b"P0")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """A fact for each kind of line, its value the state."""
+        if doc.is_binary or doc.size > 1 << 16:
+            return
+        seen: set[tuple[str, str]] = set()
+        columns: list[str] = []
+        for line in doc.lines():
+            text = line.text
+            if "," in text and "pstate" in text:
+                columns = [c.strip() for c in text.split(",")]
+                continue
+            state, use = _STATE.search(text), _UTIL.search(text)
+            if state is None or use is None or len(text) > 240:
+                continue
+            number, share = int(state["p"]), int(use["n"])
+            kind = "rest" if number >= 5 and share <= 5 else "work" if number <= 2 and share >= 50 else ""
+            if not kind or (kind, state.group()) in seen:
+                continue
+            seen.add((kind, state.group()))
+            yield Fact("gpu.state_note", state.group(), None, Subject(label=kind), (doc.span(line),), status=doc.status)
+            clock, gen = _CLOCK.search(text), _GEN.search(text)
+            if clock:
+                yield Fact(
+                    "gpu.state_clock",
+                    float(clock["n"]),
+                    "MHz",
+                    Subject(label=kind),
+                    (doc.span(line),),
+                    status=doc.status,
+                )
+            cells = [c.strip() for c in text.split(",")]
+            level = gen["n"] if gen else next(
+                (v for k, v in zip(columns, cells, strict=False) if "gen.current" in k and v.isdigit()), ""
+            )  # fmt: skip
+            if level:
+                yield Fact(
+                    "gpu.state_gen", float(level), "count", Subject(label=kind), (doc.span(line),), status=doc.status
+                )
+
+
+READERS: list[Reader] = [WeightReadReader(), StateNoteReader()]
