@@ -17,7 +17,7 @@ from .models import Decision, DecisionFigure, Evidence
 
 _ASKED = regex(
     r"\bshould (?:we|i|you|they)\b|\bworth\b|\bdo (?:we|i) need\b|\bwould .{0,40}\bhelp\b|\bis it time\b|\bmake sense\b"
-    r"|\bevaluat|要不要|是否|该不该|应不应该|值得|值不值|有必要|需不需要",
+    r"|\bevaluat|要不要|是否|该不该|应不应该|应该用|该用|用不用|能不能|可以用|值得|值不值|有必要|需不需要",
     re.IGNORECASE,
 )
 _STEPS = ("hypothesis", "baseline", "microbenchmark", "change", "end_to_end", "failure", "rollout", "decide")
