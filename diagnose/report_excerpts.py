@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .document import Document, clean
+from .lazy import regex
 from .mask import secrets
 from .models import Evidence, InputRef
 
@@ -13,6 +14,7 @@ AROUND = 3  # lines shown before and after a cited one
 MASK_AROUND = 40  # lines read around it, so that a secret of many lines is seen whole
 MOST_LINES = 400  # of one capture
 WIDTH = 500  # characters of a line
+_COLOUR = regex(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 BUDGET = 300_000  # characters of all captures together
 
 
@@ -39,6 +41,7 @@ def visible(text: str) -> str:
     """Text as it is, without what a terminal or a browser would act on (colour codes, direction marks)."""
     if text.isprintable():
         return text
+    text = _COLOUR.sub("", text)
     return "".join(c if c.isprintable() or c in "\t\n" else " " if c.isspace() else "\ufffd" for c in text)
 
 

@@ -34,6 +34,7 @@ def test_every_module_and_data_file_is_in_the_wheel(wheel: zipfile.ZipFile) -> N
     ]
     assert not [w for w in wanted if w not in names]
     assert any(n.startswith("diagnose/evals/samples/") for n in names)
+    assert {f"diagnose/templates/{p.name}" for p in (ROOT / "diagnose/templates").iterdir()} <= names
 
 
 def test_only_our_own_name_is_installed(wheel: zipfile.ZipFile) -> None:

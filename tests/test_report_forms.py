@@ -147,7 +147,7 @@ def test_nothing_hostile_acts() -> None:
     assert [t for t, _ in seen.tags].count("script") == [t for t, _ in plain.tags].count("script") == 2
     assert not [t for t, _ in seen.tags if t == "img"]
     assert "\x1b" not in text and "\u202e" not in text and "\u2069" not in text
-    assert "{{7*7}}" in text
+    assert "{{7*7}}" in text and "[31m" not in text.split('id="data"')[0]
     assert json.loads(embedded(text))["symptom"] == HOSTILE
 
 
