@@ -434,3 +434,12 @@ def test_audit_says_how_bad_its_worst_finding_is() -> None:
     assert '<span class="chip medium">WORST FINDING: medium</span>' in page(of(audit_data()))
     clean = audit_data() | {"findings": [], "lang": "zh"}
     assert '<span class="chip healthy">没有发现问题</span>' in page(of(clean))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_page_is_valid_html5_by_an_independent_parser(case: str) -> None:
+    import html5lib
+
+    parser = html5lib.HTMLParser()
+    parser.parse(page(CASES[case](), sample()[1]))
+    assert not [(where, what) for where, what, _ in parser.errors]
