@@ -82,7 +82,7 @@ class Talk:
         if self._keys:
             while True:
                 try:
-                    yield input(f"{prompt()}> ")
+                    yield input(f"{prompt()}> " if self.shows else "")
                 except EOFError:
                     sys.stdout.write("\n")
                     return

@@ -310,7 +310,7 @@ class Drill:
         ]
         if not hits:
             return [self._say("no_grep", word=word)]
-        out = [f"E{n}:{i}  {visible(row.strip())}"[:WIDTH] for n, i, row in hits[:PAGE]]
+        out = [_around(f"E{n}:{i}  ", visible(row.strip()), word) for n, i, row in hits[:PAGE]]
         return [*out, *([f"… {len(hits) - PAGE}"] if len(hits) > PAGE else [])]
 
     def _save(self, rest: str) -> list[str]:
@@ -457,6 +457,16 @@ class Drill:
             return []
         self._wants_fix = True
         return [self._say("ask_fix")]
+
+
+def _around(head: str, text: str, word: str) -> str:
+    """A long line, cut so that the word stands in it."""
+    room = WIDTH - len(head)
+    at = text.lower().find(word.lower())
+    if len(text) <= room or at + len(word) < room:
+        return head + text[:room]
+    start = min(at - room // 3, len(text) - room + 1)
+    return f"{head}…{text[start : start + room - 1]}"
 
 
 def visible(text: str) -> str:

@@ -225,6 +225,9 @@ def run(talk: Talk, *, track: str, seed: int, rounds: int, list_: bool) -> int:
         picked = chosen(track, seed, len(concepts()) if list_ else rounds, weak)
         if not picked:
             raise UsageError(f"no question of track {track}", "diagnose ask --list")
+        if list_ and not talk.shows:
+            emit({"schema": SCHEMA, "kind": "list", "questions": [c.id for c in picked]})
+            return EXIT_OK
         if list_:
             for concept in picked:
                 last = f"{weak[concept.id]:.0%}" if concept.id in weak else ""

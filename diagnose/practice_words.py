@@ -153,7 +153,7 @@ _SAID: dict[str, tuple[str, str]] = {
     "d_read": ("Read on: {commands}", "接着看：{commands}"),
     # ---- interview
     "i_start": (
-        "{n} questions, each up to three deep. Answer in your own words, on one line. `skip` leaves a question, "
+        "Questions: {n}, each up to three deep. Answer in your own words, on one line. `skip` leaves a question, "
         "`model` shows a model answer, `quit` ends.",
         "{n} 道题，每题最多追问三层。用自己的话，一行作答。skip 跳过，model 看参考答案，quit 结束。",
     ),

@@ -159,6 +159,13 @@ def test_a_page_fits_the_terminal() -> None:
         assert not any("\x1b" in row for row in said)
 
 
+def test_a_long_line_is_cut_around_the_word() -> None:
+    drill = Drill(examiner.setup("one-after-the-other", "en"))
+    said = drill.feed("engine log | grep 'max_num_seqs: 1,'")
+    assert any("max_num_seqs: 1," in row and len(row) <= 79 for row in said)
+    assert drill.feed("evidence max_num_seqs: 1,")[0].startswith("Kept: E2:12")
+
+
 @pytest.mark.parametrize(
     ("words", "probe"),
     [
