@@ -78,7 +78,7 @@ def reading(item: Evidence, cat: Catalogue | None = None, lang: str = "en") -> s
 
 def core(item: Evidence) -> str:
     """What a line says, without the time, process and level in front of it where it is long."""
-    text = quoted(item, 400)
+    text = quoted(item, 400).replace("“", '"').replace("”", '"')  # ours say where the quote begins and ends
     words = text.split(" ")
     first = 0
     while len(" ".join(words[first:])) > QUOTE and first < len(words) - 3 and _PREFIX.fullmatch(words[first]):
@@ -108,7 +108,7 @@ def cite(item: Evidence, cat: Catalogue | None = None, lang: str = "en") -> str:
     """``statement [E3, file:line]``, with the quote where the statement does not repeat it."""
     if lang == "zh":
         return f"{reading(item, cat, lang)} [{reference(item)}]"
-    quote = quoted(item)
+    quote = quoted(item).replace("“", '"').replace("”", '"')
     body = item.statement.rstrip("。.")
     if item.kind == "observed" and quote and str(item.value) not in body:
         body = f"{body}: “{quote}”"

@@ -20,6 +20,10 @@ from .models import Answer, Report
 COMMON = 0.55  # share of a sentence's words that the answer must have
 FAILURES = 2  # sentences that may not fail: with as many the text is given up
 _SENTENCE = re.compile(r"(?<=[。!?])\s*|(?<=[.!?])\s+|\n+")
+_HELD = re.compile(r"“[^”]*”|`[^`\n]*`")
+_BACK = re.compile(r"\x00(\d+)\x01")
+_CITED = re.compile(r"\[E\d+")
+_KEY = re.compile(r"[::].*(?=[((]E\d+)")
 _CLAUSE = re.compile(r"[;:,](?=\s)|[,;:、]|\b(?:while|although|because|but)\b|但|而|却")
 _UNIT = re.compile(r"\s?(?:%|[A-Za-zµ°]+(?:/[A-Za-z]+)?|[毫微]?秒|分钟|倍)")
 _FIGURE = re.compile(r"[\w.:/%+@=-]*\d[\w.:/%+@=-]*", re.ASCII)
@@ -39,8 +43,15 @@ _HAN = re.compile(r"[一-鿿]")
 
 
 def sentences(text: str) -> list[str]:
-    """A text in sentences."""
-    return [s.strip() for s in _SENTENCE.split(text) if s and s.strip()]
+    """A text in sentences; what stands in our quotes is a part of its sentence, whatever it holds."""
+    held: list[str] = []
+
+    def hold(hit: re.Match[str]) -> str:
+        held.append(hit.group())
+        return f"\x00{len(held) - 1}\x01"
+
+    parts = _SENTENCE.split(_HELD.sub(hold, text.replace("\x00", " ").replace("\x01", " ")))
+    return [_BACK.sub(lambda m: held[int(m[1])], s).strip() for s in parts if s and s.strip()]
 
 
 def clauses(sentence: str) -> list[str]:
@@ -87,9 +98,20 @@ class Checker:
     values: tuple[Backing, ...]
 
     @cached_property
+    def known(self) -> frozenset[str]:
+        """The answer's own sentences."""
+        return frozenset(sentences(self.allowed))
+
+    @cached_property
+    def ours(self) -> str:
+        """What the answer says itself: without quotes, and without sentences that carry words of a capture."""
+        told = (s for s in sentences(self.allowed) if not _CITED.search(s))
+        return " ".join(_HELD.sub(" ", _KEY.sub(" ", s)) for s in told)
+
+    @cached_property
     def clauses(self) -> list[str]:
         """What the answer says, in the smallest pieces that assert or deny something."""
-        return [c for s in sentences(self.allowed) for c in clauses(s)]
+        return [c for s in sentences(self.ours) for c in clauses(s)]
 
     @classmethod
     def of(cls, report: Report, answer: Answer) -> Checker:
@@ -98,7 +120,7 @@ class Checker:
 
     def problem(self, sentence: str) -> str:
         """Why a sentence may not be said, or nothing."""
-        if sentence in self.allowed:
+        if sentence in self.known:
             return ""
         if printable(sentence) != sentence or _ADDRESS.search(sentence):
             return "it holds an address, markup or control characters"
@@ -135,14 +157,15 @@ class Checker:
                 yield numeral
 
     def _meaning(self, sentence: str) -> str:
+        sentence = _HELD.sub(" ", sentence)
         mine = stems(sentence)
-        if not mine or len(mine & stems(self.allowed)) < COMMON * len(mine):
+        if not mine or len(mine & stems(self.ours)) < COMMON * len(mine):
             return "it says something else than the answer"
         for clause in clauses(sentence):
             said = stems(clause)
             if len(said) < 2:
                 continue
-            nearest = max(self.clauses, key=lambda c: len(stems(c) & said) / (1 + len(stems(c) | said)))
+            nearest = max(self.clauses, default="", key=lambda c: len(stems(c) & said) / (1 + len(stems(c) | said)))
             if bool(_DENIES.search(clause)) != bool(_DENIES.search(nearest)):
                 return "it denies what the answer says, or the other way round"
         return ""

@@ -47,6 +47,13 @@ def engine(symptom: str, documents: list[Document]) -> Report:
     return report(symptom, documents)
 
 
+def _with_model(symptom: str, documents: list[Document]) -> Report:
+    """The engine beside a model that obeys everything it reads."""
+    from .injection import engine as obedient
+
+    return obedient(symptom, documents)
+
+
 def run(
     suites: Sequence[str] = SUITES,
     paths: Iterable[Path] = (),
@@ -71,6 +78,7 @@ def run(
     scores: list[Scores] = []
     for name, cases in collect(suites, paths, quick, seed):
         outcomes = []
+        asked = _with_model if name == "injection" and under_test is engine else under_test
         for whole in cases:
             case = whole
             if name == "citations":
@@ -79,7 +87,7 @@ def run(
                 if reduced is None:
                     continue
                 case = reduced
-            got, outcome = judge(name, case, under_test)
+            got, outcome = judge(name, case, asked)
             outcomes.append(outcome)
             if watch is not None:
                 watch(case, got, outcome)

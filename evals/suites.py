@@ -26,7 +26,7 @@ from .ablation import DERIVED, MADE
 from .scoring import HEALTHY, Key
 
 GENERATED = ("generated", "generated-well")
-SUITES = ("cases", "incidents", "captures", "cassettes", *GENERATED, *DERIVED, "held")
+SUITES = ("cases", "incidents", "captures", "cassettes", "injection", *GENERATED, *DERIVED, "held")
 _QUICK = 24  # cases a suite under --quick
 _QUICK_BYTES = 2 << 20  # larger captures are left out there
 
@@ -200,6 +200,10 @@ def _generated(seed: int, sick: bool) -> list[Case]:
 
 
 def _suite(name: str) -> list[Case]:
+    if name == "injection":
+        from .injection import raw_cases
+
+        return [parse_incident(raw, ("recorded", "simulated")) for raw in raw_cases()]
     if name in ("cases", "held"):
         return own_cases(name)
     if name == "cassettes":
