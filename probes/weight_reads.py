@@ -12,7 +12,7 @@ from diagnose.plugin import Reader
 
 _PART = regex(r"(?P<dev>(?:CUDA|ROCm|HIP|Vulkan|SYCL)\d+) (?:model )?buffer size\s*=\s*(?P<n>\d+(?:\.\d+)?) MiB")
 _WHOLE = regex(
-    r"(?:model(?: file)?|weights?|checkpoint|gguf|file size|模型文件|模型|权重)(?:[ _]?(?:file|size|loading|load|takes?|took|占用|大小|in GPU memory|weights?))*\s*(?:[:=(]|is|of|为|约|was)?\s*~?(?P<n>\d+(?:\.\d+)?) ?(?P<u>GiB|GB)\b",  # noqa: E501
+    r"(?:model(?: file)?|weights?|checkpoint|gguf|file size|模型文件|模型|权重)(?:[ _]?(?:on disk|file|size|loading|load|takes?|took|占用|大小|in GPU memory|weights?))*\s*(?:[:=(]|is|of|为|约|was)?\s*~?(?P<n>\d+(?:\.\d+)?) ?(?P<u>GiB|GB)\b",  # noqa: E501
     re.IGNORECASE,
 )
 _BENCH = regex(r"\|\s*(?P<size>\d+(?:\.\d+)?) GiB\s*\|.*\|\s*tg\d+\s*(?:@ d\d+\s*)?\|\s*(?P<rate>\d+(?:\.\d+)?)")

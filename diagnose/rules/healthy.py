@@ -298,6 +298,15 @@ def sockets_only_for_setup(ctx: Context) -> Outcome:
     if known.holds is False:
         return UNKNOWN
     if known.holds is None and re.search(r"[abhlv]\d{2,3}", ctx.symptom, re.I):
+        from .limits_met import candidates
+
+        rings = [
+            floors.ring_nvlink(g.links, rate.value).value
+            for g in candidates(ctx)[0]
+            if g.switched and (rate := hardware.nvlink_rate(g.cc)) is not None
+        ]
+        if rings and peak[0] >= hardware.BANDS["nvlink ring"].healthy * max(rings):
+            return Outcome(True, (peak[1], sockets[0], ways[0]))
         return UNKNOWN  # a name of several products: what it should reach is open
     # Without a known product only a figure beyond the slot says that NVLink carries.
     return Outcome(bool(known.holds) or peak[0] > slot.value * 2, (peak[1], sockets[0], ways[0]))

@@ -13,7 +13,7 @@ from . import serving_read as read
 from .healthy import _SPARSE, _fault, product
 
 _DOUBTS = regex(
-    r"\?|？|\bonly\b|\bwhy\b|\bbug\b|\bwrong\b|\bbroken\b|expect|should|shouldn|claims?\b|normal|\boff\b|\bok\b|problem|fix|alert|repair|reseat|worse"
+    r"\?|？|\bonly\b|never exceeds|whatever|\bwhy\b|\bbug\b|\bwrong\b|\bbroken\b|expect|should|shouldn|claims?\b|normal|\boff\b|\bok\b|problem|fix|alert|repair|reseat|worse"  # noqa: E501
     r"|只有|正常|吗|问题|修", re.I,
 )  # fmt: skip
 _SAID_SIZE = regex(r"(?<![\w.])(\d{1,3}(?:\.\d+)?) ?B(?![a-zA-Z0-9/])")
@@ -49,6 +49,7 @@ def _single(ctx: Context) -> bool:
     """One request at a time, nothing in the queue, nothing on the CPU."""
     many = [v for v, _ in (*ctx.numbers("serving.running"), *ctx.numbers("serving.running_span")) if v > 1]
     queued = [v for v, _ in ctx.numbers("serving.waiting") if v > 0]
+    many += [v for v, _ in ctx.numbers("serving.client.peak_concurrency") if v > 1]
     return not many and not queued and not ctx.of("serving.mark.few_layers_offloaded")
 
 
@@ -66,6 +67,8 @@ def _weights(ctx: Context) -> tuple[float, list[Evidence]] | None:
 def _token_times(ctx: Context) -> list[tuple[float, Evidence]]:
     times = [(v, e) for v, e in ctx.numbers("serving.server.itl", {"label": "^(median|mean)"})]
     times += [(1000 / v, e) for v, e in ctx.numbers("serving.single_rate") if v > 0]
+    if not times:
+        times = [(v, e) for v, e in ctx.numbers("serving.client.tpot", {"label": "^(median|mean)"})]
     if not times:
         times = [
             (v, e)

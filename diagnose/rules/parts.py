@@ -228,6 +228,24 @@ def loopback_between_hosts(ctx: Context) -> Outcome:
     return Outcome(_APART.search(ctx.symptom) is not None or None, tuple(found[:3]))
 
 
+# ---------------------------------------------------------------- a first call that pays for setting up
+
+
+def only_first_size_slow(ctx: Context) -> Outcome:
+    """Of a whole sweep only the very first measurement is slow; the same size in place, and larger ones, are fast."""
+    rows: dict[float, dict[str, tuple[float, Evidence]]] = {}
+    for value, item in ctx.numbers("nccl_tests.time"):
+        hit = re.search(r" (\d+) B (out-of-place|in-place)$", item.subject.label or "")
+        if hit and value > 0:
+            rows.setdefault(float(hit[1]), {})[hit[2]] = (value, item)
+    both = [rows[size] for size in sorted(rows) if len(rows[size]) == 2]
+    if len(both) < 3:
+        return UNKNOWN
+    ratios = [r["out-of-place"][0] / r["in-place"][0] for r in both]
+    used = (both[0]["out-of-place"][1], both[0]["in-place"][1])
+    return Outcome(ratios[0] >= 5 and all(0.7 <= r <= 1.4 for r in ratios[1:]), used)
+
+
 # ---------------------------------------------------------------- compiled while requests wait
 
 
@@ -246,6 +264,6 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
         client_bound_reached, running_below_offer, answers_run_to_limit, never_stops, runs_to_limit_and_slow, parts_apart,  # noqa: E501
-        parts_never_meet, slow_port_chosen, own_pieces_slow, hot_rank_has_more, compiled_after_ready, loopback_between_hosts,  # noqa: E501
+        parts_never_meet, slow_port_chosen, own_pieces_slow, hot_rank_has_more, only_first_size_slow, compiled_after_ready, loopback_between_hosts,  # noqa: E501
     )
 }  # fmt: skip
