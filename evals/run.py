@@ -35,7 +35,9 @@ class Result:
     @property
     def overall(self) -> Scores | None:
         """All cases together, ablations apart."""
-        scored = (s for s in self.scores if s.kept is None and s.suite != "generated-well")  # there silence is all
+        told = {s.suite for s in self.scores}
+        apart = {"generated-well"} | ({"injection"} if told != {"injection"} else set())  # silence, and a few bases
+        scored = (s for s in self.scores if s.kept is None and s.suite not in apart)
         outcomes = [o for s in scored for o in s.outcomes]
         return score("all", outcomes, (majority([o.key for o in outcomes]),)) if outcomes else None
 
