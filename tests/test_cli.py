@@ -78,7 +78,7 @@ def test_fail_on() -> None:
         (["slow", "--no-such-flag"], 3, b"diagnose:"),
         (["explain", "nccl.p2p_disable"], 3, b"did you mean nccl.p2p_disabled"),
         (["verify", "no-such.json"], 3, b"no-such.json"),
-        (["the GPU makes a noise like the sea"], 2, b""),
+        (["the GPU makes a noise like the sea", "--offline"], 2, b""),
     ],
 )
 def test_exit_status_and_one_clear_line(args: list[str], code: int, says: bytes) -> None:

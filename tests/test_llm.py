@@ -88,7 +88,8 @@ def test_a_slow_model_is_left_behind(report: Report, mode: str) -> None:
         got = assist(report, documents(), chosen(url, seconds=1.0))
         took = time.monotonic() - start
     assert took < 4.0
-    assert core(got) == core(report) and "no answer within 1 s" in (got.stats.llm or "")
+    told = got.stats.llm or ""
+    assert core(got) == core(report) and ("no answer within 1 s" in told or "took too long" in told)
 
 
 def test_nobody_there(report: Report) -> None:
