@@ -96,7 +96,10 @@ class NamedRateReader:
             if hit is None:
                 continue
             name, digits, before, after = hit.groups()
-            rate = float(digits or before or after or 0) or _NAMES[name.lower()]
+            given = digits or before or after
+            if given and not float(given):
+                continue  # the rest of a figure whose start is cut off
+            rate = float(given) if given else _NAMES[name.lower()]
             if rate in (10, 25, 40, 50, 56, 100, 200, 400, 800):
                 span = (doc.span(line, hit.group()),)
                 yield Fact(
