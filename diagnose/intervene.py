@@ -15,7 +15,7 @@ from . import runner
 from .answer import render
 from .assess import ACCEPT
 from .catalogue import Cause, Intervention, catalogue
-from .collect import Capture, NotCaptured
+from .collect import Capture, NotCaptured, collect
 from .document import Document
 from .gather import gather
 from .live import Live
@@ -70,9 +70,11 @@ def measure(trial: Trial, live: Live) -> tuple[float | None, Capture | NotCaptur
     """Run the probe without the variables; returns its figure and the capture, which joins the cassette."""
     host = live.host.without(trial.without)
     item = live.collector(trial.spec.probe)
-    found = [c for c in item.collect(host) if isinstance(c, Capture)]
+    items = collect(item, host)
+    found = [c for c in items if isinstance(c, Capture)]
     if not found:
-        return None, NotCaptured(trial.spec.probe, "the run without the setting gave nothing")
+        why = next((m.reason for m in items if isinstance(m, NotCaptured)), "it gave nothing")
+        return None, NotCaptured(trial.spec.probe, f"the run without the setting: {why}")
     marked = Capture(**{**found[0].__dict__, "params": {**found[0].params, "without": " ".join(trial.without)}})
     kept = live.cassette.add([marked])[0]
     return figure(trial.spec.metric, kept.document()), kept

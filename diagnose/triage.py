@@ -246,7 +246,10 @@ def investigate(
     if live is not None and report.findings and "load" in live.allow:
         from .intervene import prove
 
-        report = prove(report, live, progress.say)
+        try:
+            report = prove(report, live, progress.say)
+        except KeyboardInterrupt:
+            return report, False  # the verdict stands without its proof
     if read is not None and report.verdict == "inconclusive":
         answers = converse(catalogue(), report.hypotheses, langs[0], read)
         session.stated += answers
