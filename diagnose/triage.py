@@ -156,7 +156,7 @@ def run(
 
         finish(live, complete)
     if not complete:
-        print("diagnose: interrupted; this is what was found until then", file=sys.stderr)
+        print("diagnose: above is what was found until then", file=sys.stderr)
         return EXIT_INTERRUPTED
     if all(i.sha256 is None for i in report.inputs) and report.inputs:
         return EXIT_ERROR
