@@ -192,7 +192,10 @@ def _proof(finding: Finding, w: Words) -> str:
     if frame is None:
         return ""
     shown = {name: f"{told[name]:.4g}" for name in ("before", "after", "predicted")}
-    return frame.format(change=told["change"], unit=told["unit"], error=f"{told['error']:.0%}", **shown)
+    change = str(told["change"])
+    if w is ZH:
+        change = change.replace("without ", "去掉 ").replace("with ", "改用 ")
+    return frame.format(change=change, unit=told["unit"], error=f"{told['error']:.0%}", **shown)
 
 
 def _own(cause: Cause, lang: str) -> list[FollowUp]:

@@ -123,18 +123,23 @@ class Decoy(Data):
 
 
 class Intervention(Data):
-    """How a cause is put to the test on a live machine: leave variables out, measure again.
+    """How a cause is put to the test on a live machine: measure again without the fault, at the same place.
 
     Attributes:
-        probe: measures. metric: signal of its figure. limit: how the ceiling's name in `limits` begins.
-        without: patterns of environment variables to leave out. share: of the ceiling that is usual without them.
+        probe: measures. metric: signal of the figure found. limit: how the ceiling's name in `limits` begins.
+        without: patterns of environment variables to leave out. share: of the ceiling that is usual without the fault.
+        twin: signal of the figure with the change, where `probe` measures the changed way itself and no variable goes.
+        where: pattern of the label that readings of `twin` have. change: what is changed, in words.
     """
 
     probe: str
     metric: str
     limit: str
-    without: tuple[str, ...]
+    without: tuple[str, ...] = ()
     share: float
+    twin: str = ""
+    where: str = ""
+    change: str = ""
 
 
 class Cause(Data):

@@ -2,12 +2,14 @@
 
 A cause that can be put to the test says how (`intervention` in its catalogue entry): which variables
 of the environment to leave out, which probe measures, and which share of the ceiling is usual. Only
-variables on the runner's allow-list are touched, and only for the child that measures.
+variables on the runner's allow-list are touched, and only for the child that measures. A fault of the
+user's own code (pageable buffers) has a `twin` instead: the probe does the same work the other way.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -42,6 +44,11 @@ class Trial:
         """The usual share of the ceiling."""
         return (self.limit.limit or 0.0) * self.spec.share
 
+    @property
+    def change(self) -> str:
+        """What differs in the second run."""
+        return self.spec.change or "without " + " ".join(self.without)
+
 
 def plan(cause: Cause, environ: Iterable[str], limits: list[Limit], evidence: list[Evidence]) -> Trial | None:
     """The trial of a cause on this machine, or None where there is nothing to change or no ceiling to predict from."""
@@ -57,9 +64,9 @@ def plan(cause: Cause, environ: Iterable[str], limits: list[Limit], evidence: li
     limit = next((x for x in limits if x.what.startswith(spec.limit) and x.limit and x.unit in UNITS), None)
     before = max((float(e.value) for e in evidence if e.signal == spec.metric and isinstance(e.value, int | float)),
                  default=None)  # fmt: skip
-    if not names or limit is None or before is None:
+    if not (names or spec.twin) or limit is None or before is None:
         return None
-    return Trial(cause.id, spec, names, limit, before)
+    return Trial(cause.id, spec, () if spec.twin else names, limit, before)
 
 
 def _any(name: str, patterns: Iterable[str]) -> bool:
@@ -75,14 +82,16 @@ def measure(trial: Trial, live: Live) -> tuple[float | None, Capture | NotCaptur
     if not found:
         why = next((m.reason for m in items if isinstance(m, NotCaptured)), "it gave nothing")
         return None, NotCaptured(trial.spec.probe, f"the run without the setting: {why}")
-    marked = Capture(**{**found[0].__dict__, "params": {**found[0].params, "without": " ".join(trial.without)}})
-    kept = live.cassette.add([marked])[0]
-    return figure(trial.spec.metric, kept.document()), kept
+    params = found[0].params | ({"without": " ".join(trial.without)} if trial.without else {})
+    kept = live.cassette.add([Capture(**{**found[0].__dict__, "params": params})])[0]
+    return figure(trial.spec.twin or trial.spec.metric, kept.document(), trial.spec.where), kept
 
 
-def figure(signal: str, doc: Document) -> float | None:
-    """The best reading of a signal in one document."""
-    facts: list[Fact] = [f for f in gather([doc]).facts if f.signal == signal]
+def figure(signal: str, doc: Document, where: str = "") -> float | None:
+    """The best reading of a signal in one document; `where` is a pattern of its label."""
+    facts: list[Fact] = [
+        f for f in gather([doc]).facts if f.signal == signal and (not where or re.search(where, f.subject.label or ""))
+    ]
     return max((float(f.value) for f in facts if isinstance(f.value, int | float)), default=None)
 
 
@@ -91,7 +100,7 @@ def prove(report: Report, live: Live, progress: Callable[[str], None]) -> Report
     for finding in report.findings:
         trial = plan(catalogue().causes[finding.cause], live.host.environ, report.limits, report.evidence)
         if trial is not None:
-            progress(f"testing {finding.cause}: the same run without {' '.join(trial.without)}")
+            progress(f"testing {finding.cause}: the same run {trial.change}")
             report = settle(report, trial, *measure(trial, live))
             for lang in report.answer:
                 report.answer[lang] = render(report, catalogue(), lang)
@@ -104,7 +113,7 @@ def settle(report: Report, trial: Trial, after: float | None, capture: Capture |
     finding = next(f for f in report.findings if f.cause == trial.cause)
     unit = trial.limit.unit
     told: dict[str, Value] = {
-        "change": "without " + " ".join(trial.without), "metric": trial.spec.metric, "unit": unit,
+        "change": trial.change, "metric": trial.spec.metric, "unit": unit,
         "before": trial.before, "predicted": round(trial.predicted, 4),
         "formula": f"{trial.limit.limit:g} {unit} (limit) * {trial.spec.share:g}",
     }  # fmt: skip

@@ -51,12 +51,13 @@ def size_of(label: str) -> float:
 
 def _host(book: Book) -> None:
     groups: dict[tuple[str, str, str], list[tuple[float, Evidence]]] = {}
-    for value, item in book.numbers("copy.bandwidth"):
+    for value, item in book.numbers("copy.bandwidth") + book.numbers("trace.pageable_rate"):
         label = item.subject.label or ""
         direction = next((name for name, pattern in _DIRECTIONS if pattern.search(label)), "")
         if not direction or value <= 0 or re.search(r"bidir|both", label, re.I):
             continue
-        pageable = "pageable" if re.search(r"pageable|unpinned|non-?pinned", label, re.I) else ""
+        traced = item.signal == "trace.pageable_rate"
+        pageable = "pageable" if traced or re.search(r"pageable|unpinned|non-?pinned", label, re.I) else ""
         groups.setdefault((direction, pageable, capture(item)), []).append((value, item))
     for (direction, pageable, _), items in groups.items():
         value, item = _best(items)

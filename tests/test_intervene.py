@@ -14,7 +14,7 @@ from diagnose.collect import Capture, Collected, Collector, NotCaptured
 from diagnose.errors import ToolMissing
 from diagnose.host import Host
 from diagnose.live import Live, allowed
-from diagnose.models import Limit
+from diagnose.models import Evidence, Limit
 
 LIMIT = Limit(what="all-reduce busbw, 2 GPUs, NV18, ring", measured=27.1, limit=370.8, unit="GB/s", ratio=0.07)
 
@@ -58,3 +58,22 @@ def test_the_trial_is_kept_apart_and_runs_without_the_variable(tmp_path: Path, m
 
 def test_prediction_is_the_usual_share_of_the_ceiling() -> None:
     assert trial().predicted == pytest.approx(0.85 * 370.8)
+
+
+def test_pageable_copies_are_tested_against_pinned_ones_of_the_same_machine(tmp_path: Path) -> None:
+    cause = catalogue().causes["host.pageable_copies"]
+    limit = Limit(
+        what="pageable copy H2D, PCIe 5.0 x16", measured=9.1, limit=63.02, ratio=0.14, unit="GB/s", evidence=["E1"]
+    )
+    found = Evidence(id="E1", kind="observed", signal="trace.pageable_rate", value=9.1, unit="GB/s")
+    planned = intervene.plan(cause, {}, [limit], [found])
+    assert planned is not None and not planned.without and planned.predicted == pytest.approx(0.85 * 63.02)
+
+    def run(host: Host) -> Iterator[Collected]:
+        yield Capture("copy.bench", (Path(__file__).parent / "data/microbench/h100.json").read_bytes())
+
+    at = live(tmp_path, run)
+    at.known = {"copy.bench": at.known["nccl.tests"]}
+    after, kept = intervene.measure(planned, at)
+    assert after == 54.699  # pinned_h2d_16MiB, the best of the large sizes
+    assert isinstance(kept, Capture) and not kept.params

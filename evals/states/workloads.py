@@ -85,15 +85,17 @@ def launch_bound(seconds: float) -> None:
 
 
 def sync_stalls(seconds: float) -> None:
-    batch = torch.randn(BATCH, WIDTH, device="cuda", dtype=torch.bfloat16)
+    batch = torch.randn(2 * BATCH, WIDTH, device="cuda", dtype=torch.bfloat16)
     net = model(24).cuda().bfloat16()
+    seen: list[float] = []
 
     def step(n: int) -> None:
         x = batch
-        for layer in net:
+        for number, layer in enumerate(net):
             x = layer(x)
-            if float(x.abs().max().item()) > 1e6:  # a check that waits for the GPU after every layer
-                raise SystemExit("diverged")
+            if number % 6 == 5:  # statistics that wait for the GPU; the kernels alone are long enough to keep it busy
+                seen.append(x[0, 0].item())
+                seen[:] = sorted(seen[-500:])
 
     with torch.no_grad():
         loop(step, seconds, "sync_stalls")
