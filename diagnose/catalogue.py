@@ -293,7 +293,12 @@ def _roots() -> list[Traversable]:
     return [files("diagnose.playbooks"), *catalogue_roots()]
 
 
-def _yaml(folder: str) -> Iterator[tuple[str, Any]]:
+def yaml_files(folder: str) -> Iterator[tuple[str, Any]]:
+    """Name and content of each file of a folder of the catalogue, the packaged ones first, then those of plug-ins.
+
+    Raises:
+        CatalogueError: a file is no YAML.
+    """
     for root in _roots():
         place = root / folder
         if not place.is_dir():
@@ -313,7 +318,12 @@ def near(word: str, known: Iterable[str]) -> str:
     return f"did you mean {hit[0]}?" if hit else ""
 
 
-def _build(model: type[T], file: str, where: str, raw: Any) -> T:
+def build(model: type[T], file: str, where: str, raw: Any) -> T:
+    """An entry of the catalogue as its model.
+
+    Raises:
+        CatalogueError: it breaks the contract; says the file, the entry and the field.
+    """
     if not isinstance(raw, dict):
         raise CatalogueError(file, where, "expected a mapping")
     try:
@@ -331,19 +341,19 @@ class Catalogue:
     @cached_property
     def marks(self) -> list[Mark]:
         out: list[Mark] = []
-        for file, raw in _yaml("marks"):
+        for file, raw in yaml_files("marks"):
             for i, item in enumerate(raw or []):
-                out.append(_build(Mark, file, f"entry {i + 1}", item))
+                out.append(build(Mark, file, f"entry {i + 1}", item))
         return out
 
     @cached_property
     def signals(self) -> dict[str, Signal]:
         out: dict[str, Signal] = {}
-        for file, raw in _yaml("signals"):
+        for file, raw in yaml_files("signals"):
             for name, item in (raw or {}).items():
                 if name in out:
                     raise CatalogueError(file, name, "declared twice")
-                out[name] = _build(Signal, file, name, {"name": name, **(item or {})})
+                out[name] = build(Signal, file, name, {"name": name, **(item or {})})
                 unit = out[name].unit
                 if unit is not None and unit not in UNITS:
                     raise CatalogueError(file, name, f"unit {unit} is not in the closed list")
@@ -361,9 +371,9 @@ class Catalogue:
     @cached_property
     def causes(self) -> dict[str, Cause]:
         out: dict[str, Cause] = {}
-        for file, raw in _yaml("causes"):
+        for file, raw in yaml_files("causes"):
             for i, item in enumerate(raw or []):
-                cause = _build(Cause, file, f"entry {i + 1} ({(item or {}).get('id', '?')})", item)
+                cause = build(Cause, file, f"entry {i + 1} ({(item or {}).get('id', '?')})", item)
                 if cause.id in out:
                     raise CatalogueError(file, cause.id, "declared twice")
                 more = self._stated.get(cause.id)
@@ -373,8 +383,8 @@ class Catalogue:
     @cached_property
     def questions(self) -> tuple[Question, ...]:
         out: list[Question] = []
-        for file, raw in _yaml("questions"):
-            out.extend(_build(Question, file, f"entry {i + 1}", item) for i, item in enumerate(raw or []))
+        for file, raw in yaml_files("questions"):
+            out.extend(build(Question, file, f"entry {i + 1}", item) for i, item in enumerate(raw or []))
         return tuple(out)
 
     @cached_property
@@ -395,8 +405,8 @@ class Catalogue:
     @cached_property
     def playbooks(self) -> dict[str, Playbook]:
         out: dict[str, Playbook] = {}
-        for file, raw in _yaml("trees"):
-            book = _build(Playbook, file, str((raw or {}).get("id", "?")), raw)
+        for file, raw in yaml_files("trees"):
+            book = build(Playbook, file, str((raw or {}).get("id", "?")), raw)
             if book.id in out:
                 raise CatalogueError(file, book.id, "declared twice")
             out[book.id] = book
@@ -406,7 +416,7 @@ class Catalogue:
     def words(self) -> dict[str, tuple[str, ...]]:
         """What users call things: an idea and its terms (see `route`)."""
         out: dict[str, tuple[str, ...]] = {}
-        for file, raw in _yaml("words"):
+        for file, raw in yaml_files("words"):
             for name, terms in (raw or {}).items():
                 if not isinstance(terms, str):
                     raise CatalogueError(file, name, "expected terms, comma between")
@@ -417,7 +427,7 @@ class Catalogue:
     def spoken_zh(self) -> dict[str, dict[str, str]]:
         """Chinese for what the report says in English: `signals` by name, `reasons` by their text."""
         out: dict[str, dict[str, str]] = {"signals": {}, "reasons": {}}
-        for _file, raw in _yaml("spoken"):
+        for _file, raw in yaml_files("spoken"):
             for section, said in (raw or {}).items():
                 out.setdefault(section, {}).update(said or {})
         return out
@@ -425,9 +435,9 @@ class Catalogue:
     @cached_property
     def probes(self) -> dict[str, ProbeSpec]:
         out: dict[str, ProbeSpec] = {}
-        for file, raw in _yaml("probes"):
+        for file, raw in yaml_files("probes"):
             for i, item in enumerate(raw or []):
-                spec = _build(ProbeSpec, file, f"entry {i + 1}", item)
+                spec = build(ProbeSpec, file, f"entry {i + 1}", item)
                 out[spec.name] = spec
         return out
 
@@ -435,7 +445,7 @@ class Catalogue:
     def axes(self) -> dict[str, Any]:
         """Lexicon of what two compared runs can differ in (see `probes.generic`)."""
         out: dict[str, Any] = {}
-        for _file, raw in _yaml("axes"):
+        for _file, raw in yaml_files("axes"):
             out.update(raw or {})
         return out
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from .catalogue import Data, _build, _yaml, near
+from .catalogue import Data, build, near, yaml_files
 from .errors import CatalogueError, UsageError
 from .models import Evidence, Severity
 from .predicates import LEAVES, Context, Outcome, holds
@@ -91,16 +91,16 @@ def load() -> tuple[dict[str, Group], dict[str, Check]]:
     """Groups and checks by id, validated. Raises CatalogueError."""
     groups: dict[str, Group] = {}
     checks: dict[str, Check] = {}
-    for file, raw in _yaml("checks"):
+    for file, raw in yaml_files("checks"):
         if not isinstance(raw, dict) or set(raw) != {"group", "checks"}:
             raise CatalogueError(file, "top", "expected `group` and `checks`")
-        group = _build(Group, file, "group", raw["group"])
+        group = build(Group, file, "group", raw["group"])
         groups[group.id] = group
         shared = {"source": group.source, "applies": group.applies, "profiles": group.profiles, "needs": group.needs,
                   "group": group.id}  # fmt: skip
         for n, item in enumerate(raw["checks"] or [], 1):
             where = f"entry {n} ({(item or {}).get('id', '?')})"
-            check = _build(Check, file, where, {**shared, **(item or {})})
+            check = build(Check, file, where, {**shared, **(item or {})})
             if check.id in checks:
                 raise CatalogueError(file, check.id, "declared twice")
             if not check.source:

@@ -13,9 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from . import hardware, napkin
-from .catalogue import Data, FollowUpText
-from .catalogue import _build as build
-from .catalogue import _yaml as load_yaml
+from .catalogue import Data, FollowUpText, build, yaml_files
 from .errors import CatalogueError
 from .napkin import NotOnThisGpu, Slot
 
@@ -125,7 +123,7 @@ def concepts() -> dict[str, Concept]:
         CatalogueError: a file breaks the contract.
     """
     out: dict[str, Concept] = {}
-    for file, raw in load_yaml("concepts"):
+    for file, raw in yaml_files("concepts"):
         for i, item in enumerate(raw or []):
             concept = build(Concept, file, f"entry {i + 1} ({(item or {}).get('id', '?')})", item)
             if concept.id in out:
@@ -194,7 +192,7 @@ _FIELDS = (1.0, 0.7, 0.35)  # question and aliases, terms of the rubric, short a
 
 
 @lru_cache(maxsize=1)
-def _index() -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+def word_index() -> tuple[dict[str, dict[str, float]], dict[str, float]]:
     """Best field weight of each word in each concept, and how telling each word is."""
     fields: dict[str, dict[str, float]] = {}
     for concept in concepts().values():
@@ -217,7 +215,7 @@ def find(query: str, among: Iterable[Concept] | None = None) -> list[Hit]:
     pool = list(concepts().values() if among is None else among)
     if query.strip().lower() in concepts():
         return [Hit(1.0, concepts()[query.strip().lower()])]
-    fields, telling = _index()
+    fields, telling = word_index()
     unknown = math.log(1 + len(fields))
     asked = list(dict.fromkeys(tokens(query)))
     # a pair of Chinese characters across two words means nothing, so an unknown one weighs less than an unknown word

@@ -125,9 +125,9 @@ def shown(value: float, unit: str, show: str = "", exact: bool = False) -> str:
 @lru_cache(maxsize=1)
 def models() -> dict[str, Shape]:
     """Shapes that concepts may name."""
-    from .catalogue import _yaml as load_yaml
+    from .catalogue import yaml_files
 
-    return {name: shape(config) for _, raw in load_yaml("shapes") for name, config in raw.items()}
+    return {name: shape(config) for _, raw in yaml_files("shapes") for name, config in raw.items()}
 
 
 def pick_gpu(name: str) -> tuple[hardware.Gpu, str]:

@@ -57,7 +57,7 @@ def signals_of(when: Mapping[str, Any]) -> Iterator[str]:
         yield str(name)
 
 
-def _meets(signal: str, pattern: str) -> bool:
+def meets(signal: str, pattern: str) -> bool:
     """Do two names, each of which may end in ``*``, mean a common signal?"""
     if pattern.endswith("*") and signal.startswith(pattern[:-1]):
         return True
@@ -112,7 +112,7 @@ def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
     wanted = {signal for item in asks for _, signals in item.parts for signal in signals}
     for spec in cat.probes.values():
         gain, separates = 0.0, []
-        decided = frozenset(s for s in wanted if any(_meets(s, p) for p in spec.provides))
+        decided = frozenset(s for s in wanted if any(meets(s, p) for p in spec.provides))
         for item in asks:
             belief = item.belief
             if share := item.share(decided):
@@ -123,7 +123,7 @@ def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
         if gain:
             separates.sort(key=lambda s: (-s[0], s[1]))
             bonus = 1.5 if spec.name in asked else 1.0
-            if any(_meets(s, p) for s in seen for p in spec.provides):
+            if any(meets(s, p) for s in seen for p in spec.provides):
                 bonus *= SEEN
             cost = (1.0 + spec.seconds) * DISTURBANCE[spec.footprint]
             out.append(Option(spec, gain * bonus, cost, tuple(c for _, c in separates[:4])))

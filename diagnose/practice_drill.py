@@ -17,8 +17,7 @@ from .catalogue import near as closest
 from .concepts import tokens
 from .document import printable
 from .models import Evidence, Finding, Fix, Hypothesis, Report, SpanRef, Tool, Verdict
-from .planner import _meets as meets
-from .planner import signals_of
+from .planner import meets, signals_of
 from .practice_machine import Machine, Piece, asked, seconds
 from .practice_words import say
 

@@ -91,9 +91,9 @@ def _quoted(words: list[str]) -> str:
 
 def _common(word: str) -> int:
     """In how many concepts a word stands."""
-    from .concepts import _index
+    from .concepts import word_index
 
-    fields, _ = _index()
+    fields, _ = word_index()
     return sum(word in best for best in fields.values())
 
 

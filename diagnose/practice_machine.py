@@ -10,8 +10,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from . import cassette
-from .catalogue import _yaml as load_yaml
-from .catalogue import catalogue
+from .catalogue import catalogue, yaml_files
 from .concepts import tokens
 from .document import Document
 from .errors import InputError
@@ -123,7 +122,7 @@ class Request:
 def aliases() -> dict[str, tuple[str, ...]]:
     """How people ask for a probe, from `playbooks/console`."""
     out: dict[str, tuple[str, ...]] = {}
-    for _, raw in load_yaml("console"):
+    for _, raw in yaml_files("console"):
         for probe, words in (raw or {}).items():
             out[str(probe)] = (*out.get(str(probe), ()), *(str(w).lower() for w in words))
     return out
