@@ -7,11 +7,13 @@ that the inputs are wrong, not that the machine is magic.
 
 from __future__ import annotations
 
-from . import limits_bench, limits_collectives, limits_copies, limits_serving
+from . import limits_bench, limits_collectives, limits_copies, limits_paths, limits_serving
 from .limits_base import Book
 from .models import Evidence, Limit, Reference
 
-JUDGES = (limits_collectives.judge, limits_copies.judge, limits_serving.judge, limits_bench.judge)
+JUDGES = (
+    limits_collectives.judge, limits_copies.judge, limits_serving.judge, limits_bench.judge, limits_paths.judge,
+)  # fmt: skip
 TIMES = ("us", "ms", "s")
 
 

@@ -23,7 +23,7 @@ _TESTS = {"all_reduce": "all_reduce_perf", "sendrecv": "sendrecv_perf", "all_gat
 _DEBUG = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,ENV,NET,GRAPH,P2P,SHM,TUNING"}
 _LOCKSTEP = regex(r"# lockstep (\d+) own=([\d.]+) waits=([\d.]+)")
 _MOST = 1 << 30
-_SWEEP_SECONDS, _LOG_SECONDS = 90.0, 60.0
+_SWEEP_SECONDS, _LOG_SECONDS, _BYTES_SECONDS = 90.0, 60.0, 45.0
 
 
 def gpu_count() -> int:
@@ -53,34 +53,49 @@ def _op(host: Host) -> str:
     return host.params.get("collective", "all_reduce")
 
 
-def _command(host: Host, least: int, step: int, lockstep: bool) -> list[str]:
-    """A sweep from `least` bytes to 1 GiB: below that the ceiling is not reached."""
-    op = _op(host)
-    tool = _TESTS.get(op, "")
-    if tool and host.find(tool):
+def _tool(host: Host) -> str:
+    """The program of nccl-tests for what is asked, where it is installed."""
+    tool = _TESTS.get(_op(host), "")
+    return tool if tool and host.find(tool) else ""
+
+
+def _command(host: Host, least: int, step: int, quiet: bool) -> list[str]:
+    """A sweep from `least` bytes to 1 GiB (below that the ceiling is not reached); a quiet one measures more."""
+    if tool := _tool(host):
         return [tool, "-b", str(least), "-e", str(_MOST), "-f", str(step), "-g", str(gpu_count())]
-    command = [*_WORKER, "--op", op, "-b", str(least), "-e", str(_MOST), "-f", str(step)]
-    return [*command, "--lockstep"] if lockstep else command
+    command = [*_WORKER, "--op", _op(host), "-b", str(least), "-e", str(_MOST), "-f", str(step)]
+    return [*command, "--lockstep", "--bytes"] if quiet else command
+
+
+def _bytes_command(host: Host) -> list[str]:
+    """Beside nccl-tests the bytes are counted around our own run: how often a tool repeats differs by version."""
+    if not _tool(host) or importlib.util.find_spec("torch") is None:
+        return []
+    return [*_WORKER, "--op", _op(host), "--no-table", "--bytes"]
 
 
 def _sweep(host: Host) -> Iterator[Collected]:
     yield from _run(host, "nccl.tests", _command(host, 8, 4, True), {}, _SWEEP_SECONDS)
+    if command := _bytes_command(host):
+        yield from _run(host, "nccl.tests", command, {}, _BYTES_SECONDS, "bytes")
 
 
 def _log(host: Host) -> Iterator[Collected]:
     yield from _run(host, "nccl.debug_log", _command(host, 64, 16, False), _DEBUG, _LOG_SECONDS)
 
 
-def _run(host: Host, probe: str, command: list[str], env: dict[str, str], seconds: float) -> Iterator[Collected]:
+def _run(
+    host: Host, probe: str, command: list[str], env: dict[str, str], seconds: float, part: str = ""
+) -> Iterator[Collected]:
     ran = host.run(command, timeout=seconds, env=env)
     if ran.output.strip():
-        yield Capture.of(probe, ran, params={"op": _op(host)})
+        yield Capture.of(probe, ran, part, params={"op": _op(host)})
     else:
-        yield NotCaptured(probe, f"{command[0]} printed nothing (exit {ran.status})")
+        yield NotCaptured(probe, f"{command[0]} printed nothing (exit {ran.status})", part)
 
 
 def _sweep_shown(host: Host) -> list[str]:
-    return [" ".join(_command(host, 8, 4, True))]
+    return [" ".join(c) for c in (_command(host, 8, 4, True), _bytes_command(host)) if c]
 
 
 def _log_shown(host: Host) -> list[str]:

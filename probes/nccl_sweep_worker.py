@@ -1,10 +1,11 @@
 """A sweep of one collective over sizes with `torch.distributed`, printed in the columns of nccl-tests.
 
 Run as a program: ``python -m diagnose.probes.nccl_sweep_worker --op all_reduce --gpus 0,1``. Needs
-torch with NCCL, and nothing else of this package. One process a GPU; CUDA events around each
+torch with NCCL; of this package only the byte counters, where it is there. One process a GPU; CUDA events around each
 iteration; the time of a row is the mean over ranks of each rank's mean, as nccl-tests has it.
-After the table stands what each rank saw at the largest size, and a lockstep part (fixed matrix
-products, then one all-reduce, a step) that shows a rank which is slower than the others.
+After the table stands what each rank saw at the largest size, then on request a lockstep part (fixed
+matrix products, then one all-reduce, a step) that shows a rank which is slower than the others, and the
+byte counters of NVLink, PCIe and network around a run of known bytes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _HEAD = "\n".join(
     ]
 )
 LOCKSTEP_STEPS, LOCKSTEP_SIDE, LOCKSTEP_BYTES = 20, 4096, 1 << 26
+COUNTED_BYTES, COUNTED_US, COUNTED_MOST = 1 << 28, 1.5e6, 20000  # of the run whose bytes are counted
 
 
 def factor(op: str, ranks: int) -> float:
@@ -120,7 +122,7 @@ def rank_main(local: int, args: argparse.Namespace, gpus: list[int]) -> None:
     dist.all_gather_object(ids, f"#  Rank {local:2d} Group  0 Pid {os.getpid():6d} on {socket.gethostname():>10.10} "
                                 f"device {gpus[local]:2d} [0x{bus:02x}] {name}")  # fmt: skip
     head = local == 0
-    if head:
+    if head and args.table:
         version = ".".join(map(str, torch.cuda.nccl.version()))
         print(f"# Sweep over torch.distributed {torch.__version__}, NCCL version {version}")
         print(f"# Collective test starting: {args.op}_perf")
@@ -129,8 +131,7 @@ def rank_main(local: int, args: argparse.Namespace, gpus: list[int]) -> None:
         print("#\n# Using devices\n" + "\n".join(ids) + "\n#\n" + _HEAD, flush=True)
     shown: list[float] = []
     last: list[float] = []
-    wrong = 0
-    for size in sizes:
+    for size in sizes if args.table else ():
         cells, count = [], 0
         iterations = args.iters if size < 1 << 26 else max(5, args.iters // 4)
         for in_place in (False, True):
@@ -151,19 +152,59 @@ def rank_main(local: int, args: argparse.Namespace, gpus: list[int]) -> None:
         if head:
             redop = "sum" if args.op in ("all_reduce", "reduce_scatter") else "none"
             print(f"{size:12d}{count:14d}{'float':>10}{redop:>8}{-1:8d} {cells[0]}  {cells[1]}", flush=True)
+    if args.table:
+        _verdict(local, ranks, shown, last)
+    if args.lockstep:
+        _lockstep(local, ranks)
+    if args.bytes:
+        _counted(args.op, min(args.maxbytes, COUNTED_BYTES), local, ranks)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _verdict(local: int, ranks: int, shown: list[float], last: list[float]) -> None:
+    """The last lines of the table."""
+    import torch
+    import torch.distributed as dist
+
     check = torch.full((1024,), float(local + 1), device="cuda")
     dist.all_reduce(check)
     wrong = int((check != ranks * (ranks + 1) / 2).sum())
-    if head:
+    if local == 0:
         print(f"# Out of bounds values : {wrong} {'OK' if not wrong else 'FAILED'}")
         print(f"# Avg bus bandwidth    : {sum(shown) / max(1, len(shown)):.4f}")
         print("#\n# Time by rank at the largest size")
         for rank, value in enumerate(last):
             print(f"# rank {rank}: {value:.1f} us")
-    if args.lockstep:
-        _lockstep(local, ranks)
+
+
+def _counters() -> Any:
+    """The module that reads byte counters, or None where this file runs without its package."""
+    try:
+        from diagnose.probes import path_counters
+    except ImportError:
+        print("# counters of paths: this package is not installed beside torch")
+        return None
+    return path_counters
+
+
+def _counted(op: str, size: int, local: int, ranks: int) -> None:
+    """Counters of every path before and after the same operation many times: which way the bytes went."""
+    import torch.distributed as dist
+
+    made = _call(op, size, local, ranks, False)
+    if made is None:
+        return
+    call = made[0]
+    once = sum(_gathered(_timed(call, 5, 5), ranks)) / ranks
+    times = int(max(20, min(COUNTED_MOST, COUNTED_US / once)))  # the same figure on every rank
+    counters = _counters() if local == 0 else None
+    watch = counters.Watch(counters.start_nvml()) if counters else None
     dist.barrier()
-    dist.destroy_process_group()
+    seconds = _timed(call, 0, times) * times / 1e6
+    if counters and watch:
+        moved, unknown = watch.stop(seconds)
+        print("\n".join(counters.lines(counters.Work(op, size, times, ranks), seconds, moved, unknown)), flush=True)
 
 
 def _lockstep(local: int, ranks: int) -> None:
@@ -207,6 +248,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--warm", type=int, default=5)
     parser.add_argument("--iters", type=int, default=20)
     parser.add_argument("--lockstep", action="store_true")
+    parser.add_argument("--bytes", action="store_true", help="counters of each path around a run of known bytes")
+    parser.add_argument("--no-table", dest="table", action="store_false")
     args = parser.parse_args(argv)
     import torch
     import torch.multiprocessing as mp

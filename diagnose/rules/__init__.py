@@ -28,6 +28,7 @@ FAMILIES = (
     "relations_more",
     "limits_met",
     "parts",
+    "paths",
 )
 
 RULES: dict[str, Rule] = {}
