@@ -12,11 +12,13 @@ from diagnose.host import GPU_NODES, Host
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
-from .nixl_worker import COLUMNS, HEAD
+from .nixl_worker import COLUMNS, HEAD, PAIRS
 
 _WORKER = ["python", "-m", "diagnose.probes.nixl_worker", "--memory"]
 _ENV = {"NIXL_LOG_LEVEL": "WARN"}
-_ROW = regex(r"^\s*(DRAM|VRAM)\s+(\w+)\s+(\d+)\s+(\d+)\s+(\d+)\s+([\d.]+)\s+([\d.]+)\s+([\d.]+)\s+(\d+)\s*$")
+_ROW = regex(
+    r"^\s*((?:DRAM|VRAM)(?:>(?:DRAM|VRAM))?)\s+(\w+)\s+(\d+)\s+(\d+)\s+(\d+)\s+([\d.]+)\s+([\d.]+)\s+([\d.]+)\s+(\d+)\s*$"
+)
 _END = regex(r"^# (data arrived|failed): (.*)$")
 
 
@@ -28,7 +30,7 @@ def _ready(host: Host) -> str | None:
 
 def _kinds(host: Host) -> list[str]:
     there = any(host.glob(pattern) for pattern in GPU_NODES[:2])
-    return ["DRAM", "VRAM"] if there else ["DRAM"]
+    return list(PAIRS) if there else ["DRAM"]
 
 
 def _bench(host: Host) -> Iterator[Collected]:
@@ -65,7 +67,7 @@ class SweepReader:
                            status=doc.status)  # fmt: skip
         for size, group in groupby(sorted(rows, key=lambda r: r[0]), key=lambda r: r[0]):
             by_way = {way: fact for _, way, fact in group}
-            for kind in ("DRAM", "VRAM"):
+            for kind in PAIRS:
                 one, all_ = by_way.get(f"{kind} one_by_one"), by_way.get(f"{kind} batched")
                 if one is not None and all_ is not None and all_.value:
                     yield Fact("nixl.sweep.batching", float(one.value or 0) / float(all_.value), "count",
