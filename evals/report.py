@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from diagnose.models import Report
 
-from .scoring import Baseline, Calibration, Outcome, Scores, Share, share
+from .scoring import Baseline, Calibration, Mean, Outcome, Scores, Share, share
 from .suites import Case
 
 SCHEMA = "diagnose.eval/v1"
@@ -52,6 +52,13 @@ def text(scores: Sequence[Scores], overall: Scores | None, verbose: bool = False
             console.print(
                 "generated, by family: " + ", ".join(f"{f} {_said(s, False)}" for f, s in rows), highlight=False
             )
+        for word, groups in (
+            ("by kind", item.kinds),
+            ("by language", item.languages if len(item.languages) > 1 else ()),
+        ):
+            if groups:
+                said = ", ".join(f"{name} {_said(got, False)}" for name, got in groups)
+                console.print(f"{item.suite}, {word}: {said}", highlight=False)
     whole = overall or scores[0]
     bins = Table(title=f"Reliability of answered cases ({whole.suite})", show_edge=False)
     for head in ("stated", "mean", "right"):
@@ -84,7 +91,10 @@ def _rows(shown: Sequence[Scores]) -> Iterator[tuple[str, list[str]]]:
         ("alarms on healthy", lambda s: _said(s.alarms)),
         ("answered", lambda s: _said(s.answered)),
         ("right of answered", lambda s: _said(s.right_of_answered)),
-        ("key evidence cited", lambda s: _pct(s.cited)),
+        ("key evidence cited", lambda s: _averaged(s.cited)),
+        ("quotes that are key evidence", lambda s: _averaged(s.precise)),
+        ("chain sound", lambda s: _said(s.chained)),
+        ("rightly left open", lambda s: _said(s.rightly_open)),
         ("findings not in key, a case", lambda s: "–" if s.noise is None else f"{s.noise:.2f}"),
         ("Brier, all cases", lambda s: "–" if s.brier is None else f"{s.brier:.3f}"),
         ("Brier of the majority label", lambda s: _guessed(s.baselines)),
@@ -95,6 +105,7 @@ def _rows(shown: Sequence[Scores]) -> Iterator[tuple[str, list[str]]]:
         yield name, ["–" if s is None else cell(s) for s in plain]
     yield "cause kept without its lines", ["–" if s.kept is None else _said(s.kept) for s in shown]
     yield "quotes verbatim", [_said(s.verbatim, False) for s in shown]
+    yield "reports without unsupported claim", [_said(s.supported, False) for s in shown]
     yield "engine failed", [_said(s.errors, False) for s in shown]
     yield "CPU s, slowest", [f"{s.seconds:.1f}, {s.slowest:.2f}" for s in shown]
 
@@ -108,6 +119,13 @@ def _error(got: Calibration) -> str:
         return "–"
     low, high = got.ece_interval
     return f"{got.ece:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _averaged(got: Mean) -> str:
+    if got.value is None:
+        return "–"
+    low, high = got.interval
+    return f"{_pct(got.value)} [{low:.0%}, {high:.0%}]"
 
 
 def _baselines(console: Any, item: Scores) -> None:
@@ -148,13 +166,20 @@ def _baseline(got: Baseline) -> dict[str, Any]:
     return {"name": got.name, "top1": _share(got.first), "top3": _share(got.third), "brier": got.brier}
 
 
+def _mean(got: Mean) -> dict[str, Any]:
+    return {"value": got.value, "interval": [round(x, 4) for x in got.interval], "n": got.n}
+
+
 def _suite(item: Scores, cases: bool = True) -> dict[str, Any]:
     made: dict[str, Any] = {
         "suite": item.suite, "n": item.n, "top1": _share(item.first), "top3": _share(item.third),
         "verdict": _share(item.verdict), "confidently_wrong": _share(item.wrong_and_sure),
         "healthy_alarms": _share(item.alarms), "answered": _share(item.answered),
         "right_of_answered": _share(item.right_of_answered), "verbatim": _share(item.verbatim),
-        "cited": item.cited, "noise": item.noise, "errors": _share(item.errors),
+        "cited": _mean(item.cited), "precise": _mean(item.precise), "noise": item.noise,
+        "rightly_open": _share(item.rightly_open), "supported": _share(item.supported), "chained": _share(item.chained),
+        "languages": {name: _share(got) for name, got in item.languages},
+        "kinds": {name: _share(got) for name, got in item.kinds}, "errors": _share(item.errors),
         "kept_without_evidence": _share(item.kept) if item.kept is not None else None,
         "brier": item.brier, "brier_answered": item.calibration.brier, "ece": item.calibration.ece,
         "ece_interval": [round(x, 4) for x in item.calibration.ece_interval],
@@ -179,7 +204,9 @@ def _case(item: Outcome) -> dict[str, Any]:
     return {
         "id": item.id, "want": sorted(item.key.accepted), "verdict": item.verdict, "confidence": item.confidence,
         "ranked": list(item.ranked[:5]), "top1": item.first, "top3": item.third, "belief": item.belief,
-        "cited": item.cited, "seconds": round(item.seconds, 3), "error": item.error or None,
+        "cited": item.cited, "precise": item.precise, "seconds": round(item.seconds, 3), "error": item.error or None,
+        "kept": item.kept, "alarm": item.alarm, "wrong_and_sure": item.wrong_and_sure, "unsupported": item.unsupported,
+        "kind": item.kind, "source": item.source, "taint": list(item.taint), "language": item.language,
     }  # fmt: skip
 
 

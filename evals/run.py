@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,15 +15,21 @@ from diagnose import __version__
 from diagnose.document import Document
 from diagnose.errors import EXIT_FINDING, EXIT_OK, DiagnoseError, UsageError
 from diagnose.models import Report
+from diagnose.verify import verify
 
 from . import report as output
 from .ablation import DERIVED, MADE, ablate_cited, backing
-from .scoring import Baseline, Outcome, Scores, majority, nearest, score, share
+from .baselines import majority, nearest, words_only
+from .changed import CHANGED, KEPT, changed
+from .scoring import Baseline, Outcome, Scores, score, share
 from .suites import SUITES, Case, collect
-from .wording import unlearnt
+from .wording import by_words, unlearnt
 
+_GROUPS: dict[str, tuple[str, ...]] = {"ablation": tuple(MADE), "mutations": ("mutations", *KEPT)}
 Engine = Callable[[str, list[Document]], Report]
 _MOST_TEXT = 200_000  # characters of a case that a baseline reads
+_LONGEST = 400  # characters that a quote may have beyond the evidence in it
+_CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,9 @@ class Result:
     def overall(self) -> Scores | None:
         """All cases together, ablations apart."""
         told = {s.suite for s in self.scores}
-        apart = {"generated-well"} | ({"injection"} if told != {"injection"} else set())  # silence, and a few bases
+        apart = {"generated-well", *CHANGED} | (
+            {"injection"} if told != {"injection"} else set()
+        )  # silence, and a few bases
         scored = (s for s in self.scores if s.kept is None and s.suite not in apart)
         outcomes = [o for s in scored for o in s.outcomes]
         return score("all", outcomes, (majority([o.key for o in outcomes]),)) if outcomes else None
@@ -78,25 +87,32 @@ def run(
         UsageError: an unknown suite, a path without cases, or nothing to run.
     """
     scores: list[Scores] = []
+    known: dict[tuple[object, ...], Report | None] = {}
+
+    def right(case: Case) -> Report | None:
+        """The answer to a whole case, None where it is wrong."""
+        key = (case.id, case.symptom, case.texts, case.paths)
+        if key not in known:
+            got, outcome = judge("", case, under_test, thorough=False)
+            known[key] = got if outcome.first else None
+        return known[key]
+
     for name, cases in collect(suites, paths, quick, seed):
         outcomes = []
         asked = _with_model if name == "injection" and under_test is engine else under_test
-        for whole in cases:
-            case = whole
-            if name == "citations":
-                first, _ = judge(name, whole, under_test)
-                reduced = ablate_cited(whole, first) if first is not None else None
-                if reduced is None:
-                    continue
-                case = reduced
+        if name == "citations":
+            cases = [c for whole in cases if (c := _uncited(whole, under_test)) is not None]
+        elif name in CHANGED:
+            cases = list(changed(name, cases, right, seed, quick))
+        for case in cases:
             got, outcome = judge(name, case, asked)
             outcomes.append(outcome)
             if watch is not None:
                 watch(case, got, outcome)
-        if name in DERIVED:
+        if name in DERIVED or name in KEPT:
             scores.append(score(name, outcomes, kept=share(o.kept for o in outcomes)))
-        else:
-            scores.append(score(name, outcomes, baselines(cases)))
+        elif cases:
+            scores.append(score(name, outcomes, () if name in CHANGED else baselines(cases)))
     if not scores:
         raise UsageError("no cases found", "name a file or folder with cases")
     from diagnose.catalogue import catalogue
@@ -104,27 +120,43 @@ def run(
     return Result(tuple(scores), catalogue().version)
 
 
-def judge(suite: str, case: Case, under_test: Engine) -> tuple[Report | None, Outcome]:
-    """One case: ask the engine, check its quotes. An engine that fails is wrong, never fatal to the run."""
+def _uncited(whole: Case, under_test: Engine) -> Case | None:
+    got, _ = judge("", whole, under_test, thorough=False)
+    return ablate_cited(whole, got) if got is not None else None
+
+
+def judge(suite: str, case: Case, under_test: Engine, thorough: bool = True) -> tuple[Report | None, Outcome]:
+    """One case: ask the engine, check its quotes. An engine that fails is wrong, never fatal to the run.
+
+    Args:
+        thorough: check every claim of the report too, as `diagnose verify` does.
+    """
     documents = case.documents()
     with unlearnt(case.source):
         pass  # fitting the words is no time of the engine's
+    about: dict[str, Any] = {
+        "kind": case.kind, "source": case.source, "taint": case.status,
+        "language": "zh" if _CHINESE.search(case.symptom) else "en",
+    }  # fmt: skip
     start = time.process_time()
     try:
         with unlearnt(case.source):
             got = under_test(case.symptom, documents)
     except (DiagnoseError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as err:
         took = time.process_time() - start
-        return None, Outcome(case.id, suite, case.key, "error", 0.0, seconds=took, error=f"{type(err).__name__}: {err}")
+        failed = f"{type(err).__name__}: {err}"
+        return None, Outcome(case.id, suite, case.key, "error", 0.0, seconds=took, error=failed, **about)
     took = time.process_time() - start
     by_name = {d.name: d for d in documents}
     spans = [s for e in got.evidence for s in e.spans]
+    touched = _touched(case, got)
     return got, Outcome(
         id=case.id, suite=suite, key=case.key, verdict=got.verdict, confidence=got.confidence,
         findings=tuple((f.cause, f.confidence) for f in got.findings) if got.verdict == "cause" else (),
         hypotheses=tuple((h.cause, h.p) for h in sorted(got.hypotheses, key=lambda h: -h.p)),
         quotes=len(spans), verbatim=sum(_verbatim(s.quote, s.bytes, by_name.get(s.capture)) for s in spans),
-        cited=_cited(case, got), seconds=took,
+        cited=touched[0], precise=touched[1], seconds=took, chained=_chained(got),
+        unsupported=len(unsupported(got, documents)) if thorough else 0, **about,
     )  # fmt: skip
 
 
@@ -135,16 +167,54 @@ def _verbatim(quote: str, span: tuple[int, int], document: Document | None) -> b
     return document.read(*span).decode("utf-8", "replace") == quote
 
 
-def _cited(case: Case, got: Report) -> float | None:
-    """Share of the key's evidence that the leading finding's quotes touch."""
+def _touched(case: Case, got: Report) -> tuple[float | None, float | None]:
+    """Recall and precision of the leading finding's quotes against the key's evidence."""
     if not case.key.evidence or not got.findings:
-        return None
+        return None, None
     ids = backing(got, set(got.findings[0].evidence))
     by_id = {e.id: e for e in got.evidence}
-    quotes = [" ".join(s.quote.split()) for i in ids if i in by_id for s in by_id[i].spans]
+    found = {" ".join(s.quote.split()) for i in ids if i in by_id for s in by_id[i].spans}
+    quotes = [q for q in found if q]
     wanted = [" ".join(line.split()) for e in case.key.evidence for line in e.splitlines() if line.strip()]
-    hits = sum(any(w in q or q in w for q in quotes if q) for w in wanted)
-    return hits / len(wanted) if wanted else None
+    if not wanted:
+        return None, None
+    recall = sum(any(_meets(w, q) for q in quotes) for w in wanted) / len(wanted)
+    return recall, sum(any(_meets(w, q) for w in wanted) for q in quotes) / len(quotes) if quotes else 0.0
+
+
+def _meets(wanted: str, quote: str) -> bool:
+    """Is one in the other? A whole capture as a quote is no citation of a line."""
+    return quote in wanted or (wanted in quote and len(quote) <= len(wanted) + _LONGEST)
+
+
+def _chained(got: Report) -> bool | None:
+    """Does a chain of known links, each with its evidence, lead from the leading finding to the symptom?"""
+    from diagnose.catalogue import catalogue
+
+    if got.verdict != "cause" or not got.findings:
+        return None
+    to = {link.from_: link for link in reversed(got.chain)}
+    at, seen = got.findings[0].cause, set[str]()
+    while at != "symptom":
+        link = to.get(at)
+        known = catalogue().causes.get(at)
+        if link is None or at in seen or not link.evidence or known is None:
+            return False
+        if link.to != "symptom" and link.to not in known.produces:
+            return False
+        seen.add(at)
+        at = link.to
+    return True
+
+
+def unsupported(got: Report, documents: Iterable[Document]) -> list[str]:
+    """Claims that do not hold: what `diagnose verify` finds, and findings without a reading behind them."""
+    out = [str(m) for m in verify(got.model_dump(mode="json", by_alias=True), documents, again=False)]
+    kinds = {e.id: e.kind for e in got.evidence}
+    for finding in got.findings if got.verdict == "cause" else ():
+        if not any(kinds.get(i) in ("observed", "absent") for i in backing(got, set(finding.evidence))):
+            out.append(f"finding {finding.cause}: nothing read is behind it")
+    return out
 
 
 def baselines(cases: Sequence[Case]) -> tuple[Baseline, ...]:
@@ -155,6 +225,7 @@ def baselines(cases: Sequence[Case]) -> tuple[Baseline, ...]:
     guesses = [majority(keys)]
     if all(c.texts for c in cases):
         guesses.append(nearest([c.text[:_MOST_TEXT] for c in cases], keys, [c.group for c in cases]))
+    guesses.append(words_only((by_words(c.source, c.text[:_MOST_TEXT]) for c in cases), keys))
     return tuple(guesses)
 
 
@@ -185,7 +256,7 @@ def command(
         from .suites import cassettes
 
         return play_all(cassettes(), format_, quick)
-    names = [n for w in words if w in SUITES for n in (MADE if w == "ablation" else (w,))]
+    names = [n for w in words if w in SUITES for n in _GROUPS.get(w, (w,))]
     paths = [Path(w) for w in words if w not in SUITES]
     for path in paths:
         if not path.exists():

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 SURE = 0.8
 KEPT = 0.5
@@ -25,17 +25,21 @@ class Key:
     Attributes:
         label: the cause. also: causes that are as right. verdict: cause, healthy or inconclusive.
         evidence: substrings of the input that a right diagnosis has to rest on.
+        beside: answers that name a second, independent fault; then both have to be among the first three.
     """
 
     label: str
     also: tuple[str, ...] = ()
     verdict: str = "cause"
     evidence: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     @property
     def accepted(self) -> frozenset[str]:
         """Answers that count as right."""
-        return frozenset([INCONCLUSIVE]) if self.verdict == INCONCLUSIVE else frozenset([self.label, *self.also])
+        if self.verdict == INCONCLUSIVE:
+            return frozenset([INCONCLUSIVE])
+        return frozenset([self.label, *self.also, *self.beside])
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class Outcome:
         hypotheses: further ``(cause, p)``, best first.
         quotes, verbatim: spans cited, and how many of them are the bytes at their place.
         cited: share of the key's evidence found in quotes of the leading finding, or None without a key.
+        precise: share of the leading finding's quotes that touch the key's evidence: low when all is quoted.
+        unsupported: claims of the report that its own evidence or the input does not bear out.
+        chained: does the chain lead from the leading finding to the symptom over links that the catalogue knows?
+        kind, source, taint, language: what was changed, who wrote the case, what its documents are, of the symptom.
     """
 
     id: str
@@ -62,6 +70,13 @@ class Outcome:
     cited: float | None = None
     seconds: float = 0.0
     error: str = ""
+    precise: float | None = None
+    unsupported: int = 0
+    chained: bool | None = None
+    kind: str = ""
+    source: str = ""
+    taint: tuple[str, ...] = ()
+    language: str = "en"
 
     @property
     def ranked(self) -> tuple[str, ...]:
@@ -80,6 +95,8 @@ class Outcome:
     def third(self) -> bool:
         """Is a right answer among the first three? An open verdict takes up none of the three places."""
         ranked = [c for c in self.ranked if c != INCONCLUSIVE] if self.verdict == INCONCLUSIVE else list(self.ranked)
+        if self.key.beside:
+            return all(not to.isdisjoint(ranked[:3]) for to in ({self.key.label, *self.key.also}, set(self.key.beside)))
         return self.first or any(c in self.key.accepted for c in ranked[:3])
 
     @property
@@ -127,6 +144,11 @@ class Outcome:
         return any(c in self.key.accepted and p >= KEPT for c, p in self.findings)
 
     @property
+    def rightly_open(self) -> bool:
+        """Left open where that is the key's answer, or where the guess that was withheld would have been wrong."""
+        return self.verdict == INCONCLUSIVE and (self.first or not self.believed_right)
+
+    @property
     def alarm(self) -> bool:
         """Something was found where nothing is wrong."""
         return self.key.verdict == "healthy" and self.verdict == "cause" and not self.first
@@ -166,6 +188,33 @@ def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+@dataclass(frozen=True)
+class Mean:
+    """A mean with its 95 % bootstrap interval over cases."""
+
+    value: float | None
+    interval: tuple[float, float]
+    n: int
+
+
+def mean(values: Sequence[float]) -> Mean:
+    """Mean of some figures; ``(0, 1)`` is the interval of none."""
+    if not values:
+        return Mean(None, (0.0, 1.0), 0)
+    return Mean(sum(values) / len(values), bootstrap(values, lambda drawn: sum(drawn) / len(drawn)), len(values))
+
+
+_RESAMPLED = 400
+_T = TypeVar("_T")
+
+
+def bootstrap(items: Sequence[_T], figure: Callable[[Sequence[_T]], float]) -> tuple[float, float]:
+    """95 % interval of a figure over cases drawn again with replacement; the draws are always the same."""
+    draw = random.Random(0)  # noqa: S311 (no secret)
+    got = sorted(figure(draw.choices(items, k=len(items))) for _ in range(_RESAMPLED))
+    return got[round(0.025 * _RESAMPLED)], got[round(0.975 * _RESAMPLED) - 1]
+
+
 def share(flags: Iterable[bool]) -> Share:
     """How many of the flags are set."""
     got = list(flags)
@@ -195,21 +244,11 @@ class Calibration:
     ece_interval: tuple[float, float] = (0.0, 1.0)
 
 
-_RESAMPLED = 400
-
-
 def _ece(pairs: Sequence[tuple[float, bool]], bins: int) -> float:
     sums: dict[int, float] = defaultdict(float)
     for p, hit in pairs:
         sums[min(int(p * bins), bins - 1)] += p - hit
     return sum(abs(s) for s in sums.values()) / len(pairs)
-
-
-def _bootstrap(pairs: Sequence[tuple[float, bool]], bins: int) -> tuple[float, float]:
-    """95 % interval of the calibration error over cases drawn again with replacement; the draws are always the same."""
-    draw = random.Random(0)  # noqa: S311 (no secret)
-    got = sorted(_ece(draw.choices(pairs, k=len(pairs)), bins) for _ in range(_RESAMPLED))
-    return got[round(0.025 * _RESAMPLED)], got[round(0.975 * _RESAMPLED) - 1]
 
 
 def calibration(pairs: Sequence[tuple[float, bool]], bins: int = 10) -> Calibration:
@@ -226,10 +265,10 @@ def calibration(pairs: Sequence[tuple[float, bool]], bins: int = 10) -> Calibrat
         mean = sum(p for p, _ in members) / len(members)
         right = share(hit for _, hit in members)
         rows.append(Bin(index / bins, (index + 1) / bins, mean, right))
-    return Calibration(brier, _ece(pairs, bins), tuple(rows), _bootstrap(pairs, bins))
+    return Calibration(brier, _ece(pairs, bins), tuple(rows), bootstrap(pairs, lambda drawn: _ece(drawn, bins)))
 
 
-# ---------------------------------------------------------------- baselines
+# ---------------------------------------------------------------- the whole
 
 
 @dataclass(frozen=True)
@@ -245,58 +284,6 @@ class Baseline:
 def answer_of(key: Key) -> str:
     """The label that a guesser has to produce."""
     return INCONCLUSIVE if key.verdict == INCONCLUSIVE else key.label
-
-
-def majority(keys: Sequence[Key]) -> Baseline:
-    """Always the labels most frequent among the other cases."""
-    counts = Counter(answer_of(k) for k in keys)
-    first, third, spreads = [], [], []
-    for key in keys:
-        rest = counts.copy()
-        rest[answer_of(key)] -= 1
-        total = max(len(keys) - 1, 1)
-        best = sorted((c for c in rest if rest[c] > 0), key=lambda c: (-rest[c], c))
-        first.append(bool(best) and best[0] in key.accepted)
-        third.append(any(c in key.accepted for c in best[:3]))
-        right = max((rest[c] / total for c in best if c in key.accepted), default=0.0)
-        spreads.append((right, max((rest[c] / total for c in best if c not in key.accepted), default=0.0)))
-    return Baseline("majority label", share(first), share(third), brier_of(spreads))
-
-
-_WORD = re.compile(r"[A-Za-z_][\w.:/-]{1,40}|[一-鿿]")
-
-
-def _terms(text: str) -> Counter[str]:
-    return Counter(w.lower() for w in _WORD.findall(text))
-
-
-def nearest(texts: Sequence[str], keys: Sequence[Key], groups: Sequence[str] = ()) -> Baseline:
-    """Labels of the most similar other cases by TF-IDF; cases of one group do not help each other."""
-    bags = [_terms(t) for t in texts]
-    spread = Counter(term for bag in bags for term in bag)
-    weight = {term: math.log((1 + len(bags)) / (1 + n)) + 1 for term, n in spread.items()}
-    vectors: list[dict[str, float]] = []
-    for bag in bags:
-        raw = {t: (1 + math.log(c)) * weight[t] for t, c in bag.items()}
-        norm = math.sqrt(sum(v * v for v in raw.values())) or 1.0
-        vectors.append({t: v / norm for t, v in raw.items()})
-    first, third, spreads = [], [], []
-    for i, key in enumerate(keys):
-        near = sorted(
-            (-sum(v * vectors[j].get(t, 0.0) for t, v in vectors[i].items()), j)
-            for j in range(len(keys))
-            if j != i and (not groups or not groups[i] or groups[i] != groups[j])
-        )
-        labels = list(dict.fromkeys(answer_of(keys[j]) for _, j in near))[:3]
-        hit = bool(labels) and labels[0] in key.accepted
-        first.append(hit)
-        third.append(any(c in key.accepted for c in labels))
-        likeness = -near[0][0] if near else 0.0
-        spreads.append((likeness, 0.0) if hit else (0.0, likeness))
-    return Baseline("nearest neighbour", share(first), share(third), brier_of(spreads))
-
-
-# ---------------------------------------------------------------- the whole
 
 
 @dataclass(frozen=True)
@@ -319,6 +306,9 @@ class Scores:
         kept: for ablation, cases that keep their cause although its lines are gone.
         brier: over all cases, open ones included; `calibration` is over the answered ones.
         noise: findings beyond the first that are not in the key, per case with findings.
+        rightly_open: of the cases left open, those where no answer was right or the likeliest one was wrong.
+        supported: reports in which nothing is claimed that the evidence does not bear out. chained: see `Outcome`.
+        languages: top-1 by the language of the symptom. kinds: top-1 (or kept) by the kind of change.
     """
 
     suite: str
@@ -331,8 +321,14 @@ class Scores:
     answered: Share
     right_of_answered: Share
     verbatim: Share
-    cited: float | None
+    cited: Mean
+    precise: Mean
     noise: float | None
+    rightly_open: Share
+    supported: Share
+    chained: Share
+    languages: tuple[tuple[str, Share], ...]
+    kinds: tuple[tuple[str, Share], ...]
     errors: Share
     brier: float | None
     calibration: Calibration
@@ -348,7 +344,7 @@ def score(
     suite: str, outcomes: Sequence[Outcome], baselines: tuple[Baseline, ...] = (), kept: Share | None = None
 ) -> Scores:
     """All scores of a suite."""
-    cited = [o.cited for o in outcomes if o.cited is not None and o.first]
+    right = [o for o in outcomes if o.first]
     with_findings = [o for o in outcomes if o.findings]
     extra = [sum(c not in o.key.accepted for c, _ in o.findings[1:]) for o in with_findings]
     spans = Share(sum(o.verbatim for o in outcomes), sum(o.quotes for o in outcomes))
@@ -365,8 +361,14 @@ def score(
         answered=Share(len(answered), len(judged)),
         right_of_answered=share(o.first for o in answered),
         verbatim=spans,
-        cited=sum(cited) / len(cited) if cited else None,
+        cited=mean([o.cited for o in right if o.cited is not None]),
+        precise=mean([o.precise for o in right if o.precise is not None]),
         noise=sum(extra) / len(extra) if extra else None,
+        rightly_open=share(o.rightly_open for o in outcomes if o.verdict == INCONCLUSIVE),
+        supported=share(o.unsupported == 0 for o in outcomes if not o.error),
+        chained=share(o.chained for o in outcomes if o.chained is not None),
+        languages=_by((o.language, o.first) for o in outcomes),
+        kinds=_by((o.kind, o.first if kept is None else o.kept) for o in outcomes),
         errors=share(bool(o.error) for o in outcomes),
         brier=brier_of(o.spread for o in outcomes),
         calibration=calibration([(o.belief, o.believed_right) for o in answered]),
@@ -377,6 +379,15 @@ def score(
         slowest=max((o.seconds for o in outcomes), default=0.0),
         outcomes=tuple(outcomes),
     )
+
+
+def _by(flags: Iterable[tuple[str, bool]]) -> tuple[tuple[str, Share], ...]:
+    """Shares by group, in alphabetical order; what is of no group is left out."""
+    groups: dict[str, list[bool]] = defaultdict(list)
+    for name, flag in flags:
+        if name:
+            groups[name].append(flag)
+    return tuple((name, share(groups[name])) for name in sorted(groups))
 
 
 def per_cause(outcomes: Sequence[Outcome]) -> tuple[CauseRow, ...]:

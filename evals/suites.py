@@ -23,10 +23,12 @@ from diagnose.errors import UsageError
 from diagnose.inputs import open_inputs
 
 from .ablation import DERIVED, MADE
+from .changed import CHANGED
 from .scoring import HEALTHY, Key
 
 GENERATED = ("generated", "generated-well")
-SUITES = ("cases", "incidents", "captures", "cassettes", "injection", *GENERATED, *DERIVED, "held")
+WHOLE = ("cases", "incidents", "captures", "cassettes", "injection", *GENERATED)
+SUITES = (*WHOLE, *DERIVED, *CHANGED, "held")
 _QUICK = 24  # cases a suite under --quick
 _QUICK_BYTES = 2 << 20  # larger captures are left out there
 
@@ -39,6 +41,7 @@ class Case:
         texts: ``(name, text)`` of pasted artifacts. paths: files and folders instead of texts.
         group: cases of one group share a thread. status: taint of the documents.
         source: what wrote the case: words are fitted without that when it is scored.
+        kind: what was changed, in a suite made from others.
     """
 
     id: str
@@ -49,13 +52,12 @@ class Case:
     group: str = ""
     status: tuple[str, ...] = ("provided",)
     source: str = ""
+    kind: str = ""
 
     def documents(self) -> list[Document]:
         """The evidence as the engine gets it."""
-        if self.paths:
-            docs, _ = open_inputs([str(p) for p in self.paths], None)
-            return list(docs)
-        return [Document.of(name, text.encode(), self.status) for name, text in self.texts]
+        docs, _ = open_inputs([str(p) for p in self.paths], None) if self.paths else ([], [])
+        return [*docs, *(Document.of(name, text.encode(), self.status) for name, text in self.texts)]
 
     @property
     def text(self) -> str:
@@ -167,8 +169,8 @@ def shared(name: str) -> Path | None:
 def collect(
     names: Sequence[str], paths: Iterable[Path], quick: bool, seed: int = 1
 ) -> Iterator[tuple[str, list[Case]]]:
-    """``(suite, cases)`` in order. Derived suites follow from the pasted cases of all others; for `citations` the
-    whole cases are given, because what to take out depends on the answer to them.
+    """``(suite, cases)`` in order. Derived suites follow from the pasted cases of all others; for `citations` and those
+    of `changed` the whole cases are given, because what to take out or change depends on the answer to them.
 
     Raises:
         UsageError: an unknown suite, or a path without cases.
@@ -183,6 +185,13 @@ def collect(
         yield path.name, sample(found) if quick else found
     for name in names:
         found = _suite(name) if name not in GENERATED else _generated(seed, name == "generated")
+        if name in CHANGED:
+            found = pasted or [*own_cases(), *_suite("incidents")]
+            found = [*found, *(c for s in ("captures", "cassettes") for c in _suite(s))] if name == "noisy" else found
+            well = _generated(seed, False) if name == "noisy" and not pasted else []
+            if found:
+                yield name, [*found, *well]
+            continue
         if name in DERIVED:
             base = pasted or [*own_cases(), *_suite("incidents")]
             base = sample(base) if quick else base
@@ -208,7 +217,7 @@ def _suite(name: str) -> list[Case]:
         return own_cases(name)
     if name == "cassettes":
         return cassettes()
-    place = shared(name) if name not in DERIVED else None
+    place = shared(name) if name not in (*DERIVED, *CHANGED) else None
     return load(place) if place is not None else []
 
 

@@ -110,6 +110,13 @@ def unlearnt(source: str) -> Iterator[None]:
         cat.wording = shipped
 
 
+def by_words(source: str, text: str) -> list[tuple[str, float]]:
+    """Causes by the words alone, likeliest first, learnt from other sources than the case's."""
+    model = (_FOLDS.without(source) if source else None) or catalogue().wording
+    got = scores(text, model) if model else {}
+    return sorted(got.items(), key=lambda item: (-item[1], item[0]))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Fit and write, or cross-validate by file."""
     parser = argparse.ArgumentParser(description=__doc__)

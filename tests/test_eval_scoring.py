@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from diagnose.evals.baselines import majority, nearest
 from diagnose.evals.scoring import (
     HEALTHY,
     INCONCLUSIVE,
@@ -11,8 +12,6 @@ from diagnose.evals.scoring import (
     Share,
     brier_of,
     calibration,
-    majority,
-    nearest,
     score,
     wilson,
 )
