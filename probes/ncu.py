@@ -21,6 +21,7 @@ from .kernel_metrics import METRICS, STALL, Reading, facts, number, sentences, s
 
 _CELL = regex(r'"((?:[^"]|"")*)"|([^,"]*)')
 _KEEP = 12  # kernels
+_LONGEST = 1 << 20  # bytes of one row
 _EXCESS = (  # printed total and printed excess, of which the share is what counts
     (
         "derived__memory_l2_theoretical_sectors_global_excessive",
@@ -68,7 +69,7 @@ class NcuCsv:
         units: list[str] = []
         kernels: dict[str, tuple[str, list[Reading]]] = {}
         advice: list[Fact] = []
-        for line, start, raw in doc.raw_lines():
+        for line, start, raw in _rows(doc):
             if b"Kernel Name" in raw and not header:
                 found = cells(raw.rstrip(b"\r"), start)
                 header = found if any(c[0] == "Kernel Name" for c in found) else []
@@ -123,6 +124,20 @@ class NcuCsv:
                         )
         yield from advice[:60]
         yield from _kernels(kernels, doc.status)
+
+
+def _rows(doc: Document) -> Iterator[tuple[int, int, bytes]]:
+    """Whole lines: the document hands long ones out in pieces, and a row of `--set full` has two thousand cells."""
+    held: tuple[int, int, bytes] | None = None
+    for line, start, raw in doc.raw_lines():
+        if held is not None and held[0] == line and len(held[2]) < _LONGEST:
+            held = (line, held[1], held[2] + raw)
+            continue
+        if held is not None:
+            yield held
+        held = (line, start, raw)
+    if held is not None:
+        yield held
 
 
 def _wanted(metric: str) -> bool:

@@ -147,3 +147,15 @@ def test_occupancy_matters_only_below_the_roofs() -> None:
     assert lead("kernel is slow", OCCUPANCY.format(memory="12.0", sm="9.0")) == "cuda.low_occupancy"
     assert lead("kernel is slow", OCCUPANCY.format(memory="30.0", sm="92.0")) == "cuda.compute_bound"
     assert lead("kernel is slow", OCCUPANCY.format(memory="91.0", sm="20.0")) == "cuda.memory_bound"
+
+
+def test_a_row_of_two_thousand_cells_is_read_whole() -> None:
+    """`--set full --page raw --csv` has rows of tens of kilobytes."""
+    other = [f"l1tex__filler_metric_number_{n}.sum" for n in range(2000)]
+    head = ["ID", "Kernel Name", *other[:1000], "dram__throughput.avg.pct_of_peak_sustained_elapsed", *other[1000:]]
+    unit = ["", "", *[""] * 1000, "%", *[""] * 1000]
+    row = ["0", "add(float*)", *["1"] * 1000, "91.5", *["1"] * 1000]
+    text = "\n".join(",".join(f'"{c}"' for c in cells) for cells in (head, unit, row)) + "\n"
+    doc = Document.of("a.csv", text.encode())
+    (fact,) = [f for f in NcuCsv().parse(doc) if f.signal == "kernel.dram"]
+    assert fact.value == 0.915 and fact.spans[0].quote == "91.5" and not doc.lines_skipped

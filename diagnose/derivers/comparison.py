@@ -11,7 +11,9 @@ from ..models import Fact, Subject
 SAME = 1.10
 MAX_DOCUMENTS = 4
 _CONTEXT = ("version", "serving.arg", "env.var", "gpu.name")
+_STATED = ("version", "gpu.name")  # always there, named or not
 Place = dict[str, list[Fact]]
+Context = frozenset[tuple[str, str]]
 
 
 def across_documents(facts: list[Fact], recognised: Mapping[str, bool]) -> Iterator[Fact]:
@@ -39,15 +41,8 @@ def across_documents(facts: list[Fact], recognised: Mapping[str, bool]) -> Itera
         low, high = sorted(((float(f.value or 0), c) for c, f in once.items()))[:: len(once) - 1]
         if low[0] <= 0:
             continue
-        made = list(
-            _pair(
-                name,
-                once[low[1]],
-                once[high[1]],
-                context[low[1]] - context[high[1]],
-                context[high[1]] - context[low[1]],
-            )
-        )
+        lower, higher = context[low[1]], context[high[1]]
+        made = list(_pair(name, once[low[1]], once[high[1]], _apart(lower, higher), _apart(higher, lower)))
         if made and (name not in widest or high[0] / low[0] > widest[name][0]):
             widest[name] = high[0] / low[0], made
     for _ratio, made in widest.values():
@@ -63,14 +58,21 @@ def _key(fact: Fact) -> tuple[str, str, str | None] | None:
     return (fact.signal, fact.subject.key(), fact.unit) if declared and declared.better else None
 
 
-def _context(facts: Iterable[Fact], capture: str) -> frozenset[str]:
-    """Versions, flags and variables that a document shows."""
+def _context(facts: Iterable[Fact], capture: str) -> Context:
+    """Versions, flags and variables that a document shows, with what each is one of."""
     out = set()
     for fact in facts:
         if fact.signal in _CONTEXT and fact.spans and fact.spans[0].capture == capture:
             joint = {"serving.arg": "--{} {}", "env.var": "{}={}"}.get(fact.signal, "{} {}")
-            out.add(joint.format(fact.subject.label or "", fact.value).strip())
+            kind = f"{fact.signal} {fact.subject.label or ''}" if fact.signal in _STATED else ""
+            out.add((kind, joint.format(fact.subject.label or "", fact.value).strip()))
     return frozenset(out)
+
+
+def _apart(mine: Context, other: Context) -> frozenset[str]:
+    """What only one document shows. A flag that is not there is off; a version that is not named can be the same."""
+    named = {kind for kind, _ in other}
+    return frozenset(text for kind, text in mine - other if not kind or kind in named)
 
 
 def _setting(fact: Fact, extra: frozenset[str]) -> str:

@@ -12,6 +12,9 @@ import signal
 import sys
 import threading
 
+TRIES = 3  # windows, each four times as long as the last, until a kernel is in one
+KERNEL = b'"cat": "kernel"'
+
 
 def _chain() -> None:
     """Run the sitecustomize that stands behind this one on the path, if there is one."""
@@ -47,20 +50,31 @@ def _arm(said: str) -> None:
             state["ready"] = True
             signal.setitimer(signal.ITIMER_REAL, float(delay))
         elif "run" not in state:
-            kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-            state["run"] = torch.profiler.profile(activities=kinds)
-            state["run"].start()
-            signal.setitimer(signal.ITIMER_REAL, float(seconds))
+            start(torch, float(seconds))
+        elif not finish() and state["tries"] < TRIES:
+            # CUPTI drops what ran while it was still being set up, which takes longer the more kernels are loaded
+            start(torch, float(seconds) * 4 ** state["tries"])
         else:
-            finish()
+            off()
+
+    def start(torch, window):
+        kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+        state["tries"] = state.get("tries", 0) + 1
+        state["run"] = torch.profiler.profile(activities=kinds)
+        state["run"].start()
+        signal.setitimer(signal.ITIMER_REAL, window)
 
     def finish():
-        off()
-        run = state.pop("run", None)
-        if run is not None:
-            state["ready"] = state["run"] = None
-            run.stop()
-            run.export_chrome_trace(f"{path}.{os.getpid()}.json")
+        """Write the trace; True when it holds kernels, or nothing was being traced."""
+        run = state.get("run")
+        if run is None:
+            return True
+        state["run"] = None
+        run.stop()
+        name = f"{path}.{os.getpid()}.json"
+        run.export_chrome_trace(name)
+        with open(name, "rb") as stream:
+            return any(KERNEL in block for block in iter(lambda: stream.read(1 << 20), b""))
 
     atexit.register(finish)  # a program that ends inside the window still leaves its trace
     signal.signal(signal.SIGALRM, step)
