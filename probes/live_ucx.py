@@ -125,8 +125,8 @@ def _shown_pair(test: str, size: int) -> str:
     return f"ucx_perftest -p PORT & ucx_perftest 127.0.0.1 -p PORT -t {test} -s {size}"
 
 
-def _joined(test: str, size: int, server: Ran, client: Ran) -> bytes:
-    """The server prints what was run, the client what came of it."""
+def joined(test: str, size: int, server: Ran, client: Ran) -> bytes:
+    """The account of a `pair`: the server prints what was run, the client what came of it."""
     return b"$ %s\n%s%s\n" % (_shown_pair(test, size).encode(), server.output, client.output)
 
 
@@ -134,7 +134,7 @@ def _proto(host: Host) -> Iterator[Collected]:
     for test in ("tag_bw", "ucp_get"):  # reading from the peer may take another way than sending to it
         server, client = pair(host, test, 1 << 20, 50, _EXPLAIN)
         if client.output.strip():
-            yield replace(Capture.of("ucx.proto", client, test), data=_joined(test, 1 << 20, server, client))
+            yield replace(Capture.of("ucx.proto", client, test), data=joined(test, 1 << 20, server, client))
         else:
             yield NotCaptured("ucx.proto", f"ucx_perftest printed nothing (exit {client.status})", test)
 
@@ -164,7 +164,7 @@ def _perftest(host: Host) -> Iterator[Collected]:
         except ProbeError as err:
             yield NotCaptured("ucx.perftest", err.message, f"{test} {size}")
             return
-        out += _joined(test, size, server, client)
+        out += joined(test, size, server, client)
         last = client
         if client.status:
             break  # what fails at one size fails at all
