@@ -19,7 +19,7 @@ def facts() -> dict[tuple[str, str], float]:
 
 def test_the_recorded_copy_reaches_what_was_promised() -> None:
     found = {label.split()[0]: value for (signal, label), value in facts().items() if signal == "bench.bandwidth"}
-    assert found["copy"] == pytest.approx(3057.6, abs=0.1)
+    assert found["copy"] == pytest.approx(3064.5, abs=0.1)
     assert found["copy"] >= 0.9 * 3350
     assert found["copy"] >= 0.97 * found["copy_torch"]
 
