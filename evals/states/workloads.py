@@ -175,6 +175,57 @@ def straggler(seconds: float) -> None:
     _ddp(seconds, True, 12, "straggler")
 
 
+def tp_decode(seconds: float) -> None:
+    """Decode steps of an 8B Llama shape split over all ranks: its GEMMs and 64 all-reduces in one CUDA graph."""
+    import torch.distributed as dist
+
+    local, world = _group(), int(os.environ["WORLD_SIZE"])
+    hidden, inner, heads, kv, layers, vocabulary = 4096, 14336, 32, 8, 32, 128256
+
+    def weight(rows: int, columns: int) -> torch.Tensor:
+        return torch.randn(rows, columns, device="cuda", dtype=torch.bfloat16) * 0.01
+
+    blocks = [
+        (weight(hidden, (heads + 2 * kv) * 128 // world), weight(heads * 128 // world, hidden),
+         weight(hidden, 2 * inner // world), weight(inner // world, hidden))
+        for _ in range(layers)
+    ]  # fmt: skip
+    last = weight(hidden, vocabulary // world)
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        for qkv, out, up, down in blocks:
+            y = (x @ qkv)[:, : heads * 128 // world] @ out
+            dist.all_reduce(y)
+            x = x + y
+            y = (x @ up)[:, : inner // world] @ down
+            dist.all_reduce(y)
+            x = x + y
+        return x @ last
+
+    for batch in (1, 8, 32, 128):
+        x = torch.randn(batch, hidden, device="cuda", dtype=torch.bfloat16)
+        for _ in range(3):
+            step(x)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step(x)
+        times = []
+        for _ in range(60):
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            graph.replay()
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end))
+        if local == 0:
+            size = 2 * (sum(w.numel() for block in blocks for w in block) + last.numel())
+            what = f"TP {world}, batch {batch}, {size / 1e9:.3f} GB of weights a GPU"
+            sums = f"{2 * layers} all-reduces of {2 * batch * hidden} B"
+            print(f"tp_decode: {what}, {sums}: median {sorted(times)[30]:.3f} ms a step", flush=True)
+    dist.destroy_process_group()
+
+
 def busy(seconds: float) -> None:
     """A neighbour on the GPU named by BUSY_GPU."""
     device = f"cuda:{os.environ.get('BUSY_GPU', '0')}"
@@ -190,7 +241,7 @@ NAMES = {
     f.__name__: f
     for f in (
         healthy, input_bound, launch_bound, sync_stalls, pageable_copies, pinned_copies, ddp_overlap, no_overlap,
-        straggler, busy,
+        straggler, tp_decode, busy,
     )
 }  # fmt: skip
 
