@@ -235,6 +235,9 @@ def name_metric(words: str, unit: str | None = None, raw: str = "", per: str = "
     return Metric(name + tail, _UNIT_BETTER.get(name), False)
 
 
+_SIZE_IN_HEAD = regex(r"(?<![\w.])\d+(?:\.\d+)? ?(?:[KMGT]i?B|bytes)\s*$", re.IGNORECASE)
+
+
 def header_unit(words: str) -> str:
     """Unit that a column head prints: ``TTFT (ms)``, ``busbw [GB/s]``, ``decode tok/s``, ``Idle %``; or ""."""
     for inner in re.findall(r"[(\[]([^()\[\]]{1,20})[)\]]", words[:200]):
@@ -242,11 +245,15 @@ def header_unit(words: str) -> str:
         if low in ("msecs", "msec") or (low and with_unit(1.0, inner) is not None):
             return str(inner).strip()
     last = re.split(r"[\s,_]+", words.strip())[-1] if words.strip() else ""
+    if _SIZE_IN_HEAD.search(words):
+        last = ""  # ``busbw 8 GB``: the size of a message
     if len(last) > 1 or last in ("s", "%"):
         spelled = last.strip("()")
         if spelled not in ("min", "h", "c", "count", "fraction") and with_unit(1.0, spelled) is not None:
             return spelled
-    return ""
+    # A rate needs no place of its own: ``int4 tok/s (kernel: exllama)``.
+    rates = [w for w in words[:200].split() if "/s" in w and with_unit(1.0, w) is not None]
+    return rates[0] if len(rates) == 1 else ""
 
 
 _CELL = regex(rf"^[\s~≈<>≤≥+\u2192-]*(?:0 ?-> ?|-> ?)?(?P<number>{_NUMBER})\s*(?P<rest>[^\d\s].{{0,24}})?$")

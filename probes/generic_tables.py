@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from diagnose.axes import OTHER, classify
 from diagnose.document import Line
 from diagnose.lazy import regex
 
@@ -145,7 +146,7 @@ def _table(lines: list[Line], i: int) -> Table | None:
     else:
         return None
     table = Table(corner, tuple(c.text for c in columns), _caption(lines, i), lines=[i])
-    heads = [header_unit(c.text) for c in columns]
+    heads = _shared_unit([c.text for c in columns])
     j: int | None = i + 1
     while j is not None and j < len(lines) and len(table.rows) < MAX_ROWS:
         if _RULE.match(lines[j].text):
@@ -162,6 +163,19 @@ def _table(lines: list[Line], i: int) -> Table | None:
         table.rows.extend(_composite(label, texts, heads, found, lines[j]))
         j += 1
     return table if any(any(r.figures) for r in table.rows) else None
+
+
+def _shared_unit(names: list[str]) -> list[str]:
+    """Units of the columns; a further setting of the same kind (``fp16 tok/s | int4 tok/s | gptq_marlin``) has theirs."""  # noqa: E501
+    heads = [header_unit(name) for name in names]
+    said = {h for h in heads if h}
+    if len(said) != 1 or sum(map(bool, heads)) < 2 or all(heads):
+        return heads
+    known = next(name for name, head in zip(names, heads, strict=True) if head)
+    return [
+        head or ("" if name_metric(name).known or set(classify(name, known)) <= {OTHER} else next(iter(said)))
+        for name, head in zip(names, heads, strict=True)
+    ]
 
 
 def _split_below(text: str, gap: int) -> tuple[str, list[Cell]]:

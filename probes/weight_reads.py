@@ -25,7 +25,17 @@ _MODEL = regex(
     r"(?<![\w.])(?:llama|qwen|mistral|ministral|gemma|yi|phi|falcon|glm|internlm|baichuan|codellama|vicuna|granite|olmo|nemotron|starcoder|deepseek-(?:coder|llm)|r1-distill)[\w.-]*?[-_ ](?P<n>\d{1,3}(?:\.\d+)?)b(?![a-z0-9])(?!-a\d)",  # noqa: E501
     re.IGNORECASE,
 )
-_TP = regex(r"tensor[- _]parallel(?:[- _]size)?[ =:]+(?P<a>\d{1,2})\b|(?<![\d:] )\bTP ?[=:]? ?(?P<b>\d{1,2})\b(?!\])")
+_TP = regex(
+    r"tensor[- _]parallel(?:[- _]size)?[ =:]+(?P<a>\d{1,2})\b|(?<![\d:] )\b(?:TP|(?<!--)tp(?:[ _-]?size)?) ?[=:]? ?(?P<b>\d{1,2})\b(?!\])"  # noqa: E501
+)  # noqa: E501, RUF100
+# A single stream's rate with its unit in front of the number: ``tok/s 58.3``, ``tokens/s: 41``.
+_RATE = regex(
+    r"(?<![\d.])(?<!\d )\b(?:tok(?:en)?s?/s(?:ec)?|tps)\b\s*[:=]?\s*(?P<n>\d+(?:\.\d+)?)(?![\d.,]*\s*(?:%|tok|ms))",
+    re.I,
+)  # noqa: E501, RUF100
+
+
+_RUN_OF_MANY = regex(r"total|aggregate|throughput|concurren|all requests|batch[ =:]*(?:[2-9]|1\d)|总", re.I)
 
 
 class WeightReadReader:
@@ -42,6 +52,8 @@ class WeightReadReader:
         b"-",
         b"tensor",
         b"TP",
+        b"tp",
+        b"tok",
     )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
@@ -64,6 +76,9 @@ class WeightReadReader:
                 factor = 1.0 if whole["u"] == "GiB" else 1e9 / 2**30
                 if float(whole["n"]) >= 0.5:
                     yield self._one(doc, line, "serving.weights_part", float(whole["n"]) * factor, "GiB", "whole")
+            rate = _RATE.search(text) if doc.size < 1 << 14 else None
+            if rate and 1 <= float(rate["n"]) < 1000 and not _RUN_OF_MANY.search(text):
+                yield self._one(doc, line, "serving.single_rate", float(rate["n"]), "tokens/s", "note")
             split = _JSON.search(text)
             if split:
                 yield from self._split(doc, line, float(split["prompt"]), line, float(split["made"]), float(split["n"]))

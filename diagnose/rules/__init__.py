@@ -28,6 +28,8 @@ FAMILIES = (
     "relations_more",
     "limits_met",
     "parts",
+    "steps",
+    "steady",
     "paths",
 )
 

@@ -131,7 +131,9 @@ def power_cap_at_default(ctx: Context) -> Outcome:
     references = [r for r in ratios(ctx) if r.axis == "expected" and _QUANTITY.search(r.metric)]
     if _differences(ctx, 1.05) or _fault(ctx) or any(r.value > 1.03 for r in references):
         return Outcome(False, (low[1],))
-    full = [e for v, e in ctx.numbers("gpu.power") if v >= 0.93 * low[0]]
+    drawn = ctx.numbers("gpu.power")
+    drawn += [n for n in ctx.numbers("figure", {"label": "^power"}) if re.search("draw|usage", n[1].quote or "", re.I)]
+    full = [e for v, e in drawn if v >= 0.93 * low[0]]
     used = [*full[:1], *(r.evidence for r in references[:1])]
     return Outcome(True, (caps[0], low[1], *used)) if used else UNKNOWN
 

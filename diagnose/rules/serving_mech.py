@@ -268,7 +268,7 @@ def diverges_with_context(ctx: Context) -> Outcome:
         "figure", {"label": r"^(tpot|itl|decode_throughput|ttft|prefill|throughput)[^|]*\|"}
     ):
         size = re.fullmatch(
-            r"(?:ctx|context|prompt|len)?[ =_]*(\d[\d,.]*)\s*(k)?(?: tokens| ctx| context)?",
+            r"(?:ctx|context|prompt|len)?[ =_]*(\d[\d,]*(?:\.\d+)?)\s*(k)?(?: tokens| ctx| context)?",
             (item.subject.label or "").split("|")[1].strip(),
             re.I,
         )
@@ -277,9 +277,9 @@ def diverges_with_context(ctx: Context) -> Outcome:
     rows = {k: v for k, v in rows.items() if len(v) >= 2}
     if len(rows) < 2:
         return UNKNOWN
-    short, long = rows[min(rows)], rows[max(rows)]
-    near, far = (max(r)[0] / min(r)[0] for r in (short, long))
-    used = [max(short)[1], max(long, key=lambda n: n[0])[1], min(long, key=lambda n: n[0])[1]]
+    short, long = (sorted(rows[k], key=lambda n: n[0]) for k in (min(rows), max(rows)))
+    near, far = short[-1][0] / short[0][0], long[-1][0] / long[0][0]
+    used = [short[-1][1], long[-1][1], long[0][1]]
     return read.yes(*used) if near <= 1.35 and far >= 1.6 and max(rows) >= 4 * min(rows) else read.no(*used[:2])
 
 
