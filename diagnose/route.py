@@ -22,10 +22,12 @@ from .models import Evidence
 FALLBACK = "environment"  # nothing recognised: what runs here, and does it run at all?
 CLOSE = 0.75  # a rival with this share of the winner's score makes the symptom ambiguous
 ASKED = 0.6  # playbooks with this share of the winner's score count as asked too
+CLEAR = 5  # a sentence with this score asks a question of its own
 FAINT = 2  # a lower score is a stray word: the evidence knows better
 SLIP = 6  # shorter words are too near to each other to be corrected
 GAP = 4  # words that `..` may stand for; twice as many in Chinese, where each character is one
 
+_SENTENCE = re.compile(r"(?<=[.!?;])\s+|[。！？；\n]")
 _FOLD = {i: i - 0xFEE0 for i in range(0xFF01, 0xFF5F)} | {0x3000: 0x20, 0x2019: 0x27}
 _BREAK = "|"  # a clause ends: punctuation, or a word that turns the sentence
 _TURNS = {*("but", "although", "though", "while", "whereas", "yet", "however", "whilst", "except"), *"但而虽"}
@@ -178,7 +180,11 @@ def asked(cat: Catalogue, symptom: str, evidence: Iterable[Evidence] = ()) -> li
     ranked = ranking(cat, symptom)
     if not ranked:
         return [infer(list(evidence))]
-    return [ident for ident, got in ranked if got >= ASKED * ranked[0][1]]
+    out = [ident for ident, got in ranked if got >= ASKED * ranked[0][1]]
+    for sentence in _SENTENCE.split(symptom):
+        first = ranking(cat, sentence)[:1]  # two faults in one text are two questions
+        out += [ident for ident, got in first if got >= CLEAR and ident not in out]
+    return out
 
 
 def decides(cat: Catalogue, symptom: str) -> list[str]:

@@ -210,9 +210,9 @@ def _chained(got: Report) -> bool | None:
 def unsupported(got: Report, documents: Iterable[Document]) -> list[str]:
     """Claims that do not hold: what `diagnose verify` finds, and findings without a reading behind them."""
     out = [str(m) for m in verify(got.model_dump(mode="json", by_alias=True), documents, again=False)]
-    kinds = {e.id: e.kind for e in got.evidence}
+    read = {e.id for e in got.evidence if e.spans or e.kind == "absent"}
     for finding in got.findings if got.verdict == "cause" else ():
-        if not any(kinds.get(i) in ("observed", "absent") for i in backing(got, set(finding.evidence))):
+        if read.isdisjoint(backing(got, set(finding.evidence))):
             out.append(f"finding {finding.cause}: nothing read is behind it")
     return out
 
