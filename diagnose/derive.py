@@ -26,6 +26,7 @@ def derive(facts: list[Fact], recognised: dict[str, bool]) -> list[Fact]:
         "training",
         "comparison",
         "microbench",
+        "clock",
     ):
         for deriver in import_module(f"diagnose.derivers.{family}").DERIVERS:
             out.extend(deriver([*facts, *out], recognised))

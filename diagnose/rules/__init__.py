@@ -31,6 +31,7 @@ FAMILIES = (
     "steps",
     "steady",
     "paths",
+    "clock",
 )
 
 RULES: dict[str, Rule] = {}
