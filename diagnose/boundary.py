@@ -71,7 +71,10 @@ def examine(host: Host) -> dict[str, Any]:
         "tool": {"version": __version__},
         "host": {"kind": kinds, "stack": stack, "notes": notes(kinds), "taint": list(host.taint)},
         "parts": [_part(p, stack, "Windows" in kinds) for p in parts],
-        "checks": {n: {"has": c.has, "evidence": c.evidence, "kind": c.kind, "get": c.get} for n, c in checks.items()},
+        "checks": {
+            n: {"has": c.has, "evidence": c.evidence, "kind": c.kind, "get": c.get, "limit": c.limit}
+            for n, c in checks.items()
+        },
     }
 
 
@@ -164,10 +167,12 @@ def _markdown(data: dict[str, Any], zh: bool) -> Iterable[str]:
         yield f"Look at {e['metric']}. Expect {e['expect']}. Otherwise: {e['failure']}."
 
 
-def run(format_: str, picture: str, sysfs_root: str, lang: str, peer: str, evidence: str = "") -> int:
-    """Print the matrix, or one picture of it."""
-    if format_ not in ("text", "json", "md"):
-        raise UsageError(f"--format takes text, json, md, not {format_!r}")
+def run(
+    format_: str, picture: str, sysfs_root: str, lang: str, peer: str, evidence: str = "", pictures: Path | None = None
+) -> int:
+    """Print the matrix, or one picture of it, or write all pictures to a folder."""
+    if format_ not in ("text", "json", "md", *(("svg",) if picture else ())):
+        raise UsageError(f"--format takes text, json, md{', svg' if picture else ''}, not {format_!r}")
     if lang not in ("", "en", "zh"):
         raise UsageError(f"--lang takes en or zh, not {lang!r}")
     root = Path(sysfs_root or "/")
@@ -178,7 +183,12 @@ def run(format_: str, picture: str, sysfs_root: str, lang: str, peer: str, evide
     if picture:
         from .boundary_pictures import draw
 
-        sys.stdout.write(draw(picture, data, host, format_, evidence))
+        sys.stdout.write(draw(picture, data, format_, evidence, lang or "en"))
+        return EXIT_OK
+    if pictures is not None:
+        from .boundary_pictures import write
+
+        print("\n".join(write(pictures, data, evidence, lang or "en")), file=sys.stderr)
         return EXIT_OK
     if format_ == "json":
         sys.stdout.write(json.dumps(data, indent=1, ensure_ascii=False) + "\n")

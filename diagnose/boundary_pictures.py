@@ -1,179 +1,141 @@
-"""Pictures of data paths on this machine, as Mermaid text: each hop present, absent or unknown, with its evidence."""
+"""Pictures of data paths on this machine, as Mermaid text and as SVG: each hop present, absent or unknown, with its
+evidence.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError, UsageError
+from .hardware import Gpu
 from .hardware import gpu as sheet
-from .host import Host
+from .models import Report
+from .pictures import paths
+from .pictures.flow import STATES, Hop, Picture, chain
+from .pictures.flow import draw as drawn
+from .pictures.paths import Known
+from .pictures.words import say
 
-_CLASSES = {
-    True: ("present", "fill:#d7f0dd,stroke:#1a7f37"),
-    False: ("absent", "fill:#fbdcdc,stroke:#b42318,stroke-dasharray: 4"),
-    None: ("unknown", "fill:#eeeeee,stroke:#6b7280,stroke-dasharray: 2"),
+_STYLES = {
+    True: "fill:#d7f0dd,stroke:#1a7f37",
+    False: "fill:#fbdcdc,stroke:#b42318,stroke-dasharray: 4",
+    None: "fill:#eeeeee,stroke:#6b7280,stroke-dasharray: 2",
 }
 # Largest shared memory of a block and registers of an SM, KiB, by compute capability (CUDA programming guide).
 _SHARED = {7.0: 96, 7.5: 64, 8.0: 163, 8.6: 99, 8.7: 163, 8.9: 99, 9.0: 227, 10.0: 227, 12.0: 99}
 _REGISTERS = 256
 _CHANNEL = re.compile(r"Channel \d+/\d+ :((?:\s+\d+){2,})\s*$", re.MULTILINE)
+PICTURES = (*paths.NAMES, "ring", "memory", "request")
 
 
-@dataclass(frozen=True)
-class Hop:
-    """One station of a path."""
+class _Sources:
+    """What pictures are made of: the machine's checks, and what was given beside them."""
 
-    name: str
-    has: bool | None
-    evidence: str
-    limit: str = ""
+    def __init__(self, data: dict[str, Any], evidence: str, lang: str) -> None:
+        self.data, self.lang, self.log = data, lang, ""
+        self.report: Report | None = None
+        said = re.match(r"NVML shows (\d+) x ([^,]+)", data["checks"]["gpu"]["evidence"])
+        self.names = [said.group(2)] * int(said.group(1)) if said else []
+        if evidence:
+            try:
+                text = Path(evidence).read_text("utf-8", "replace")
+            except OSError as err:
+                raise InputError(f"cannot read {evidence}: {err.strerror}") from err
+            if '"diagnose.report/v1"' in text[:2000]:
+                from .report_file import load
 
+                self.report = load(Path(evidence)).report
+            else:
+                self.log = text
 
-@dataclass(frozen=True)
-class Picture:
-    """Stations, and which leads to which."""
+    @property
+    def product(self) -> Gpu | None:
+        """The GPU's sheet."""
+        return sheet(self.names[0]) if self.names else None
 
-    title: str
-    hops: list[Hop]
-    edges: list[tuple[int, int, str]]
-
-
-def _check(data: dict[str, Any], label: str, name: str, limit: str = "") -> Hop:
-    found = data["checks"][name]
-    return Hop(label, found["has"], found["evidence"], limit)
-
-
-def _always(label: str, why: str) -> Hop:
-    return Hop(label, True, why)
-
-
-def _chain(title: str, hops: list[Hop]) -> Picture:
-    return Picture(title, hops, [(i, i + 1, "") for i in range(len(hops) - 1)])
-
-
-def _peer(data: dict[str, Any]) -> Hop:
-    return _check(data, "peer host", "peer")
-
-
-def _tcp(data: dict[str, Any], _: Host, __: str) -> Picture:
-    return _chain(
-        "TCP: every byte passes the CPU twice on each side",
-        [
-            _check(data, "GPU memory", "gpu"),
-            _always("pinned host buffer", "a copy by the GPU's copy engine"),
-            _always("socket and kernel TCP", "a copy by a core, then segments, interrupts and acknowledgements"),
-            _always("Ethernet adapter", "any interface carries TCP"),
-            _peer(data),
-        ],
-    )
+    def known(self, key: str) -> Known:
+        """A check of this machine as a station; what one can do at most is from its sheet or its port."""
+        product = self.product
+        limit = ""
+        if product is not None and key == "gpu":
+            limit = f"{product.memory:g} GB/s ({product.source})"
+        if product is not None and key == "pinned" and not product.c2c:
+            limit = f"PCIe {product.pcie} x{product.width} ({product.source})"
+        found = self.data["checks"].get(key)
+        if found is None:
+            return Known(limit=limit)
+        return Known(found["has"], found["evidence"], found.get("limit") or limit)
 
 
-def _rdma(data: dict[str, Any], _: Host, __: str) -> Picture:
-    return _chain(
-        "RDMA: the adapter reads and writes registered host memory",
-        [
-            _check(data, "registered host memory", "memlock"),
-            _check(data, "verbs device", "verbs_nodes"),
-            _check(data, "RDMA adapter", "rdma"),
-            _peer(data),
-        ],
-    )
-
-
-def _gpudirect(data: dict[str, Any], _: Host, __: str) -> Picture:
-    return _chain(
-        "GPUDirect RDMA: the adapter reads and writes GPU memory, no host buffer",
-        [
-            _check(data, "GPU memory", "gpu"),
-            _check(data, "peer memory or dma-buf", "gpudirect"),
-            _check(data, "one PCIe switch", "near_nic"),
-            _check(data, "verbs device", "verbs_nodes"),
-            _check(data, "RDMA adapter", "rdma"),
-            _peer(data),
-        ],
-    )
-
-
-def _control(data: dict[str, Any], _: Host, __: str) -> Picture:
-    hops = [
-        _check(data, "GPU kernel", "gpu"),
-        _always("CPU proxy thread", "a core that waits for the GPU, posts and polls"),
-        _check(data, "RDMA adapter", "rdma"),
-        _check(data, "doorbell and queues in reach of the GPU (GDRCopy, GPUNetIO)", "gdrdrv"),
-        _check(data, "adapter that a GPU can drive", "driven_nic"),
-        _peer(data),
-    ]
-    edges = [(0, 1, "CPU-centric: flag in host memory"), (1, 2, "post, poll"), (2, 5, ""),
-             (0, 3, "GPU-centric: post, poll"), (3, 4, "doorbell"), (4, 5, "")]  # fmt: skip
-    return Picture("Who posts a message: CPU-centric beside GPU-centric", hops, edges)
-
-
-def _kv(data: dict[str, Any], _: Host, __: str) -> Picture:
-    hops = [
-        _check(data, "engine: prefill worker", "vllm"),
-        _check(data, "router (Dynamo, LMCache)", "dynamo"),
-        _check(data, "NIXL", "nixl"),
-        _check(data, "UCX", "ucx"),
-        _check(data, "RDMA below UCX", "ucx_verbs"),
-        _check(data, "GPU memory below UCX", "ucx_cuda"),
-        _check(data, "RDMA adapter", "rdma"),
-        _peer(data),
-    ]
-    edges = [(1, 0, "request"), (0, 2, "blocks as descriptors"), (2, 3, "one transfer"), (3, 4, "between hosts"),
-             (3, 5, "between GPUs"), (4, 6, ""), (6, 7, "")]  # fmt: skip
-    return Picture("KV cache from prefill to decode: engine, NIXL, UCX, wire", hops, edges)
-
-
-def _ring(data: dict[str, Any], _: Host, log: str) -> Picture:
-    found = _CHANNEL.search(log)
-    names = _names(data)
-    if found is not None:
-        ranks = found.group(1).split()
-        hops = [Hop(f"rank {r}", True, " ".join(found.group().split())) for r in ranks]
-        title = "Ring all-reduce, the ring that NCCL printed"
-    else:
-        hops = [Hop(f"GPU {i}", True, name) for i, name in enumerate(names)]
-        title = "Ring all-reduce, order not known: give NCCL's log (NCCL_DEBUG=INFO) with --evidence"
-    if not hops:
-        hops = [Hop("GPU", data["checks"]["gpu"]["has"], data["checks"]["gpu"]["evidence"])]
+def _ring(src: _Sources) -> Picture:
+    found = _CHANNEL.search(src.log)
+    orders = [(found.group(1), " ".join(found.group().split()), "")] if found else []
+    if src.report is not None:
+        orders += [(str(e.value), e.quote or e.statement, e.id) for e in src.report.evidence if e.signal == "nccl.ring"]
+    if (made := paths.ring(orders, src.lang)) is not None:
+        return made
+    why = say(src.lang, "ring.unknown")
+    check = src.data["checks"]["gpu"]
+    hops = [Hop(f"GPU {i}", True, name) for i, name in enumerate(src.names)]
+    hops = hops or [Hop("GPU", check["has"], check["evidence"])]
     count = len(hops)
-    known = found is not None
-    edges = [(i, (i + 1) % count, "" if known else "?") for i in range(count)] if count > 1 else []
-    return Picture(title, hops, edges)
+    edges = [(i, (i + 1) % count, "?") for i in range(count)] if count > 1 else []
+    return Picture(why, hops, edges, ring=True, missing=why)
 
 
-def _names(data: dict[str, Any]) -> list[str]:
-    said = re.match(r"NVML shows (\d+) x ([^,]+)", data["checks"]["gpu"]["evidence"])
-    return [said.group(2)] * int(said.group(1)) if said else []
-
-
-def _memory(data: dict[str, Any], _: Host, __: str) -> Picture:
-    names = _names(data)
-    product = sheet(names[0]) if names else None
+def _memory(src: _Sources) -> Picture:
+    if src.report is not None and (measured := paths.measured_memory(src.report.evidence, src.lang)) is not None:
+        return measured
+    product, zh = src.product, src.lang == "zh"
+    names = ["寄存器", "shared memory", "L2 cache", "GPU 显存", "主机内存"] if zh else [
+        "registers", "shared memory", "L2 cache", "GPU memory", "host memory"]  # fmt: skip
+    title = say(src.lang, "memory")
     if product is None:
-        why = f"no figures for {names[0]}" if names else data["checks"]["gpu"]["evidence"]
-        unknown = ["registers", "shared memory", "L2 cache", "GPU memory", "host memory over PCIe"]
-        return _chain("CUDA memory hierarchy", [Hop(n, None if names else False, why) for n in unknown])
-    shared = _SHARED.get(product.cc)
+        why = f"no figures for {src.names[0]}" if src.names else src.data["checks"]["gpu"]["evidence"]
+        return replace(chain(title, [Hop(n, None if src.names else False, why) for n in names]), missing=why)
+    shared, capability = _SHARED.get(product.cc), f"compute capability {product.cc}"
     source = product.source_of()
+    way = "NVLink-C2C" if product.c2c else f"PCIe {product.pcie} x{product.width}"
+    texts = ("每个 SM {} KiB", "每个 block 最多 {} KiB", "{} GB,{} GB/s") if zh else (
+        "{} KiB an SM", "{} KiB a block at most", "{} GB at {} GB/s")  # fmt: skip
     hops = [
-        Hop("registers", True, f"compute capability {product.cc}", f"{_REGISTERS} KiB an SM"),
-        Hop("shared memory", shared is not None or None, f"compute capability {product.cc}",
-            f"{shared} KiB a block at most" if shared else ""),
-        Hop("L2 cache", None, "size and rate: diagnose microbench"),
-        Hop("GPU memory", True, source, f"{product.memory_gb} GB at {product.memory:g} GB/s"),
-        Hop("host memory", True, source,
-            "NVLink-C2C" if product.c2c else f"PCIe generation {product.pcie}, {product.width} lanes"),
-    ]  # fmt: skip
-    return _chain(f"CUDA memory hierarchy of {product.name}, by its sheet", hops)
+        Hop(names[0], True, capability, texts[0].format(_REGISTERS)),
+        Hop(names[1], shared is not None or None, capability, texts[1].format(shared) if shared else ""),
+        Hop(names[2], None, "size and rate: diagnose microbench"),
+        Hop(names[3], True, source, texts[2].format(product.memory_gb, f"{product.memory:g}")),
+        Hop(names[4], True, source, way),
+    ]
+    return chain(f"{title}: {product.name}", hops)
 
 
-PICTURES = {"tcp": _tcp, "rdma": _rdma, "gpudirect": _gpudirect, "control": _control, "kv": _kv, "ring": _ring,
-            "memory": _memory}  # fmt: skip
+def _request(src: _Sources) -> Picture:
+    """The way of a request: with the stages of a report, else with the programs that are installed."""
+    from .pictures.report import request, stage_name
+
+    if src.report is not None and (made := request(src.report, src.lang)) is not None:
+        return made
+    lang, why = src.lang, say(src.lang, "request.unknown")
+    engine = src.known("vllm")
+    stages = ("client and network", "tokenise", "queue", "prefill", "first token", "decode step")
+    hops = [Hop(stage_name(s, lang), None, why) for s in stages]
+    hops.insert(1, Hop("Dynamo / LMCache", *_of(src.known("dynamo"))))
+    hops.insert(2, Hop("vLLM / SGLang / TensorRT-LLM", *_of(engine)))
+    return chain(say(lang, "request"), hops)
+
+
+def _of(known: Known) -> tuple[bool | None, str, str]:
+    return known.has, known.evidence, known.limit
+
+
+def make(name: str, src: _Sources) -> Picture:
+    """One of `PICTURES`."""
+    if name in paths.NAMES:
+        return paths.picture(name, src.known, src.lang)
+    return {"ring": _ring, "memory": _memory, "request": _request}[name](src)
 
 
 def mermaid(picture: Picture) -> str:
@@ -181,33 +143,58 @@ def mermaid(picture: Picture) -> str:
     lines = ["flowchart LR"]
     for number, hop in enumerate(picture.hops):
         label = "<br/>".join(filter(None, [hop.name, hop.limit])).replace('"', "'")
-        lines.append(f'  h{number}["{label}"]:::{_CLASSES[hop.has][0]}')
+        lines.append(f'  h{number}["{label}"]:::{STATES[hop.has]}')
     for start, end, says in picture.edges:
         lines.append(f'  h{start} -- "{says}" --> h{end}' if says else f"  h{start} --> h{end}")
-    lines += [f"  classDef {name} {style}" for name, style in _CLASSES.values()]
+    lines += [f"  classDef {STATES[has]} {style}" for has, style in _STYLES.items()]
     return "\n".join(lines) + "\n"
 
 
-def draw(name: str, data: dict[str, Any], host: Host, format_: str, evidence: str = "") -> str:
+def draw(name: str, data: dict[str, Any], format_: str, evidence: str = "", lang: str = "en") -> str:
     """One picture with its table of hops, in a format of the command."""
     if name not in PICTURES:
         raise UsageError(f"--picture takes {', '.join(PICTURES)}, not {name!r}")
-    try:
-        log = Path(evidence).read_text("utf-8", "replace") if evidence else ""
-    except OSError as err:
-        raise InputError(f"cannot read {evidence}: {err.strerror}") from err
-    picture = PICTURES[name](data, host, log)
-    rows = [(h.name, _CLASSES[h.has][0], h.limit, h.evidence) for h in picture.hops]
+    picture = _simulated(make(name, _Sources(data, evidence, lang)), data, lang)
+    if format_ == "svg":
+        made = drawn(name, picture, lang)
+        if made is None:
+            raise InputError(f"no picture {name}: {picture.missing or 'nothing is known of its stations'}")
+        return made.svg.file()
+    rows = [(h.name, h.state(lang), h.limit, h.evidence) for h in picture.hops]
     if format_ == "json":
         hops = [dict(zip(("hop", "state", "limit", "evidence"), row, strict=True)) for row in rows]
-        made = {"schema": "diagnose.picture/v1", "picture": name, "title": picture.title, "hops": hops,
-                "edges": [list(e) for e in picture.edges], "mermaid": mermaid(picture)}  # fmt: skip
-        return json.dumps(made, indent=1, ensure_ascii=False) + "\n"
-    simulated = " (SIMULATED)" if "simulated" in data["host"]["taint"] else ""
+        shown = {"schema": "diagnose.picture/v1", "picture": name, "title": picture.title, "hops": hops,
+                 "edges": [list(e) for e in picture.edges], "mermaid": mermaid(picture)}  # fmt: skip
+        return json.dumps(shown, indent=1, ensure_ascii=False) + "\n"
     if format_ == "md":
         table = "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows)
         head = "| hop | state | limit | evidence |\n|---|---|---|---|"
-        return f"# {picture.title}{simulated}\n\n```mermaid\n{mermaid(picture)}```\n\n{head}\n{table}\n"
+        return f"# {picture.title}\n\n```mermaid\n{mermaid(picture)}```\n\n{head}\n{table}\n"
     width = max(len(row[0]) for row in rows)
     table = "\n".join(f"  {r[0]:{width}}  {r[1]:8} {r[2] + '; ' if r[2] else ''}{r[3]}" for r in rows)
-    return f"{picture.title}{simulated}\n\n{mermaid(picture)}\n{table}\n"
+    return f"{picture.title}\n\n{mermaid(picture)}\n{table}\n"
+
+
+def _simulated(picture: Picture, data: dict[str, Any], lang: str) -> Picture:
+    if "simulated" not in data["host"]["taint"]:
+        return picture
+    return replace(picture, title=f"{picture.title} ({say(lang, 'simulated')})")
+
+
+def write(folder: Path, data: dict[str, Any], evidence: str = "", lang: str = "en") -> list[str]:
+    """All pictures as SVG and Mermaid files; gives what is said about each on the terminal."""
+    src, said = _Sources(data, evidence, lang), []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in PICTURES:
+            picture = _simulated(make(name, src), data, lang)
+            made = drawn(name, picture, lang)
+            if made is None:
+                said.append(f"{name}: no picture: {picture.missing}")
+                continue
+            (folder / f"{name}.svg").write_text(made.svg.file(), "utf-8")
+            (folder / f"{name}.mmd").write_text(mermaid(picture), "utf-8")
+            said.append(str(folder / f"{name}.svg"))
+    except OSError as err:
+        raise InputError(f"{folder}: {err.strerror}") from err
+    return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,17 +11,22 @@ Format = Annotated[str, typer.Option("--format", "-f", help="text, json or md")]
 
 
 def boundary_command(
-    picture: Annotated[str, typer.Option("--picture", help="tcp, rdma, gpudirect, control, kv, ring or memory")] = "",
-    evidence: Annotated[str, typer.Option("--evidence", "-e", help="an NCCL log, for the ring")] = "",
+    picture: Annotated[
+        str, typer.Option("--picture", help="tcp, rdma, gpudirect, control, kv, ring, memory, request")
+    ] = "",
+    pictures: Annotated[Path | None, typer.Option("--pictures", help="folder for all of them, SVG and Mermaid")] = None,
+    evidence: Annotated[
+        str, typer.Option("--evidence", "-e", help="an NCCL log, for the ring; a report, for measured stages and rates")
+    ] = "",
     sysfs_root: Annotated[str, typer.Option("--sysfs-root", help="a recorded tree in place of this machine")] = "",
     peer: Annotated[str, typer.Option("--peer", help="a second machine that experiments may count on")] = "",
     lang: Annotated[str, typer.Option("--lang", help="en or zh")] = "",
-    format_: Format = "text",
+    format_: Annotated[str, typer.Option("--format", "-f", help="text, json or md; svg for a picture")] = "text",
 ) -> None:
     """What can be validated on this machine, what at tool level only, and the experiment for the rest."""
     from .boundary import run
 
-    raise typer.Exit(run(format_, picture, sysfs_root, lang, peer, evidence))
+    raise typer.Exit(run(format_, picture, sysfs_root, lang, peer, evidence, pictures))
 
 
 def kv_command(

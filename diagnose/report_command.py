@@ -11,11 +11,11 @@ from .document import Document
 from .errors import EXIT_OK, ReportError, UsageError
 from .report_file import Loaded, load
 
-FORMATS = ("html", "md", "sarif", "junit")
+FORMATS = ("html", "md", "sarif", "junit", "svg")
 
 
-def run(path: Path, format_: str, output: Path | None, evidence: list[str]) -> int:
-    """Write the report to `output` or to standard output.
+def run(path: Path, format_: str, output: Path | None, evidence: list[str], lang: str = "") -> int:
+    """Write the report to `output` or to standard output; as `svg` its pictures into the folder `output`.
 
     Raises:
         ReportError: the file is no report, or `output` cannot be written. ToolMissing: html without jinja2.
@@ -24,6 +24,8 @@ def run(path: Path, format_: str, output: Path | None, evidence: list[str]) -> i
         raise UsageError(f"--format takes {', '.join(FORMATS)}, not {format_!r}")
     if output is not None and output.exists() and os.path.samefile(output, path):
         raise UsageError(f"{output} is the report itself", "name another file")
+    if format_ == "svg":
+        return _pictures(load(path), output, lang)
     text = render(load(path), format_, path.parent, evidence)
     if output is None:
         sys.stdout.write(text)
@@ -33,6 +35,26 @@ def run(path: Path, format_: str, output: Path | None, evidence: list[str]) -> i
     except OSError as err:
         raise ReportError(f"{output}: {err.strerror}") from err
     print(f"{output}: {len(text.encode())} bytes", file=sys.stderr)
+    return EXIT_OK
+
+
+def _pictures(loaded: Loaded, folder: Path | None, lang: str) -> int:
+    """Every picture that the evidence allows as a file."""
+    from .pictures.report import drawings
+
+    if folder is None:
+        raise UsageError("--format svg writes several files", "name their folder with --output")
+    if lang not in ("", "en", "zh"):
+        raise UsageError(f"--lang takes en or zh, not {lang!r}")
+    made = drawings(loaded.report, lang or loaded.langs[0]) if loaded.report is not None else []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for drawing in made:
+            (folder / f"{drawing.name}.svg").write_text(drawing.svg.file(), "utf-8")
+    except OSError as err:
+        raise ReportError(f"{folder}: {err.strerror}") from err
+    shown = ", ".join(f"{d.name}.svg" for d in made)
+    print(f"{folder}: {shown or 'no picture: the evidence holds none of what pictures show'}", file=sys.stderr)
     return EXIT_OK
 
 

@@ -22,8 +22,10 @@ from .catalogue import catalogue
 from .document import Document
 from .errors import ToolMissing
 from .models import Evidence, Report, Stage
+from .pictures.report import drawings
+from .pictures.svg import Drawing
+from .pictures.svg import style as picture_style
 from .report import referred
-from .report_charts import bandwidth, latency, topology
 from .report_excerpts import BUDGET, Excerpt, excerpts, visible
 from .report_file import Item, Loaded
 from .report_labels import labels
@@ -81,24 +83,27 @@ def page(loaded: Loaded, documents: Iterable[Document] = ()) -> str:
     except ModuleNotFoundError as err:
         raise ToolMissing("the HTML report needs jinja2", 'pip install "gpu-diagnose[report]"') from err
     docs = list(documents)
+    drawn = drawings(loaded.report, loaded.langs[0]) if loaded.report is not None else []
+    drawn = [d for d in drawn if not d.name.startswith("stages-")]  # the page has them as a table with bars
+    cited = _cited(loaded, {row[-1] for d in drawn for row in d.rows})
     budget, room = BUDGET, MOST_JSON
     while True:
-        text = _render(loaded, excerpts(_cited(loaded), loaded.inputs, docs, budget), room)
+        text = _render(loaded, drawn, cited, excerpts(cited, loaded.inputs, docs, budget), room)
         if len(text.encode()) < MAX_BYTES or not budget:
             return text
         budget, room = (budget // 2, room // 2) if budget > 10_000 else (0, 0)
 
 
-def _cited(loaded: Loaded) -> list[Evidence]:
-    """Evidence that something in the report points to."""
+def _cited(loaded: Loaded, drawn: set[str]) -> list[Evidence]:
+    """Evidence that something in the report, or a drawing of it, points to."""
     if loaded.report is not None:
-        ids = referred(loaded.report)
+        ids = set(referred(loaded.report)) | drawn
     else:
         ids = {i for item in loaded.items for i in item.evidence}
     return [e for e in loaded.by_id.values() if e.id in ids]
 
 
-def _render(loaded: Loaded, shown: list[Excerpt], room: int) -> str:
+def _render(loaded: Loaded, drawn: list[Drawing], cited: list[Evidence], shown: list[Excerpt], room: int) -> str:
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
 
@@ -106,11 +111,11 @@ def _render(loaded: Loaded, shown: list[Excerpt], room: int) -> str:
         loader=PackageLoader("diagnose", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         finalize=lambda value: visible(value) if type(value) is str else "" if value is None else value,
     )  # fmt: skip
-    css, script = (_packaged(name) for name in ("report.css", "report.js"))
+    env.filters["svg"] = Markup  # pictures escape their texts themselves
+    css, script = _packaged("report.css") + picture_style(), _packaged("report.js")
     w = labels(loaded.langs[0])
-    data, note = _data(loaded, w, room)
+    data, note = _data(loaded, cited, w, room)
     report, audit = loaded.report, loaded.audit
-    cited = _cited(loaded)
     values: dict[str, Any] = {
         "policy": f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; base-uri 'none'; "
         "form-action 'none'",
@@ -124,8 +129,7 @@ def _render(loaded: Loaded, shown: list[Excerpt], room: int) -> str:
         "inferred": bool(report and report.symptom_inferred),
         "findings": _findings(loaded), "limits": _limits(report) if report else [],
         "stages": _stages(report) if report else [],
-        "plots": [p for p in (bandwidth(report), latency(report)) if p] if report else [],
-        "topology": topology(report) if report else None,
+        "drawings": drawn,
         "checks": _checks(loaded), "cited": cited, "excerpts": shown, "inputs": loaded.inputs,
         "anchors": {e.id: f"ev{n}" for n, e in enumerate(cited)},
         "lines": _lines(cited, shown), "where": where, "bounds": _bounds,
@@ -148,12 +152,12 @@ def _json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _data(loaded: Loaded, w: SimpleNamespace, room: int) -> tuple[str, str]:
+def _data(loaded: Loaded, cited: list[Evidence], w: SimpleNamespace, room: int) -> tuple[str, str]:
     """The report itself for programs, as large as there is room for."""
     text = _json(loaded.data)
     if len(text) <= room:
         return text, w.whole
-    ids = {e.id for e in _cited(loaded)}
+    ids = {e.id for e in cited}
     kept = [e for e in loaded.data.get("evidence", []) if e.get("id") in ids]
     text = _json(loaded.data | {"evidence": kept})
     return (text, w.cut) if len(text) <= room else ("null", w.none)
@@ -258,7 +262,7 @@ def _sections(values: dict[str, Any], w: SimpleNamespace) -> list[tuple[str, str
         ("checked", w.checked, r and r.verdict == "healthy" and r.checked),
         ("next", w.next, r and r.verdict != "healthy" and r.next_probes),
         ("stages", w.stages, values["stages"]), ("limits", w.limits, values["limits"]),
-        ("drawings", w.drawings, values["plots"] or values["topology"]), ("chain", w.chain, r and r.chain),
+        ("drawings", w.drawings, values["drawings"]), ("chain", w.chain, r and r.chain),
         ("ruled", w.ruled, r and (r.ruled_out or r.red_herrings)), ("checks", w.checks, values["audit"]),
         ("say", w.say, r and r.answer), ("evidence", w.evidence, values["cited"]),
         ("captures", w.captures, values["excerpts"]),

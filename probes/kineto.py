@@ -20,6 +20,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 from .timeline import COMM, COMPUTE, DEVICE_COPY, HOST_COPY, SYNC_CALLS, Timeline, Verdict, analyse, is_comm
+from .timeline_steps import steps as cut
 
 _BLOCK = 1 << 22
 _GPU = {"kernel", "gpu_memcpy", "gpu_memset"}
@@ -269,6 +270,10 @@ def _facts(doc: Document, trace: _Trace, device: _Device, got: Verdict, subject:
                 (spans[way],),
                 status=doc.status,
             )
+    for step in cut(device.line):
+        for signal, label, text in step.readings():
+            who, cited = subject.model_copy(update={"label": label}), (spans["ends"], spans["last"])
+            yield Fact(signal, text, None, who, cited, kind="derived", formula="reader:kineto", status=doc.status)
     whole = sum(v[0] for v in device.by_name.values())
     for n, (name, row_) in enumerate(top):
         yield fact("trace.kernel_share", row_[0] / whole if whole else 0.0, "fraction", f"kernel{n}", label=name[:80])

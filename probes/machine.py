@@ -29,13 +29,14 @@ class Check:
     Attributes:
         has: None where it cannot be known. evidence: what says so.
         kind: what is missing when it is not there: hardware, driver, package, permission, machine.
-        get: how to come by it.
+        get: how to come by it. limit: what it can do at most, where something says so.
     """
 
     has: bool | None
     evidence: str
     kind: str = "hardware"
     get: str = ""
+    limit: str = ""
 
 
 _VM = re.compile(
@@ -181,8 +182,11 @@ def _rdma(host: Host) -> Iterator[tuple[str, Check]]:
     layers = {(f.subject.nic, f.subject.label): str(f.value) for f in facts if f.signal == "rdma.port.layer"}
     names = ", ".join(sorted({f"{f.subject.nic} ({layers.get((f.subject.nic, f.subject.label), '?')})" for f in up}))
     none = "/sys/class/infiniband is empty or missing"
+    active = {f.subject.nic for f in up}
+    rates = {f.value for f in facts if f.signal == "rdma.port.rate" and f.subject.nic in active}
+    limit = " / ".join(f"{rate:g} Gb/s" for rate in sorted(r for r in rates if isinstance(r, int | float)))
     yield "rdma", Check(bool(up), f"active: {names}" if up else "RDMA ports, none of them active" if devices else none,
-                        "hardware", "an InfiniBand or RoCE adapter with a link, its driver loaded")  # fmt: skip
+                        "hardware", "an InfiniBand or RoCE adapter with a link, its driver loaded", limit)  # fmt: skip
     for name, layer in (("infiniband", "InfiniBand"), ("roce", "Ethernet")):
         mine = [f.subject.nic or "" for f in up if layers.get((f.subject.nic, f.subject.label)) == layer]
         said = f"active over {layer}: {', '.join(mine)}" if mine else f"no active port over {layer}"
@@ -223,6 +227,20 @@ def _rdma(host: Host) -> Iterator[tuple[str, Check]]:
                                "ulimit -l unlimited (container: --ulimit memlock=-1 --cap-add IPC_LOCK)")  # fmt: skip
 
 
+def _ethernet(host: Host) -> Check:
+    """The fastest interface with a link; a virtual one names no rate."""
+    speeds = []
+    for path in host.glob("/sys/class/net/*/speed"):
+        try:
+            speeds.append((int(path.read_text()), path.parent.name))
+        except (OSError, ValueError):
+            continue  # a link that is down, or one that has no speed
+    fast, name = max(speeds, default=(0, ""))
+    if fast <= 0:
+        return Check(None, "no interface says its speed")
+    return Check(True, f"{name}: {fast} Mb/s", limit=f"{fast / 1000:g} Gb/s")
+
+
 def _gpus(host: Host) -> Iterator[tuple[str, Check]]:
     count, said = _nvidia(host)
     yield (
@@ -245,6 +263,7 @@ def checks(host: Host) -> dict[str, Check]:
     """All checks by name."""
     out: dict[str, Check] = dict(_gpus(host))
     out.update(_rdma(host))
+    out["ethernet"] = _ethernet(host)
     out.update(_ucx(host))
     rows: tuple[tuple[str, Callable[[], tuple[bool | None, str]], str, str], ...] = (
         ("cuda_python", lambda: _installed(host, "cuda-core", "torch"), "package", "pip install 'gpu-diagnose[gpu]'"),

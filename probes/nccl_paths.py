@@ -9,6 +9,8 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
+from .nccl_rings import RingReader
+
 LINES = 2000
 _PING = regex(
     r"\bping\b.*?(?:-M\s*(?:do|want)|-D\b|-f\b)?.*?\s-[sl]\s*(\d{2,5})\b"
@@ -225,4 +227,4 @@ class PairReader:
                 )
 
 
-READERS = [PathReader(), LaunchReader(), PairReader()]
+READERS = [PathReader(), LaunchReader(), PairReader(), RingReader()]

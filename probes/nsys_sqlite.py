@@ -18,6 +18,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 from .timeline import COMM, COMPUTE, DEVICE_COPY, HOST_COPY, SYNC_CALLS, Timeline, Verdict, analyse, is_comm
+from .timeline_steps import steps
 
 _MAGIC = b"SQLite format 3\x00"
 _MAX_ROWS = 5_000_000
@@ -149,6 +150,7 @@ def _read(doc: Document, base: sqlite3.Connection) -> Iterator[Fact]:
         if verdict is not None and verdict.kernels:
             mine_pages = {way: n for (d, way), n in pageable.items() if d == device}
             yield from _facts(doc, device, verdict, totals.get(device, {}), mine_pages, graphs)
+            yield from _steps(doc, device, line)
 
 
 def _process(identifier: object) -> int:
@@ -193,6 +195,14 @@ def _facts(
     whole = sum(totals.values())
     for name, time in sorted(totals.items(), key=lambda kv: -kv[1])[:4]:
         yield fact("trace.kernel_share", time / whole if whole else 0.0, "fraction", name[:80])
+
+
+def _steps(doc: Document, device: int, line: Timeline) -> Iterator[Fact]:
+    span = (Span(doc.name, 0, 15, 1, "SQLite format 3"),)
+    for step in steps(line):
+        for signal, label, text in step.readings():
+            who = Subject(gpu=device, label=label)
+            yield Fact(signal, text, None, who, span, kind="derived", formula="reader:nsys_sqlite", status=doc.status)
 
 
 READERS: list[Reader] = [NsysSqlite()]

@@ -35,6 +35,7 @@ SYNC_CALLS = frozenset(
     for name in ("DeviceSynchronize", "StreamSynchronize", "EventSynchronize", "Memcpy", "Free", "StreamWaitValue")
     for suffix in ("", "_v3020", "_v3020_ptsz", "_v2")
 ) | {"cuStreamSynchronize", "cuCtxSynchronize", "cuEventSynchronize", "cuMemcpyDtoH_v2", "cuMemcpyHtoD_v2"}
+IDLE = ("launch", "sync", "input", "host", "device")
 LONG_GAP = 500.0  # us; shorter gaps are not blamed on the data loader without seeing it
 QUEUED = 2.0  # us before the gap began: launched in time
 
@@ -145,7 +146,7 @@ def analyse(line: Timeline) -> Verdict | None:
         return length(union(rows), low, high)
 
     busy = covered(frozenset())
-    idle, worst = _gaps(line, order, low, high)
+    idle, worst = gaps(line, order, low, high, host_side(line, high))
     span = high - low
     inside = [i for i in order if low <= line.gpu_start[i] <= high]
     kernels = [line.gpu_end[i] - line.gpu_start[i] for i in inside if line.gpu_kind[i] in (COMPUTE, COMM)]
@@ -171,11 +172,18 @@ def analyse(line: Timeline) -> Verdict | None:
     )
 
 
-def _gaps(line: Timeline, order: list[int], low: float, high: float) -> tuple[dict[str, float], dict[str, int]]:
-    idle = dict.fromkeys(("launch", "sync", "input", "host", "device"), 0.0)
+def host_side(line: Timeline, high: float) -> tuple[Cover, Cover, Cover]:
+    """When the host loaded input, worked, and waited for the GPU."""
+    return Cover(line.inputs), Cover(line.ops), Cover((s, e) for s, e in line.syncs if e < high)
+
+
+def gaps(
+    line: Timeline, order: list[int], low: float, high: float, host: tuple[Cover, Cover, Cover]
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Idle time of a window by reason, and the row that ends the longest gap of each."""
+    idle = dict.fromkeys(IDLE, 0.0)
     worst: dict[str, tuple[float, int]] = {}
-    inputs, ops = Cover(line.inputs), Cover(line.ops)
-    waits = Cover((s, e) for s, e in line.syncs if e < high)
+    inputs, ops, waits = host
     reached = low
     for i in order:
         start, end = line.gpu_start[i], line.gpu_end[i]
@@ -183,7 +191,7 @@ def _gaps(line: Timeline, order: list[int], low: float, high: float) -> tuple[di
             continue
         gap = start - reached
         if gap > 0:
-            kind = _why(line, i, reached, start, inputs, ops, waits)
+            kind = why(line, i, reached, start, inputs, ops, waits)
             idle[kind] += gap
             if gap > worst.get(kind, (0.0, 0))[0]:
                 worst[kind] = (gap, i)
@@ -195,7 +203,7 @@ def _gaps(line: Timeline, order: list[int], low: float, high: float) -> tuple[di
     return idle, {k: i for k, (_, i) in worst.items()}
 
 
-def _why(line: Timeline, row: int, start: float, end: float, inputs: Cover, ops: Cover, waits: Cover) -> str:
+def why(line: Timeline, row: int, start: float, end: float, inputs: Cover, ops: Cover, waits: Cover) -> str:
     """Reason of one gap that ends with `row`; `launch` stands for launching or waiting, told apart afterwards."""
     launch = line.gpu_launch[row]
     if 0 <= launch <= start - QUEUED:

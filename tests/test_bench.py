@@ -28,7 +28,7 @@ from diagnose.bench.sse import EventStream
 from diagnose.bench.target import Collector, Target, refusal
 from diagnose.bench.wire import Exchange, Origin, Response, WireError
 from diagnose.document import Document
-from diagnose.errors import ToolMissing, UsageError
+from diagnose.errors import UsageError
 
 MS = 1_000_000
 TARGET = Target("m", "stub", "completions")
@@ -549,17 +549,23 @@ def test_the_reader_of_recorded_results_reads_what_is_written(tmp_path: Path) ->
     assert not [f for f in facts if "#" in (f.subject.label or "")]  # no figure is met twice
 
 
-def test_plots_need_matplotlib_and_two_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plots_need_two_points_and_show_what_was_measured(tmp_path: Path) -> None:
     from diagnose.bench import plots
 
-    def at(rate: float) -> Result:
-        data = {"request_rate": rate, "load": {"input": 8, "output": 4}, "p50_ttft_ms": rate, "output_throughput": 9.0}
-        return Result(data | {"request_throughput": rate, "mean_e2el_ms": 100.0, "p50_tpot_ms": 5.0})
+    def at(rate: float, valid: bool = True) -> Result:
+        data = {"request_rate": rate, "load": {"input": 8, "output": 4}, "p50_ttft_ms": 31.5 * rate}
+        data |= {"mean_ttft_ms": 40.0, "request_throughput": rate, "mean_e2el_ms": 100.0, "p50_tpot_ms": 5.25}
+        data |= {"output_throughput": 9.75}
+        server = {"vllm:request_queue_time_seconds": {"average_ms": 11.5}, "client_minus_server_ttft_ms": 2.25}
+        return Result(data | {"server": server, "self_check": {"valid": valid}})
 
-    if plots.available():
-        names = [p.name for p in plots.draw([at(1.0), at(4.0)], tmp_path)]
-        assert names == ["latency-over-rate.svg", "throughput-over-rate.svg", "tpot-over-batch.svg"]
-        assert (tmp_path / names[0]).read_text().startswith("<?xml") and plots.draw([at(1.0)], tmp_path) == []
-    monkeypatch.setattr(plots, "available", lambda: False)
-    with pytest.raises(ToolMissing, match="matplotlib is not installed"):
-        plots.draw([at(1.0), at(4.0)], tmp_path)
+    made = plots.draw([at(1.0), at(4.0, valid=False)], tmp_path)
+    assert [p.stem for p in made] == [
+        "latency-over-rate", "tpot-over-rate", "throughput-over-rate", "tpot-over-batch", "ttft-stages"
+    ]  # fmt: skip
+    texts = {p.stem: p.read_text("utf-8") for p in made}
+    assert "4: 126</title>" in texts["latency-over-rate"] and 'class="cross"' in texts["latency-over-rate"]
+    assert "queue: 11.5 ms" in texts["ttft-stages"] and "residual: 26.25 ms" in texts["ttft-stages"]
+    assert [p.stem for p in plots.draw([at(1.0)], tmp_path)] == ["ttft-stages"]  # a line needs two points
+    assert "吞吐随请求速率的变化" in [s.title for s in plots.plots([at(1.0), at(4.0)], "zh")]
+    assert plots.stages({"mean_ttft_ms": 5.0, "server": None}) == {}

@@ -195,7 +195,7 @@ def test_a_sweep_writes_a_file_a_run_and_a_table(
     seen = capsys.readouterr()
     assert sorted(p.name for p in tmp_path.glob("*.json")) == ["in40-out4-rate100.json", "in40-out4-rate200.json"]
     assert "| in40-out4-rate100" in seen.out and "- tpot: (last token minus first token)" in seen.out
-    assert "matplotlib is not installed" in seen.err or list(tmp_path.glob("*.svg")) or "no plots" in seen.err
+    assert list(tmp_path.glob("*.svg")) or "no plots" in seen.err
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

@@ -59,25 +59,25 @@ def test_checks_of_a_tree(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(PICTURES))
 def test_picture_shows_what_is_there(name: str, tmp_path: Path) -> None:
     host = Host.at({}, tree(tmp_path, "gdr_off"))
-    made = json.loads(draw(name, examine(host), host, "json"))
+    made = json.loads(draw(name, examine(host), "json"))
     assert made["hops"] and made["mermaid"].startswith("flowchart")
     states = {h["hop"]: h["state"] for h in made["hops"]}
     if name == "gpudirect":
         assert states["peer memory or dma-buf"] == "absent" and states["RDMA adapter"] == "present"
-    assert "SIMULATED" in draw(name, examine(host), host, "text")
+    assert "SIMULATED" in draw(name, examine(host), "text")
 
 
 def test_ring_is_the_one_of_the_log(tmp_path: Path) -> None:
     log = tmp_path / "nccl.log"
     log.write_text("h:1:1 [0] NCCL INFO Channel 00/02 :    0   2   1   3\n")
-    made = json.loads(draw("ring", examine(Host()), Host(), "json", str(log)))
+    made = json.loads(draw("ring", examine(Host()), "json", str(log)))
     assert [h["hop"] for h in made["hops"]] == ["rank 0", "rank 2", "rank 1", "rank 3"]
     assert made["edges"][-1][:2] == [3, 0]
 
 
 def test_unknown_picture_is_refused() -> None:
     with pytest.raises(UsageError):
-        draw("cat", examine(Host()), Host(), "text")
+        draw("cat", examine(Host()), "text")
 
 
 def test_powershell_form() -> None:

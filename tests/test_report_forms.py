@@ -22,7 +22,8 @@ from diagnose.engine import report as triaged
 from diagnose.inputs import open_inputs
 from diagnose.junit import junit
 from diagnose.models import Report
-from diagnose.report_charts import bandwidth, latency, ticks, topology
+from diagnose.pictures.plot import ticks
+from diagnose.pictures.report import bandwidth, edges, latency, topology
 from diagnose.report_excerpts import excerpts
 from diagnose.report_file import Loaded, of
 from diagnose.report_page import MAX_BYTES, page
@@ -109,7 +110,7 @@ def test_page_is_one_file_that_fetches_nothing() -> None:
     for _, attrs in seen.tags:
         assert not [a for a in attrs if a.startswith("on") or a in ("src", "srcset", "style", "xlink:href")]
         assert (attrs.get("href") or "#").startswith("#")
-    css = (ROOT / "diagnose/templates/report.css").read_text()
+    css = "".join((ROOT / "diagnose/templates" / name).read_text() for name in ("report.css", "picture.css"))
     assert "url(" not in css and "@import" not in css and "prefers-color-scheme: dark" in css and "@media print" in css
 
 
@@ -225,17 +226,30 @@ def test_bandwidth_plot_has_its_ceiling() -> None:
     report = loaded().report
     assert report
     plot = bandwidth(report)
-    assert plot and plot.ceiling and plot.ceiling[1] == "limit 370.8 GB/s" and len(plot.series) == 2
-    last = plot.series[0].marks[-1]
-    assert last[2] == "512 MiB: 27.56 GB/s" and last[1] > plot.ceiling[0]  # the axis points down
-    assert plot.rows[-1][-1].startswith("E")
+    assert plot and "limit 370.8 GB/s" in (text := plot.svg.inline()) and "512 MiB: 27.56 GB/s" in text
+    assert text.count("<polyline") == 2 and "limit is 370.8 GB/s" in plot.svg.desc
+    assert all(row[-1].startswith("E") for row in plot.rows)
+    zh = bandwidth(report, "zh")
+    assert zh and "上限 370.8 GB/s" in zh.svg.inline()
 
 
 def test_bad_edge_of_the_topology() -> None:
     report = loaded().report
     assert report
+    assert [(e.kind, e.bad, e.style) for _, e, _ in edges(report)[1]] == [("NV18", "SHM/direct/direct", "badedge")]
     got = topology(report)
-    assert got and [(e.kind, e.bad, e.style) for e in got.edges] == [("NV18", "SHM/direct/direct", "nvlink")]
+    assert got and "NV18, used: SHM/direct/direct" in got.svg.inline() and "a finding rests on it" in got.svg.inline()
+
+
+def test_drawn_evidence_opens_its_line() -> None:
+    text = page(loaded(), sample()[1])
+    report = loaded().report
+    assert report
+    drawn = bandwidth(report)
+    assert drawn
+    ident = drawn.rows[-1][-1]
+    hit = re.search(rf'<td><a href="#(ev\d+)">{ident}</a>', text)
+    assert hit and re.search(rf'<li id="{hit[1]}">.*?<a href="#c\d+-L\d+">', text)
 
 
 def matrix(gpus: int) -> bytes:
@@ -248,8 +262,8 @@ def matrix(gpus: int) -> bytes:
 
 def test_topology_of_eight_gpus() -> None:
     made = triaged("all-reduce is slow", [Document.of("topo.txt", matrix(8))])
-    got = topology(made)
-    assert got and len(got.nodes) == 8 and len(got.edges) == 28 and {e.style for e in got.edges} == {"pcie", "far"}
+    places, found = edges(made)
+    assert len(places) == 8 and len(found) == 28 and {e.style for _, e, _ in found} == {"pcie", "far"}
     assert not Elements(page(of(made.model_dump(mode="json", by_alias=True)))).wrong
 
 
@@ -266,8 +280,8 @@ def run_of(rate: float, ttft: float) -> bytes:
 def test_latency_over_rate_needs_several_runs() -> None:
     docs = [Document.of(f"run{r}.json", run_of(r, 40 * r)) for r in (1.0, 2.0, 4.0)]
     plot = latency(triaged("TTFT rises with load", docs))
-    assert plot and [len(s.marks) for s in plot.series] == [3, 3]
-    assert [m[2] for m in plot.series[0].marks] == ["1 req/s: 40 ms", "2 req/s: 80 ms", "4 req/s: 160 ms"]
+    assert plot and [text in plot.svg.inline() for text in ("1 req/s: 40 ms", "2 req/s: 80 ms", "4 req/s: 640 ms")]
+    assert plot.svg.inline().count("<circle") == 4 and len(plot.rows) == 6  # three points and the one of the legend
     assert latency(triaged("TTFT rises with load", docs[:1])) is None
 
 

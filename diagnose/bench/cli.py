@@ -44,6 +44,7 @@ def bench_command(
     allow: Annotated[str, typer.Option("--allow", help="load: agree to the load; else it is only described")] = "",
     out: Annotated[Path | None, typer.Option("-o", "--out", help="folder for a result file a run")] = None,
     plots: Annotated[Path | None, typer.Option("--plots", help="folder for SVG plots")] = None,
+    lang: Annotated[str, typer.Option("--lang", help="language of the plots: en or zh")] = "en",
     format_: Annotated[str, typer.Option("--format", "-f", help="text, json or md")] = "text",
 ) -> None:
     """Load an OpenAI-compatible server and measure TTFT, TPOT, throughput and goodput.
@@ -58,6 +59,6 @@ def bench_command(
         output=output, prefix=prefix, burstiness=burstiness, ramp=ramp, warmup=warmup,
         timeout=timeout, matrix=matrix, sweep=sweep, find_saturation=find_saturation, slo=slo,
         attain=attain, seed=seed, salt=salt, via=via, api=api, tokenizer=tokenizer,
-        api_key_env=api_key_env, ca=ca, allow=allow, out=out, plots=plots, format=format_,
+        api_key_env=api_key_env, ca=ca, allow=allow, out=out, plots=plots, lang=lang, format=format_,
     )  # fmt: skip
     raise typer.Exit(run(options))

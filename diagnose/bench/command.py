@@ -71,6 +71,7 @@ class Options:
     allow: str = ""
     out: Path | None = None
     plots: Path | None = None
+    lang: str = "en"
     format: str = "text"
 
 
@@ -89,7 +90,8 @@ def work(options: Options) -> Work:
     Raises:
         UsageError: they do not make sense, alone or together.
     """
-    choices = (("via", options.via, VIA), ("format", options.format, FORMATS), ("api", options.api, APIS))
+    choices = (("via", options.via, VIA), ("format", options.format, FORMATS), ("api", options.api, APIS),
+               ("lang", options.lang, ("en", "zh")))  # fmt: skip
     for name, value, known in choices:
         if value not in known:
             raise UsageError(f"--{name} {value!r}", f"one of {', '.join(known)}")
@@ -179,8 +181,6 @@ def run(options: Options) -> int:
         typer.echo(preview(options, todo))
         typer.echo("run it with: --allow load", err=True)
         return EXIT_INCONCLUSIVE
-    if options.plots is not None and not plots.available():
-        typer.echo(f"{plots.MISSING} ({plots.HINT})", err=True)
     key = key_in_environment(options.api_key_env)
     results: list[Result] = []
     found: plan.Saturation | None = None
@@ -246,8 +246,8 @@ def _report(options: Options, results: Sequence[Result], found: plan.Saturation 
     sys.stdout.flush()
     if options.out is not None:
         typer.echo(f"written: {options.out}/", err=True)
-    if options.plots is not None and plots.available():
-        drawn = plots.draw(results, options.plots)
+    if options.plots is not None:
+        drawn = plots.draw(results, options.plots, options.lang)
         typer.echo(
             f"plots: {', '.join(map(str, drawn))}" if drawn else "no plots: they need two runs on one axis", err=True
         )

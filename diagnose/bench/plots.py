@@ -1,24 +1,21 @@
-"""Plots as SVG files, where matplotlib is installed."""
+"""Plots of benchmark runs as SVG: latency and throughput over rate, TTFT by stage and over input, TPOT over batch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ToolMissing
+from ..pictures.plot import Axes, Bar, Part, Point, bars, figure, lines, ticks
+from ..pictures.report import stage_name
+from ..pictures.svg import Svg
+from ..pictures.words import say
 from .records import Result
 
-MISSING = "matplotlib is not installed: no plots"
-HINT = 'pip install "gpu-diagnose[report]"'
-
-
-def available() -> bool:
-    """Is matplotlib here?"""
-    return find_spec("matplotlib") is not None
+_Axis = Callable[[dict[str, Any]], float | None]
+MOST_LINES = 4  # that a plot tells apart
+MOST_BARS = 27  # the runs of a matrix
 
 
 def _rate(data: dict[str, Any]) -> float | None:
@@ -37,67 +34,113 @@ def _input(data: dict[str, Any]) -> float | None:
     return float(value) if value else None
 
 
-# file, x axis, how x is read, [(label, key)] by panel with its unit
-_TTFT = ("TTFT, ms", (("p50", "p50_ttft_ms"), ("p99", "p99_ttft_ms")))
-_TPOT = ("TPOT, ms", (("p50", "p50_tpot_ms"), ("p99", "p99_tpot_ms")))
-_OUTPUT = ("output tokens/s", (("", "output_throughput"),))
-_PLOTS: tuple[tuple[str, str, Any, tuple[tuple[str, tuple[tuple[str, str], ...]], ...]], ...] = (
-    ("latency-over-rate", "offered rate, req/s", _rate, (_TTFT, _TPOT)),
-    ("throughput-over-rate", "offered rate, req/s", _rate, (_OUTPUT,)),
-    ("ttft-over-input", "input length, tokens", _input, (_TTFT,)),
-    ("tpot-over-batch", "requests under way on average (req/s x E2EL)", _batch, (_TPOT,)),
+_TTFT = (("TTFT p50", "p50_ttft_ms"), ("TTFT p99", "p99_ttft_ms"))
+_TPOT = (("TPOT p50", "p50_tpot_ms"), ("TPOT p99", "p99_tpot_ms"))
+# file, words of the x axis, how x is read, words of the y axis, series
+_PLOTS: tuple[tuple[str, str, _Axis, str, tuple[tuple[str, str], ...]], ...] = (
+    ("latency-over-rate", "offered", _rate, "ttft.ms", _TTFT),
+    ("tpot-over-rate", "offered", _rate, "tpot.ms", _TPOT),
+    ("throughput-over-rate", "offered", _rate, "output", (("", "output_throughput"),)),
+    ("ttft-over-input", "input", _input, "ttft.ms", _TTFT),
+    ("tpot-over-batch", "batch", _batch, "tpot.ms", _TPOT),
 )
+_SKIP: dict[_Axis, set[str]] = {_rate: {"rate"}, _input: {"in"}, _batch: {"rate", "conc"}}
 
 
-def _family(data: dict[str, Any], axis: Any) -> str:
-    """What runs on one line have in common."""
+def _parts(data: dict[str, Any]) -> dict[str, Any]:
     load = data.get("load") or {}
-    parts = {"in": load.get("input"), "out": load.get("output"), "rate": data.get("request_rate"),
+    named = {"in": load.get("input"), "out": load.get("output"), "rate": data.get("request_rate"),
              "conc": data.get("max_concurrency")}  # fmt: skip
-    skip = {_rate: {"rate"}, _input: {"in"}, _batch: {"rate", "conc"}}[axis]
-    return " ".join(f"{k} {v}" for k, v in parts.items() if k not in skip and v is not None)
+    return {k: v for k, v in named.items() if v is not None}
 
 
-def draw(results: Sequence[Result], folder: Path) -> list[Path]:
-    """Draw what the runs allow: a plot needs two points on a line.
+def _family(data: dict[str, Any], axis: _Axis) -> str:
+    """What runs on one line have in common."""
+    return " ".join(f"{k} {v}" for k, v in _parts(data).items() if k not in _SKIP[axis])
 
-    Raises:
-        ToolMissing: without matplotlib.
-    """
-    if not available():
-        raise ToolMissing(MISSING, HINT)
-    import_module("matplotlib").use("svg")
-    pyplot = import_module("matplotlib.pyplot")
+
+def plots(results: Sequence[Result], lang: str = "en") -> list[Svg]:
+    """What the runs allow: a line needs two points, bars need stages that were measured."""
+    made = [_plot(results, *spec, lang) for spec in _PLOTS]
+    return [svg for svg in (*made, _stages(results, lang)) if svg is not None]
+
+
+def _plot(
+    results: Sequence[Result], name: str, x_words: str, axis: _Axis, y_words: str,
+    wanted: tuple[tuple[str, str], ...], lang: str,
+) -> Svg | None:  # fmt: skip
+    found: dict[str, dict[str, list[Point]]] = {}
+    for result in results:
+        x = axis(result.data)
+        for label, key in wanted:
+            value = result.data.get(key)
+            if x is not None and isinstance(value, int | float):
+                point = Point(x, float(value), f"{figure(x)}: {figure(value)}", crossed=not result.valid)
+                found.setdefault(_family(result.data, axis), {}).setdefault(label, []).append(point)
+    series = {
+        f"{label} {family if len(found) > 1 else ''}".strip() or family: points
+        for family, by in found.items()
+        for label, points in by.items()
+        if len({p.x for p in points}) > 1
+    }
+    if not series:
+        return None
+    series = dict(list(series.items())[:MOST_LINES])
+    points = [p for line in series.values() for p in line]
+    low, high = min(p.x for p in points), max(p.x for p in points)
+    marks = sorted({p.x for p in points}) if len({p.x for p in points}) <= 8 else [t for t in ticks(high) if t >= low]
+    axes = Axes(say(lang, x_words), say(lang, y_words), tuple((m, figure(m)) for m in marks))
+    note = say(lang, "crossed") if any(p.crossed for p in points) else ""
+    return lines(name, say(lang, name), say(lang, "runs.desc", len(results)), axes, series, note=note)
+
+
+# suffix of a histogram of the server -> stage
+_STAGES = (("request_queue_time_seconds", "queue"), ("queue_time_seconds", "queue"),
+           ("request_prefill_time_seconds", "prefill"))  # fmt: skip
+_ORDER = ("client and network", "queue", "prefill", "residual")
+
+
+def stages(data: dict[str, Any]) -> dict[str, float]:
+    """Parts of a run's mean TTFT in ms: the client's, those the server times, and what it does not expose."""
+    server = data.get("server")
+    whole = data.get("mean_ttft_ms")
+    if not isinstance(server, dict) or not isinstance(whole, int | float):
+        return {}
+    out: dict[str, float] = {}
+    for suffix, stage in _STAGES:
+        item = next((v for k, v in server.items() if k.endswith(suffix) and isinstance(v, dict)), None)
+        if item is not None and "average_ms" in item:
+            out.setdefault(stage, float(item["average_ms"]))
+    if not out:
+        return {}
+    client = server.get("client_minus_server_ttft_ms")
+    if isinstance(client, int | float):
+        out["client and network"] = max(0.0, float(client))
+    out["residual"] = whole - sum(out.values())
+    return {k: out[k] for k in _ORDER if k in out} if out["residual"] >= 0 else {}
+
+
+def _stages(results: Sequence[Result], lang: str) -> Svg | None:
+    """The mean TTFT of each run by its stages."""
+    rows = []
+    names = [stage_name(s, lang) for s in _ORDER]
+    for result in results:
+        found = stages(result.data)
+        if found:
+            parts = tuple(Part(_ORDER.index(k), v, f"{stage_name(k, lang)}: {figure(v)} ms") for k, v in found.items())
+            called = " ".join(f"{k} {v}" for k, v in _parts(result.data).items())
+            rows.append(Bar(called, parts, f"{figure(float(result.data['mean_ttft_ms']))} ms"))
+    if not rows:
+        return None
+    desc = say(lang, "runs.desc", len(rows))
+    return bars("ttft-stages", say(lang, "ttft-stages"), desc, "ms", names, rows[:MOST_BARS])
+
+
+def draw(results: Sequence[Result], folder: Path, lang: str = "en") -> list[Path]:
+    """Write the plots that the runs allow."""
     out = []
-    for name, label, axis, panels in _PLOTS:
-        lines: dict[str, list[tuple[float, dict[str, Any]]]] = {}
-        for r in results:
-            if (x := axis(r.data)) is not None:
-                lines.setdefault(_family(r.data, axis), []).append((x, r.data | {"valid": r.valid}))
-        lines = {k: sorted(v, key=lambda p: p[0]) for k, v in lines.items() if len({x for x, _ in v}) > 1}
-        if not lines:
-            continue
-        fig, axes = pyplot.subplots(len(panels), 1, squeeze=False, figsize=(7, 3.2 * len(panels)), sharex=True)
-        for (unit, series), ax in zip(panels, (row[0] for row in axes), strict=True):
-            for family, points in lines.items():
-                for stat, key in series:
-                    drawn = [(x, d[key]) for x, d in points if isinstance(d.get(key), int | float)]
-                    if drawn:
-                        ax.plot(*zip(*drawn, strict=True), marker="o", label=f"{family} {stat}".strip())
-                    crossed = [(x, d[key]) for x, d in points if not d["valid"] and isinstance(d.get(key), int | float)]
-                    if crossed:
-                        style = {"marker": "x", "color": "black", "linestyle": "", "zorder": 3}
-                        ax.plot(*zip(*crossed, strict=True), **style)
-            if any(not d["valid"] for points in lines.values() for _, d in points):
-                ax.set_title("crossed out: the generator fell behind", fontsize="small")
-            ax.set_ylabel(unit)
-            ax.set_ylim(bottom=0)
-            ax.legend(fontsize="x-small")
-        axes[-1][0].set_xlabel(label)
-        fig.tight_layout()
+    for svg in plots(results, lang):
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{name}.svg"
-        fig.savefig(path)
-        pyplot.close(fig)
-        out.append(path)
+        out.append(folder / f"{svg.name}.svg")
+        out[-1].write_text(svg.file(), "utf-8")
     return out

@@ -1,0 +1,76 @@
+"""What pictures say, in English and Chinese."""
+
+from __future__ import annotations
+
+_EN = {
+    "bandwidth": "Bus bandwidth over message size", "size": "message size", "busbw": "bus bandwidth, GB/s",
+    "limit": "limit {} GB/s", "bandwidth.desc": "The highest point is {} GB/s.",
+    "bandwidth.under": "The limit is {} GB/s.", "latency": "Time to first token over request rate",
+    "rate": "requests a second", "latency.desc": "{} runs.", "ttft.ms": "TTFT, ms", "tpot.ms": "TPOT, ms",
+    "middle": "p50 or mean", "series": "series", "evidence": "evidence", "value": "value", "stage": "stage",
+    "time": "time", "share": "share", "topology": "GPUs and their links", "topology.desc": "{} GPUs and their links.",
+    "used": "used: {}", "rests": "A finding rests on {}.", "from": "from", "to": "to", "link": "link",
+    "finding": "finding", "cited": "cited", "badedge": "a finding rests on it", "nvlink": "NVLink",
+    "pcie": "PCIe switches", "far": "through a CPU or between sockets", "idle": "Where the GPU's time goes",
+    "idle.axis": "share of the recorded time, %", "idle.desc": "{} GPUs or ranks.", "busy": "busy {} %",
+    "kind.compute": "compute, with what overlaps it", "kind.comm": "communication, exposed",
+    "kind.copy": "copies, exposed", "kind.launch": "idle: slow launches", "kind.sync": "idle: CPU waits for GPU",
+    "kind.input": "idle: next batch", "kind.host": "idle: CPU does something else",
+    "kind.device": "idle: between queued kernels", "steps": "Where the time of each step goes", "steps.axis": "ms",
+    "steps.desc": "{} steps.", "step": "step {}", "busy.word": "busy", "lanes": "One step on its clock",
+    "lanes.window": "The recorded time on its clock", "lanes.axis": "ms from its start",
+    "lanes.desc": "What ran on the GPU when; it took {} ms.", "lane.compute": "compute", "lane.comm": "communication",
+    "lane.exposed": "  … exposed", "lane.copy": "copies", "lane.idle": "idle", "rank": "rank {}", "gpu": "GPU {}",
+    "ttft": "Stages of the time to first token", "tpot": "Stages of the time per output token",
+    "e2e": "Stages of a whole request", "ttft tail": "Stages of the slowest first tokens", "stages.axis": "ms",
+    "stages.desc": "The mean is {} ms.", "floor": "floor", "latency-over-rate": "TTFT over the offered rate",
+    "tpot-over-rate": "TPOT over the offered rate", "throughput-over-rate": "Throughput over the offered rate",
+    "ttft-over-input": "TTFT over the input length", "tpot-over-batch": "TPOT over the batch",
+    "ttft-stages": "Stages of the TTFT by run", "offered": "offered rate, requests/s", "output": "output tokens/s",
+    "input": "input length, tokens", "batch": "requests under way on average (rate x time of a request)",
+    "latency.ms": "ms", "crossed": "crossed out: the generator fell behind", "runs.desc": "{} runs.",
+    "present": "present", "absent": "absent", "unknown": "unknown", "hop": "hop", "state": "state",
+    "stations": "{} stations.", "request": "The way of a request, with what was measured",
+    "each token": "each further token", "not exposed": "not exposed by the engine", "of": "{}, {} % of the TTFT",
+    "rest": "what is left over", "path.desc": "{} stations; {} present, {} absent, {} not known.",
+    "measured": "measured", "simulated": "SIMULATED", "ring": "Ring all-reduce, the ring that NCCL printed",
+    "memory": "CUDA memory hierarchy",
+    "ring.unknown": "Ring all-reduce, order not known: give NCCL's log (NCCL_DEBUG=INFO) with --evidence",
+    "request.unknown": "not measured: give a report of `diagnose … --endpoint` with --evidence",
+}  # fmt: skip
+
+_ZH = {
+    "bandwidth": "总线带宽随消息大小的变化", "size": "消息大小", "busbw": "总线带宽,GB/s", "limit": "上限 {} GB/s",
+    "bandwidth.desc": "最高点为 {} GB/s。", "bandwidth.under": "上限为 {} GB/s。", "latency": "TTFT 随请求速率的变化",
+    "rate": "每秒请求数", "latency.desc": "共 {} 次运行。", "ttft.ms": "TTFT,ms", "tpot.ms": "TPOT,ms",
+    "middle": "p50 或均值", "series": "系列", "evidence": "证据", "value": "数值", "stage": "阶段", "time": "耗时",
+    "share": "占比", "topology": "GPU 及其互联", "topology.desc": "{} 块 GPU 及其互联。", "used": "实际走 {}",
+    "rests": "有发现以此为据:{}。", "from": "起点", "to": "终点", "link": "链路", "finding": "发现",
+    "cited": "被引用", "badedge": "有发现以此为据", "nvlink": "NVLink", "pcie": "经 PCIe 交换机",
+    "far": "经 CPU 或跨插槽", "idle": "GPU 时间花在哪里", "idle.axis": "占所录时间的比例,%",
+    "idle.desc": "{} 个 GPU 或 rank。", "busy": "忙 {} %", "kind.compute": "计算(含与之重叠的部分)",
+    "kind.comm": "暴露的通信", "kind.copy": "暴露的拷贝", "kind.launch": "空闲:kernel 下发太慢",
+    "kind.sync": "空闲:CPU 在等 GPU", "kind.input": "空闲:等下一批数据", "kind.host": "空闲:CPU 在做别的事",
+    "kind.device": "空闲:已排队 kernel 之间的间隙", "steps": "每个 step 的时间花在哪里", "steps.axis": "ms",
+    "steps.desc": "共 {} 个 step。", "step": "step {}", "busy.word": "忙", "lanes": "一个 step 的时间线",
+    "lanes.window": "所录时间的时间线", "lanes.axis": "自起点起,ms", "lanes.desc": "GPU 上何时在跑什么;历时 {} ms。",
+    "lane.compute": "计算", "lane.comm": "通信", "lane.exposed": "其中暴露", "lane.copy": "拷贝", "lane.idle": "空闲",
+    "rank": "rank {}", "gpu": "GPU {}", "ttft": "TTFT 各阶段", "tpot": "TPOT 各阶段", "e2e": "整个请求的各阶段",
+    "ttft tail": "最慢的那些 TTFT 的各阶段", "stages.axis": "ms", "stages.desc": "均值为 {} ms。", "floor": "下限",
+    "latency-over-rate": "TTFT 随请求速率的变化", "tpot-over-rate": "TPOT 随请求速率的变化",
+    "throughput-over-rate": "吞吐随请求速率的变化", "ttft-over-input": "TTFT 随输入长度的变化",
+    "tpot-over-batch": "TPOT 随 batch 的变化", "ttft-stages": "各次运行的 TTFT 阶段", "offered": "请求速率,req/s",
+    "output": "输出 token/s", "input": "输入长度,token", "batch": "平均在途请求数(速率 × 单个请求耗时)",
+    "latency.ms": "ms", "crossed": "打叉:负载发生器没跟上", "runs.desc": "共 {} 次运行。", "present": "有",
+    "absent": "无", "unknown": "未知", "hop": "环节", "state": "状态", "stations": "共 {} 个环节。",
+    "request": "一个请求的路径与各阶段实测", "each token": "之后每个 token", "not exposed": "引擎未暴露",
+    "of": "{},占 TTFT 的 {} %", "rest": "差额", "path.desc": "共 {} 个环节:{} 个有,{} 个无,{} 个未知。",
+    "measured": "实测", "simulated": "模拟数据", "ring": "ring all-reduce:NCCL 打印出的环", "memory": "CUDA 存储层次",
+    "ring.unknown": "ring all-reduce,顺序未知:请用 --evidence 给出 NCCL 日志(NCCL_DEBUG=INFO)",
+    "request.unknown": "未测:请用 --evidence 给出 `diagnose … --endpoint` 的报告",
+}  # fmt: skip
+
+
+def say(lang: str, key: str, *values: object) -> str:
+    """A phrase in a language, its gaps filled."""
+    return (_ZH if lang == "zh" else _EN)[key].format(*values)
