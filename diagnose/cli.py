@@ -152,14 +152,15 @@ def verify_command(
 @app.command("report")
 def report_command(
     report: Annotated[Path, typer.Argument(help="a report or an audit written with --format json")],
-    format_: Annotated[str, typer.Option("--format", "-f", help="html, md, sarif or junit")] = "html",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="write it to this file")] = None,
+    format_: Annotated[str, typer.Option("--format", "-f", help="html, md, sarif, junit or svg")] = "html",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="write it to this file (svg: folder)")] = None,
     evidence: Paths = None,
+    lang: Annotated[str, typer.Option("--lang", help="of the pictures (svg): en or zh")] = "",
 ) -> None:
-    """A finished report for people and pipelines: one HTML page, Markdown, SARIF, JUnit."""
+    """A finished report for people and pipelines: one HTML page, Markdown, SARIF, JUnit, its pictures as SVG."""
     from .report_command import run
 
-    raise typer.Exit(run(report, format_, output, evidence or []))
+    raise typer.Exit(run(report, format_, output, evidence or [], lang))
 
 
 @app.command("causes")
