@@ -25,6 +25,7 @@ from .document import Document
 from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_OK, InputError, ParseError, UsageError
 from .gather import DEFECT, Gathered, finite, number, owns
 from .marks import Scanner
+from .mask import mask_report
 from .models import Evidence, Fact, InputRef, Stats, Subject, Tool
 from .predicates import Context
 
@@ -241,6 +242,7 @@ def audit(seen: Seen, options: Options) -> Audit:
         unavailable=seen.missing,
         stats=Stats(probes_run=seen.probes, seconds=round(time.monotonic() - started, 3)),
     )  # fmt: skip
+    made = mask_report(made, gathered.documents.values())
     if options.baseline:
         made.drift = drift(baseline(options.baseline), made)
     return made

@@ -22,7 +22,7 @@ from . import __version__
 from .catalogue import catalogue
 from .collect import Capture, Collected, Collector, NotCaptured
 from .errors import InputError
-from .mask import mask
+from .mask import mask, mask_words
 from .masking import Mapper
 
 SCHEMA = "diagnose.cassette/v1"
@@ -88,10 +88,10 @@ class Cassette:
     def masked(self, item: Capture) -> Capture:
         """The capture without secrets, user and host names; addresses keep their class and subnet."""
         clean = b"".join(self._masked(part) for part in _parts(item.data))
-        argv = tuple(self.mapper.mask(mask(a)) for a in item.argv)
+        argv = tuple(self.mapper.mask(a) for a in mask_words(item.argv))
         env = {name: mask(f"{name}={value}").partition("=")[2] for name, value in item.env.items()}
         params = {name: self.mapper.mask(mask(value)) for name, value in item.params.items()}
-        return replace(item, data=clean, argv=argv, env=env, params=params)
+        return replace(item, data=clean, part=mask(item.part), argv=argv, env=env, params=params)
 
     def _masked(self, data: bytes) -> bytes:
         text = data.decode("utf-8", "surrogateescape")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -538,9 +539,13 @@ def arrange(argv: list[str]) -> list[str]:
 
 
 def _fail(message: str, hint: str = "") -> None:
-    print(f"diagnose: {message}", file=sys.stderr)
-    if hint:
-        print(f"  {hint}", file=sys.stderr)
+    """One line and a hint; what was typed comes back in them, so they are masked as reports are."""
+    from .document import printable
+    from .mask import mask
+
+    with contextlib.suppress(OSError):  # standard error may be closed or full: the exit status still says it
+        for text in filter(None, (f"diagnose: {message}", hint and f"  {hint}")):
+            print("\n".join(printable(line) for line in mask(text).split("\n")), file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,6 +10,7 @@ in the runtime context (`Session`) or are opened again from `paths`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,7 @@ from .catalogue import Playbook, Step, catalogue  # noqa: E402
 from .document import Document  # noqa: E402
 from .gather import Gathered, gather, gather_known, number  # noqa: E402
 from .limits import limits  # noqa: E402
+from .mask import mask_evidence  # noqa: E402
 from .models import Evidence, Fact, InputRef, Limit, PathStep, Reference  # noqa: E402
 from .playbook import CONCLUDE, decide  # noqa: E402
 from .predicates import Context  # noqa: E402
@@ -133,6 +135,8 @@ def _gather(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
         got = gather_known(session.documents, session.known, session.gathered)
     said.add(got, session.stated)
     evidence = number(got)
+    if session.live is not None and session.given:  # what was captured is masked already; the state is kept in a file
+        evidence = mask_evidence(evidence, session.documents)
     known, references = limits(evidence)
     inputs = [*got.inputs, *session.rejected]
     return {
@@ -345,6 +349,8 @@ def checkpointer(session: Session) -> Any:
     from langgraph.checkpoint.sqlite import SqliteSaver
 
     path = session.live.cassette.path.with_suffix(".sqlite")
+    with contextlib.suppress(OSError):  # the connection says what is wrong with the place
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     return SqliteSaver(sqlite3.connect(path, check_same_thread=False))
 
 

@@ -26,6 +26,7 @@ from typing import BinaryIO, Protocol, cast
 
 from .document import Document, printable
 from .errors import InputError, ParseError
+from .mask import mask
 from .models import InputRef
 from .safe_json import loads
 from .unpack import expand, packing
@@ -80,10 +81,15 @@ class _Session:
     seen: set[tuple[int, int]] = field(default_factory=set)
 
     def refuse(self, name: str, reason: str) -> None:
-        self.rejected.append(InputRef(name=printable(name), sha256=None, recognised_as=None, reason=reason))
+        self.rejected.append(InputRef(name=_shown(name), sha256=None, recognised_as=None, reason=reason))
 
     def add(self, source: _Source, document: Document) -> None:
         self.documents.append((document, source.parents))
+
+
+def _shown(name: str) -> str:
+    """A name as every report may have it: a terminal shows it as it is, and no secret stands in it."""
+    return printable(mask(name))
 
 
 def open_inputs(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> tuple[list[Document], list[InputRef]]:
@@ -239,7 +245,7 @@ def _open(source: _Source, session: _Session, known: _Kept | None = None) -> Non
         with source.opener() as stream:
             digest = hashlib.file_digest(stream, "sha256")  # type: ignore[arg-type]
             size = stream.tell()
-        session.add(source, Document(printable(source.name), source.opener, size, digest.hexdigest()))
+        session.add(source, Document(_shown(source.name), source.opener, size, digest.hexdigest()))
     else:
         _compressed(source, kind, session)
 
@@ -272,7 +278,7 @@ def _compressed(source: _Source, kind: str, session: _Session) -> None:
 
 
 def _document(name: str, kept: _Kept, cut: str | None = None) -> Document:
-    document = Document(printable(name), kept.opener, kept.size, kept.sha256, cut=kept.cut or cut)
+    document = Document(_shown(name), kept.opener, kept.size, kept.sha256, cut=kept.cut or cut)
     for path in kept.holder:
         weakref.finalize(document, _remove, path)
     return document
@@ -460,7 +466,7 @@ def _told_apart(found: list[tuple[Document, tuple[str, ...]]]) -> list[Document]
     for same in names.values():
         depth = 1
         while len(same) > 1 and depth <= max(len(p) for _, p in same):
-            longer = [printable("/".join((*p[-depth:], d.name))) for d, p in same]
+            longer = [_shown("/".join((*p[-depth:], d.name))) for d, p in same]
             if len(set(longer)) == len(same):
                 for (document, _), name in zip(same, longer, strict=True):
                     document.name = name

@@ -23,7 +23,7 @@ from .document import Document
 from .errors import UsageError
 from .llm_check import FAILURES, Checker
 from .llm_client import Budget, Client, Endpoint, LlmError, OpenAiClient, parsed
-from .mask import secrets
+from .mask import mask, secrets
 from .models import Proposal, Report
 
 MOST_QUOTES = 5
@@ -74,7 +74,7 @@ def bodies(report: Report, documents: Sequence[Document], model: str, veil: prom
 def shown(report: Report, documents: Sequence[Document], chosen: Options) -> str:
     """What would be sent, for ``--llm-dry-run``."""
     sent = bodies(report, documents, chosen.endpoint.model, prompts.Veil())
-    place = chosen.endpoint.base_url.rstrip("/") + "/chat/completions"
+    place = mask(chosen.endpoint.base_url.rstrip("/") + "/chat/completions")
     requests = [{**b, "stream": True} for b in sent]
     return json.dumps({"post": place, "key from": chosen.endpoint.key_env or None, "requests": requests},
                       ensure_ascii=False, indent=1)  # fmt: skip

@@ -63,6 +63,8 @@ def extract(doc: Document, veil: Veil) -> list[str]:
         return []
     text = veil(doc.read(0, min(doc.size, HEAD)).decode("utf-8", "replace"))
     lines = [printable(line)[:WIDTH] for line in text.splitlines() if line.strip()]
+    if doc.size > HEAD and len(lines) > 1:
+        lines.pop()  # cut somewhere: half a secret looks like none
     return lines if len(lines) <= LINES else [*lines[: LINES // 2], "[...]", *lines[-LINES // 2 :]]
 
 

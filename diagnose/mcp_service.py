@@ -20,9 +20,8 @@ from typing import Any, TypeVar
 from .catalogue import catalogue, near
 from .document import Document
 from .errors import InputError, UsageError
-from .mask import mask
 from .models import Evidence, Report
-from .report_excerpts import visible
+from .report_excerpts import MASK_AROUND, masked, visible
 
 MOST = 60_000  # characters of an answer
 MOST_FULL = 400_000  # of a whole report, when it is asked for
@@ -108,17 +107,26 @@ class Service:
             raise InputError(f"{document.name} is no text")
         first = max(first, 1)
         stop = min(last or first + MOST_LINES - 1, first + MOST_LINES - 1)
-        out: list[str] = []
+        lines: dict[int, str] = {}  # with some before and after, so that a secret of many lines is seen whole
         used = 0
         for line in document.lines():
-            if line.number < first:
+            if line.number < first - MASK_AROUND:
                 continue
-            if line.number > stop or used > MOST_CAPTURE:
-                out.append(f"[cut before line {line.number}; read {address}/lines/{line.number}/{line.number + 500}]")
+            if line.number > stop + MASK_AROUND or used > MOST_CAPTURE + (MASK_AROUND << 13):
                 break
-            out.append(line.prefix + line.text[:4000])
+            used += len(line.text)
+            lines[line.number] = lines.get(line.number, "") + line.prefix + line.text
+        out: list[str] = []
+        used = 0
+        for number, text in masked(lines).items():
+            if number < first:
+                continue
+            if number > stop or used > MOST_CAPTURE:
+                out.append(f"[cut before line {number}; read {address}/lines/{number}/{number + 500}]")
+                break
+            out.append(text[:4000])
             used += len(out[-1]) + 1
-        return visible(mask("\n".join(out)))
+        return visible("\n".join(out))
 
     # --- tools
 

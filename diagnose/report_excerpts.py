@@ -110,7 +110,7 @@ def _read(doc: Document, lines: Mapping[int, Mapping[str, str]]) -> Excerpt:
         if number in wide and len(raws.get(number, "")) < 1 << 16:  # a very long line comes in pieces
             text, prefix = clean(raw.rstrip(b"\r\n") if doc.encoding == "utf-8" else raw, doc.encoding)
             raws[number] = raws.get(number, "") + prefix + text
-    safe = _masked(raws)
+    safe = masked(raws)
     rows, last = [], 0
     for number in sorted(wanted & safe.keys()):
         ids = lines.get(number, {})
@@ -129,7 +129,7 @@ def _window(text: str, quotes: Iterable[str]) -> str:
     return ("…" if start else "") + text[start : start + WIDTH] + ("…" if start + WIDTH < len(text) else "")
 
 
-def _masked(lines: dict[int, str]) -> dict[int, str]:
+def masked(lines: dict[int, str]) -> dict[int, str]:
     """The lines without secrets: found in each stretch as a whole, and then wherever they stand again."""
     words: dict[str, str] = {}
     out: dict[int, str] = {}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from .config import load
 from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_OK, UsageError
+from .mask import mask
 from .models import Fact, InputRef, Report
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def run(
 
     stated = said.facts(reach.params)
     symptom, paths = split(words, evidence)
+    symptom = mask(symptom)  # it goes into reports, recordings and the state of a run
     if reach.resume:
         paths.append(reach.resume)
     if reach.replay:
@@ -231,7 +233,7 @@ def investigate(
         names = None
         if symptom and (ranked := ranking(catalogue(), symptom)):
             names = [ranked[0][0]]  # only the playbook that will be walked has to be compiled
-        start: State = {"symptom": symptom, "paths": paths, "langs": list(langs)}
+        start: State = {"symptom": symptom, "paths": [], "langs": list(langs)}  # opened above
         config: RunnableConfig = {"configurable": {"thread_id": "run"}, "recursion_limit": STEPS}
         try:
             graph = build(names, checkpointer(session))
