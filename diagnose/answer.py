@@ -110,8 +110,11 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
     cited = [by_id[i] for i in lead.evidence if i in by_id][:MOST_CITED]
     title = title_text(cause, lang).rstrip("。.")
     sure = f"{lead.confidence:.2f}"
-    bare = w.bare.format(title=title, p=sure)
-    verdict = w.verdict.format(title=title, key=reading(cited[0], cat, lang), id=cited[0].id, p=sure) if cited else bare
+    at = "".join(f"{e.subject.host}: " for e in report.evidence if e.signal == "fleet.subject")  # a fleet's odd node
+    bare = at + w.bare.format(title=title, p=sure)
+    verdict = (
+        at + w.verdict.format(title=title, key=reading(cited[0], cat, lang), id=cited[0].id, p=sure) if cited else bare
+    )
     more = support(cited[1:], w, cat, lang, verdict)
     text, risk, undo = (t.rstrip("。.") for t in fix_text(cause, lang))
     check = _text(cause, lang, "verify").rstrip("。.")

@@ -35,6 +35,7 @@ cassette_app = typer.Typer(help="Recorded machines.", rich_markup_mode=None)
 app.add_typer(cassette_app, name="cassette")
 
 TRIAGE = "triage"
+_FLEET = "ray, ray://HOST:PORT, slurm, hosts:node[01-64], hosts:FILE, or a folder of cassettes"
 
 Format = Annotated[str, typer.Option("--format", "-f", help="text, json or md")]
 Paths = Annotated[
@@ -88,6 +89,8 @@ def triage_command(
     llm_base_url: Annotated[str, typer.Option("--llm-base-url", help="its address: http://127.0.0.1:8000/v1")] = "",
     llm_key_env: Annotated[str, typer.Option("--llm-key-env", help="variable that holds its key")] = "",
     llm_dry_run: Annotated[bool, typer.Option("--llm-dry-run", help="show what would be sent, send nothing")] = False,
+    fleet: Annotated[str, typer.Option("--fleet", help=f"many nodes: {_FLEET}")] = "",
+    node_timeout: Annotated[float, typer.Option("--node-timeout", help="seconds for one node of a fleet")] = 120.0,
 ) -> None:
     """Find the cause of a symptom from the evidence at hand (the default command)."""
     from .triage import Reach, run
@@ -102,6 +105,7 @@ def triage_command(
         run(
             words or [], evidence or [], reach=reach, lang=lang, format_=format_, fail_on=fail_on,
             ask=not no_input, verbose=verbose, llm=_model(named, on=llm, dry_run=llm_dry_run),
+            fleet=fleet, node_timeout=node_timeout,
         )
     )  # fmt: skip
 
@@ -346,7 +350,8 @@ def schema_command(
 def audit_command(
     evidence: Paths = None,
     replay: Annotated[str, typer.Option("--replay", help="a cassette, in place of this machine")] = "",
-    fleet: Annotated[str, typer.Option("--fleet", help="a folder of cassettes or audits, one a node")] = "",
+    fleet: Annotated[str, typer.Option("--fleet", help=f"many nodes: {_FLEET}")] = "",
+    node_timeout: Annotated[float, typer.Option("--node-timeout", help="seconds for one node of a fleet")] = 120.0,
     show: Annotated[bool, typer.Option("--show", help="list the checks, run none")] = False,
     only: Annotated[list[str] | None, typer.Option("--only", help="checks by id, glob or group; repeat")] = None,
     skip: Annotated[list[str] | None, typer.Option("--skip", help="checks to leave out; repeat")] = None,
@@ -354,7 +359,10 @@ def audit_command(
     profile: Annotated[str, typer.Option("--profile", help="inference, training or network")] = "",
     baseline: Annotated[str, typer.Option("--baseline", help="an earlier audit: say what changed since")] = "",
     save_baseline: Annotated[str, typer.Option("--save-baseline", help="write this audit to a file")] = "",
-    record: Annotated[str, typer.Option("--record", help="keep what was read as a cassette folder")] = "",
+    record: Annotated[
+        str,
+        typer.Option("--record", help="keep what was read as a cassette folder; of a fleet, one cassette a node in it"),
+    ] = "",
     sysfs_root: Annotated[str, typer.Option("--sysfs-root", help="a recorded tree in place of / for files")] = "",
     fail_on: Annotated[
         str, typer.Option("--fail-on", help="exit 1 on a finding this severe: info, low, medium, high, never")
@@ -374,7 +382,10 @@ def audit_command(
     if fleet:
         from .fleet import run as run_fleet
 
-        raise typer.Exit(run_fleet(fleet, options, fail_on=fail_on, format_=settings.format, save=save_baseline))
+        raise typer.Exit(
+            run_fleet(fleet, options, fail_on=fail_on, format_=settings.format, save=save_baseline,
+                      limit=node_timeout, keep=record)
+        )  # fmt: skip
     raise typer.Exit(
         run(
             evidence or [], replay, options, sysfs_root=sysfs_root, record=record, save=save_baseline,

@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from .audit_screen import SAYS
-from .fleet import Fleet
+from .fleet_models import Fleet, Outlier
 
 _ZH = {
     "nodes": "个节点", "missing": "缺失的节点", "failed": "未能读取的节点", "findings": "检查发现",
     "outliers": "离群读数", "mixed": "不一致的设置", "median": "中位数", "usual": "多数为",
-    "ranking": "最需要关注的节点",
+    "ranking": "最需要关注的节点", "slow": "偏慢的节点", "of": "同类读数",
 }  # fmt: skip
 _EN = {
     "nodes": "nodes", "missing": "missing nodes", "failed": "nodes that could not be read", "findings": "findings",
     "outliers": "readings that stand apart", "mixed": "settings that differ", "median": "median", "usual": "usually",
-    "ranking": "nodes to look at first",
+    "ranking": "nodes to look at first", "slow": "slow nodes", "of": "readings compared",
 }  # fmt: skip
 MOST = 20
 
@@ -46,6 +46,7 @@ def page(made: Fleet, lang: str, markdown: bool) -> str:
                 out.append(f"{'-' if markdown else ' '} … +{len(rows) - MOST}")
 
     section(w["missing"], [names(made.missing, 64)] if made.missing else [])
+    section(w["slow"], [names(made.slow)] if made.slow else [])
     section(w["failed"], [f"{f.name}: {f.reason}" for f in made.failed])
     section(
         w["ranking"],
@@ -66,12 +67,7 @@ def page(made: Fleet, lang: str, markdown: bool) -> str:
     )
     section(
         w["outliers"],
-        [
-            f"{o.node} {o.signal} {o.subject}: {o.value:g} {o.unit or ''} ({w['median']} {o.median:g})".replace(
-                "  ", " "
-            )
-            for o in made.outliers
-        ],
+        [_apart(o, w["median"], w["of"]) for o in made.outliers],
     )
     section(
         w["mixed"],
@@ -82,6 +78,14 @@ def page(made: Fleet, lang: str, markdown: bool) -> str:
         ],
     )
     return "\n".join(out) + "\n"
+
+
+def _apart(o: Outlier, median: str, of: str) -> str:
+    """One reading with the arithmetic that makes it stand apart."""
+    told = f"{o.node} {o.signal} {o.subject}: {o.value:g} {o.unit or ''} ({median} {o.median:g}, {o.compared} {of}"
+    if o.deviations is not None:
+        told += f"; {o.formula} = {o.deviations:g} > {o.needed:g}"
+    return " ".join(told.split()) + ")"
 
 
 def _ranked(findings: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -32,6 +32,7 @@ API = 1
 
 # Built-in reader modules, through the same door: each has `READERS`.
 BUILTIN = (
+    "fleet_table",
     "nccl_log", "nccl_tests", "nccl_torch", "nvidia_smi", "nvidia_smi_q", "nvidia_smi_csv", "topology", "dmesg", "oom",
     "host", "host_load", "env_dump", "container", "rdma", "ucx", "mpi", "nixl", "kv_stages",
     "serving_log", "serving_metrics", "serving_bench", "serving_args", "serving_procs", "serving_moe",

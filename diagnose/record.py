@@ -70,11 +70,14 @@ def record(output: str, playbook: str, symptom: str, allow: str, params: dict[st
 
 def print_script(playbook: str) -> int:
     """A POSIX shell script of the read probes' commands, for a machine where nothing can be installed."""
-    sys.stdout.write(_SCRIPT_HEAD)
-    for item in _chosen(playbook, "read"):
-        for line in _script(item.spec):
-            sys.stdout.write(line + "\n")
+    sys.stdout.write(_SCRIPT_HEAD + script_text(playbook))
     return EXIT_OK
+
+
+def script_text(playbook: str = "", names: Iterable[str] = ()) -> str:
+    """The commands of a playbook's read probes, or of the probes named."""
+    chosen = [collectors()[n] for n in names if n in collectors()] if names else _chosen(playbook, "read")
+    return "".join(f"{line}\n" for item in chosen for line in _script(item.spec))
 
 
 def _script(spec: ProbeSpec) -> Iterable[str]:

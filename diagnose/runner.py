@@ -119,7 +119,7 @@ def run(
         raise PermissionDenied(f"{argv[0]} may not be run: {err.strerror}") from err
     except OSError as err:
         raise ToolMissing(f"{argv[0]} does not start: {err.strerror}") from err
-    sink = _Sink(child.stdout, cap)
+    sink = Sink(child.stdout, cap)
     try:
         status: int | None = child.wait(timeout)
         late = False
@@ -135,7 +135,7 @@ def run(
     return Ran(tuple(argv), started, time.monotonic() - begin, status, bytes(sink.kept), changed, cut)
 
 
-class _Sink(threading.Thread):
+class Sink(threading.Thread):
     """Drains a pipe, so that a talkative child never blocks, and keeps the first `cap` bytes."""
 
     def __init__(self, stream: IO[bytes] | None, cap: int) -> None:

@@ -97,6 +97,8 @@ def run(
     ask: bool,
     verbose: bool,
     llm: LlmOptions | None = None,
+    fleet: str = "",
+    node_timeout: float = 120.0,
 ) -> int:
     """Run one triage and print it; returns the exit status.
 
@@ -117,6 +119,18 @@ def run(
     stated = said.facts(reach.params)
     symptom, paths = split(words, evidence)
     symptom = mask(symptom)  # it goes into reports, recordings and the state of a run
+    if fleet:
+        if paths or reach.replay or reach.resume or reach.sysfs_root or reach.allow not in ("", "read"):
+            raise UsageError(
+                "--fleet reads nodes and takes no other evidence",
+                "leave out --evidence, --replay, --sysfs-root and --allow, or look at one node without --fleet",
+            )
+        from .fleet_triage import run as run_fleet
+
+        return run_fleet(
+            fleet, symptom, langs=LANGS[lang], format_=format_, fail_on=fail_on, verbose=verbose, limit=node_timeout,
+            dry_run=reach.dry_run, stated=stated,
+        )  # fmt: skip
     if reach.resume:
         paths.append(reach.resume)
     if reach.replay:
