@@ -200,23 +200,24 @@ def together(case: Case, got: Report) -> Case | None:
 
 @_by_answer(FOLLOWS, "the two figures of each comparison that a verdict rests on become nearly the same")
 def figures(case: Case, got: Report) -> Case | None:
-    """Only where the leading cause rests on comparisons of two figures and nothing else."""
+    """Only where the leading cause rests on comparisons of two figures, and no other figure of those is compared."""
+    compared = {i for e in got.evidence if e.signal.startswith("compare.") for i in e.inputs}
+    if compared - {f.id for pair in _ratios(got) or () for f in pair}:
+        return None
     return _rewritten(case, ((one, float(str(other.value)) * 1.01) for one, other in _ratios(got) or ()))
 
 
 _VERSION = re.compile(r"(?<![\w.])v?(\d+\.\d+\.\d+(?:\.\d+)?)(?![\w.]*\d)")
-_BY_VERSION = ("version_mismatch", "engine_regression", "library_bug", "driver_mismatch")
 
 
-@_by_text(FOLLOWS, "two versions that are at odds, or that are compared, become one")
-def versions(case: Case, _draw: random.Random) -> Case | None:
-    """All versions of three parts become the first one."""
-    if case.key.label.partition(".")[2] not in _BY_VERSION:
+@_by_answer(FOLLOWS, "two versions that are at odds, or that are compared, become one")
+def versions(case: Case, got: Report) -> Case | None:
+    """Only where every quote of the leading finding holds a version, and they hold more than one."""
+    quotes = _quotes(got)
+    seen = [v for q in quotes for v in _VERSION.findall(q)]
+    if not quotes or not all(_VERSION.search(q) for q in quotes) or len(set(seen)) < 2:
         return None
-    found = [v for _, text in case.texts for v in _VERSION.findall(text)]
-    if len(set(found)) < 2:
-        return None
-    return _each(case, lambda text: _VERSION.sub(lambda m: m[0].replace(m[1], found[0]), text))
+    return _each(case, lambda text: _VERSION.sub(lambda m: m[0].replace(m[1], seen[0]), text))
 
 
 _SWITCHES = (
@@ -232,18 +233,18 @@ _SWITCHES = (
 )
 
 
-def _said(got: Report) -> set[str]:
-    """Ids of the evidence behind the leading finding, and of all that it is derived from."""
+def _quotes(got: Report) -> list[str]:
+    """What the leading finding quotes, and all that it is derived from."""
     from .ablation import backing
 
-    return backing(got, set(got.findings[0].evidence)) if got.findings else set()
+    ids = backing(got, set(got.findings[0].evidence)) if got.verdict == "cause" else set()
+    return [s.quote for e in got.evidence if e.id in ids for s in e.spans]
 
 
 @_by_answer(FOLLOWS, "a counter, limit or switch that a verdict rests on takes the value of a machine that is well")
 def switches(case: Case, got: Report) -> Case | None:
     """Only where every quote of the leading finding is turned."""
-    ids = _said(got)
-    quotes = [s.quote for e in got.evidence if e.id in ids for s in e.spans]
+    quotes = _quotes(got)
     if not quotes or not all(any(p.search(q) for p, _ in _SWITCHES) for q in quotes):
         return None
 
