@@ -69,7 +69,13 @@ def examine(host: Host) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "tool": {"version": __version__},
-        "host": {"kind": kinds, "stack": stack, "notes": notes(kinds), "taint": list(host.taint)},
+        "host": {
+            "kind": kinds,
+            "stack": stack,
+            "notes": notes(kinds),
+            "notes_zh": notes(kinds, zh=True),
+            "taint": list(host.taint),
+        },
         "parts": [_part(p, stack, "Windows" in kinds) for p in parts],
         "checks": {
             n: {"has": c.has, "evidence": c.evidence, "kind": c.kind, "get": c.get, "limit": c.limit}
@@ -81,14 +87,17 @@ def examine(host: Host) -> dict[str, Any]:
 def _part(part: Part, stack: str, windows: bool) -> dict[str, Any]:
     row = part.row
     experiment = dict(row["experiment"])
+    experiment_zh = experiment | row["experiment_zh"]
     if windows:
-        experiment["command"] = powershell(experiment["command"])
+        for made in (experiment, experiment_zh):
+            made["command"] = powershell(made["command"])
     out = {
         "id": row["id"], "title": row["title"], "title_zh": row["zh"], "status": part.status,
         "evidence": list(part.evidence), "missing": list(part.missing), "experiment": experiment,
+        "experiment_zh": experiment_zh,
     }  # fmt: skip
     if stack in row["counterparts"]:
-        out["counterpart"] = row["counterparts"][stack]
+        out["counterpart"], out["counterpart_zh"] = row["counterparts"][stack], row["counterparts_zh"][stack]
     return out
 
 
@@ -101,70 +110,105 @@ def powershell(command: str) -> str:
     return " ".join([*shown, *words]).replace(" & ", "; ")
 
 
-def notes(kinds: Iterable[str]) -> list[str]:
+_NOTES = {
+    "WSL2": "WSL2 shows no PCI topology, no RDMA device and no kernel log of the GPU driver; NVLink, peer access "
+    "between GPUs, GPUDirect and fabric need a Linux host. Counters for ncu are granted on the Windows side.",
+    "Windows": "NCCL, UCX, NIXL, verbs and vLLM need Linux; what exists here is nvidia-smi, nsys, ncu and CUDA.",
+    "container": "A container shows the host's sysfs and only the devices, limits and modules it was given: "
+    "/dev/infiniband, memlock, /dev/shm and profiling rights are granted by whoever starts it.",
+    "virtual machine": "A virtual machine shows the topology that was drawn for it: ACS, switches and NUMA nodes "
+    "may differ from the hardware.",
+    "macOS": "No CUDA and no verbs; the counterparts are Metal, MPS and Instruments.",
+    "Jetson": "One memory for CPU and GPU: copies, NVLink, NCCL between GPUs and GPUDirect RDMA say little here.",
+    "recorded tree": "A recorded tree shows files only: packages and programs of that machine are not known.",
+}
+_NOTES_ZH = {
+    "WSL2": "WSL2 里看不到 PCI 拓扑、RDMA 设备和 GPU 驱动的内核日志；NVLink、GPU 间 peer access、GPUDirect 和网络"
+    "都要在 Linux 主机上验证。ncu 的计数器权限在 Windows 一侧放开。",
+    "Windows": "NCCL、UCX、NIXL、verbs 和 vLLM 都需要 Linux；这里只有 nvidia-smi、nsys、ncu 和 CUDA。",
+    "container": "容器看到的是宿主机的 sysfs，设备、限额和模块则只有分给它的那些：/dev/infiniband、memlock、/dev/shm"
+    " 和 profiling 权限都由启动容器的人决定。",
+    "virtual machine": "虚拟机看到的拓扑是画给它的：ACS、PCIe switch 和 NUMA 节点可能与真实硬件不同。",
+    "macOS": "没有 CUDA，也没有 verbs；对应的是 Metal、MPS 和 Instruments。",
+    "Jetson": "CPU 与 GPU 共用一块内存：拷贝、NVLink、GPU 间 NCCL 和 GPUDirect RDMA 在这里说明不了什么。",
+    "recorded tree": "录下来的目录树只有文件：那台机器装了哪些包和程序不得而知。",
+}
+
+
+def notes(kinds: Iterable[str], zh: bool = False) -> list[str]:
     """What a kind of machine cannot show, whatever is installed."""
-    said = {
-        "WSL2": "WSL2 shows no PCI topology, no RDMA device and no kernel log of the GPU driver; NVLink, peer access "
-        "between GPUs, GPUDirect and fabric need a Linux host. Counters for ncu are granted on the Windows side.",
-        "Windows": "NCCL, UCX, NIXL, verbs and vLLM need Linux; what exists here is nvidia-smi, nsys, ncu and CUDA.",
-        "container": "A container shows the host's sysfs and only the devices, limits and modules it was given: "
-        "/dev/infiniband, memlock, /dev/shm and profiling rights are granted by whoever starts it.",
-        "virtual machine": "A virtual machine shows the topology that was drawn for it: ACS, switches and NUMA nodes "
-        "may differ from the hardware.",
-        "macOS": "No CUDA and no verbs; the counterparts are Metal, MPS and Instruments.",
-        "Jetson": "One memory for CPU and GPU: copies, NVLink, NCCL between GPUs and GPUDirect RDMA say little here.",
-        "recorded tree": "A recorded tree shows files only: packages and programs of that machine are not known.",
-    }
+    said = _NOTES_ZH if zh else _NOTES
     return [said[kind] for kind in kinds if kind in said]
 
 
+_SAID = {
+    "stack": "GPU stack", "there": "there", "missing": "missing", "counterpart": "counterpart on", "look": "look at",
+    "experiment": "experiment", "expect": "expect", "otherwise": "otherwise", "boundary": "Boundary", "part": "part",
+    "status": "status",
+}  # fmt: skip
+_SAID_ZH = {
+    "stack": "GPU 软件栈", "there": "已有", "missing": "缺少", "counterpart": "对应物，平台", "look": "看什么",
+    "experiment": "实验", "expect": "预期", "otherwise": "若不符", "boundary": "验证边界", "part": "项目",
+    "status": "状态",
+}  # fmt: skip
+
+_KINDS_ZH = {"hardware": "硬件", "driver": "驱动", "package": "软件包", "permission": "权限", "not known": "未知"}
+
+
+def _told(part: dict[str, Any], zh: bool) -> tuple[str, dict[str, str], str]:
+    """Title, experiment and counterpart of a part in one language."""
+    tail = "_zh" if zh else ""
+    return part[f"title{tail}"], part[f"experiment{tail}"], part.get(f"counterpart{tail}", "")
+
+
 def _lines(data: dict[str, Any], zh: bool) -> Iterable[str]:
-    words = WORDS_ZH if zh else WORDS
-    host = data["host"]
-    yield f"{', '.join(host['kind'])}; GPU stack: {host['stack']}" + (
-        "; SIMULATED" if "simulated" in host["taint"] else ""
-    )
-    yield from (f"  {note}" for note in host["notes"])
+    words, w, host = WORDS_ZH if zh else WORDS, _SAID_ZH if zh else _SAID, data["host"]
+    simulated = "; SIMULATED" if "simulated" in host["taint"] else ""
+    yield f"{', '.join(host['kind'])}; {w['stack']}: {host['stack']}{simulated}"
+    yield from (f"  {note}" for note in host["notes_zh" if zh else "notes"])
     for part in data["parts"]:
+        title, e, counterpart = _told(part, zh)
         yield ""
-        yield f"{part['title_zh'] if zh else part['title']}: {words[part['status']]}"
+        yield f"{title}: {words[part['status']]}"
         if part["evidence"]:
-            yield f"  there: {'; '.join(part['evidence'])}"
+            yield f"  {w['there']}: {'; '.join(part['evidence'])}"
         for item in part["missing"]:
             get = f" -> {item['get']}" if item["get"] else ""
-            yield f"  missing ({item['kind']}): {item['evidence']}{get}"
-        if "counterpart" in part:
-            yield f"  counterpart on {host['stack']}: {part['counterpart']}"
+            kind = _KINDS_ZH.get(item["kind"], item["kind"]) if zh else item["kind"]
+            yield f"  {w['missing']} ({kind}): {item['evidence']}{get}"
+        if counterpart:
+            yield f"  {w['counterpart']} {host['stack']}: {counterpart}"
         if part["status"] != HERE:
-            e = part["experiment"]
-            yield f"  experiment: {e['hypothesis']}"
+            yield f"  {w['experiment']}: {e['hypothesis']}"
             yield f"    $ {e['command']}"
-            yield f"    look at: {e['metric']}; expect: {e['expect']}; otherwise: {e['failure']}"
+            yield (f"    {w['look']}: {e['metric']}; {w['expect']}: {e['expect']}; {w['otherwise']}: {e['failure']}")
 
 
 def _markdown(data: dict[str, Any], zh: bool) -> Iterable[str]:
-    words = WORDS_ZH if zh else WORDS
-    host = data["host"]
-    yield f"# Boundary: {', '.join(host['kind'])}, {host['stack']}"
+    words, w, host = WORDS_ZH if zh else WORDS, _SAID_ZH if zh else _SAID, data["host"]
+    yield f"# {w['boundary']}: {', '.join(host['kind'])}, {host['stack']}"
     yield ""
-    yield from (f"- {note}" for note in host["notes"])
+    yield from (f"- {note}" for note in host["notes_zh" if zh else "notes"])
     yield ""
-    yield "| part | status | there | missing |"
+    yield f"| {w['part']} | {w['status']} | {w['there']} | {w['missing']} |"
     yield "|---|---|---|---|"
     for part in data["parts"]:
         missing = "; ".join(f"{m['evidence']} ({m['kind']})" for m in part["missing"])
-        cells = [part["title_zh" if zh else "title"], words[part["status"]], "; ".join(part["evidence"]), missing]
+        cells = [_told(part, zh)[0], words[part["status"]], "; ".join(part["evidence"]), missing]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     for part in data["parts"]:
         if part["status"] == HERE:
             continue
-        e = part["experiment"]
+        title, e, _ = _told(part, zh)
         yield ""
-        yield f"## {part['title']}"
+        yield f"## {title}"
         yield f"{e['hypothesis']}"
         yield ""
         yield f"```\n{e['command']}\n```"
-        yield f"Look at {e['metric']}. Expect {e['expect']}. Otherwise: {e['failure']}."
+        if zh:
+            yield f"{w['look']}：{e['metric']}。{w['expect']}：{e['expect']}。{w['otherwise']}：{e['failure']}。"
+        else:
+            yield f"Look at {e['metric']}. Expect {e['expect']}. Otherwise: {e['failure']}."
 
 
 def run(

@@ -21,6 +21,10 @@ _ASKED = regex(
     re.IGNORECASE,
 )
 _STEPS = ("hypothesis", "baseline", "microbenchmark", "change", "end_to_end", "failure", "rollout", "decide")
+_STEPS_ZH = {
+    "hypothesis": "假设", "baseline": "基线", "microbenchmark": "微基准", "change": "最小改动", "end_to_end": "端到端",
+    "failure": "失败模式", "rollout": "推广与回退", "decide": "上线、迭代还是放弃",
+}  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -44,11 +48,12 @@ def _holds(number: dict[str, Any], item: Evidence) -> bool:
     return bool(item.value > number["above"] if "above" in number else item.value < number["below"])
 
 
-def _needed(number: dict[str, Any]) -> str:
+def _needed(number: dict[str, Any], lang: str) -> str:
+    words = {"matches": "匹配", "above": "高于", "below": "低于"} if lang == "zh" else {}
     if "matches" in number:
-        return f"{number['signal']} matches {number['matches']}"
+        return f"{number['signal']} {words.get('matches', 'matches')} {number['matches']}"
     side = "above" if "above" in number else "below"
-    return f"{number['signal']} {side} {number[side]:g}"
+    return f"{number['signal']} {words.get(side, side)} {number[side]:g}"
 
 
 def _figure(number: dict[str, Any], evidence: list[Evidence], lang: str) -> DecisionFigure:
@@ -57,11 +62,11 @@ def _figure(number: dict[str, Any], evidence: list[Evidence], lang: str) -> Deci
     shown = (met or found)[:3]
     return DecisionFigure(
         what=number["what"][lang],
-        needed=_needed(number),
+        needed=_needed(number, lang),
         measured="; ".join(e.statement for e in shown) or None,
         holds=bool(met) if found else None,
         evidence=[e.id for e in shown],
-        how=number["how"],
+        how=number["how"] if isinstance(number["how"], str) else number["how"][lang],
     )
 
 
@@ -105,5 +110,6 @@ def lines(decision: Decision, lang: str) -> list[str]:
         said = f"{w[None]}{item.how}" if item.holds is None else f"{w[item.holds]} ({item.measured}; {ids})"
         out.append(f"  {item.what} [{item.needed}]: {said}")
     out += ["", f"{w['costs']}: {decision.costs}", f"{w['not_when']}: {decision.not_when}", "", f"{w['plan']}:"]
-    out += [f"  {step.replace('_', ' ')}: {text}" for step, text in decision.prototype.items()]
+    names = _STEPS_ZH if lang == "zh" else {}
+    out += [f"  {names.get(step, step.replace('_', ' '))}: {text}" for step, text in decision.prototype.items()]
     return out

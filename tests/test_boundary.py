@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -11,13 +12,14 @@ from pathlib import Path
 import pytest
 from diagnose.probes import machine
 
-from diagnose.boundary import HERE, NOT, TOOLS, examine, judged, matrix, powershell
+from diagnose.boundary import HERE, NOT, TOOLS, examine, judged, matrix, notes, powershell, run
 from diagnose.boundary_pictures import PICTURES, draw
 from diagnose.errors import UsageError
 from diagnose.host import Host
 
 from .trees import tree
 
+HAN = re.compile(r"[\u4e00-\u9fff]")
 WANTED = {"cuda", "nsight", "nccl-multi-gpu", "nccl-multi-node", "ucx", "rdma", "roce", "gpudirect-rdma", "nixl",
           "gpunetio", "vllm", "disaggregation"}  # fmt: skip
 
@@ -29,6 +31,10 @@ def test_matrix_holds_together() -> None:
     for row in rows:
         assert {*row["needs"], *row["tools"]} <= known, row["id"]
         assert set(row["experiment"]) == {"hypothesis", "command", "metric", "expect", "failure"}
+        zh = row["experiment_zh"]
+        assert {"hypothesis", "metric", "expect", "failure"} <= set(zh) <= set(row["experiment"])
+        assert all(HAN.search(text) for text in zh.values()), row["id"]
+        assert set(row["counterparts_zh"]) == set(row["counterparts"])
         assert set(row["counterparts"]) == {"rocm", "metal", "vulkan", "webgpu"}
 
 
@@ -96,3 +102,21 @@ def test_command_is_quick(format_: str) -> None:
         assert data["schema"] == "diagnose.boundary/v1" and len(data["parts"]) == len(WANTED)
     else:
         assert "GPUDirect RDMA" in ran.stdout
+
+
+def test_the_chinese_matrix_is_chinese(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Outside commands, names and what was found on the machine no English clause is left."""
+    clause = re.compile(r"(?:\b[a-z]{2,}\b[ ,]+){4,}[a-z]{2,}")
+    (tmp_path / "sys").mkdir()
+    for form in ("text", "md"):
+        assert run(form, "", str(tmp_path), "zh", "") == 0
+        said = [
+            x for x in capsys.readouterr().out.splitlines() if not x.startswith(("  已有", "  缺少", "    $", "| "))
+        ]
+        assert [x for x in said if clause.search(x)] == [] and any("预期" in x for x in said)
+
+
+def test_each_kind_of_machine_has_its_note_in_both_languages() -> None:
+    kinds = ["WSL2", "Windows", "container", "virtual machine", "macOS", "Jetson", "recorded tree"]
+    assert len(notes(kinds)) == len(notes(kinds, zh=True)) == len(kinds)
+    assert all(HAN.search(text) for text in notes(kinds, zh=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,12 @@ def test_this_machine_fills_it_in(tmp_path: Path) -> None:
     assert report.decision is not None and report.decision.stand == "not_now"
     holds = {f.needed.split()[0]: f.holds for f in report.decision.figures}
     assert holds == {"kv.post_share": None, "kv.bytes_per_descriptor": None, "rdma.near": True, "rdma.gpudirect": False}
+
+
+def test_the_chinese_decision_is_chinese() -> None:
+    """Outside names, signals and commands no English clause is left."""
+    clause = re.compile(r"(?:\b[a-z]{2,}\b[ ,]+){4,}[a-z]{2,}")
+    for row in decisions():
+        made = decide(f"should we use {row['title']['en']}?", [], "zh")
+        assert made is not None
+        assert [x for x in lines(made, "zh") if clause.search(x)] == []
