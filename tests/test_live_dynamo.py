@@ -35,6 +35,7 @@ pytestmark = [
 HOST = "127.0.0.1"
 HOSTS = ("DYN_HTTP_HOST", "DYN_TCP_RPC_HOST", "DYN_SYSTEM_HOST", "DYN_TCP_RESPONSE_STREAM_HOST")
 SLOW = ["--kv-transfer-bandwidth", "0.2", "--kv-bytes-per-token", "131072", "--num-gpu-blocks-override", "2048"]
+FAST = ["64" if option == "0.2" else option for option in SLOW]
 ROOM = ["--max-num-seqs", "64", "--num-gpu-blocks-override", "4096"]
 # name: workers' options, load (rate, input, output), the cause ("" for healthy)
 STATES: dict[str, tuple[list[list[str]], tuple[str, str, str], str]] = {
@@ -157,6 +158,29 @@ def test_state(
     assert (made.verdict, lead) == ("cause" if cause else "healthy", cause), [h.cause for h in made.hypotheses]
     for metric in {s.metric for s in made.stages if s.share is not None}:
         assert sum(s.share or 0 for s in made.stages if s.metric == metric) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize(("link", "found"), [(SLOW, True), (FAST, False)], ids=["slow", "fast"])
+def test_kv_transfer_from_endpoint_to_cause(
+    link: list[str], found: bool, dynamo: Callable[[list[list[str]]], str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Asked about the transfer itself: prefill and decode workers behind a frontend, a slow link and a fast one."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    prefill = ["--engine-type", "vllm", "--disaggregation-mode", "prefill", "--bootstrap-ports", "{port}", *link]
+    url = dynamo([prefill, ["--engine-type", "vllm", "--disaggregation-mode", "decode", *link]])
+    bench = _load(url, "2", "1024", "32")
+    try:
+        _under_way(url)
+        made, _ = _judge("KV transfer is slow, decode waits", url)
+    finally:
+        bench.kill()
+        bench.wait(20)
+    share = [float(str(e.value)) for e in made.evidence if e.signal == "kv.share"]
+    if found:
+        assert made.findings[0].cause == "serving.kv_transfer_slow" and max(share) > 0.5
+    else:
+        assert "serving.kv_transfer_slow" not in [f.cause for f in made.findings] and max(share, default=0) < 0.1
 
 
 def test_an_idle_server_and_requests_of_its_own(
