@@ -169,20 +169,17 @@ def probe_list(format_: str) -> None:
 
 
 def schema(name: str) -> None:
-    """JSON Schema of the report or the audit, or the signal declarations."""
-    if name == "report":
-        from .models import Report
-
-        made = Report.model_json_schema(by_alias=True)
-        made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-        made["$id"] = "diagnose.report/v1"
-        _dump(made)
-    elif name == "audit":
+    """JSON Schema of the report, the audit or the fleet, or the signal declarations."""
+    if name in ("report", "audit", "fleet"):
         from .audit_models import Audit
+        from .fleet_models import Fleet
+        from .models import Model, Report
 
-        made = Audit.model_json_schema(by_alias=True)
+        known: dict[str, type[Model]] = {"report": Report, "audit": Audit, "fleet": Fleet}
+        model = known[name]
+        made = model.model_json_schema(by_alias=True)
         made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-        made["$id"] = "diagnose.audit/v1"
+        made["$id"] = f"diagnose.{name}/v1"
         _dump(made)
     elif name == "signals":
         declared = catalogue().signals
@@ -193,4 +190,4 @@ def schema(name: str) -> None:
             }
         )
     else:
-        raise UsageError(f"no schema {name!r}", "report, audit or signals")
+        raise UsageError(f"no schema {name!r}", "report, audit, fleet or signals")

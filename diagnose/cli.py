@@ -338,9 +338,9 @@ def cassette_redact(
 
 @app.command("schema")
 def schema_command(
-    name: Annotated[str, typer.Argument(help="report, audit or signals")] = "report",
+    name: Annotated[str, typer.Argument(help="report, audit, fleet or signals")] = "report",
 ) -> None:
-    """Print a JSON Schema (report, audit) or the declared signals (signals)."""
+    """Print a JSON Schema (report, audit, fleet) or the declared signals (signals)."""
     from . import catalogue_commands as c
 
     c.schema(name)

@@ -165,15 +165,14 @@ def run(
         found: Iterable[Read] = read_all(entries(Path(target)), options)
     else:
         got = reached(target, options, limit, keep)
+        tell(got)
         found = results_of(got, options)
     made = merged(found, wanted)
     if got is not None and got.cassettes:
         made.cassettes = str(got.folder)
     show(made, options.langs[0], format_, save)
-    if got is not None:
-        tell(got)
-        if not got.complete:
-            return EXIT_INTERRUPTED
+    if got is not None and not got.complete:
+        return EXIT_INTERRUPTED
     return status(made, fail_on)
 
 

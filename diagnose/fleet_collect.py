@@ -138,8 +138,7 @@ def node_of(name: str, made: dict[str, Any]) -> Node:
 
 
 def tell(got: Collected) -> None:
-    """Say where the cassettes lie."""
-    if got.cassettes:
-        print(f"{len(got.cassettes)} cassette(s) in {got.folder}", file=sys.stderr)
+    """Say how many answered and where their cassettes lie, before anything is made of them."""
     if not got.complete:
-        print("diagnose: interrupted; above is what had arrived", file=sys.stderr)
+        print("diagnose: interrupted; going on with what had arrived", file=sys.stderr)
+    print(f"{len(got.cassettes)} of {len(got.nodes)} node(s) answered; cassettes in {got.folder}", file=sys.stderr)

@@ -224,9 +224,9 @@ class Srun:
     spec: str
 
     def argv(self) -> list[str]:
-        """The command. In an allocation whose job runs, `--overlap` lets this step start beside it."""
+        """The command: inside an allocation beside its job (`--overlap`), outside of one at once or not at all."""
         n = len(self.nodes)
-        inside = ["--overlap"] if os.environ.get("SLURM_JOB_ID") else []
+        inside = ["--overlap"] if os.environ.get("SLURM_JOB_ID") else [f"--immediate={CONNECT}"]
         return ["srun", f"--nodes={n}", f"--ntasks={n}", "--ntasks-per-node=1", f"--nodelist={self.spec}", "--label",
                 "--no-kill", "--kill-on-bad-exit=0", "--wait=0", *inside, "sh", "-s"]  # fmt: skip
 

@@ -14,14 +14,18 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from .assess import assess
 from .audit import Options
+from .catalogue import catalogue
 from .document import Document
+from .engine import Triage
 from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_OK, InputError
 from .fleet import entries, fleet_folder, node
 from .fleet_collect import Collected, collect, is_folder, launcher, tell
 from .fleet_models import Failed, Fleet, Node
 from .fleet_rank import compare
 from .models import Fact, InputRef, Report
+from .predicates import Context
 
 SUMMARY = "fleet.txt"
 HEAD = "# diagnose fleet, one line each: what its nodes came to, and what stands apart"
@@ -87,9 +91,22 @@ def judge(path: Path, symptom: str) -> Judged | Failed | None:
         documents, _ = open_inputs([path], None)
     except InputError as err:
         return Failed(name=read.name, reason=err.message)
-    got = triage(symptom, documents).assessment
+    got = seeing(triage(symptom, documents)).assessment
     named = got.accepted[0].cause.id if got.verdict == "cause" else got.verdict
     return Judged(read.name, path, named, got.confidence, read)
+
+
+def seeing(got: Triage) -> Triage:
+    """The triage, undecided where a node without a GPU was asked about GPUs: its own load explains nothing."""
+    known = catalogue()
+    book = known.playbooks.get(got.playbook)
+    none = any(e.signal == "host.gpu_nodes" and e.value == "none" for e in got.evidence)
+    if book is None or book.without_gpu or not none:
+        return got
+    ctx = got.context
+    bare = assess(known, Context([], ctx.playbook, ctx.symptom, [], {}, ctx.asked))
+    undecided = replace(bare, verdict="inconclusive", confidence=1.0, accepted=[], links=[])
+    return replace(got, assessment=undecided)
 
 
 def _judge(work: tuple[Path, str]) -> Judged | Failed | None:
@@ -173,7 +190,7 @@ def report(made: Overview, symptom: str, langs: tuple[str, ...], folder: Path, s
         rejected += refused
     gathered = gather(documents)
     said.add(gathered, list(stated))
-    got = conclude(symptom, gathered)
+    got = seeing(conclude(symptom, gathered))
     unsure = bool(made.failed) or any(v == "inconclusive" for v, _ in made.verdicts)
     if got.assessment.verdict == "healthy" and unsure:  # one node's health is not that of those that said nothing
         got.assessment = replace(got.assessment, verdict="inconclusive", confidence=1 - got.assessment.confidence)
@@ -188,7 +205,6 @@ def report(made: Overview, symptom: str, langs: tuple[str, ...], folder: Path, s
 
 def reach(target: str, symptom: str, limit: float) -> Collected:
     """Record every node for this symptom."""
-    from .catalogue import catalogue
     from .mask import mask
     from .progress import Progress
     from .record import script_text
@@ -208,7 +224,6 @@ def reach(target: str, symptom: str, limit: float) -> Collected:
 
 def show_plan(target: str, limit: float, symptom: str) -> int:
     """--dry-run: what would run here, and the script that each node would get."""
-    from .catalogue import catalogue
     from .fleet_payload import script
     from .record import script_text
     from .route import asked
@@ -235,6 +250,7 @@ def run(
         return show_plan(target, limit, symptom)
     else:
         got = reach(target, symptom, limit)
+        tell(got)
         paths, failed, folder = [got.cassettes[n] for n in sorted(got.cassettes)], got.failed, got.folder
     with Progress() as progress:
         progress.say(f"judging {len(paths)} node(s)")
@@ -248,10 +264,8 @@ def run(
     sys.stdout.flush()
     if got is None:
         print(f"{SUMMARY} is in {folder}", file=sys.stderr)
-    else:
-        tell(got)
-        if not got.complete:
-            return EXIT_INTERRUPTED
+    elif not got.complete:
+        return EXIT_INTERRUPTED
     if not made.judged:
         return EXIT_ERROR
     if done.verdict == "inconclusive":

@@ -14,7 +14,7 @@ from .cassette import SUFFIX, Cassette, pack, read, reopen
 from .catalogue import ProbeSpec, catalogue, near
 from .collect import Capture, Collector, collectors
 from .errors import EXIT_ERROR, EXIT_OK, InputError, UsageError
-from .host import Host
+from .host import GPU_NODES, Host
 from .live import Live, allowed
 
 _SCRIPT_HEAD = """#!/bin/sh
@@ -89,7 +89,7 @@ def _script(spec: ProbeSpec) -> Iterable[str]:
         else:
             yield f'echo; echo "### {spec.name}"'
             yield f"grep -H . {' '.join(part.files)} 2>/dev/null"
-    if not spec.run and spec.name in _SCRIPTED:
+    if spec.name in _SCRIPTED:
         yield f'echo; echo "### {spec.name}"'
         yield _SCRIPTED[spec.name]
 
@@ -99,7 +99,10 @@ _SCRIPTED = {
     "env.dump": "env | grep -E '^(NCCL|UCX|CUDA|NVIDIA|OMP|VLLM|SGLANG|TORCH|PYTORCH|FI|NIXL|OMPI)_' "
     "| grep -viE '(token|secret|password|key)='",
     "dmesg.xid": "dmesg -T 2>/dev/null | grep -iE 'xid|nvrm|aer|fallen|iommu|nvlink|mlx5|out of memory' | tail -200",
-    "devices.visible": "nvidia-smi -L 2>/dev/null; ls /dev/nvidia* /dev/infiniband 2>/dev/null",
+    "devices.visible": 'echo "# device nodes of GPUs"\n'
+    f"for p in {' '.join(map(shlex.quote, GPU_NODES))}; do\n"
+    '  f=$(echo $(ls -d $p 2>/dev/null)); echo "$p ${f:-none}"\ndone\n'
+    'echo "nvidia-smi $(command -v nvidia-smi || echo none)"',
     "serving.args": "ps -eo args | grep -E 'vllm|sglang|trtllm|text-generation|llama-server|dynamo' | grep -v grep",
     "python.env": "python3 -m pip list 2>/dev/null | grep -iE 'torch|nvidia|vllm|sglang|triton|nixl|ucx'",
 }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import tarfile
@@ -14,15 +16,16 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from diagnose import fleet, fleet_launch, fleet_payload, hostlist, record
+from diagnose import cli, fleet, fleet_launch, fleet_payload, fleet_ray, fleet_triage, hostlist, record
 from diagnose.audit import PROBES, Options
 from diagnose.cassette import Cassette
 from diagnose.collect import Capture
-from diagnose.errors import EXIT_ERROR, EXIT_INCONCLUSIVE, InputError, ToolMissing, UsageError
+from diagnose.errors import EXIT_ERROR, EXIT_INCONCLUSIVE, EXIT_OK, InputError, ToolMissing, UsageError
 from diagnose.fleet_collect import audited, collect, hosts, launcher
 from diagnose.record import script_text
 
@@ -128,7 +131,10 @@ def test_ssh_names_what_fails_and_what_hangs_and_keeps_the_rest(fakes: Path, tmp
     assert json.loads(text_of(got.cassettes["n1"], "cassette.json"))["node"] == "n1"
 
 
-def test_srun_is_one_command_and_its_lines_are_told_apart(fakes: Path, tmp_path: Path) -> None:
+def test_srun_is_one_command_and_its_lines_are_told_apart(
+    fakes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     how = fleet_launch.slurm_nodes("n[1-4]")
     got = collect(how, tmp_path, command=["no-such"], plain=PLAIN, limit=1.5)
     assert sorted(got.cassettes) == ["n1", "n2"]
@@ -137,7 +143,7 @@ def test_srun_is_one_command_and_its_lines_are_told_apart(fakes: Path, tmp_path:
     }  # fmt: skip
     assert fakes.read_text().splitlines() == [
         "--nodes=4 --ntasks=4 --ntasks-per-node=1 --nodelist=n[1-4] --label --no-kill --kill-on-bad-exit=0 --wait=0"
-        " sh -s"
+        " --immediate=0 sh -s"
     ]
     assert "open files" in text_of(got.cassettes["n2"], "host.limits")
 
@@ -268,3 +274,49 @@ def test_what_the_plain_script_prints_is_one_capture_a_command() -> None:
         ["sh", "-n"], input=fleet_payload.script(["audit"], text, 5).encode(), capture_output=True, check=False
     )
     assert syntax.returncode == 0, syntax.stderr
+
+
+# --- the how-to
+
+
+def commands() -> list[list[str]]:
+    text = (Path(__file__).parents[1] / "docs" / "howto-fleet.md").read_text("utf-8")
+    block = text.split("```sh\n")[1].split("```")[0]
+    return [shlex.split(line, comments=True)[1:] for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("argv", commands(), ids=" ".join)
+def test_the_commands_of_the_how_to_are_taken(
+    argv: list[str], fakes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with its nodes as written; what would collect from them is stopped at the door."""
+    seen: list[Any] = []
+
+    class Door(Exception):
+        pass
+
+    def stop(how: Any, *args: Any, **kwargs: Any) -> None:
+        seen.append(how)
+        raise Door
+
+    def joined(address: str) -> Any:
+        seen.append(address)
+        raise Door
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-4]")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "nodes.txt").write_text("n[1-3]  # rack\n")
+    (tmp_path / "recordings").mkdir()
+    (tmp_path / "recordings" / "n1.json").write_text('{"schema": "diagnose.audit/v1", "findings": [], "readings": []}')
+    monkeypatch.setattr(fleet, "collect", stop)
+    monkeypatch.setattr(fleet_triage, "collect", stop)
+    monkeypatch.setattr(fleet_ray.Ray, "connect", joined)
+    with contextlib.suppress(Door):
+        assert cli.app(args=cli.arrange(argv), standalone_mode=False) == EXIT_OK
+        assert {"recordings/", "--dry-run"} & set(argv)
+    target = argv[argv.index("--fleet") + 1]
+    if target.startswith("ray"):
+        assert seen == ["auto" if target == "ray" else target]
+    elif seen:
+        assert len(seen[0].nodes) == {"slurm": 4, "hosts:nodes.txt": 3, "slurm:gpu[001-016]": 16}.get(target, 64)
