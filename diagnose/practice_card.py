@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .answer import fix_text, title_text
 from .catalogue import catalogue
 from .concepts import concepts
 from .practice_drill import HEALTHY, WIDTH, Drill, visible
+from .practice_fix import FixScore
 from .practice_machine import seconds
 from .practice_plan import PlanStep
 from .practice_words import say
 
 SCHEMA = "diagnose.practice/v1"
-PARTS = ("cause", "evidence", "path", "cost", "calibration")
-WEIGHTS = {"cause": 0.4, "evidence": 0.2, "path": 0.15, "cost": 0.1, "calibration": 0.15}
+WEIGHTS = {
+    "cause": 0.35, "evidence": 0.15, "path": 0.1, "cost": 0.1, "calibration": 0.1, "fix": 0.15, "doubt": 0.05,
+}  # fmt: skip
+PARTS = tuple(WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Score:
     path: float
     cost: float
     calibration: float
+    fix: float
+    doubt: float
 
     @property
     def total(self) -> float:
@@ -55,6 +60,7 @@ class Card:
     Attributes:
         label: the cause. keyed: there was an answer key; else the engine's reading of everything stands for it.
         skipped: the first deciding line in output that was never asked for. uncited: seen, and not cited.
+        fix: what the proposed fix was made of.
     """
 
     label: str
@@ -64,6 +70,7 @@ class Card:
     steps: tuple[PlanStep, ...]
     skipped: Line | None = None
     uncited: tuple[Line, ...] = ()
+    fix: FixScore = field(default_factory=FixScore)
 
 
 def as_json(drill: Drill, card: Card | None) -> dict[str, Any]:
@@ -83,6 +90,7 @@ def as_json(drill: Drill, card: Card | None) -> dict[str, Any]:
             "planner_path": [s.__dict__ for s in card.steps],
             "skipped": card.skipped.__dict__ if card.skipped else None,
             "uncited": [line.__dict__ for line in card.uncited],
+            "fix_score": {**card.fix.__dict__, "total": card.fix.total}, "doubts": done.minds,
         }  # fmt: skip
     return out
 
@@ -109,18 +117,30 @@ def debrief(drill: Drill, card: Card) -> list[str]:
         out += [say(lang, "d_uncited"), *map(_row, card.uncited)]
     if drill.setup.herring is not None:
         out += ["", say(lang, "d_herring", because=drill.setup.herring.because)]
-    out += [say(lang, "d_mind", n=done.minds)] if done.minds else []
+    out += [say(lang, "d_mind", cause=c, value=value) for c, value in done.minds.items()]
     if cause is not None and card.label != HEALTHY:
         zh = cause.zh if lang == "zh" else None
         text, _, rollback = fix_text(cause, lang)
         out += ["", say(lang, "d_mechanism", text=(zh.mechanism if zh else "") or cause.mechanism), ""]
-        out += [say(lang, "d_fix", fix=done.fix)] if done.fix else []
+        out += _fix(drill, card)
         out.append(say(lang, "d_fix_book", fix=text.rstrip(), rollback=rollback or say(lang, "nothing")))
+    elif done.fix and not card.fix.total:
+        out += ["", say(lang, "d_fix", fix=done.fix), "  " + say(lang, "d_fix_needless")]
     commands = [f"diagnose explain {card.label}"]
     commands += [
         f"diagnose ask {c.id}" for c in sorted(concepts().values(), key=lambda c: c.id) if card.label in c.causes
     ]
     return [*out, say(lang, "d_read", commands=" · ".join(commands[:3]))]
+
+
+def _fix(drill: Drill, card: Card) -> list[str]:
+    """What was proposed, and what it was worth."""
+    lang, got = drill.lang, card.fix
+    if not drill.done.fix:
+        return [say(lang, "d_fix_none")]
+    parts = say(lang, "d_fix_parts", change=got.change, rollback=got.rollback, check=got.check)
+    wrong = [say(lang, "d_fix_wrong", names=", ".join(got.wrong))] if got.wrong else []
+    return [say(lang, "d_fix", fix=drill.done.fix), parts, *wrong]
 
 
 def _planned(steps: tuple[PlanStep, ...]) -> str:

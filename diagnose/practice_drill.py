@@ -17,8 +17,8 @@ from .catalogue import near as closest
 from .concepts import tokens
 from .document import printable
 from .models import Evidence, Finding, Fix, Hypothesis, Report, SpanRef, Tool, Verdict
-from .planner import meets, signals_of
 from .practice_machine import Machine, Piece, asked, seconds
+from .practice_mind import APART, rivals, weigh
 from .practice_words import say
 
 PAGE = 15  # lines of output at a time, so that a page and what is said of it fit into 24 rows
@@ -103,7 +103,7 @@ class Attempt:
     cited: list[Cite] = field(default_factory=list)
     answer: tuple[str, float] | None = None
     fix: str = ""
-    minds: int = 0
+    minds: dict[str, float] = field(default_factory=dict)  # by hypothesis, what the last reply was worth
 
     def report(self, symptom: str) -> Report:
         """The attempt in the form in which every diagnosis is scored."""
@@ -134,7 +134,7 @@ class Drill:
         self.lines: list[str] = []  # what has to be typed again to stand here
         self._page: tuple[int, int] | None = None  # capture and line to go on from
         self._waiting: list[int] = []  # captures of the last probe that were not shown yet
-        self._wants_fix = False
+        self._wants: list[str] = []  # what the interviewer still asks for before the end
         self._quiet = False  # typed again: nothing is written to disk
 
     # ------------------------------------------------------------ the conversation
@@ -162,8 +162,8 @@ class Drill:
         verb = _VERBS.get(head.lower().rstrip(":："), "")
         if (verb in _ALONE and rest) or (verb == "give" and rest.lower() not in ("up", "")):
             verb = ""  # "status of the GPU" asks for output
-        if self._wants_fix and verb not in ("quit", "evidence", "help", "fix"):
-            verb, rest = "fix", "" if text.lower() in ("done", "好了", "完了") else text
+        if self._wants and verb not in ("quit", "evidence", "help", self._wants[0]):
+            verb, rest = self._wants[0], "" if text.lower() in ("done", "好了", "完了") else text
         handlers: dict[str, tuple[Callable[[str], list[str]], bool]] = {
             "help": (self._help, False), "probes": (self._probes, False), "more": (self._more, False),
             "grep": (self._grep, False), "save": (self._save, False), "causes": (self._causes, False),
@@ -187,8 +187,8 @@ class Drill:
 
     @property
     def finished(self) -> bool:
-        """Is there something to score? Also when the lines ended where only the fix was still asked for."""
-        return (self.over and not self.left) or (self._wants_fix and not self.left)
+        """Is there something to score? Also when the lines ended where an answer stood and more was asked for."""
+        return (self.over or bool(self._wants)) and not self.left
 
     def _help(self, rest: str) -> list[str]:
         return self._say("help").split("\n")
@@ -393,22 +393,36 @@ class Drill:
         return [*out, self._say("mind")]
 
     def _because(self, rest: str) -> list[str]:
-        """What would change their mind: does the output they name decide the hypothesis?"""
-        if not self.done.hypotheses:
-            return [self._say("no_lead")]
-        lead = list(self.done.hypotheses)[-1]
-        if lead not in catalogue().causes:
+        """What would change their mind: does what they name tell the hypothesis from a rival?"""
+        lead = self._lead()
+        out = [self._say("no_lead")]
+        if lead and not rest:
+            out = [self._say("vague_mind")]
+            self.done.minds.setdefault(lead, 0.0)
+        elif lead:
+            out = self._weighed(rest, lead)
+        if self._wants[:1] == ["because"]:
+            self._wants.pop(0)
+            out += self._next_question()
+        return out
+
+    def _weighed(self, reply: str, lead: str) -> list[str]:
+        got = weigh(reply, lead, rivals(self.setup.symptom, lead), self.setup.machine)
+        self.done.minds[lead] = got.value
+        if got.value == APART and got.rival:
+            return [self._say("rival_mind", about=got.about, rival=got.rival)]
+        if got.value == APART:
+            return [self._say("against_mind", about=got.about, cause=lead)]
+        if got.value:
+            return [self._say("good_mind", about=got.about, cause=lead)]
+        if not got.about:
             return [self._say("vague_mind")]
-        probes = asked(rest, self.setup.machine).probes
-        if not probes:
-            return [self._say("vague_mind")]
-        wanted = list(dict.fromkeys(s for i in catalogue().causes[lead].indicators for s in signals_of(i.when)))
-        for probe in probes:
-            provides = catalogue().probes[probe].provides
-            if hits := [s for s in wanted if any(meets(s, p) for p in provides)]:
-                self.done.minds += 1
-                return [self._say("good_mind", probe=probe, signals=", ".join(hits[:3]))]
-        return [self._say("poor_mind", cause=lead, signals=", ".join(wanted[:3]) or "it")]
+        return [self._say("poor_mind", cause=lead, signals=", ".join(got.wanted) or "it")]
+
+    def _lead(self) -> str:
+        """What the interviewer asks about: the answer, else the latest hypothesis."""
+        held = [self.done.answer[0]] if self.done.answer else list(self.done.hypotheses)
+        return held[-1] if held and held[-1] in catalogue().causes and held[-1] != HEALTHY else ""
 
     def _evidence(self, rest: str) -> list[str]:
         text = rest.strip()
@@ -440,10 +454,10 @@ class Drill:
 
     def _fix(self, rest: str) -> list[str]:
         if rest:
-            self.done.fix = rest
-        if self._wants_fix:
-            self.over = True
-            return []
+            self.done.fix = f"{self.done.fix}; {rest}" if self.done.fix else rest
+        if self._wants[:1] == ["fix"]:
+            self._wants.pop(0)
+            return self._next_question()
         return [self._say("fix_kept")]
 
     def _answer(self, rest: str) -> list[str]:
@@ -451,11 +465,17 @@ class Drill:
         if isinstance(got, str):
             return [got]
         self.done.answer = got
-        if self.done.fix or got[0] == HEALTHY:
-            self.over = True
-            return []
-        self._wants_fix = True
-        return [self._say("ask_fix")]
+        self._wants = [] if self.done.fix or got[0] == HEALTHY else ["fix"]
+        if got[0] != HEALTHY and not self.done.minds:
+            self._wants.insert(0, "because")
+        return self._next_question()
+
+    def _next_question(self) -> list[str]:
+        """What the interviewer still wants to hear; nothing, and it is over."""
+        if self._wants:
+            return [self._say("ask_mind" if self._wants[0] == "because" else "ask_fix")]
+        self.over = True
+        return []
 
 
 def _around(head: str, text: str, word: str) -> str:

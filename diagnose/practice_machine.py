@@ -49,9 +49,9 @@ class Piece:
         return Document.of(self.name, self.text.encode("utf-8", "replace"), ("recorded",))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Machine:
-    """What was recorded, and why the rest was not."""
+    """What was recorded, and why the rest was not; itself only, so that what was read of it can be kept."""
 
     symptom: str
     pieces: tuple[Piece, ...]

@@ -72,9 +72,14 @@ _SAID: dict[str, tuple[str, str]] = {
         "你先前认为是 {old}（{p:.2f}）。排除了吗，凭哪一行？",
     ),
     "good_mind": (
-        "Fair: {probe} reads {signals}, and that decides for or against it.",
-        "可以：{probe} 读的是 {signals}，它能定这个 cause 的去留。",
+        "{about} would confirm {cause} or fail to. What would speak for something else?",
+        "{about} 能证实 {cause} 或证实不了。那看到什么才说明是别的原因？",
     ),
+    "rival_mind": (
+        "Good: {about} tells it apart, it would speak for {rival} instead.",
+        "好：{about} 能把它们分开，它会指向 {rival}。",
+    ),
+    "against_mind": ("Good: {about} can speak against {cause}.", "好：{about} 能反驳 {cause}。"),
     "poor_mind": (
         "That would not move {cause} either way. What reads {signals}?",
         "这个对 {cause} 没有影响。什么能读到 {signals}？",
@@ -91,10 +96,17 @@ _SAID: dict[str, tuple[str, str]] = {
     ),
     "short_quote": ("Too short to prove anything: quote at least {n} characters.", "太短了：至少引 {n} 个字符。"),
     "most_cited": ("{n} lines are enough. Choose the ones that matter.", "{n} 行够了，请挑关键的。"),
-    "fix_kept": ("Kept. And how do you roll it back?", "记下了。那怎么回滚？"),
+    "fix_kept": (
+        "Kept. How do you roll it back, and what shows that it worked? (`fix TEXT` adds to it)",
+        "记下了。怎么回滚，怎么验证有效？（再用 fix 补充）",
+    ),
+    "ask_mind": (
+        "One more thing: what would change your mind? Name an output and what it would have to read. (or `done`)",
+        "还有一个问题：看到什么你会改变主意？说出哪份输出、读数要是多少。（或 done）",
+    ),
     "ask_fix": (
-        "Before we close: what do you change, and how do you roll it back? (one line, or `done`)",
-        "最后：改什么，怎么回滚？（一行，或 done）",
+        "Before we close: what do you change, how do you undo it, what shows that it worked? (one line, or `done`)",
+        "最后：改什么，怎么回滚，怎么验证有效？（一行，或 done）",
     ),
     "herring": ("Interviewer: {text}", "面试官：{text}"),
     "time_up": (
@@ -144,13 +156,35 @@ _SAID: dict[str, tuple[str, str]] = {
     "d_all_seen": ("You saw every line that decides this.", "定案的每一行你都看到了。"),
     "d_herring": ("Red herring: {because}", "误导线索：{because}"),
     "d_fix": ("Your fix: {fix}", "你的修复：{fix}"),
+    "d_fix_parts": (
+        "  change {change:.0%}, rollback {rollback:.0%}, check {check:.0%}",
+        "  改动 {change:.0%}，回滚 {rollback:.0%}，验证 {check:.0%}",
+    ),
+    "d_fix_wrong": ("  no part of this fix: {names}", "  与这个修复无关：{names}"),
+    "d_fix_none": ("You proposed no fix.", "你没有提出修复。"),
+    "d_fix_needless": ("There was nothing to fix.", "这里没有要修的东西。"),
+    "fix": ("fix", "修复"),
+    "doubt": ("doubt", "反证"),
     "d_fix_book": ("By the book: {fix} Rollback: {rollback}", "标准做法：{fix}回滚：{rollback}"),
     "d_mechanism": ("Why: {text}", "机理：{text}"),
     "d_mind": (
-        "Asked what would change your mind, you named something that decides it: {n} time(s).",
-        "被问到看到什么会改变主意时，你说出了能定案的东西：{n} 次。",
+        "Asked what would change your mind about {cause}, your reply was worth {value:.0%}.",
+        "被问到看到什么会放弃 {cause} 时，你的回答得 {value:.0%}。",
     ),
     "d_read": ("Read on: {commands}", "接着看：{commands}"),
+    # ---- a drill from a recording of the user's
+    "own_layer": ("Look for it in this layer: {layer}.", "往这一层找：{layer}。"),
+    "own_open": (
+        "The recording may not hold a fault at all. What would a healthy one read?",
+        "这份录制里不一定有故障。正常时读数该是多少？",
+    ),
+    "own_path": ("These outputs decide it: {probes}.", "能定案的输出：{probes}。"),
+    "own_line": ("In {probe}: {fact}.", "看 {probe}：{fact}。"),
+    "own_calm": ("No line of it decides for a fault.", "没有哪一行能坐实故障。"),
+    "own_odd": ("Look at this: {fact}. Isn't that it?", "看这个：{fact}。是不是它？"),
+    "own_rival": ("I would bet on “{title}”. What do you say?", "我赌是“{title}”。你怎么看？"),
+    "own_against": ("this reading speaks against it: {fact}.", "有读数反驳它：{fact}。"),
+    "own_nothing": ("nothing in the recording speaks for it.", "录制里没有任何一行支持它。"),
     # ---- interview
     "i_start": (
         "Questions: {n}, each up to three deep. Answer in your own words, on one line. `skip` leaves a question, "

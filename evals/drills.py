@@ -15,13 +15,17 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from diagnose.catalogue import Data
+from diagnose.catalogue import Data, catalogue
 from diagnose.errors import InputError, UsageError
 from diagnose.models import Report
 from diagnose.practice_card import Card, Line, Score
 from diagnose.practice_drill import Attempt, Herring, Setup
+from diagnose.practice_fix import FixScore
+from diagnose.practice_fix import score as fix_score
 from diagnose.practice_machine import Machine, Piece, seconds
-from diagnose.practice_plan import plan, whole
+from diagnose.practice_mind import rivals, weigh
+from diagnose.practice_own import clues
+from diagnose.practice_plan import Plan, plan, whole
 
 from .run import judge
 from .scoring import HEALTHY, INCONCLUSIVE, Key, Outcome, brier_of
@@ -117,7 +121,9 @@ def setup(name: str, lang: str) -> Setup:
 
             raise UsageError(f"no drill {name!r}", near(name, specs()) or "diagnose practice drill --list")
         machine = Machine.of_cassette(Path(name))
-        return Setup(str(Path(name).resolve()), "", Path(name).name, machine.symptom or "?", machine, LIMIT)
+        hints, herring = clues(machine, LIMIT, lang)
+        title = Path(name).name
+        return Setup(str(Path(name).resolve()), "", title, machine.symptom or "?", machine, LIMIT, hints, herring)
     told = _told(spec, lang)
     herring = Herring(spec.herring, told.herring.says, told.herring.because)
     return Setup(
@@ -210,12 +216,38 @@ def card(drill: Setup, attempt: Attempt) -> Card:
     hidden = [places for _, places in proof if not any(p.capture in asked for p in places)]
     seen = [p for t, places in proof if t not in cited for p in places if p.capture in asked]
     first = [min(places, key=lambda p: (seconds(p.probe), p.probe)) for places in hidden[:1]]
+    fix = _fix(attempt.fix, right, proof)
+    doubt = sum(attempt.minds.values()) / len(attempt.minds) if attempt.minds else float(right.label == HEALTHY)
     return Card(
         right.label if right.verdict != INCONCLUSIVE else INCONCLUSIVE, keyed,
-        _score(mine, proof, asked, attempt.spent, planned.seconds, bool(attempt.cited)),
-        _score(its, proof, read, planned.seconds, planned.seconds, True),
-        planned.steps, first[0] if first else None, tuple({p.text: p for p in seen}.values())[:3],
+        _score(mine, proof, asked, attempt.spent, planned.seconds, bool(attempt.cited), fix.total, doubt),
+        _score(its, proof, read, planned.seconds, planned.seconds, True, *_planners(drill, planned, right, proof)),
+        planned.steps, first[0] if first else None, tuple({p.text: p for p in seen}.values())[:3], fix,
     )  # fmt: skip
+
+
+def _fix(text: str, right: Key, proof: list[tuple[str, list[Line]]]) -> FixScore:
+    """What a proposed fix is worth; where nothing is wrong, or known to be, the right one is none."""
+    causes = right.accepted if right.verdict == "cause" else {HEALTHY}
+    return fix_score(text, sorted(causes), [place.text for _, places in proof for place in places])
+
+
+def _planners(drill: Setup, planned: Plan, right: Key, proof: list[tuple[str, list[Line]]]) -> tuple[float, float]:
+    """The planner's own fix and doubt: the text of its finding, and the best of its steps as a reply."""
+    said = planned.report.findings[:1]
+    if not said:
+        return _fix("", right, proof).total, float(right.label == HEALTHY)
+    cause = catalogue().causes[said[0].cause]
+    text = f"{cause.fix.text} Roll back: {cause.fix.rollback}. Check: {cause.verify}"
+    others = rivals(_symptom(drill), cause.id)
+    best = max(
+        (
+            weigh(f"{s.probe} {catalogue().probes[s.probe].what}", cause.id, others, drill.machine).value
+            for s in planned.steps
+        ),
+        default=0.0,
+    )
+    return _fix(text, right, proof).total, best
 
 
 def _outcome(drill: Setup, right: Key, said: Report) -> Outcome:
@@ -238,7 +270,14 @@ def _proof(machine: Machine, right: Key) -> Iterator[tuple[str, list[Line]]]:
 
 
 def _score(
-    got: Outcome, proof: list[tuple[str, list[Line]]], seen: set[str], spent: float, par: float, cites: bool
+    got: Outcome,
+    proof: list[tuple[str, list[Line]]],
+    seen: set[str],
+    spent: float,
+    par: float,
+    cites: bool,
+    fix: float,
+    doubt: float,
 ) -> Score:
     """The parts of a score; cheap counts only as far as what decides was looked at."""
     cause = 1.0 if got.first else 0.5 if got.third else 0.0
@@ -249,4 +288,4 @@ def _score(
     path = sum(shown) / len(shown) if shown else 1.0
     cost = path * (min(1.0, par / spent) if spent else 1.0)
     brier = brier_of([got.spread])
-    return Score(cause, evidence, path, cost, 1.0 - (brier if brier is not None else 1.0))
+    return Score(cause, evidence, path, cost, 1.0 - (brier if brier is not None else 1.0), fix, doubt)

@@ -38,10 +38,10 @@ show me the topology
 env
 evidence NCCL_P2P_DISABLE=1
 hypothesis nccl.env_override 0.7
-because the NCCL log would show it
+because nvidia-smi -q would show a thermal slowdown
 看一下 NCCL 日志
 evidence via SHM/direct/direct
-fix unset NCCL_P2P_DISABLE; set it again to roll back
+fix unset NCCL_P2P_DISABLE; set it again to roll back; rerun and check the via lines
 answer nccl.env_override 0.95
 """
 
@@ -192,7 +192,10 @@ def test_the_interviewer_answers_back() -> None:
     assert "What did you read" in drill.feed("hypothesis nccl.p2p_disabled 0.4")[1]
     assert "Is it out" in drill.feed("hypothesis gpu.clock_throttled 0.2")[1]
     assert "would not move" in drill.feed("because pip list")[0]
-    assert "Fair" in drill.feed("because nvidia-smi would show throttle reasons")[0] and drill.done.minds == 1
+    assert "would confirm" in drill.feed("because nvidia-smi would show throttle reasons")[0]
+    assert drill.done.minds == {"gpu.clock_throttled": 0.5}, "a reading of its own sign only"
+    assert "speak for nccl.p2p_disabled" in drill.feed("because env shows NCCL_P2P_DISABLE")[0]
+    assert drill.done.minds == {"gpu.clock_throttled": 1.0}
     assert "feeling" in drill.feed("because I feel it")[0]
     assert drill.feed("nvidia-smi")[-1].startswith("Interviewer: "), "the red herring"
     assert "No cause" in drill.feed("answer the moon 0.9")[0] and not drill.over
