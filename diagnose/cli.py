@@ -469,17 +469,20 @@ def floors_command(
 def eval_command(
     suites: Annotated[list[str] | None, typer.Argument(help="incidents, captures, ablation … and paths")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="a sample only")] = False,
-    compare: Annotated[Path | None, typer.Option("--compare", help="an earlier JSON result")] = None,
+    compare: Annotated[
+        Path | None, typer.Option("--compare", help="an earlier JSON result: exit 1 when worse beyond noise")
+    ] = None,
     format_: Annotated[str, typer.Option("--format", "-f", help="text, json or junit")] = "text",
     threshold: Annotated[float, typer.Option("--threshold", help="exit 1 if top-1 falls below")] = 0.0,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="every case with its reasons")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="of the generated cases: other seed, other cases")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="of made and changed cases: other seed, other cases")] = 1,
+    results: Annotated[Path | None, typer.Option("--results", help="write all figures and failures to a page")] = None,
 ) -> None:
     """Score the tool itself on recorded cases."""
     from importlib import import_module
 
     command = import_module("diagnose.evals.run").command  # the engine never imports its own examiner by name
-    raise typer.Exit(command(suites or [], quick, compare, format_, threshold, verbose, seed))
+    raise typer.Exit(command(suites or [], quick, compare, format_, threshold, verbose, seed, results))
 
 
 app.command("bench")(bench_command)

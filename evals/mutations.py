@@ -86,6 +86,7 @@ _UNITS: dict[str, tuple[str, float]] = {
 }  # fmt: skip
 _FIGURE = re.compile(rf"(?<![\w.,:/=-])(\d+(?:\.\d+)?)( ?)({'|'.join(map(re.escape, _UNITS))})(?![\w/])")
 # A line that a program prints has the units that the program prints.
+_PROMPT = re.compile(r"^[$>] \S", re.M)  # what follows a command is printed
 _PRINTED = re.compile(
     r"NCCL|INFO|WARN|ERROR|\d\d:\d\d:\d\d|NVRM|Tried to allocate|^\s*#|icmp_seq|rtt min|LnkSta|\bP50\b|\brate \d+", re.M
 )
@@ -99,9 +100,12 @@ def units(case: Case, _draw: random.Random) -> Case | None:
         unit, factor = _UNITS[hit[3]]
         return f"{float(f'{float(hit[1]) * factor:.6g}'):f}".rstrip("0").rstrip(".") + (hit[2] or " ") + unit
 
-    return _each(
-        case, lambda text: "\n".join(x if _PRINTED.search(x) else _FIGURE.sub(one, x) for x in text.split("\n"))
-    )
+    def each(text: str) -> str:
+        if _PROMPT.search(text):
+            return text
+        return "\n".join(x if _PRINTED.search(x) else _FIGURE.sub(one, x) for x in text.split("\n"))
+
+    return _each(case, each)
 
 
 @_by_text(STAYS, "the pasted pieces come in another order")
@@ -201,13 +205,16 @@ def together(case: Case, got: Report) -> Case | None:
 @_by_answer(FOLLOWS, "the two figures of each comparison that a verdict rests on become nearly the same")
 def figures(case: Case, got: Report) -> Case | None:
     """Only where the leading cause rests on comparisons of two figures, and no other figure of those is compared."""
+    pairs = [f for pair in _ratios(got) or () for f in pair]
+    told = {_metric(f) for f in pairs}
     compared = {i for e in got.evidence if e.signal.startswith("compare.") for i in e.inputs}
-    if compared - {f.id for pair in _ratios(got) or () for f in pair}:
+    compared |= {e.id for e in got.evidence if e.signal == "figure" and _metric(e) in told}
+    if compared - {f.id for f in pairs}:
         return None
     return _rewritten(case, ((one, float(str(other.value)) * 1.01) for one, other in _ratios(got) or ()))
 
 
-_VERSION = re.compile(r"(?<![\w.])v?(\d+\.\d+\.\d+(?:\.\d+)?)(?![\w.]*\d)")
+_VERSION = re.compile(r"(?<![\w.])v?(\d+\.\d+\.\d+)(?![\w.]*\d)")
 
 
 @_by_answer(FOLLOWS, "two versions that are at odds, or that are compared, become one")
@@ -222,11 +229,11 @@ def versions(case: Case, got: Report) -> Case | None:
 
 _SWITCHES = (
     (re.compile(r"(NCCL_(?:P2P|SHM|IB|NVLS)_DISABLE(?:=| set by environment to )\"?)1\b"), r"\g<1>0"),
-    (re.compile(r"(/dev/shm\b.{0,20}\b|shm\s+)64M"), r"\g<1>64G"),
+    (re.compile(r"^(shm\s+)\S+\s+\S+\s+\S+\s+\d+%", re.M), r"\g<1>64G  1.0G   63G   2%"),
     (re.compile(r"(nr_throttled )\d+"), r"\g<1>0"),
     (re.compile(r"(Width x)\d+( \(downgraded\))"), r"\g<1>16"),
     (re.compile(r"(spill (?:stores|loads)\D{0,4}|)\b\d+( bytes spill)"), r"\g<1>0\g<2>"),
-    (re.compile(r"(num_preemptions_total\S* )\d[\d.]*"), r"\g<1>0.0"),
+    (re.compile(r"(num_preemptions_total\S* )\d[\d.]*((?:.* \S*kv_cache_usage_perc\S* )\d[\d.]*)?"), r"\g<1>0.0"),
     (re.compile(r"(max locked memory\D{0,30}\b)\d+$", re.M), r"\g<1>unlimited"),
     (re.compile(r"(--max-num-seqs[ =])(?:[1-9]|[1-3]\d)\b"), r"\g<1>512"),
     (re.compile(r"(active_mtu:\s+)\d+( \(\d\))?"), r"\g<1>4096 (5)"),
@@ -274,6 +281,10 @@ def _ratios(got: Report) -> list[tuple[Evidence, Evidence]] | None:
         elif item.signal != "figure":
             return None
     return pairs or None
+
+
+def _metric(item: Evidence) -> str:
+    return (item.subject.label or "").partition("|")[0]
 
 
 _NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?")

@@ -18,7 +18,8 @@ def _pct(value: float | None) -> str:
     return "–" if value is None else f"{value:.0%}" if value in (0, 1) else f"{value:.1%}"
 
 
-def _said(got: Share, interval: bool = True) -> str:
+def said(got: Share, interval: bool = True) -> str:
+    """`hits/n share [interval]`."""
     if not got.n:
         return "–"
     low, high = got.interval
@@ -50,21 +51,21 @@ def text(scores: Sequence[Scores], overall: Scores | None, verbose: bool = False
             families = sorted({o.key.label.split(".")[0] for o in item.outcomes})
             rows = ((f, share(o.first for o in item.outcomes if o.key.label.startswith(f + "."))) for f in families)
             console.print(
-                "generated, by family: " + ", ".join(f"{f} {_said(s, False)}" for f, s in rows), highlight=False
+                "generated, by family: " + ", ".join(f"{f} {said(s, False)}" for f, s in rows), highlight=False
             )
         for word, groups in (
             ("by kind", item.kinds),
             ("by language", item.languages if len(item.languages) > 1 else ()),
         ):
             if groups:
-                said = ", ".join(f"{name} {_said(got, False)}" for name, got in groups)
-                console.print(f"{item.suite}, {word}: {said}", highlight=False)
+                told = ", ".join(f"{name} {said(got, False)}" for name, got in groups)
+                console.print(f"{item.suite}, {word}: {told}", highlight=False)
     whole = overall or scores[0]
     bins = Table(title=f"Reliability of answered cases ({whole.suite})", show_edge=False)
     for head in ("stated", "mean", "right"):
         bins.add_column(head, justify="right")
     for row in whole.calibration.bins:
-        bins.add_row(f"{row.low:.1f}–{row.high:.1f}", f"{row.mean:.2f}", _said(row.right))
+        bins.add_row(f"{row.low:.1f}–{row.high:.1f}", f"{row.mean:.2f}", said(row.right))
     console.print(bins)
     causes = Table(title=f"By cause ({whole.suite})", show_edge=False)
     for head in ("cause", "top-1", "top-3", "belief", "taken for"):
@@ -72,29 +73,29 @@ def text(scores: Sequence[Scores], overall: Scores | None, verbose: bool = False
     for line in whole.causes:
         if verbose or line.first.hits < line.first.n:
             taken = ", ".join(f"{c} {n}" for c, n in line.taken_for)
-            first, third = (_said(s, False) for s in (line.first, line.third))
+            first, third = (said(s, False) for s in (line.first, line.third))
             causes.add_row(line.cause, first, third, f"{line.belief:.2f}", taken)
     if causes.row_count:
         console.print(causes)
     misses = [o for s in scores for o in s.outcomes if (s.kept is None and not o.first) or o.error]
     for item_ in misses[: None if verbose else 20]:
-        console.print(f"{item_.suite}: {item_.id}: {_miss(item_)}", highlight=False, markup=False)
+        console.print(f"{item_.suite}: {item_.id}: {failure(item_)}", highlight=False, markup=False)
 
 
 def _rows(shown: Sequence[Scores]) -> Iterator[tuple[str, list[str]]]:
     plain = [s if s.kept is None else None for s in shown]
     pick: tuple[tuple[str, Any], ...] = (
-        ("top-1", lambda s: _said(s.first)),
-        ("top-3", lambda s: _said(s.third)),
-        ("verdict", lambda s: _said(s.verdict)),
-        ("confidently wrong (>= 0.8)", lambda s: _said(s.wrong_and_sure)),
-        ("alarms on healthy", lambda s: _said(s.alarms)),
-        ("answered", lambda s: _said(s.answered)),
-        ("right of answered", lambda s: _said(s.right_of_answered)),
-        ("key evidence cited", lambda s: _averaged(s.cited)),
-        ("quotes that are key evidence", lambda s: _averaged(s.precise)),
-        ("chain sound", lambda s: _said(s.chained)),
-        ("rightly left open", lambda s: _said(s.rightly_open)),
+        ("top-1", lambda s: said(s.first)),
+        ("top-3", lambda s: said(s.third)),
+        ("verdict", lambda s: said(s.verdict)),
+        ("confidently wrong (>= 0.8)", lambda s: said(s.wrong_and_sure)),
+        ("alarms on healthy", lambda s: said(s.alarms)),
+        ("answered", lambda s: said(s.answered)),
+        ("right of answered", lambda s: said(s.right_of_answered)),
+        ("key evidence cited", lambda s: averaged(s.cited)),
+        ("quotes that are key evidence", lambda s: averaged(s.precise)),
+        ("chain sound", lambda s: said(s.chained)),
+        ("rightly left open", lambda s: said(s.rightly_open)),
         ("findings not in key, a case", lambda s: "–" if s.noise is None else f"{s.noise:.2f}"),
         ("Brier, all cases", lambda s: "–" if s.brier is None else f"{s.brier:.3f}"),
         ("Brier of the majority label", lambda s: _guessed(s.baselines)),
@@ -103,10 +104,10 @@ def _rows(shown: Sequence[Scores]) -> Iterator[tuple[str, list[str]]]:
     )
     for name, cell in pick:
         yield name, ["–" if s is None else cell(s) for s in plain]
-    yield "cause kept without its lines", ["–" if s.kept is None else _said(s.kept) for s in shown]
-    yield "quotes verbatim", [_said(s.verbatim, False) for s in shown]
-    yield "reports without unsupported claim", [_said(s.supported, False) for s in shown]
-    yield "engine failed", [_said(s.errors, False) for s in shown]
+    yield "cause kept without its lines", ["–" if s.kept is None else said(s.kept) for s in shown]
+    yield "quotes verbatim", [said(s.verbatim, False) for s in shown]
+    yield "reports without unsupported claim", [said(s.supported, False) for s in shown]
+    yield "engine failed", [said(s.errors, False) for s in shown]
     yield "CPU s, slowest", [f"{s.seconds:.1f}, {s.slowest:.2f}" for s in shown]
 
 
@@ -121,7 +122,8 @@ def _error(got: Calibration) -> str:
     return f"{got.ece:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _averaged(got: Mean) -> str:
+def averaged(got: Mean) -> str:
+    """`mean [interval]`."""
     if got.value is None:
         return "–"
     low, high = got.interval
@@ -132,13 +134,14 @@ def _baselines(console: Any, item: Scores) -> None:
     for base in item.baselines:
         brier = "" if base.brier is None else f", Brier {base.brier:.3f}"
         console.print(
-            f"{item.suite}: {base.name} would reach top-1 {_said(base.first, False)}, "
-            f"top-3 {_said(base.third, False)}{brier}",
+            f"{item.suite}: {base.name} would reach top-1 {said(base.first, False)}, "
+            f"top-3 {said(base.third, False)}{brier}",
             highlight=False,
         )  # fmt: skip
 
 
-def _miss(item: Outcome) -> str:
+def failure(item: Outcome) -> str:
+    """What was wanted, and what came."""
     if item.error:
         return f"failed: {item.error}"
     wanted = item.key.verdict if item.key.verdict == "inconclusive" else item.key.label
@@ -149,7 +152,7 @@ def _miss(item: Outcome) -> str:
 def explain(case: Case, got: Report | None, outcome: Outcome) -> None:
     """Print one case with the evidence behind it; for development."""
     mark = "ok " if outcome.first else "3  " if outcome.third else "BAD"
-    print(f"{mark} {case.id:45} {_miss(outcome)}")
+    print(f"{mark} {case.id:45} {failure(outcome)}")
     for item in got.evidence if got is not None else ():
         print(f"      {item.id} {item.signal} {item.subject.label or ''} = {item.value} {item.unit or ''}")
 
@@ -239,7 +242,7 @@ def junit(scores: Sequence[Scores]) -> str:
                 out.append(f"{head}/>")
                 continue
             kind = "error" if one.error else "failure"
-            out.append(f"{head}><{kind} message={quoteattr(_miss(one))}>{escape(_miss(one))}</{kind}></testcase>")
+            out.append(f"{head}><{kind} message={quoteattr(failure(one))}>{escape(failure(one))}</{kind}></testcase>")
         out.append("</testsuite>")
     out.append("</testsuites>")
     return "\n".join(out)

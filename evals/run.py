@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from . import report as output
 from .ablation import DERIVED, MADE, ablate_cited, backing
 from .baselines import majority, nearest, words_only
 from .changed import CHANGED, KEPT, changed
+from .paired import changes
 from .scoring import Baseline, Outcome, Scores, score, share
 from .suites import SUITES, Case, collect
 from .wording import by_words, unlearnt
@@ -237,13 +239,16 @@ def command(
     threshold: float,
     verbose: bool = False,
     seed: int = 1,
+    results: Path | None = None,
 ) -> int:
-    """`diagnose eval`: run, print, and say by the exit status whether top-1 holds.
+    """`diagnose eval`: run, print, and say by the exit status whether top-1 holds and nothing is worse than it was.
 
     Args:
         words: suite names and paths, in any order; none means every suite but the one held back. `ablation` stands
-            for all its kinds; `interactive` alone plays the recorded machines back, probe by probe.
-        compare: an earlier ``--format json`` output.
+            for all its kinds, `mutations` for both; `interactive` plays the recorded machines back, probe by probe,
+            all or those named after it.
+        compare: an earlier ``--format json`` output; exit 1 when a measure is worse beyond noise.
+        results: a page to write, with every suite and the one held back unless suites are named.
         format_: text, json or junit. threshold: exit 1 when top-1 over all cases falls below.
 
     Raises:
@@ -251,19 +256,22 @@ def command(
     """
     if format_ not in ("text", "json", "junit"):
         raise UsageError(f"--format takes text, json, junit, not {format_!r}")
-    if list(words) == ["interactive"]:
+    if "interactive" in words:
         from .interactive import command as play_all
-        from .suites import cassettes
 
-        return play_all(cassettes(), format_, quick)
-    names = [n for w in words if w in SUITES for n in _GROUPS.get(w, (w,))]
+        return play_all(_machines([w for w in words if w != "interactive"]), format_, quick)
+    chosen = [n for w in words if w in SUITES for n in _GROUPS.get(w, (w,))]
     paths = [Path(w) for w in words if w not in SUITES]
     for path in paths:
         if not path.exists():
-            raise UsageError(f"{path} is neither a suite nor a path", f"suites: {', '.join(SUITES)}")
+            near = get_close_matches(str(path), (*SUITES, *_GROUPS, "interactive"), 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UsageError(
+                f"no suite and no file is called {path}", f"{hint}suites: {', '.join(SUITES)}, interactive"
+            )
     earlier = _earlier(compare) if compare is not None else None
     result = run(
-        names if words else [s for s in SUITES if s != "held"],
+        chosen if words else [s for s in SUITES if s != "held" or results is not None],
         paths,
         quick=quick,
         seed=seed,
@@ -279,9 +287,46 @@ def command(
     if earlier is not None:
         for line in output.differences(earlier, made):
             print(line, file=sys.stdout if format_ == "text" else sys.stderr)
+    if results is not None:
+        _write(results, result, quick)
     overall = result.overall
+    worse = list(changes(earlier, made)) if earlier is not None else []
+    for change in worse:
+        print(change, file=sys.stdout if format_ == "text" else sys.stderr)
+    if any(c.regression for c in worse):
+        return EXIT_FINDING
     top1 = overall.first.value if overall is not None else None
     return EXIT_FINDING if top1 is not None and top1 < threshold else EXIT_OK
+
+
+def _machines(names: Sequence[str]) -> list[Case]:
+    """Recorded machines: all, or those named by id or file."""
+    from .suites import cassettes
+
+    known = {c.id: c for c in cassettes()}
+    out = []
+    for name in names:
+        ident = Path(name).name.removesuffix(".zip")
+        if ident not in known:
+            near = get_close_matches(ident, known, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UsageError(f"no recorded machine is called {name}", f"{hint}there are: {', '.join(sorted(known))}")
+        out.append(known[ident])
+    return out or list(known.values())
+
+
+def _write(path: Path, result: Result, quick: bool) -> None:
+    from .interactive import play
+    from .repeat import differing
+    from .results import page
+    from .suites import cassettes
+
+    played = [play(c, compare=not quick) for c in cassettes()]
+    text = page(result.scores, result.overall, __version__, result.catalogue, played, differing())
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as err:
+        raise UsageError(f"{path} cannot be written: {err.strerror}") from err
 
 
 def _earlier(path: Path) -> dict[str, Any]:
