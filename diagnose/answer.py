@@ -314,6 +314,7 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
     names = [h for h in report.hypotheses[:3] if h.cause in cat.causes and h.basis == "evidence"]
     verdict = w.open if report.evidence else w.open_empty
     no_gpu = any(e.signal == "host.gpu_nodes" and e.value == "none" for e in report.evidence)
+    no_gpu = no_gpu and not (report.playbook in cat.playbooks and cat.playbooks[report.playbook].without_gpu)
     server = next((p.outcome for p in report.path if p.step == "server"), "")
     if server:
         names, verdict = [h for h in names if h.p >= 0.2], w.open_server.format(reason=server)

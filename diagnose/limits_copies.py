@@ -36,6 +36,7 @@ def judge(book: Book) -> None:
     _host(book)
     _peer(book)
     _rdma(book)
+    _ucx(book)
     _kernels(book)
 
 
@@ -161,6 +162,35 @@ def _rdma(book: Book) -> None:
         source = f"{says.id} / 8" + (" x 2" if both == 2 else "")
         words = f"{what}, {rate:g} Gb/s" + (", both ways" if both == 2 else "")
         book.ceiling(words, value, rate / 8 * both, "GB/s", (item, says), source)
+
+
+def _ucx(book: Book) -> None:
+    """Two processes of one host: a core's own copy bounds host memory, NVLink or the slot what is between GPUs."""
+    copies = book.numbers("host.memcpy")
+    for value, item in copies[:1]:
+        near = [n for n in book.numbers("ucx.perftest.bw") if capture(n[1]) == capture(item) and n[0] > 0]
+        near = [n for n in near if "bandwidth" in (n[1].subject.label or "").lower()]
+        if near:
+            rate, best = _best(near)
+            size = size_of(best.subject.label or "")
+            what = f"UCX between two processes, host memory, {size:.0f} B"
+            book.ceiling(
+                what, rate, value, "GB/s", (best, item), f"{item.id}: one copy by one core, measured beside it"
+            )
+    for rate, item in book.numbers("ucx.gpu_rate"):
+        label, got = item.subject.label or "", product(book)
+        staged = label.startswith("without")
+        links = {str(e.value) for e in book.of("topo.link")}
+        if got.gpu is not None and got.gpu.links and links and all(x.startswith("NV") for x in links) and not staged:
+            per = hardware.NVLINK_RAW[got.gpu.nvlink]
+            lanes = min(got.gpu.links, *(int(x[2:]) for x in links if x[2:].isdigit()))
+            book.ceiling(f"UCX between GPUs, {label}", rate, per * lanes, "GB/s", (item, *got.used),
+                         f"{lanes} links x {per:g} GB/s, one direction ({got.gpu.source_of()})")  # fmt: skip
+            continue
+        generation, width, said = slot(book, got.gpu)
+        known = hardware.pcie_rate(generation, width) if generation and width else None
+        book.ceiling(f"UCX between GPUs, {label}", rate, known.value if known else None, "GB/s", (item, *said),
+                     book.cite(known) if known else "", None if known else "links and slot are not known")  # fmt: skip
 
 
 def _kernels(book: Book) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from diagnose.collect import Capture, Collected, Collector, NotCaptured
-from diagnose.host import Host
+from diagnose.host import GPU_NODES, Host
 
 from .clock import HEAD, LEAST
 from .path_counters import Counters, read, start_nvml
@@ -181,7 +181,11 @@ def samples(nvml: Any, window: float, root: Path = Path("/")) -> Iterator[str]:
 
 
 def _ready(host: Host) -> str | None:
-    return None if host.glob("/proc/net/dev") or host.glob("/sys/class/net/*") else "no network interface is to be seen"
+    if not host.glob("/sys/class/net/*"):
+        return "no network interface is to be seen"
+    if "window" not in host.params and not any(host.glob(pattern) for pattern in GPU_NODES):
+        return "no GPU is to be seen here: name a window to sample network and cores alone"
+    return None
 
 
 def _collect(host: Host) -> Iterator[Collected]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from diagnose.collect import Capture, Collected, Collector, NotCaptured
 from diagnose.document import Document
 from diagnose.errors import ProbeError
-from diagnose.host import Host
+from diagnose.host import GPU_NODES, Host
 from diagnose.lazy import regex
 from diagnose.mask import mask
 from diagnose.models import Fact, Subject
@@ -38,6 +38,10 @@ _TRIES = 20  # for the client, until the server listens
 _HEAD = "# UCX variables of this environment"
 _ENTRY = regex(r"^(UCX_[A-Z0-9_]+)=\S*\s+# unknown to this UCX; near: (UCX_[A-Z0-9_]+)$")
 _MEMCPY = regex(r"^# memcpy of (\d+) MiB on one core: ([\d.]+) GB/s$")
+_PAIR_SIZE, _PAIR_TIMES = 1 << 26, 50  # between GPUs: 64 MiB fill NVLink, and take 100 ms at PCIe's rate
+_STAGED = {"UCX_TLS": "^cuda_ipc"}
+_BETWEEN = regex(r"^# GPU to GPU, (\d+) B, (as UCX chooses|without cuda_ipc): ([\d.]+) GB/s$")
+_RATE = re.compile(rb"^Final:\s+\d+\s+[\d.]+\s+[\d.]+\s+[\d.]+\s+([\d.]+)", re.MULTILINE)
 _MEDIAN = re.compile(rb"^Final:\s+\d+\s+([\d.]+)", re.MULTILINE)
 
 
@@ -106,11 +110,17 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def pair(host: Host, test: str, size: int, count: int, env: dict[str, str] | None = None) -> tuple[Ran, Ran]:
-    """One run of two processes over loopback: what the server and the client printed."""
+def pair(
+    host: Host, test: str, size: int, count: int, env: dict[str, str] | None = None, memory: str = "host"
+) -> tuple[Ran, Ran]:
+    """One run of two processes over loopback: what the server and the client printed.
+
+    In GPU memory the tool gives each process a GPU of its own, where there are two.
+    """
     start = tool(host, "ucx_perftest") or ["ucx_perftest"]
     port = str(_free_port())
     shape = ["-t", test, "-s", str(size), "-n", str(count), "-w", str(max(1, min(100, count // 10)))]
+    shape += [] if memory == "host" else ["-m", memory]
     with ThreadPoolExecutor(1) as pool:
         serving = pool.submit(host.run, [*start, "-p", port], timeout=30, env=env)
         for _ in range(_TRIES):
@@ -171,22 +181,59 @@ def _perftest(host: Host) -> Iterator[Collected]:
     if last is not None:
         spent = round(time.time() - begin, 3)
         yield replace(Capture.of("ucx.perftest", last, "loopback"), data=bytes(out), started=begin, seconds=spent)
+    if _gpu_ready(host):
+        yield from _between_gpus(host)
+
+
+def _gpu_ready(host: Host) -> bool:
+    return any(host.glob(pattern) for pattern in GPU_NODES[:2])
+
+
+def _between_gpus(host: Host) -> Iterator[Collected]:
+    """GPU memory to GPU memory as UCX chooses, and staged: without the transport that uses NVLink and peer access."""
+    ways = {"as UCX chooses": {}} | ({} if "UCX_TLS" in host.environ else {"without cuda_ipc": _STAGED})
+    out = bytearray()
+    last: Ran | None = None
+    for way, env in ways.items():
+        server, client = pair(host, "tag_bw", _PAIR_SIZE, _PAIR_TIMES, env, "cuda")
+        said = b" ".join(f"{k}={v}".encode() for k, v in env.items())
+        out += said + b" " * bool(said) + joined("tag_bw -m cuda", _PAIR_SIZE, server, client)
+        rates, last = _RATE.findall(client.output), client
+        if rates:
+            out += f"# GPU to GPU, {_PAIR_SIZE} B, {way}: {float(rates[-1]) * 1.048576e-3:.2f} GB/s\n".encode()
+    if last is not None and b"# GPU to GPU" in out:
+        yield replace(Capture.of("ucx.perftest", last, "between GPUs"), data=bytes(out))
+    else:
+        words = out.decode("utf-8", "replace").strip().splitlines()
+        why = next((w for w in words if "ERROR" in w or "not supported" in w), "ucx_perftest -m cuda gave no result")
+        yield NotCaptured("ucx.perftest", why.strip()[:200], "between GPUs")
 
 
 class NamesReader:
-    """UCX variables beside the names that the installed UCX lists, and the rate of a plain copy."""
+    """UCX variables beside the names that the installed UCX lists, the rate of a plain copy, GPU memory with and
+    without cuda_ipc.
+    """
 
     name = "ucx_names"
-    needles: tuple[bytes, ...] = (_HEAD.encode(), b"# memcpy of ")
+    needles: tuple[bytes, ...] = (_HEAD.encode(), b"# memcpy of ", b"# GPU to GPU, ")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`ucx.env.typo` for an unknown name with a near one; `host.memcpy`, and the best loopback rate over it."""
+        pairs: dict[str, Fact] = {}
         for line in doc.lines():
             if (hit := _ENTRY.match(line.text)) is not None:
                 yield Fact("ucx.env.typo", hit[1], None, Subject(label=hit[2]), (doc.span(line),), status=doc.status)
             elif (hit := _MEMCPY.match(line.text)) is not None:
                 label = Subject(label=f"{hit[1]} MiB")
                 yield Fact("host.memcpy", float(hit[2]), "GB/s", label, (doc.span(line),), status=doc.status)
+            elif (hit := _BETWEEN.match(line.text)) is not None:
+                label = Subject(label=f"{hit[2]}, {hit[1]} B")
+                pairs[hit[2]] = Fact("ucx.gpu_rate", float(hit[3]), "GB/s", label, (doc.span(line),), status=doc.status)
+                yield pairs[hit[2]]
+        chosen, staged = pairs.get("as UCX chooses"), pairs.get("without cuda_ipc")
+        if chosen is not None and staged is not None and staged.value:
+            yield Fact("ucx.ipc_gain", float(chosen.value or 0) / float(staged.value), "count", kind="derived",
+                       formula="a / b", inputs=(chosen, staged), status=doc.status)  # fmt: skip
 
 
 READERS = (NamesReader(),)
@@ -205,6 +252,6 @@ def _shown_proto(host: Host) -> list[str]:
 COLLECTORS = (
     Collector("ucx.info", _has_info, _info, commands=_shown_info),
     Collector("ucx.proto", _has_perftest, _proto, seconds=lambda host: 3.0, commands=_shown_proto),
-    Collector("ucx.perftest", _has_perftest, _perftest, seconds=lambda host: 8.0,
+    Collector("ucx.perftest", _has_perftest, _perftest, seconds=lambda host: 12.0 if _gpu_ready(host) else 8.0,
               commands=lambda host: [_shown_pair("tag_lat", 8), *(_shown_pair("tag_bw", s) for s in _SIZES)]),
 )  # fmt: skip

@@ -18,12 +18,17 @@ from .comparison import Ratio, ratios
 _LOAD = ("concurrency", "batch", "prompt_length", "output_length", "message_size", "request", "cold_warm")
 _BROKEN = ("gpu.xid.hardware", "gpu.mark.fallen", "gpu.mark.ecc", "pci.link.limited", "spread.outlier")
 
+# Ceilings that a sound path need not come near: shared memory copies twice, a staged transfer goes over the host.
+_ROUGH = ("UCX between two processes", "UCX between GPUs, without cuda_ipc", "PCIe of GPU")
+
 
 def _fault(ctx: Context) -> bool:
     """Does anything here speak of a fault: a figure far from its limit, wrong results, an outlier, an error?"""
     if any(v > 0 for v, _ in ctx.numbers("nccl_tests.wrong")) or any(ctx.of(s) for s in _BROKEN):
         return True
     for item in ctx.limits:
+        if item.what.startswith(_ROUGH):
+            continue
         floor = item.unit == "ms"  # times stay above their limit, rates below
         if item.ratio is not None and (item.ratio > 1.8 if floor else item.ratio < 0.6):
             return True
