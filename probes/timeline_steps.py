@@ -10,18 +10,13 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .timeline import COMM, COMPUTE, DEVICE_COPY, HOST_COPY, Timeline, gaps, host_side, length, union, why, window
+from .timeline import COMM, COMPUTE, DEVICE_COPY, HOST_COPY, Timeline, gaps, host_side, union, why, window
 
 MOST_STEPS = 8
 MOST_PIECES = 120  # of a lane; closer ones are drawn as one
 FINEST = 600  # what is shorter than this part of a step is not drawn by itself
 WHOLE = "window"
-_LANES: tuple[tuple[str, tuple[int, ...]], ...] = (
-    ("compute", (COMPUTE, DEVICE_COPY)),
-    ("comm", (COMM,)),
-    ("copy", (HOST_COPY,)),
-)
-_ALL = (COMPUTE, DEVICE_COPY, COMM, HOST_COPY)
+_LANES = {"compute": (COMPUTE, DEVICE_COPY), "comm": (COMM,), "copy": (HOST_COPY,)}
 _Times = list[tuple[float, float]]
 
 
@@ -51,17 +46,20 @@ def bounds(line: Timeline, order: list[int]) -> list[tuple[str, float, float]]:
         step = bisect_right(begun, line.gpu_launch[i]) - 1
         if step >= first and line.gpu_launch[i] <= profiled[step][1]:
             starts.setdefault(step, line.gpu_start[i])
+            if len(starts) > MOST_STEPS:
+                break  # of the rest nothing is told
     cut = sorted(starts.items())
     if not cut or [s for _, s in cut] != sorted(s for _, s in cut):
         return [(WHOLE, low, high)]
     ends = [*(s for _, s in cut[1:]), high]
-    return [(str(n + 1), a, b) for (n, a), b in zip(cut, ends, strict=True) if a < b]
+    named = [(str(n + 1), a, b) for (n, a), b in zip(cut, ends, strict=True) if a < b]
+    return named[:MOST_STEPS] or [(WHOLE, low, high)]
 
 
 def steps(line: Timeline) -> list[Step]:
     """The first steps of the window; only the one in the middle by length has lanes."""
     order = sorted(range(len(line.gpu_start)), key=line.gpu_start.__getitem__)
-    cut = bounds(line, order)[:MOST_STEPS]
+    cut = bounds(line, order)
     begins = [line.gpu_start[i] for i in order]
     longest = max(e - s for s, e in zip(line.gpu_start, line.gpu_end, strict=True))
     host = host_side(line, window(line)[1])
@@ -69,12 +67,11 @@ def steps(line: Timeline) -> list[Step]:
     out = []
     for name, low, high in cut:
         rows = order[bisect_right(begins, low - longest - 1) : bisect_right(begins, high)]
-        busy = {kinds: _busy(line, rows, kinds, low, high) for _, kinds in _LANES}
-        parts = {"span": high - low, "busy": _sum(_busy(line, rows, _ALL, low, high))}
-        parts |= {lane: _sum(busy[kinds]) for lane, kinds in _LANES}
-        for lane, kind in (("comm", COMM), ("copy", HOST_COPY)):
-            rest = tuple(k for k in _ALL if k != kind)
-            parts[f"{lane}_exposed"] = parts["busy"] - _sum(_busy(line, rows, rest, low, high))
+        busy = {lane: _busy(line, rows, kinds, low, high) for lane, kinds in _LANES.items()}
+        parts = {"span": high - low, "busy": _sum(_together(busy))}
+        parts |= {lane: _sum(times) for lane, times in busy.items()}
+        for lane in ("comm", "copy"):
+            parts[f"{lane}_exposed"] = parts["busy"] - _sum(_together(busy, but=lane))
         idle, _ = gaps(line, rows, low, high, host)
         after = bisect_right(begins, high)
         reached = max([low, *(line.gpu_end[i] for i in rows)])
@@ -85,8 +82,8 @@ def steps(line: Timeline) -> list[Step]:
         parts |= idle
         lanes = {}
         if name == typical:
-            lanes = {lane: _coarse(busy[kinds], low, high) for lane, kinds in _LANES}
-            lanes["exposed"] = _coarse(_alone(busy, low, high), low, high)
+            lanes = {lane: _coarse(times, low, high) for lane, times in busy.items()}
+            lanes["exposed"] = _coarse(_alone(busy), low, high)
         out.append(Step(name, {k: v / 1e3 for k, v in parts.items()}, lanes))
     return out
 
@@ -98,21 +95,29 @@ def _sum(times: _Times) -> float:
 def _busy(line: Timeline, rows: list[int], kinds: tuple[int, ...], low: float, high: float) -> _Times:
     """When anything of some kinds ran, cut to a window."""
     inside = ((max(line.gpu_start[i], low), min(line.gpu_end[i], high)) for i in rows if line.gpu_kind[i] in kinds)
-    return union(sorted((a, b) for a, b in inside if a < b))
+    return union((a, b) for a, b in inside if a < b)
 
 
-def _alone(busy: dict[tuple[int, ...], _Times], low: float, high: float) -> _Times:
+def _together(busy: dict[str, _Times], but: str = "") -> _Times:
+    """When anything ran at all, or anything but one lane."""
+    return union(sorted(t for lane, times in busy.items() if lane != but for t in times))
+
+
+def _alone(busy: dict[str, _Times]) -> _Times:
     """When communication ran and nothing else."""
-    others = union(sorted(t for kinds, times in busy.items() if kinds != (COMM,) for t in times))
+    others = _together(busy, but="comm")
+    ends = [b for _, b in others]
     out: _Times = []
-    for start, end in busy[(COMM,)]:
-        for a, b in [*((a, b) for a, b in others if b > start and a < end), (high, high)]:
-            if a > start:
-                out.append((start, min(a, end)))
-            start = max(start, b)
-            if start >= end:
-                break
-    return [(a, b) for a, b in out if length([(a, b)], low, high) > 0]
+    for start, end in busy["comm"]:
+        at = bisect_right(ends, start)
+        while at < len(others) and others[at][0] < end:
+            if others[at][0] > start:
+                out.append((start, others[at][0]))
+            start = max(start, others[at][1])
+            at += 1
+        if start < end:
+            out.append((start, end))
+    return out
 
 
 def _coarse(times: _Times, low: float, high: float) -> _Times:
