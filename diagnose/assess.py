@@ -58,6 +58,7 @@ class Belief:
     pro: list[Term] = field(default_factory=list)
     contra: list[Term] = field(default_factory=list)
     undecided: list[Indicator] = field(default_factory=list)  # nothing here says whether they hold
+    outdated: list[tuple[Term, Evidence]] = field(default_factory=list)  # would hold, but not for this version
 
     lonely: bool = False  # one single reason, while the words used speak for something else
 
@@ -126,6 +127,10 @@ def believe(cause: Cause, ctx: Context, signals: Mapping[str, Signal]) -> Belief
             continue
         group = indicator.group or (_group(got.used[0].signal, signals) if got.used else str(indicator.when))
         term = Term(indicator, group, got.used)
+        other = ctx.outside(indicator.versions) if indicator.versions else None
+        if other is not None:
+            belief.outdated.append((term, other))
+            continue
         (belief.contra if indicator.against else belief.pro).append(term)
     prior = PRIOR_LISTED if not cause.playbooks or ctx.asks(*cause.playbooks) else PRIOR_OTHER
     if any(pattern(cue, re.IGNORECASE).search(ctx.symptom) for cue in cause.cues):

@@ -15,16 +15,28 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import CatalogueError
 from .units import UNITS
 
 Strength = Literal["decisive", "strong", "weak"]
 T = TypeVar("T", bound="Data")
+_BOUND = r"\s*(?:>=|<=|==|!=|>|<)\s*\d+(?:\.\d+)*\s*"
+RANGE = re.compile(f"{_BOUND}(?:,{_BOUND})*")
+
+
+def _ranges(given: dict[str, str]) -> dict[str, str]:
+    bad = [text for text in given.values() if RANGE.fullmatch(text) is None]
+    if bad:
+        raise ValueError(f"bad version range {bad[0]!r}; like '>=2.19,<2.21'")
+    return given
+
+
+Versions = Annotated[dict[str, str], AfterValidator(_ranges)]  # component -> range
 
 
 class Data(BaseModel):
@@ -66,6 +78,7 @@ class Mark(Data):
         unless: pattern that vetoes the line.
         what: what the line says, in one clause, used in statements.
         keep: how many distinct facts of this mark to keep per document.
+        versions: component and range of the releases whose source holds the text, as far as it was read.
     """
 
     signal: str
@@ -79,16 +92,23 @@ class Mark(Data):
     gpu: str | int | None = None
     group: str = ""
     keep: int = 3
+    versions: Versions = {}
 
 
 class Indicator(Data):
-    """One reason for or against a cause. See `predicates` for the grammar of `when`."""
+    """One reason for or against a cause. See `predicates` for the grammar of `when`.
+
+    Attributes:
+        versions: component and range in which the rule holds; with another version in the evidence it does not count,
+            and the report says so. Unknown versions leave it in force.
+    """
 
     when: dict[str, Any]
     strength: Strength
     against: bool = False
     group: str = ""
     because: str = ""
+    versions: Versions = {}
 
 
 class FixText(Data):
@@ -433,6 +453,18 @@ class Catalogue:
         return out
 
     @cached_property
+    def variables(self) -> dict[str, Versions]:
+        """Environment variables that not every release of their component reads, with the range that does."""
+        out: dict[str, Versions] = {}
+        for file, raw in yaml_files("versions"):
+            for component, names in (raw or {}).items():
+                for name, range_ in (names or {}).items():
+                    if RANGE.fullmatch(str(range_)) is None:
+                        raise CatalogueError(file, name, f"bad version range {range_!r}")
+                    out[name] = {component: str(range_)}
+        return out
+
+    @cached_property
     def probes(self) -> dict[str, ProbeSpec]:
         out: dict[str, ProbeSpec] = {}
         for file, raw in yaml_files("probes"):
@@ -463,7 +495,7 @@ class Catalogue:
 
         digest = hashlib.sha256()
         for root in _roots():
-            for folder in ("signals", "marks", "causes", "trees", "probes", "axes", "questions", "wording"):
+            for folder in ("signals", "marks", "causes", "trees", "probes", "axes", "questions", "wording", "versions"):
                 place = root / folder
                 if place.is_dir():
                     for item in sorted(place.iterdir(), key=lambda t: t.name):

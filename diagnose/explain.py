@@ -102,6 +102,9 @@ def ruled_out(got: Assessment, ctx: Context, most: int = 5) -> list[RuledOut]:
     taken = {b.cause.id for b in got.accepted}
     for belief in got.beliefs.values():
         cause = belief.cause
+        if belief.outdated and cause.id not in taken:
+            out.append((-1, _outdated(belief)))
+            continue
         if cause.id in taken or belief.p >= 0.3 or (cause.playbooks and not ctx.asks(*cause.playbooks)):
             continue
         if belief.contra and strongest(belief.contra)[0].indicator.strength != "weak":
@@ -128,6 +131,16 @@ def ruled_out(got: Assessment, ctx: Context, most: int = 5) -> list[RuledOut]:
     return [r for _, r in out[:most]]
 
 
+def _outdated(belief: Belief) -> RuledOut:
+    """A sign whose meaning other releases have."""
+    term, version = belief.outdated[0]
+    name = (version.subject.label or "").lower()
+    because = (
+        f"{term.indicator.because}: a sign with {name} {term.indicator.versions[name]}, and {version.value} runs here"
+    )
+    return _ruled(belief.cause.id, because, (*term.used[:2], version))
+
+
 def _ruled(cause: str, because: str, used: tuple[Evidence, ...]) -> RuledOut:
     return RuledOut(cause=cause, because=because, evidence=[e.id for e in used[:3]])
 
@@ -136,6 +149,13 @@ def red_herrings(cat: Catalogue, got: Assessment, ctx: Context, most: int = 5) -
     """Readings that look alarming here and are not, unless a finding rests on them."""
     used = {e.id for b in got.accepted for e in b.evidence}
     out: dict[str, RedHerring] = {}
+    for item, version, text in list(ctx.unread.values())[:2]:
+        name, release = item.subject.label or "", f"{(version.subject.label or '').upper()} {version.value}"
+        out[name] = RedHerring(
+            text=f"{name} is set",
+            because=f"{release} does not read it; releases {text} do",
+            evidence=[item.id, version.id],
+        )
     lead = {b.cause.id for b in got.accepted}
     for cause in sorted(cat.causes.values(), key=lambda c: (c.id not in lead, c.id)):
         for decoy in cause.decoys:

@@ -42,6 +42,7 @@ _NUMERIC: dict[str, Callable[[float, float], bool]] = {
     "at_least": operator.ge,
     "at_most": operator.le,
 }
+_VARIABLES = ("env.var", "ucx.env")
 _TESTS = (*_NUMERIC, "equals", "one_of", "matches", "count_at_least")
 _EXTRA: dict[str, tuple[str, ...]] = {
     "signal": ("where", *_TESTS),
@@ -99,7 +100,23 @@ class Context:
         else:
             hits = self._index.get(signal, [])
         hits = [e for e in hits if e.kind != "absent"]
+        if signal in _VARIABLES and self.unread:
+            hits = [e for e in hits if e.id not in self.unread]
         return [e for e in hits if _fits(e, where)] if where else hits
+
+    @cached_property
+    def unread(self) -> dict[str, tuple[Evidence, Evidence, str]]:
+        """Variables that the release at hand does not read, by evidence id: variable, version, range that does."""
+        from .catalogue import catalogue
+
+        known = catalogue().variables
+        out: dict[str, tuple[Evidence, Evidence, str]] = {}
+        for item in (e for name in _VARIABLES for e in self._index.get(name, ())):
+            versions = known.get((item.subject.label or "").upper())
+            other = self.outside(versions) if versions else None
+            if versions and other is not None:
+                out[item.id] = (item, other, versions[(other.subject.label or "").lower()])
+        return out
 
     @cached_property
     def extent(self) -> dict[str, int]:
@@ -130,6 +147,14 @@ class Context:
             if (e.subject.label or "").lower() == component.lower()
         ]
         return max(seen, key=lambda s: s[0]) if seen else None
+
+    def outside(self, versions: Mapping[str, str]) -> Evidence | None:
+        """The version that says that a rule of these releases does not hold here; None where it may."""
+        for component, text in versions.items():
+            seen = [e for e in self.of("version") if (e.subject.label or "").lower() == component]
+            if seen and not any(may_lie_in(parse_version(str(e.value)), text) for e in seen):
+                return seen[0]
+        return None
 
 
 def _fits(item: Evidence, where: Mapping[str, Any]) -> bool:
@@ -167,6 +192,14 @@ def _range(text: str) -> tuple[tuple[Callable[[Any, Any], bool], tuple[int, ...]
 def in_range(version: tuple[int, ...], text: str) -> bool:
     """Does a version lie in ``>=2.19,<2.21``? Compared to the length the bound gives."""
     return all(op(version[: len(bound)], bound) for op, bound in _range(text))
+
+
+def may_lie_in(version: tuple[int, ...], text: str) -> bool:
+    """Like `in_range`, but true where the version is given too shortly to tell: 2.20 beside ``>=2.20.3``."""
+    return all(
+        op(version[: len(bound)], bound) or (len(version) < len(bound) and version == bound[: len(version)])
+        for op, bound in _range(text)
+    )
 
 
 def check(when: Mapping[str, Any], file: str, where: str, signals: Mapping[str, Any]) -> None:

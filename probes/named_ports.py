@@ -18,6 +18,7 @@ _NAMED = regex(
     rf"(?<![\w/]){_NIC}(?:(?: ?(?:\.\.+|~|-|–|to|…) ?{_NIC})|(?:, ?{_NIC})+)?(?::\d)?\s*(?:[:=(|,]|\s)\s*(?:[A-Za-z ]{{0,14}}[:=(]? ?)?{_RATE}",  # noqa: E501
     re.I,
 )
+_NOTED = regex(rf"#.*?(?:{_RATE}|(?<!\w)(?P<named>\d{{2,3}}) ?[XNHEQF]DR\b)", re.I)  # a remark behind a listed port
 _NAME = regex(rf"(?<![\w/]){_NIC}")
 _PORT = regex(r"^\s*(?P<nic>mlx\d_\w+|bnxt_re\d+|irdma\d+) port \d+ ==> (?P<dev>\S+) \((?P<state>\w+)\)")
 _PATH = regex(r"(?:mlx\d_\w+|bnxt_re\d+|irdma\d+)")
@@ -68,6 +69,12 @@ class NamedPortReader:
                     (doc.span(line),),
                     status=doc.status,
                 )
+                noted = _NOTED.search(line.text, port.end())
+                if noted:
+                    rate = float(noted["rate"] or noted["named"])
+                    if rate in (10, 25, 40, 50, 56, 100, 200, 400, 800):
+                        listed.add(port["nic"])
+                        yield self._rate(doc, line, port["nic"], rate)
                 continue
             if len(line.text) > 240:
                 continue

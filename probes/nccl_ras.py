@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from diagnose.document import Document, Line
@@ -26,6 +27,7 @@ _MISSING = regex(r"^\s*The missing ranks?: ([\d, ]+)\s*$")
 _OPS = regex(r"different (\w+) operation counts")
 _LAUNCHED = regex(r"^\s*(\d+) ranks? ha(?:ve|s) launched up to operation (\d+)")
 _BEHIND = regex(r"^\s*Rank (\d+) has (?:launched up to operation (\d+)|(not launched any operations))")
+_ONE_OF_GROUP = regex(r"^\s*Rank (\d+) -- ")
 _MEMBER = regex(r"^\s*Rank (\d+) (?:--|has status (\w+) --|reported (.+?) --) ")
 _GROUP_STATUS = regex(r"^\s*(\d+) ranks have status (\w+)")
 _ASYNC = regex(r"^\s*(Initialization|Asynchronous) errors? on (\d+) ranks?")
@@ -58,8 +60,15 @@ class RasReader:
         op, top = "operation", (-1.0, None)  # the operation count that most ranks reached, and its fact
         made: list[Fact] = []
         kept = 0
+        group: Fact | None = None  # ranks that are behind, whose names follow one a line
         for line in doc.lines():
             text = line.text
+            if group is not None and top[1] is not None and _BEHIND.match(text) is None:
+                one = _ONE_OF_GROUP.match(text)
+                who = Subject(rank=int(one[1]), label=op) if one else group.subject
+                spans = (*group.spans, *((doc.span(line),) if one else ()))
+                made.append(_lag(top[1], replace(group, subject=who, spans=spans)))
+            group = None
             if (hit := _ROW.match(text)) is not None:
                 made.append(fact(doc, line, "nccl.ras.comm", f"{hit[2]} {hit[3]}", label=f"group {hit[1]}"))
             elif (hit := _DEAD.match(text)) is not None:
@@ -79,6 +88,8 @@ class RasReader:
                 made.append(reached)
                 if float(hit[2]) > top[0]:
                     top = (float(hit[2]), reached)
+                elif float(hit[2]) < top[0]:
+                    group = reached
             elif (hit := _BEHIND.match(text)) is not None:
                 mine = float(hit[2] or 0)
                 who = Subject(rank=int(hit[1]), label=op)
@@ -97,10 +108,13 @@ class RasReader:
             elif (hit := _EVENT.search(text)) is not None and kept < _KEEP:
                 kept += 1
                 made.append(fact(doc, line, "nccl.ras.lost", "dead" if "DEAD" in hit[1] else "no answer", host=hit[3]))
+        if group is not None and top[1] is not None:
+            made.append(_lag(top[1], group))
         yield from made
 
 
 def _lag(first: Fact, last: Fact) -> Fact:
+    """How far `last` is behind; what it stands for may be a group of ranks."""
     lag = float(first.value or 0) - float(last.value or 0)
     return Fact(
         "nccl.ras.lag", lag, "count", last.subject, last.spans, kind="derived", formula="a - b", inputs=(first, last),

@@ -31,6 +31,8 @@ FAMILIES = (
     "steps",
     "steady",
     "paths",
+    "network",
+    "releases",
     "clock",
 )
 

@@ -12,6 +12,8 @@ from .collectives_links import LINKS
 from .collectives_more import MORE, varied
 from .nccl_facts import COLLECTIVE_QUESTIONS, env, found, one_node, overrides, rdma_wanted, several_nodes, text_of
 
+_TRIED = regex(r"\b(?:with|after|adding|using)\s+(?:export )?NCCL_\w+=|(?:加上?|设置)\s*NCCL_", re.IGNORECASE)
+
 
 def _not_tried_out(ctx: Context, items: list[Evidence]) -> list[Evidence]:
     """Without variables that the text itself varies or offers as the cure: they are somebody's experiment."""
@@ -26,6 +28,7 @@ def _not_tried_out(ctx: Context, items: list[Evidence]) -> list[Evidence]:
         trial = len(values[name]) > 1 or (cured and name == "NCCL_P2P_DISABLE")
         trial |= "algorithm" in axes and name in ("NCCL_ALGO", "NCCL_PROTO")
         trial |= varied(ctx, item)
+        trial |= name in ("NCCL_TOPO_FILE", "NCCL_GRAPH_FILE") and _TRIED.search(item.quote or "") is not None
         if not trial:
             kept.append(item)
     return kept

@@ -1,0 +1,193 @@
+"""Named predicates of adapters and paths: emulated RDMA, small packets, a rate beside its port, stages that add up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from ..lazy import regex
+from ..models import Evidence
+from ..predicates import UNKNOWN, Context, Outcome
+from . import serving_read as read
+from .comparison import ratios
+from .healthy import _fault
+from .nccl_facts import env, overrides, text_of
+
+# ---------------------------------------------------------------- the adapter in use
+
+_SOFT = regex(r"(?<![\w])(?:rxe|siw)(?:_?\w*\d|_\w+)(?::\d)?\b", re.IGNORECASE)
+
+
+def ucx_on_soft_rdma(ctx: Context) -> Outcome:
+    """UCX's lanes or its device list name an adapter that the kernel emulates (rxe, siw)."""
+    lanes = [e for e in ctx.of("ucx.lane") if _SOFT.search(text_of(e))]
+    named = [
+        e for n in ("env.var", "ucx.env") for e in ctx.of(n, {"label": "^UCX_NET_DEVICES$"}) if _SOFT.search(text_of(e))
+    ]
+    return read.yes(*lanes[:2], *named[:1]) if lanes or named else UNKNOWN
+
+
+def nccl_on_soft_rdma(ctx: Context) -> Outcome:
+    """NCCL uses, or is told to use, an adapter that the kernel emulates."""
+    used = [e for e in ctx.of("nccl.ib.devices") if _SOFT.search(text_of(e))]
+    named = [e for e in env(ctx, "NCCL_IB_HCA") if _SOFT.search(text_of(e)) and not text_of(e).startswith("^")]
+    return read.yes(*used[:1], *named[:1]) if used or named else UNKNOWN
+
+
+_FAILED = (
+    "nccl.mark.modify_qp", "nccl.mark.ib_retry", "nixl.mark.handshake", "nixl.mark.transfer_failure", "kv.mark.timeout",
+)  # fmt: skip
+
+
+def side_nic_given_to_transfer(ctx: Context) -> Outcome:
+    """One side of the transfer is given the adapter for storage or management, and the connection fails."""
+    failed = [e for name in _FAILED for e in ctx.of(name)]
+    for mark in ctx.of("rdma.mark.side_nic"):
+        name = mark.subject.label or ""
+        for item in ctx.of("nixl.setting", {"label": "device|nic|hca"}):
+            if name and failed and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text_of(item)):
+                return read.yes(item, mark, failed[0])
+    return UNKNOWN
+
+
+def settings_differ_and_fail(ctx: Context) -> Outcome:
+    """Both sides of the transfer name different adapters, and no connection comes about."""
+    failed = [e for name in _FAILED[:3] for e in ctx.of(name)]
+    values: dict[str, Evidence] = {}
+    for item in ctx.of("nixl.setting", {"label": "ib-device|ib_device|hca"}):
+        values.setdefault(text_of(item), item)
+    return read.yes(*list(values.values())[:2], failed[0]) if len(values) == 2 and failed else UNKNOWN
+
+
+# ---------------------------------------------------------------- packets
+
+_LOW = 0.85
+
+
+def small_rdma_packets_cost(ctx: Context) -> Outcome:
+    """Over Ethernet the RDMA MTU is at its smallest steps, and the test stays below the port's rate."""
+    ethernet = [e for e in ctx.of("rdma.perftest.param", {"label": "^Link type$"}) if text_of(e) == "Ethernet"]
+    ethernet += ctx.of("nccl.mark.ethernet_layer")
+    sizes = [
+        (float(hit[0]), e) for e in ctx.of("rdma.perftest.param", {"label": "^Mtu$"})
+        if (hit := re.match(r"\d+", text_of(e)))
+    ]  # fmt: skip
+    sizes += [*ctx.numbers("rdma.mark.active_mtu"), *ctx.numbers("rdma.port.mtu")]
+    small = [e for v, e in sizes if v <= 1024]
+    rates = [r for name in ("net.interface.speed", "rdma.port.rate", "movement.named_rate") for r in ctx.numbers(name)]
+    rates += [(v, e) for v, e in ctx.numbers("net.speed")]
+    speeds = [(v * 8, e) for v, e in ctx.numbers("rdma.perftest.bw") if e.unit == "GB/s"]
+    if not ethernet or not small or not rates or not speeds:
+        return UNKNOWN
+    rate, speed = max(rates, key=_first), max(speeds, key=_first)
+    frames = [e for v, e in ctx.numbers("net.mtu") if v <= 1600]
+    return Outcome(speed[0] / rate[0] < _LOW, (small[0], speed[1], rate[1], *frames[:1]))
+
+
+def _first(pair: tuple[float, Evidence]) -> float:
+    return pair[0]
+
+
+# ---------------------------------------------------------------- a rate beside what it could be
+
+_EVEN = regex(r"message_size|block_size|batch|expected|measured_by|direction|repeat")
+
+
+def rate_beside_its_port(ctx: Context) -> Outcome:
+    """A bandwidth stands on the line that names the port's rate, and reaches it; nothing beside it differs."""
+    good: tuple[Evidence, ...] = ()
+    for rate, named in ctx.numbers("movement.named_rate"):
+        for value, item in ctx.numbers("figure", {"label": "^(?:bandwidth|throughput)"}):
+            if item.unit not in ("GB/s", "Gb/s") or not _one_line(item, named):
+                continue
+            reached = value * (8 if item.unit == "GB/s" else 1) / rate
+            if reached < _LOW:
+                return Outcome(False, (item, named))
+            if reached <= 1.03:
+                good = (item, named)
+    apart = [r for r in ratios(ctx) if r.value > 1.2 and _EVEN.match(r.axis) is None]
+    if not good or _fault(ctx):
+        return UNKNOWN
+    return Outcome(not apart, (*good, *(r.evidence for r in apart[:1])))
+
+
+def _one_line(a: Evidence, b: Evidence) -> bool:
+    if a.capture is None or b.capture is None:
+        return False
+    return (a.capture.sha256, a.capture.line) == (b.capture.sha256, b.capture.line)
+
+
+_TREE, _RING = (regex(rf"NCCL_ALGO={name}\b", re.IGNORECASE) for name in ("Tree", "Ring"))
+_DOUBT = regex(
+    r"more than|above|exceed|higher than|beyond|too (?:good|high)|broken|wrong|impossible|超过|高于|不可能",
+    re.IGNORECASE,
+)
+
+
+def tree_counts_more_than_the_wire(ctx: Context) -> Outcome:
+    """Between two nodes Tree shows more bus bandwidth than the wire carries, and Ring shows the wire."""
+    rows = [(v, e) for v, e in ctx.numbers("nccl_tests.busbw")]
+    tree = [(v, e) for v, e in rows if _TREE.search(e.quote or "")]
+    ring = [(v, e) for v, e in rows if _RING.search(e.quote or "")]
+    count, rate = ctx.numbers("net.adapters"), ctx.numbers("net.adapter.rate")
+    if not tree or not ring or not count or not rate or _DOUBT.search(ctx.symptom) is None:
+        return UNKNOWN
+    wire = count[0][0] * rate[0][0] / 8
+    top, plain = max(tree, key=_first), max(ring, key=_first)
+    met = wire < top[0] <= 2.05 * wire and _LOW <= plain[0] / wire <= 1.03
+    return Outcome(met, (top[1], plain[1], rate[0][1]))
+
+
+# ---------------------------------------------------------------- what an override costs
+
+
+def slower_with_override(ctx: Context) -> Outcome:
+    """Of two measured settings the worse names a variable that overrides NCCL's choice, and the better does not."""
+    names = {(e.subject.label or "").upper(): e for e in overrides(ctx)}
+    for ratio in ratios(ctx):
+        if ratio.value < 1.2 or not re.search("busbw|algbw|bandwidth|throughput|iterations|time|latency", ratio.metric):
+            continue
+        said = set(re.findall(r"NCCL_\w+", ratio.worse)) - set(re.findall(r"NCCL_\w+", ratio.better))
+        hits = [names[name] for name in said if name in names]
+        if hits:
+            return read.yes(ratio.evidence, *hits[:2])
+    return UNKNOWN
+
+
+def gdr_only_with_topology(ctx: Context) -> Outcome:
+    """Channels get GPUDirect once a topology file is given: without it NCCL cannot see that NIC and GPU are near."""
+    files = env(ctx, "NCCL_TOPO_FILE")
+    ways = [e for e in ctx.of("nccl.transport") if text_of(e).startswith("NET/IB")]
+    with_gdr = [e for e in ways if "GDRDMA" in text_of(e)]
+    without = [e for e in ways if "GDRDMA" not in text_of(e)]
+    if not files or not with_gdr or not without:
+        return UNKNOWN
+    tried = [e for e in files if re.search(r"\bwith\b|\bafter\b|加上?|设置", e.quote or "")]
+    return read.yes(without[0], with_gdr[0], tried[0]) if tried else UNKNOWN
+
+
+# ---------------------------------------------------------------- stages that add up
+
+
+def first_token_is_the_sum(ctx: Context) -> Outcome:
+    """Time to first token is prefill plus transfer, nothing less; a transfer longer than prefill is slow itself."""
+    parts = {
+        kind: (v, e) for v, e in ctx.numbers("serving.stage")
+        if (kind := (e.subject.label or "").split(":")[0]) in ("prefill", "transfer", "total")
+    }  # fmt: skip
+    if len(parts) < 3 or parts["total"][0] <= 0:
+        return UNKNOWN
+    total = parts["total"][0]
+    sum_ = (parts["prefill"][0] + parts["transfer"][0]) / total
+    share = parts["transfer"][0] / total
+    return Outcome(0.97 <= sum_ <= 1.02 and 0.15 <= share < 0.5, tuple(e for _, e in parts.values()))
+
+
+RULES: dict[str, Callable[[Context], Outcome]] = {
+    rule.__name__: rule
+    for rule in (
+        ucx_on_soft_rdma, nccl_on_soft_rdma, side_nic_given_to_transfer, settings_differ_and_fail,
+        small_rdma_packets_cost, rate_beside_its_port, tree_counts_more_than_the_wire, slower_with_override,
+        gdr_only_with_topology, first_token_is_the_sum,
+    )
+}  # fmt: skip

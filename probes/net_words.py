@@ -1,0 +1,124 @@
+"""Short network outputs: speeds that several `ethtool` calls print, nodes beside ranks, a link at rest and at work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+
+from diagnose.document import Document, Line
+from diagnose.lazy import regex
+from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
+
+from .facts import fact
+
+_LINES = 4000
+_SMALL = 1 << 16
+_ASKED = regex(r"\bethtool\s+(?P<nic>[a-zA-Z][\w.-]*\d\w*)\b|/sys/class/net/(?P<file>[\w.-]+)/speed\b")
+_SETTINGS = regex(r"^\s*Settings for (?P<nic>[\w.-]+):")
+_SPEED = regex(r"^\s*(?:Speed:\s*)?(?P<mega>\d{3,6})\s*(?P<unit>Mb/s)?\s*$")
+
+
+class EthtoolSpeeds:
+    """`Speed: 10000Mb/s` below the command or heading that names its interface; several commands answer in order."""
+
+    name = "ethtool_speeds"
+    needles: tuple[bytes, ...] = (b"Mb/s", b"/speed")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`net.interface.speed` of each interface."""
+        if doc.is_binary or doc.size > _SMALL:
+            return
+        waiting: list[str] = []
+        for line in islice(doc.lines(), _LINES):
+            text = line.prefix + line.text
+            named = _SETTINGS.match(text)
+            if named:
+                waiting = [named["nic"]]
+                continue
+            asked = [hit["nic"] or hit["file"] for hit in _ASKED.finditer(text)]
+            if asked:
+                waiting = asked
+                continue
+            hit = _SPEED.match(text) if waiting else None
+            if hit is not None and (hit["unit"] or "Speed" not in text):
+                value = float(hit["mega"])
+                if value >= 1000 and value % 500 == 0:
+                    nic = waiting.pop(0)
+                    shown = fact(doc, line, "net.interface.printed", value, "count", nic=nic)
+                    yield Fact(
+                        "net.interface.speed", value / 1000, "Gb/s", Subject(nic=nic), (doc.span(line),),
+                        kind="derived", formula="a / 1000", inputs=(shown,), status=doc.status,
+                    )  # fmt: skip
+
+
+_NODES = regex(
+    r"(?<![\w.])(?P<a>[2-9]|[1-9]\d{1,3}) ?(?:nodes|hosts|machines)\b(?=[^.;]{0,40}(?:GPUs?|ranks|[x×] ?\d))"
+    r"|(?:GPUs?|ranks)\b[^.;\d]{0,12}(?<![\w.])(?P<b>[2-9]|[1-9]\d{1,3}) ?(?:nodes|hosts|machines)\b"
+    r"|(?<![\w.])(?P<c>[2-9]|[1-9]\d{1,3}) ?(?:nodes|hosts|machines) ?[x×*] ?\d",
+    re.IGNORECASE,
+)
+
+
+class NodeWords:
+    """ "16 ranks, 2 nodes", "2 nodes x 8 GPUs": how many machines a measurement spans, in a short text."""
+
+    name = "node_words"
+    needles: tuple[bytes, ...] = (b"nodes", b"hosts", b"machines")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`launch.hosts` where one number is named and no other."""
+        if doc.is_binary or doc.size > 1 << 14:
+            return
+        if b"busbw" not in doc.data and b"_perf" not in doc.data:
+            return  # nothing is measured here that depends on it
+        found: dict[str, Line] = {}
+        for line in islice(doc.lines(), _LINES):
+            if (hit := _NODES.search(line.text)) is not None:
+                found.setdefault(next(g for g in hit.groups() if g), line)
+        if len(found) == 1:
+            value, line = next(iter(found.items()))
+            yield fact(doc, line, "launch.hosts", float(value), "count")
+
+
+_WHEN = regex(
+    r"(?P<rest>\bidl(?:e|ing)\b|at rest|no load|not? (?:job|process)\w*|空闲|闲置|静止)"
+    r"|(?P<work>\b(?:during|under|while|with|in) (?:\w+ ){0,2}(?:load|test|bench\w*|run\w*|copy|copies|training|work)\b"
+    r"|\bduring \w+|\bbusy\b|\bloaded\b|\bunder load\b|跑起来|负载|运行时|压测)",
+    re.IGNORECASE,
+)
+_GEN = regex(r"\bgen(?:eration)?(?:\.current)?\s*[:=]?\s*(?P<now>[1-6])\b", re.IGNORECASE)
+_GEN_MAX = regex(r"\bgen(?:eration)?(?:\.max)\s*[:=]?\s*(?P<top>[1-6])\b|\bof (?:gen ?)?(?P<of>[3-6])\b", re.IGNORECASE)
+
+
+class LinkAtRest:
+    """`idle: gen 1, width 16` beside `during bandwidthTest: gen 4`: a link's generation in both states."""
+
+    name = "link_at_rest"
+    needles: tuple[bytes, ...] = (b"gen", b"Gen", b"GEN")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`gpu.state_note`, `gpu.state_gen` and the highest generation, where both states are there."""
+        if doc.is_binary or doc.size > 1 << 13:
+            return
+        made: dict[str, list[Fact]] = {}
+        for line in islice(doc.lines(), _LINES):
+            when, now = _WHEN.search(line.text), _GEN.search(line.text)
+            if when is None or now is None:
+                continue
+            state = "rest" if when["rest"] else "work"
+            if state in made:
+                continue
+            made[state] = [
+                fact(doc, line, "gpu.state_note", when.group(), label=state),
+                fact(doc, line, "gpu.state_gen", float(now["now"]), "count", label=state),
+            ]
+            if (top := _GEN_MAX.search(line.text)) is not None:
+                made[state].append(fact(doc, line, "gpu.pcie.gen.max", float(top["top"] or top["of"]), "count"))
+        if len(made) == 2:
+            for facts in made.values():
+                yield from facts
+
+
+READERS: list[Reader] = [EthtoolSpeeds(), NodeWords(), LinkAtRest()]
