@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
@@ -89,5 +90,33 @@ def _carried(shares: list[Fact]) -> Iterator[Fact]:
 
 
 _NOTHING = Fact("path.share", 0.0)
+_SMI_GPU = regex(r"^\s*GPU (\d+):")
+_SMI_DATA = regex(r"^\s*Link (\d+): (Data|Raw) (Tx|Rx): (\d+) KiB$", re.IGNORECASE)
 
-READERS = (PathBytesReader(),)
+
+class NvlinkCountersReader:
+    """`nvidia-smi nvlink -gt d`: bytes over all links of a GPU since the driver was loaded, reading by reading."""
+
+    name = "nvlink_counters"
+    needles: tuple[bytes, ...] = (b"Data Tx:", b"Data Rx:", b"Raw Tx:")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`nvlink.data` of each GPU, way and reading; a GPU that comes again begins the next reading."""
+        gpu: int | None = None
+        seen: dict[int | None, int] = {}
+        sums: dict[tuple[int | None, str, int], list[tuple[float, Line]]] = {}
+        for line in doc.lines():
+            text = line.prefix + line.text
+            if (head := _SMI_GPU.match(text)) is not None:
+                gpu = int(head[1])
+                seen[gpu] = seen.get(gpu, 0) + 1
+            elif (hit := _SMI_DATA.match(line.text)) is not None:
+                way = f"{hit[3].lower()}" if hit[2].lower() == "data" else f"raw {hit[3].lower()}"
+                sums.setdefault((gpu, way, seen.get(gpu, 1)), []).append((float(hit[4]) * 1024, line))
+        for (who, way, reading), cells in sums.items():
+            spans = (doc.span(cells[0][1]), doc.span(cells[-1][1]))
+            subject = Subject(gpu=who, label=f"{way}, reading {reading}")
+            yield Fact("nvlink.data", sum(v for v, _ in cells), "B", subject, spans, kind="derived", formula="reader:nvlink_counters", status=doc.status)  # fmt: skip
+
+
+READERS = (PathBytesReader(), NvlinkCountersReader())

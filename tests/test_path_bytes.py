@@ -212,3 +212,28 @@ def test_shared_memory_by_log_and_pcie_by_counter_agree() -> None:
 def test_twice_the_bytes_speaks_for_the_protocol() -> None:
     got = report(Account(moved=nvlink(2.0)), "P2P/CUMEM")
     assert "nccl.algorithm_choice" in {f.cause for f in got.findings} | {h.cause for h in got.hypotheses}
+
+
+def smi(kib: int) -> str:
+    """`nvidia-smi nvlink -gt d` of two GPUs with two links."""
+    return "".join(
+        f"GPU {g}: NVIDIA H100 80GB HBM3 (UUID: GPU-{g})\n"
+        + "".join(f"\t Link {n}: Data Tx: {kib} KiB\n\t Link {n}: Data Rx: {kib + 1} KiB\n" for n in range(2))
+        for g in range(2)
+    )
+
+
+TABLE = """# Collective test starting: all_reduce_perf
+#       size         count      type   redop    root     time   algbw   busbw  #wrong     time   algbw   busbw  #wrong
+   268435456      67108864     float     sum      -1  20000.0   13.42   20.13       0  20000.0   13.42   20.13       0
+"""
+
+
+@pytest.mark.parametrize(("after", "cause"), [(1_000_010, "nccl.p2p_disabled"), (9_000_000, None)])
+def test_counters_of_nvidia_smi_before_and_after(after: int, cause: str | None) -> None:
+    text = smi(1_000_000) + TABLE + smi(after)
+    docs = [Document.of("a.txt", text.encode()), Document.of("topo.txt", TOPO.encode())]
+    got = engine.report("all-reduce is slow", docs)
+    moved = {(e.subject.gpu, e.subject.label): e.value for e in of(got, "nvlink.moved")}
+    assert moved[0, "tx"] == (after - 1_000_000) * 2 * 1024 and len(moved) == 4
+    assert ("nccl.p2p_disabled" in [f.cause for f in got.findings]) == (cause is not None)

@@ -52,4 +52,20 @@ def agreement(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
     )  # fmt: skip
 
 
-DERIVERS: list[Deriver] = [agreement]
+def moved(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
+    """`nvlink.moved`: what the links of a GPU carried between two readings of their counters."""
+    readings: dict[tuple[int | None, str], list[Fact]] = {}
+    for fact in facts:
+        if fact.signal == "nvlink.data":
+            way = (fact.subject.label or "").partition(",")[0]
+            readings.setdefault((fact.subject.gpu, way), []).append(fact)
+    for (gpu, way), got in readings.items():
+        if len(got) == 2:
+            low, high = sorted(got, key=lambda f: float(f.value or 0))
+            yield Fact(
+                "nvlink.moved", float(high.value or 0) - float(low.value or 0), "B", Subject(gpu=gpu, label=way),
+                kind="derived", formula="a - b", inputs=(high, low), status=high.status,
+            )  # fmt: skip
+
+
+DERIVERS: list[Deriver] = [agreement, moved]

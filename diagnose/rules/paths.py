@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 
+SILENT = 2.0**26  # bytes: a sweep moves thousands of times as many
 TWICE = (1.6, 2.6)  # LL sends a flag with every word of data, so the wire carries twice the bytes
 
 
@@ -66,7 +67,17 @@ def bytes_sent_twice(ctx: Context) -> Outcome:
     return Outcome(TWICE[0] <= share <= TWICE[1], (item,))
 
 
+def nvlink_silent(ctx: Context) -> Outcome:
+    """All pairs have NVLink, a collective ran between two readings of the counters, and they hardly moved."""
+    links, said = ctx.of("topo.link"), ctx.numbers("nvlink.moved", {"label": "^(tx|rx)$"})
+    ran = [e for v, e in ctx.numbers("nccl_tests.busbw") if v > 0]
+    if not said or not links or not ran or not all(str(e.value).startswith("NV") for e in links):
+        return UNKNOWN
+    most = max(said, key=lambda s: s[0])
+    return Outcome(most[0] < SILENT, (most[1], links[0], ran[0]))
+
+
 PATHS: tuple[Callable[[Context], Outcome], ...] = (
-    bytes_beside_nvlink, peer_bytes_beside_nvlink, bytes_over_tcp_not_rdma, bytes_sent_twice,
+    bytes_beside_nvlink, peer_bytes_beside_nvlink, bytes_over_tcp_not_rdma, bytes_sent_twice, nvlink_silent,
 )  # fmt: skip
 RULES = {rule.__name__: rule for rule in PATHS}
