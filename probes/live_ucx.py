@@ -191,7 +191,9 @@ def _gpu_ready(host: Host) -> bool:
 
 def _between_gpus(host: Host) -> Iterator[Collected]:
     """GPU memory to GPU memory as UCX chooses, and staged: without the transport that uses NVLink and peer access."""
-    ways = {"as UCX chooses": {}} | ({} if "UCX_TLS" in host.environ else {"without cuda_ipc": _STAGED})
+    ways: dict[str, dict[str, str]] = {"as UCX chooses": {}} | (
+        {} if "UCX_TLS" in host.environ else {"without cuda_ipc": _STAGED}
+    )
     out = bytearray()
     last: Ran | None = None
     for way, env in ways.items():

@@ -116,7 +116,8 @@ class NvlinkCountersReader:
         for (who, way, reading), cells in sums.items():
             spans = (doc.span(cells[0][1]), doc.span(cells[-1][1]))
             subject = Subject(gpu=who, label=f"{way}, reading {reading}")
-            yield Fact("nvlink.data", sum(v for v, _ in cells), "B", subject, spans, kind="derived", formula="reader:nvlink_counters", status=doc.status)  # fmt: skip
+            yield Fact("nvlink.data", sum(v for v, _ in cells), "B", subject, spans, kind="derived",
+                       formula="reader:nvlink_counters", status=doc.status)  # fmt: skip
 
 
 READERS = (PathBytesReader(), NvlinkCountersReader())
