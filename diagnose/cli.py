@@ -496,20 +496,9 @@ def _command_names() -> list[str]:
 
 
 _FLAGS = {
-    "--list",
-    "--show",
-    "--offline",
-    "--no-input",
-    "--llm",
-    "--llm-dry-run",
-    "--verbose",
-    "-v",
-    "--version",
-    "-h",
-    "--help",
-    "--install-completion",
-    "--show-completion",
-}
+    "--list", "--show", "--offline", "--no-input", "--llm", "--llm-dry-run", "--verbose", "-v", "--version", "-h",
+    "--help", "--install-completion", "--show-completion",
+}  # fmt: skip
 
 
 def arrange(argv: list[str]) -> list[str]:

@@ -59,7 +59,7 @@ main() {{
 }}
 ( sleep {limit} & s=$!; trap 'kill $s; exit' TERM; wait $s; kill -TERM 0 ) </dev/null >/dev/null 2>&1 &
 guard=$!
-trap 'rm -rf "$d"; exit 143' TERM INT HUP
+trap 'rm -rf "$d"; echo; echo "{frame} late"; exit 143' TERM INT HUP
 main </dev/null
 rm -rf "$d"
 kill $guard 2>/dev/null
@@ -107,7 +107,9 @@ def answer(output: bytes) -> Answer:
     kind = next((f for f in frames if f[1][1] in ("archive", "text")), None)
     if end is None:
         where = next((hit[1].decode() for line in reversed(lines) if (hit := _PROBE.match(line))), "")
-        raise InputError(f"stopped before its end{f', in {where}' if where else ''}")
+        late = any(f[1][1] == "late" for f in frames)
+        said = "did not finish within its limit" if late else "stopped before its end"
+        raise InputError(f"{said}{f', in {where}' if where else ''}")
     if kind is None:
         raise InputError(" ".join(end[1][2:]) or "sent nothing")
     return Answer(" ".join(begin[1][2:]), kind[1][1], b"\n".join(lines[kind[0] + 1 : end[0]]))

@@ -258,7 +258,7 @@ def test_a_node_ends_its_own_part_at_its_limit() -> None:
     begin = time.monotonic()
     ran = subprocess.run(["sh", "-s"], input=body.encode(), capture_output=True, start_new_session=True, check=False)
     assert time.monotonic() - begin < 10
-    with pytest.raises(InputError, match=r"stopped before its end, in nvidia_smi\.q"):
+    with pytest.raises(InputError, match=r"did not finish within its limit, in nvidia_smi\.q"):
         fleet_payload.answer(ran.stdout)
 
 

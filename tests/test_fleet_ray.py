@@ -26,7 +26,7 @@ from diagnose.fleet import merged, results_of, status
 from diagnose.fleet_collect import collect, is_folder
 
 NODES = ("alpha", "beta", "gamma")
-SLOW = 'echo "### host.limits"; sleep 8; cat /proc/self/limits'
+SLOW = 'echo "### host.limits"; sleep 5; cat /proc/self/limits'
 
 
 def test_names_of_nodes() -> None:
@@ -104,14 +104,14 @@ def test_one_node_dies_and_one_hangs(cluster: tuple[str, dict[str, psutil.Proces
     killer = threading.Timer(4, lambda: raylets["beta"].kill())
     killer.start()
     begin = time.monotonic()
-    got = collect(how, tmp_path, command=["no-such-command"], plain=SLOW, limit=15)
+    got = collect(how, tmp_path, command=["no-such-command"], plain=SLOW, limit=40)
     took = time.monotonic() - begin
-    assert sorted(got.cassettes) == ["alpha"]
+    assert sorted(got.cassettes) == ["alpha"], got.failed
     why = {f.name: f.reason for f in got.failed}
     assert sorted(why) == ["beta", "gamma"]
     assert "Ray lost the node" in why["beta"]
-    assert "no answer within 15 s" in why["gamma"] or "Ray lost the node" in why["gamma"]
-    assert took < 100
+    assert "no answer within 40 s" in why["gamma"] or "Ray lost the node" in why["gamma"]
+    assert took < 150
     made = merged(results_of(got, Options()), ["alpha", "beta", "gamma", "delta"])
     assert [n.name for n in made.nodes] == ["alpha"]
     assert made.missing == ["delta"]
