@@ -27,7 +27,7 @@ from diagnose.pictures import words
 from diagnose.pictures.flow import Hop, chain, draw
 from diagnose.pictures.plot import figure, ticks
 from diagnose.pictures.report import drawings
-from diagnose.pictures.svg import Drawing, Svg, wide, wrap
+from diagnose.pictures.svg import Drawing, Svg, style, wide, wrap
 
 from .trees import tree
 
@@ -228,3 +228,30 @@ def test_json_of_a_step_is_text_that_reads_back() -> None:
     items = [e for e in made("kineto").evidence if e.signal == "trace.step_parts"]
     assert len(items) == 3 and all(re.fullmatch(r"(?:[a-z_]+ [\d.e-]+ ?)+", str(e.value)) for e in items)
     assert json.loads(made("kineto").model_dump_json())["evidence"]
+
+
+def test_texts_stand_out_from_what_is_behind_them() -> None:
+    css = style()
+    light, dark = css.split("@media", 1)
+
+    def colours(text: str, kind: str) -> dict[str, str]:
+        return {m[1]: m[2] for m in re.finditer(rf"\.pic ((?:text)?\.?\w*) \{{ {kind}: (#\w+)", text)}
+
+    for text in (light, dark):
+        found = colours(text, "fill")
+        words_ = [found[k] for k in ("text", "text.soft", "text.good", "text.bad")]
+        behind = [found[k] for k in (".ground", ".node", ".present", ".absent", ".unknown", ".longest")]
+        assert min(contrast(a, b) for a in words_ for b in behind) >= 4.5
+
+
+def contrast(a: str, b: str) -> float:
+    """By WCAG 2."""
+
+    def light(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(c * 2 for c in colour[1:])
+        parts = (int(digits[n : n + 2], 16) / 255 for n in (0, 2, 4))
+        red, green, blue = (p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    high, low = sorted((light(a), light(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)

@@ -12,6 +12,8 @@ WIDTH, GAP, AISLE, LINE = 640, 34, 14, FONT + 4
 MOST_RING = 32
 STATES = {True: "present", False: "absent", None: "unknown"}
 _MARKS = {True: ("✓", "good"), False: ("✗", "bad"), None: ("?", "soft")}
+_WORDS = {"measured": ("", "soft"), "longest": ("▶", "strong")}  # a time is neither good nor bad
+_BOXES = {"measured": "node", "longest": "longest"}
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ def _texts(hop: Hop, width: float, lang: str) -> list[tuple[str, str]]:
 
 
 def _state(hop: Hop, lang: str) -> tuple[str, str]:
-    mark, class_ = _MARKS[hop.has]
-    return f"{mark} {hop.state(lang)}", class_
+    mark, class_ = _WORDS.get(hop.word, _MARKS[hop.has])
+    return f"{mark} {hop.state(lang)}".strip(), class_
 
 
 def _layers(name: str, picture: Picture, desc: str, lang: str) -> Svg:
@@ -114,8 +116,8 @@ def _layers(name: str, picture: Picture, desc: str, lang: str) -> Svg:
         _edge(svg, boxes[a], boxes[b], says)
     for i, box in boxes.items():
         hop = picture.hops[i]
-        svg.add("rect", class_=STATES[hop.has], x=box.x, y=box.y, width=box.width, height=box.height, rx=6,
-                hint=hop.evidence)  # fmt: skip
+        look = _BOXES.get(hop.word, STATES[hop.has])
+        svg.add("rect", class_=look, x=box.x, y=box.y, width=box.width, height=box.height, rx=6, hint=hop.evidence)
         foot = box.y + LINE + 3
         if _state(hop, lang) not in said[i]:
             svg.text(box.x + box.width - 10, foot, *_state(hop, lang), "end")

@@ -159,6 +159,7 @@ def request(report: Report, lang: str = "en") -> Picture | None:
     if len(first) < 2:
         return None
     by_id = {e.id: e for e in report.evidence}
+    longest = max(first, key=lambda s: s.seconds)
 
     def hop(s: Stage, name: str) -> Hop:
         hidden = s.stage == "residual"
@@ -169,7 +170,8 @@ def request(report: Report, lang: str = "en") -> Picture | None:
         ids = tuple(i for i in s.evidence[:1] if i in by_id)
         if hidden:
             return Hop(name, None, say(lang, "not exposed"), said, ids, "rest")
-        return Hop(name, True, by_id[ids[0]].statement if ids else "", said, ids, "measured")
+        word = "longest" if s is longest else "measured"
+        return Hop(name, True, by_id[ids[0]].statement if ids else "", said, ids, word)
 
     hops = [hop(s, stage_name(s.stage, lang)) for s in first]
     later = [s for s in report.stages if s.metric == "tpot" and s.seconds > 0 and s.stage != "residual"]
