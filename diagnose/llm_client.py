@@ -12,10 +12,19 @@ from typing import Any, Protocol
 from .errors import DiagnoseError
 
 MOST_CHARS = 16_000  # of an answer; a longer one is no answer to what was asked
+_FORM = (400, 422, 500)  # what servers answer that do not know a form of structured outputs
 
 
 class LlmError(DiagnoseError):
-    """The endpoint gave nothing that can be used."""
+    """The endpoint gave nothing that can be used.
+
+    Attributes:
+        status: of its HTTP answer, 0 where it gave none.
+    """
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -77,18 +86,42 @@ class Client(Protocol):
         ...
 
 
+def older(body: dict[str, Any]) -> dict[str, Any]:
+    """A request with its schema in the form that llama.cpp's Python server knows."""
+    schema = body["response_format"]["json_schema"]["schema"]
+    return {**body, "response_format": {"type": "json_object", "schema": schema}}
+
+
 class OpenAiClient:
-    """The real one."""
+    """The real one. The form of structured outputs is OpenAI's, or llama.cpp's where the server refuses that."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self._older: bool | None = None  # which form the server takes, once that is known
 
     def complete(self, body: dict[str, Any], budget: Budget) -> str:
-        """Stream one answer; no retries, no longer than the budget, no larger than `MOST_CHARS`."""
+        """Stream one answer; no longer than the budget, no larger than `MOST_CHARS`.
+
+        Raises:
+            LlmError: there is none.
+        """
+        budget.take(int(body["max_tokens"]))
+        if self._older:
+            return self._ask(older(body), budget)
+        try:
+            text = self._ask(body, budget)
+        except LlmError as err:
+            if self._older is not None or err.status not in _FORM or "response_format" not in body:
+                raise
+            self._older = True
+            return self._ask(older(body), budget)
+        self._older = False
+        return text
+
+    def _ask(self, body: dict[str, Any], budget: Budget) -> str:
         import httpx
         import openai
 
-        budget.take(int(body["max_tokens"]))
         client = openai.OpenAI(
             api_key=self.endpoint.key(), base_url=self.endpoint.base_url, max_retries=0,
             timeout=max(0.1, budget.left()), organization="", project="",
@@ -97,7 +130,7 @@ class OpenAiClient:
             with client, client.chat.completions.create(**body, stream=True) as stream:
                 return self._read(stream, budget)
         except openai.APIStatusError as err:
-            raise LlmError(f"the endpoint answered {err.status_code}") from err
+            raise LlmError(f"the endpoint answered {err.status_code}", status=err.status_code) from err
         except (openai.OpenAIError, httpx.HTTPError, OSError) as err:
             raise LlmError(f"the endpoint failed: {type(err).__name__}") from err
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as err:

@@ -229,3 +229,23 @@ def test_a_failing_sentence_is_dropped_and_two_give_the_text_up(report: Report) 
     assert one.answer["en"].short == report.answer["en"].verdict and "a sentence dropped" in (one.stats.llm or "")
     assert two.answer["en"].short == report.answer["en"].short and "2 sentence(s) did not hold" in (two.stats.llm or "")
     assert one.proposals == []
+
+
+def test_a_server_that_knows_another_form_of_schemas() -> None:
+    """llama.cpp's Python server answers 500 to OpenAI's form and takes its own; asked once, it is remembered."""
+    from diagnose.llm_client import LlmError, OpenAiClient
+
+    forms: list[str] = []
+
+    class Old(OpenAiClient):
+        def _ask(self, body: dict[str, Any], budget: Budget) -> str:
+            forms.append(body["response_format"]["type"])
+            if forms[-1] == "json_schema":
+                raise LlmError("no", status=500)
+            return str(body["response_format"]["schema"]["type"])
+
+    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
+    body = {"max_tokens": 1, "response_format": schema}
+    client, budget = Old(Endpoint("m", "http://127.0.0.1:1/v1")), Budget()
+    assert [client.complete(body, budget) for _ in range(2)] == ["object", "object"]
+    assert forms == ["json_schema", "json_object", "json_object"]
