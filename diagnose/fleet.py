@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -47,8 +48,8 @@ def entries(folder: Path) -> list[Path]:
 
 
 def name_of(path: Path) -> str:
-    """A node's name by its file."""
-    return path.name.removesuffix(".zip").removesuffix(".json").removesuffix(".cassette")
+    """A node's name by its file; what no host name holds becomes an underscore."""
+    return re.sub(r"[^\w.-]", "_", path.name.removesuffix(".zip").removesuffix(".json").removesuffix(".cassette"))
 
 
 def node(path: Path, options: Options) -> Read:
@@ -72,13 +73,18 @@ def _one(work: tuple[Path, Options]) -> Read:
     return node(*work)
 
 
+def workers(cores: int) -> ProcessPoolExecutor:
+    """Processes that leave Ctrl-C to this one."""
+    return ProcessPoolExecutor(cores, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+
+
 def read_all(paths: list[Path], options: Options) -> list[Read]:
     """All entries; cassettes side by side on several cores, as each costs some tenths of a second."""
     heavy = [p for p in paths if p.suffix != ".json"]
     cores = min(os.cpu_count() or 1, len(heavy) // 2, 16)
     if cores < 2:
         return [node(p, options) for p in paths]
-    with ProcessPoolExecutor(cores) as pool:
+    with workers(cores) as pool:
         done = dict(zip(heavy, pool.map(_one, [(p, options) for p in heavy], chunksize=4), strict=True))
     return [done[p] if p in done else node(p, options) for p in paths]
 

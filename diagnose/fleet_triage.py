@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from .catalogue import catalogue
 from .document import Document
 from .engine import Triage
 from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_OK, InputError
-from .fleet import entries, fleet_folder, node
+from .fleet import entries, fleet_folder, node, workers
 from .fleet_collect import Collected, collect, is_folder, launcher, tell
 from .fleet_models import Failed, Fleet, Node
 from .fleet_rank import compare
@@ -120,7 +119,7 @@ def overview(paths: Sequence[Path], failed: Iterable[Failed], symptom: str) -> O
     if cores < 2:
         found = [_judge(w) for w in work]
     else:
-        with ProcessPoolExecutor(cores) as pool:
+        with workers(cores) as pool:
             found = list(pool.map(_judge, work, chunksize=2))
     made = Overview(
         [j for j in found if isinstance(j, Judged)], [*failed, *(f for f in found if isinstance(f, Failed))]

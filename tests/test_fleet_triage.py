@@ -164,7 +164,7 @@ def test_the_command_over_a_folder(
     folder = tmp_path / "nodes"
     folder.mkdir()
     cassette(folder, "a", host__limits="Max open files 1024\n")
-    (folder / "b.zip").write_bytes(b"PK no")
+    (folder / "b 2.zip").write_bytes(b"PK no")
     (folder / "made").rename(tmp_path / "made")
 
     def go(format_: str) -> int:
@@ -176,7 +176,7 @@ def test_the_command_over_a_folder(
     out = capsys.readouterr()
     made = json.loads(out.out)
     assert made["schema"] == "diagnose.report/v1" and "fleet.txt is in" in out.err
-    assert [i["name"] for i in made["inputs"] if not i["sha256"]] == ["b"]
+    assert [i["name"] for i in made["inputs"] if not i["sha256"]] == ["b_2"]
     (folder / "a.cassette.zip").unlink()
     assert go("text") == EXIT_ERROR
-    assert "failed b:" in capsys.readouterr().out
+    assert "failed b_2:" in capsys.readouterr().out
