@@ -2,7 +2,7 @@
 
 Our own table is CSV, a row a sample, rates over the time since the row before:
 
-    # one clock: 12 samples, 0.25 s apart, monotonic, from 2026-01-05 10:00:00
+    # one clock: 12 samples, 0.25 s apart, monotonic, from 2026-01-05 10:00:00.250 epoch=1767607200.250
     # place nic eth0 node=1
     # place gpu gpu0 node=0
     t [s],gpu0 busy [%],pcie0 tx [GB/s],nic eth0 tx [GB/s],nic eth0 tx [packets/s],tcp retransmits [1/s],core max [%]
@@ -29,6 +29,7 @@ HEAD = "# one clock:"
 LEAST, MOST = 4, 240  # points of a series
 Key = tuple[str, str]  # role, device
 
+_START = regex(r"# one clock: .* from \d{4}-\d\d-\d\d (\d\d:\d\d:\d\d(?:\.\d+)?)(?: epoch=(\d+\.?\d*))?")
 _PLACE = regex(r"# place (nic|gpu|process) (\S+) node=(-?\d+)")
 _TIME = regex(r"^(?:\d{4}-\d\d-\d\d[T ])?(\d{1,2}):(\d\d):(\d\d(?:\.\d+)?)\s*([AP]M)?$", re.IGNORECASE)
 _UNIT = regex(r"[\[(]\s*([^\])]+?)\s*[\])]|(?<=[\w ])\b([kKMG]i?[Bb](?:it)?(?:/s|ps)|ms|us|s|KB|KiB|MB)\s*$|(%)")
@@ -167,6 +168,11 @@ class ClockReader:
         found: dict[Key, Series] = {}
         state = _State()
         for line in doc.lines():
+            if (begun := _START.match(line.text)) is not None:
+                state.begin = seconds(begun[1]) or 0.0
+                if begun[2]:
+                    yield Fact("clock.epoch", float(begun[2]), "s", spans=(doc.span(line),), status=doc.status)
+                    yield Fact("clock.begin", begun[1], None, spans=(doc.span(line),), status=doc.status)
             if (place := _PLACE.match(line.text)) is not None:
                 who = _subject(place[2].removeprefix("gpu") if place[1] == "gpu" else place[2], place[1])
                 yield Fact("clock.place", float(place[3]), "count", who, (doc.span(line),), status=doc.status)
@@ -203,7 +209,7 @@ class _State:
 
     def __init__(self) -> None:
         self.kind, self.names, self.columns = "", list[str](), dict[int, Column]()
-        self.clock = 0.0
+        self.clock = self.begin = 0.0
         self.pending: list[str] = []
 
     def take(self, line: Line) -> Iterator[tuple[Column, float, float]]:
@@ -226,7 +232,7 @@ class _State:
                 self.columns, self.pending = {i: c for i, c in made.items() if c is not None}, []
             for i, spec in self.columns.items():
                 if (value := _figure(cells[i])) is not None:
-                    yield spec, when, value
+                    yield spec, self.begin + when, value
         elif self.kind == "table" and not re.fullmatch(r"[-|:+= ]+", text):
             self.kind = ""
 

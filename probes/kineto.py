@@ -21,6 +21,7 @@ from diagnose.plugin import Reader
 
 from .timeline import COMM, COMPUTE, DEVICE_COPY, HOST_COPY, SYNC_CALLS, Timeline, Verdict, analyse, is_comm
 from .timeline_steps import steps as cut
+from .trace_clock import series as on_clock
 
 _BLOCK = 1 << 22
 _GPU = {"kernel", "gpu_memcpy", "gpu_memset"}
@@ -237,6 +238,10 @@ def _facts(doc: Document, trace: _Trace, device: _Device, got: Verdict, subject:
             signal, round(value, 6), unit, who, cited, kind="derived", formula="reader:kineto", status=doc.status
         )
 
+    if got.unsteady:
+        yield fact("trace.unsteady", got.unsteady, "fraction", "ends", "last")
+    if got.unsteady > 0.5:
+        return  # most of it is start-up, and shares of that say nothing about a step
     yield fact("trace.gpu_busy", got.busy, "fraction", "ends", "last")
     for kind, share in got.idle.items():
         yield fact(f"trace.idle.{kind}", share, "fraction", kind, *(("wait",) if kind == "sync" else ()))
@@ -274,6 +279,12 @@ def _facts(doc: Document, trace: _Trace, device: _Device, got: Verdict, subject:
         for signal, label, text in step.readings():
             who, cited = subject.model_copy(update={"label": label}), (spans["ends"], spans["last"])
             yield Fact(signal, text, None, who, cited, kind="derived", formula="reader:kineto", status=doc.status)
+    first_gpu = subject.gpu == min(trace.devices)  # the others of a trace do the same at the same time
+    for role, text in on_clock(trace.header, device.line, got.low, got.high) if first_gpu else ():
+        yield Fact(
+            "clock.series", text, None, subject.model_copy(update={"label": role}), (spans["ends"], spans["last"]),
+            kind="derived", formula="reader:kineto", status=doc.status,
+        )  # fmt: skip
     whole = sum(v[0] for v in device.by_name.values())
     for n, (name, row_) in enumerate(top):
         yield fact("trace.kernel_share", row_[0] / whole if whole else 0.0, "fraction", f"kernel{n}", label=name[:80])

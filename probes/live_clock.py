@@ -172,8 +172,9 @@ def samples(nvml: Any, window: float, root: Path = Path("/")) -> Iterator[str]:
         before, cores, delay, when = now_counters, now_cores, now_delay, now
     gpus.pool.shutdown(wait=False)
     names = list(dict.fromkeys(name for _, cells in rows for name in cells))
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() - (time.monotonic() - begin)))
-    yield f"{HEAD} {len(rows)} samples, {STEP} s apart, monotonic, from {stamp}"
+    zero = time.time() - (time.monotonic() - begin)
+    stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(zero))}.{int(zero % 1 * 1e3):03d}"
+    yield f"{HEAD} {len(rows)} samples, {STEP} s apart, monotonic, from {stamp} epoch={zero:.3f}"
     yield from (*_nic_places(root), *gpus.places(root), *_process_places(pids, root))
     yield ",".join(["t [s]", *names])
     for when, cells in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def table(columns: dict[str, Any], busy: tuple[float, float] = (95, 4), net: tup
     rows = [
         [i * 0.25, busy[c], busy[c], net[c], *(v[c] for v in columns.values())] for i, c in enumerate(turns())
     ]  # fmt: skip
-    head = "# one clock: 24 samples, 0.25 s apart, monotonic, from 2026-01-05 10:00:00"
+    head = "# one clock: 24 samples, 0.25 s apart, monotonic, from 2026-01-05 10:00:00.000 epoch=1767603600.000"
     return "\n".join([head, ",".join(names), *(",".join(map(str, r)) for r in rows)]) + "\n"
 
 
@@ -156,6 +157,27 @@ def test_typed_tables_ifstat_and_dcgmi() -> None:
     assert value(judged(TYPED), "clock.payload_share") == pytest.approx(6.1 / 11.87, rel=0.01)
     assert series(IFSTAT)["net", "eth0"].startswith("[[36001.0,0.001331]")
     assert series(DCGM)["pcie", 0].startswith("[[1.0,1.3],[2.0,1.3]")
+
+
+def trace(base: int | None) -> str:
+    """Six seconds of one GPU: 1.5 s of kernels, 1.5 s of a collective that nothing hides, twice (simulated)."""
+    rows = []
+    for k in range(600):
+        name = "ncclDevKernel_AllReduce" if k // 150 % 2 else "ampere_gemm"
+        rows.append({"ph": "X", "cat": "kernel", "name": name, "ts": k * 10_000.0, "dur": 9_900.0,
+                     "args": {"device": 0, "correlation": k}})  # fmt: skip
+    head = {"schemaVersion": 1, **({"baseTimeNanoseconds": base} if base else {}), "traceEvents": rows}
+    return json.dumps(head)
+
+
+def test_a_trace_is_put_on_the_host_s_clock() -> None:
+    """The driver says busy all the time, since a waiting collective is a kernel; the trace knows better."""
+    got = judged(table({}, busy=(99, 99)), trace(1_767_603_600_000_000_000))
+    assert value(got, "clock.idle_in_net") >= 0.9 and value(got, "clock.exposed") > 0.9
+    assert got.findings[0].cause == "train.comm_not_overlapped"
+    elsewhere = judged(table({}, busy=(99, 99)), trace(1_700_000_000_000_000_000))
+    assert [e.signal for e in elsewhere.evidence if e.signal == "clock.unaligned"]
+    assert not [e for e in judged(trace(None)).evidence if e.signal == "clock.series"]
 
 
 def test_names_and_units_of_columns() -> None:

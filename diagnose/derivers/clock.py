@@ -16,6 +16,7 @@ from ..models import Fact, Subject
 IDLE = 0.3  # of a GPU's time: below it does not compute
 BUSY = 0.5  # of the highest rate seen: above it the network is at work
 QUIET = 0.05  # GB/s: a network that never carries more is not busy
+EPOCH = 1e8  # a time above this counts from 1970
 LEAST = 4  # moments that both have
 NETWORK = ("net", "ib")
 Points = list[tuple[float, float]]
@@ -36,12 +37,24 @@ class Line:
         return near[1] if near is not None and abs(near[0] - when) <= reach else None
 
 
+def _day(facts: list[Fact]) -> float | None:
+    """Seconds between 1970 and the midnight that the host's table counts from; None without such a table."""
+    zero = next((float(f.value or 0) for f in facts if f.signal == "clock.epoch"), None)
+    begin = next((str(f.value).split(":") for f in facts if f.signal == "clock.begin"), None)
+    if zero is None or begin is None:
+        return None
+    return zero - (int(begin[0]) * 3600 + int(begin[1]) * 60 + float(begin[2]))
+
+
 def _lines(facts: list[Fact]) -> dict[str, list[Line]]:
     out: dict[str, list[Line]] = {}
+    midnight = _day(facts)
     for fact in facts:
         if fact.signal == "clock.series":
             role = fact.subject.label or ""
             points = [(float(t), float(v)) for t, v in json.loads(str(fact.value))]
+            if points and points[0][0] > EPOCH and midnight is not None:
+                points = [(t - midnight, v) for t, v in points]
             out.setdefault(role, []).append(Line(fact, role, points))
     return out
 
@@ -90,7 +103,11 @@ def _fact(signal: str, value: float | str, unit: str | None, inputs: list[Line],
 def clock(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
     """`clock.*`: shares, correlation, and what went with it."""
     lines = _lines(facts)
-    gpus, wires = lines.get("gpu", []), [line for role in NETWORK for line in lines.get(role, [])]
+    # a trace knows better than the driver, for which a collective that waits is work
+    gpus, wires = (
+        lines.get("compute") or lines.get("gpu", []),
+        [line for role in NETWORK for line in lines.get(role, [])],
+    )
     yield from _waits(lines.get("wait", []))
     if not wires:
         return
@@ -200,6 +217,8 @@ def _companions(
         ("core", "max", "the busiest core is used {:.0%}"),
         ("softirq", "max", "{:.0%} of a core goes to soft interrupts"),
         ("gap", "max", "threads are ready and have no CPU {:.0%} of the time"),
+        ("exposed", "mean", "{:.0%} of the GPU's time passes in collectives alone"),
+        ("unfed", "mean", "nothing runs on the GPU in {:.0%} of its time"),
     ):  # fmt: skip
         if (value := mean(role, how)) is not None:
             yield _fact(f"clock.{role}", value, "fraction", lines[role], nobody, words.format(value) + " meanwhile")
