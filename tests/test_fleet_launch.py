@@ -71,6 +71,7 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(fleet_launch, "CONNECT", 0)
     monkeypatch.setattr(fleet_launch, "GRACE", 0.3)
     yield tmp_path / "log"
@@ -305,7 +306,6 @@ def test_the_commands_of_the_how_to_are_taken(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-4]")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     (tmp_path / "nodes.txt").write_text("n[1-3]  # rack\n")
     (tmp_path / "recordings").mkdir()
     (tmp_path / "recordings" / "n1.json").write_text('{"schema": "diagnose.audit/v1", "findings": [], "readings": []}')
