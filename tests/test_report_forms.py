@@ -227,6 +227,7 @@ def test_bandwidth_plot_has_its_ceiling() -> None:
     assert report
     plot = bandwidth(report)
     assert plot and "limit 370.8 GB/s" in (text := plot.svg.inline()) and "512 MiB: 27.56 GB/s" in text
+    assert "band of healthy runs" in text and text.index('class="usual"') < text.index("<polyline")
     assert text.count("<polyline") == 2 and "limit is 370.8 GB/s" in plot.svg.desc
     assert all(row[-1].startswith("E") for row in plot.rows)
     zh = bandwidth(report, "zh")

@@ -25,6 +25,16 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Ceiling:
+    """The most that can be, with its label; `usual` is where healthy runs begin, where that is published."""
+
+    value: float
+    label: str
+    usual: float | None = None
+    usual_label: str = ""
+
+
+@dataclass(frozen=True)
 class Axes:
     """What the axes are called, and where the horizontal one has its marks."""
 
@@ -48,7 +58,7 @@ def ticks(top: float, about: int = 5) -> list[float]:
 
 def lines(
     name: str, title: str, desc: str, axes: Axes, series: dict[str, list[Point]],
-    ceiling: tuple[float, str] | None = None, note: str = "",
+    ceiling: Ceiling | None = None, note: str = "",
 ) -> Svg:  # fmt: skip
     """Series as lines, told apart by dashes and by the shape of their points as well as by colour."""
     svg = Svg(name, title, desc, WIDTH, HEIGHT)
@@ -57,7 +67,7 @@ def lines(
     top += 12
     points = [p for line in series.values() for p in line]
     low, high = min(p.x for p in points), max(p.x for p in points)
-    marks = ticks(max([p.y for p in points] + ([ceiling[0]] if ceiling else [])))
+    marks = ticks(max([p.y for p in points] + ([ceiling.value] if ceiling else [])))
     foot = HEIGHT - FOOT
 
     def at_x(x: float) -> float:
@@ -72,16 +82,21 @@ def lines(
     _x_axis(svg, [(at_x(x), text) for x, text in axes.x_ticks if low <= x <= high], foot)
     svg.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, axes.x, "soft", "middle")
     if ceiling:
-        svg.add("rect", class_="beyond", x=LEFT, y=top - 6, width=WIDTH - LEFT - RIGHT,
-                height=max(at_y(ceiling[0]) - top + 6, 1))  # fmt: skip
-        svg.line(LEFT, at_y(ceiling[0]), WIDTH - RIGHT, at_y(ceiling[0]), "ceiling")
+        high_y, width = at_y(ceiling.value), WIDTH - LEFT - RIGHT
+        svg.add("rect", class_="beyond", x=LEFT, y=top - 6, width=width, height=max(high_y - top + 6, 1))
+        if ceiling.usual is not None:
+            svg.add("rect", class_="usual", x=LEFT, y=high_y, width=width, height=at_y(ceiling.usual) - high_y)
+            svg.line(LEFT, at_y(ceiling.usual), WIDTH - RIGHT, at_y(ceiling.usual), "usualedge")
+        svg.line(LEFT, high_y, WIDTH - RIGHT, high_y, "ceiling")
     for number, line in enumerate(series.values()):
         placed = [(at_x(p.x), at_y(p.y), p) for p in sorted(line, key=lambda p: p.x)]
         svg.add("polyline", class_=f"s{number}", points=" ".join(f"{x:.1f},{y:.1f}" for x, y, _ in placed))
         for x, y, p in placed:
             _dot(svg, number, x, y, p.hint, p.crossed)
     if ceiling:
-        svg.text(LEFT + 8, at_y(ceiling[0]) + 17, ceiling[1], "bad halo")
+        svg.text(LEFT + 8, at_y(ceiling.value) + 17, ceiling.label, "bad halo")
+        if ceiling.usual is not None:
+            svg.text(LEFT + 8, max(at_y(ceiling.usual) - 5, at_y(ceiling.value) + 34), ceiling.usual_label, "good halo")
     return svg
 
 

@@ -7,16 +7,18 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ..hardware import BANDS
 from ..models import Evidence, Report, Stage
 from ..stages import METRICS
 from .flow import Hop, Picture, chain, draw
 from .paths import paths
-from .plot import Axes, Bar, Part, Point, bars, figure, lines, ticks
+from .plot import Axes, Bar, Ceiling, Part, Point, bars, figure, lines, ticks
 from .svg import Drawing, Svg, wide
 from .trace import trace
 from .words import say
 
 MOST_SERIES, MOST_POINTS, MOST_GPUS = 4, 64, 16
+_RING = re.compile(r"\bNV\d+, ring$")
 _SIZED = re.compile(r"^(?P<what>.*?)\s*(?P<bytes>\d+) B\b\s*(?P<how>.*)$")
 
 
@@ -61,7 +63,10 @@ def bandwidth(report: Report, lang: str = "en") -> Drawing | None:
             made.setdefault(label, []).append(Point(math.log2(max(count, 1)), value, hint))
             rows.append((label, size_text(count), f"{value:g}", item.id))
     limit = next((x for x in report.limits if x.limit and x.unit == "GB/s" and "busbw" in x.what), None)
-    ceiling = (limit.limit, say(lang, "limit", f"{limit.limit:g}")) if limit and limit.limit else None
+    ceiling = None
+    if limit and limit.limit:
+        usual = BANDS["nvlink ring"].healthy * limit.limit if _RING.search(limit.what) else None
+        ceiling = Ceiling(limit.limit, say(lang, "limit", f"{limit.limit:g}"), usual, say(lang, "usual"))
     desc = say(lang, "bandwidth.desc", f"{max(p.y for line in made.values() for p in line):g}")
     if limit and ceiling:
         desc += " " + say(lang, "bandwidth.under", f"{limit.limit:g}")
