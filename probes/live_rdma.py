@@ -16,6 +16,9 @@ from .rdma_sysfs import NODES, PLACES, READING
 _IB = "/sys/class/infiniband"
 _PORTS = tuple(f"{_IB}/*/ports/*/{leaf}" for leaf in ("state", "phys_state", "rate", "link_layer"))
 _USE = tuple(f"{_IB}/*/ports/*/counters/{leaf}" for leaf in ("port_rcv_data", "port_xmit_data", "link_downed"))
+_ECN = ("/sys/class/net/*/ecn/roce_[nr]p/enable/*", f"{_IB}/*/tc/*/traffic_class",
+        "/sys/kernel/config/rdma_cm/*/ports/*/default_roce_tos")  # fmt: skip
+_PFC = (["mlnx_qos", "-i"], ["dcb", "pfc", "show", "dev"])  # priority flow control is in no file: it needs a tool
 _TOOLS = (["ibstat"], ["ibv_devinfo", "-v"], ["rdma", "link"], ["show_gids"])
 _GPU_VENDORS = ("0x10de", "0x1002")
 _MODULES = re.compile(r"(?:nvidia\w*|nv_peer_mem|gdrdrv|ib_\w+|mlx\w+|rdma_\w+|efa|bnxt_re|irdma|knem|xpmem|siw) \d+ ")
@@ -108,7 +111,9 @@ def surrounding_lines(host: Host) -> Iterator[str]:
 
 def sysfs(host: Host) -> bytes:
     """Everything about RDMA that stands in sysfs."""
-    out = host.files((*_PORTS, *_USE, "/sys/class/net/*/mtu", "/sys/class/net/*/operstate")).decode("utf-8", "replace")
+    out = host.files((*_PORTS, *_USE, *_ECN, "/sys/class/net/*/mtu", "/sys/class/net/*/operstate")).decode(
+        "utf-8", "replace"
+    )
     lines = [PLACES, out.rstrip("\n"), *_gids(host), *_places(host)]
     return ("\n".join(lines) + "\n").encode("utf-8", "replace")
 
@@ -118,6 +123,13 @@ def surroundings(host: Host) -> bytes:
     return ("\n".join(surrounding_lines(host)) + "\n").encode("utf-8", "replace")
 
 
+def _flow_control(host: Host) -> Iterator[list[str]]:
+    """The command that shows PFC of each interface of an RDMA device, with the first tool that is there."""
+    tool = next((t for t in _PFC if host.find(t[0])), None)
+    for path in host.glob(f"{_IB}/*/device/net/*") if tool else ():
+        yield [*(tool or []), path.name]
+
+
 def _link(host: Host) -> Iterator[Collected]:
     started = time.time()
     if _devices(host):
@@ -125,7 +137,7 @@ def _link(host: Host) -> Iterator[Collected]:
         yield Capture("rdma.link", surroundings(host), "surroundings", started=started)
     else:
         yield NotCaptured("rdma.link", f"{_IB} is empty or missing here", "sysfs")
-    for argv in _TOOLS:
+    for argv in (*_TOOLS, *_flow_control(host)):
         if not host.find(argv[0]):
             continue
         try:

@@ -21,6 +21,10 @@ _DEVICE_LINK = regex(r"^(?:\S*/)?infiniband/([\w.-]+)/device -> (\S+)$")
 _GPU_LINK = regex(r"^/sys/bus/pci/devices/(\S+) -> (\S+)  # GPU (\d+)$")
 _NUMA = regex(r"^(?:\S*/)?(?:infiniband/([\w.-]+)/device|pci/devices/([\da-f:.]+))/numa_node:(-?\d+)$")
 _NETDEV = regex(r"^(?:\S*/)?class/net/([\w.@-]+)/(mtu|speed|operstate):(.*)$")
+_ECN = regex(r"^(?:\S*/)?class/net/([\w.@-]+)/ecn/roce_(np|rp)/enable/(\d):([01])$")
+_CLASS = regex(
+    r"^(?:\S*/)?(?:infiniband/([\w.-]+)/tc/\d+/traffic_class|rdma_cm/([\w.-]+)/ports/\d+/default_roce_tos):(.*\d)\s*$"
+)
 _DRIVER = regex(r"^(?:/proc/driver/nvidia/version:)?NVRM version: NVIDIA UNIX (Open Kernel Module)?")
 _MODULE = regex(r"^(nvidia_peermem|nv_peer_mem|gdrdrv|nvidia) \d+ -?\d+ ")
 _CAPS = regex(r"^/proc/self/status:CapEff:\s*([\da-f]+)$")
@@ -61,6 +65,8 @@ class _Tree:
     modules: dict[str, Line] = field(default_factory=dict)
     kernel: tuple[tuple[int, int], Line] | None = None
     caps: tuple[str, Line] | None = None
+    ecn: dict[tuple[str, str], list[tuple[int, bool, Line]]] = field(default_factory=dict)  # interface and side
+    classes: list[tuple[str, str, Line]] = field(default_factory=list)
     counters: dict[tuple[str, str, str], list[tuple[float, Line]]] = field(default_factory=dict)
 
 
@@ -87,6 +93,7 @@ class SysfsReader:
         for (nic, port), got in tree.ports.items():
             yield from _port(doc, nic, port, got)
         yield from _netdevs(doc, tree)
+        yield from _congestion_control(doc, tree)
         yield from _counters(doc, tree)
         yield from _places(doc, tree)
         yield from _direct(doc, tree)
@@ -120,6 +127,10 @@ def _take(tree: _Tree, line: Line) -> None:
         tree.numa[hit[1] or hit[2]] = hit[3]
     elif (hit := _NETDEV.match(text)) is not None:
         tree.netdevs.setdefault(hit[1], {})[hit[2]] = (hit[3].strip(), line)
+    elif (hit := _ECN.match(text)) is not None:
+        tree.ecn.setdefault((hit[1], hit[2]), []).append((int(hit[3]), hit[4] == "1", line))
+    elif (hit := _CLASS.match(text)) is not None:
+        tree.classes.append((hit[1] or hit[2], hit[3].split()[-1].rpartition("=")[2], line))
     elif text.startswith(NODES):
         tree.nodes = line
     elif (hit := _DRIVER.match(text)) is not None:
@@ -130,6 +141,18 @@ def _take(tree: _Tree, line: Line) -> None:
         tree.caps = (hit[1], line)
     elif (hit := _KERNEL.match(text)) is not None:
         tree.kernel = ((int(hit[1]), int(hit[2])), line)
+
+
+def _congestion_control(doc: Document, tree: _Tree) -> Iterator[Fact]:
+    """ECN of RoCE by priority, for the side that marks back (np) and the side that slows down (rp); traffic classes."""
+    for (nic, side), rows in tree.ecn.items():
+        on = [str(priority) for priority, enabled, _ in sorted(rows, key=lambda r: r[0]) if enabled]
+        spans = (doc.span(rows[0][2]), doc.span(rows[-1][2]))
+        who = Subject(nic=nic, label=f"roce_{side}")
+        yield Fact("rdma.ecn", f"on for {' '.join(on)}" if on else "off", None, who, spans, status=doc.status)
+    for nic, value, line in tree.classes:
+        who = Subject(nic=nic, label="traffic class")
+        yield Fact("rdma.tos", value, None, who, (doc.span(line),), status=doc.status)
 
 
 def _port(doc: Document, nic: str, port: str, got: _Port) -> Iterator[Fact]:

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from diagnose.probes.live_rdma import sysfs
+from diagnose.probes.rdma_sysfs import SysfsReader
 
 from diagnose.cassette import Cassette
+from diagnose.document import Document
 from diagnose.host import Host
 from diagnose.live import Live
 from diagnose.models import Report
@@ -83,3 +86,20 @@ def test_each_gpu_is_told_its_adapter(tmp_path: Path) -> None:
     report = examined(tree(tmp_path / "root", "roce"), UCX, tmp_path)
     near = {e.subject.gpu: e.value for e in report.evidence if e.signal == "rdma.near"}
     assert near == {0: "mlx5_0 (PIX)", 1: "mlx5_1 (PIX)"} or near == {}
+
+
+def test_congestion_control_is_read_where_the_kernel_shows_it(tmp_path: Path) -> None:
+    root = tree(tmp_path / "root", "roce")
+    for side, on in (("np", {3}), ("rp", set())):
+        for priority in range(8):
+            path = root / f"sys/class/net/ens1np0/ecn/roce_{side}/enable/{priority}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{int(priority in on)}\n")
+    place = root / "sys/class/infiniband/mlx5_0/tc/1/traffic_class"
+    place.parent.mkdir(parents=True)
+    place.write_text("Global tclass=106\n")
+    doc = Document.of("sysfs.txt", sysfs(Host.at({}, root)))
+    facts = {(f.signal, f.subject.nic, f.subject.label): f.value for f in SysfsReader().parse(doc)}
+    assert facts["rdma.ecn", "ens1np0", "roce_np"] == "on for 3"
+    assert facts["rdma.ecn", "ens1np0", "roce_rp"] == "off"
+    assert facts["rdma.tos", "mlx5_0", "traffic class"] == "106"
