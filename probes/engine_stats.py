@@ -80,6 +80,35 @@ def _record(doc: Document, line: Line, row: dict[str, Any]) -> Iterator[Fact]:
         )  # fmt: skip
 
 
+_DRAFTED = regex(r"\"numDraftTokens\"\s*:\s*(\d+)")
+_ACCEPTED = regex(r"\"numAcceptedTokens\"\s*:\s*(\d+)")
+
+
+class DraftReader:
+    """Tokens drafted and accepted, of TensorRT-LLM's `specDecodingStats`."""
+
+    name = "trtllm_drafts"
+    needles: tuple[bytes, ...] = (b"numDraftTokens",)
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Share accepted in the record with the most drafted tokens."""
+        best: tuple[float, float, Line] | None = None
+        for line in doc.lines():
+            drafted, accepted = _DRAFTED.search(line.text), _ACCEPTED.search(line.text)
+            if drafted and accepted and float(drafted[1]) > (best[0] if best else 0.0):
+                best = float(drafted[1]), float(accepted[1]), line
+        if best is None or best[0] < 64:
+            return
+        made = tuple(
+            Fact("figure", value, "count", Subject(label=name), (doc.span(best[2]),), status=doc.status)
+            for name, value in (("tokens accepted", best[1]), ("tokens drafted", best[0]))
+        )
+        yield Fact(
+            "serving.accept_rate", best[1] / best[0], "fraction", kind="derived", formula="a / b", inputs=made,
+            spans=made[0].spans, status=doc.status,
+        )  # fmt: skip
+
+
 _GAP = regex(r"\s{2,}|\t+|\s*\|\s*")
 _HEADS = (
     ("offered", r"client|concurren|users?$|streams?|sessions?|in.?flight|offered|并发"),
@@ -266,4 +295,11 @@ class AcceptedReader:
         )
 
 
-READERS: list[Reader] = [IterationReader(), LoadTableReader(), StepsReader(), TimedCodeReader(), AcceptedReader()]
+READERS: list[Reader] = [
+    IterationReader(),
+    LoadTableReader(),
+    StepsReader(),
+    TimedCodeReader(),
+    AcceptedReader(),
+    DraftReader(),
+]  # noqa: E501

@@ -55,6 +55,7 @@ _STATS = {
 }  # fmt: skip
 _NAMES = regex(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b|--[a-z][\w-]+")
 _EACH = regex(r"(?:/|\bper[ -]?|\beach ?)(?:gpu|card|rank|device|chip)\b|每卡|单卡", re.IGNORECASE)
+_TOKENS_OF = regex(r"\btok(?:en)?s?(?: routed)? ?(?:/|per) ?(?:step|rank|expert|gpu|iter)", re.IGNORECASE)
 _SOFT = str.maketrans(dict.fromkeys("_:-.()[]{}=,", " "))
 _BY_UNIT = {
     "s": "time", "ms": "time", "us": "time", "GB/s": "bandwidth", "Gb/s": "bandwidth", "B": "bytes", "GiB": "bytes",
@@ -204,6 +205,8 @@ def name_metric(words: str, unit: str | None = None, raw: str = "", per: str = "
         unit = (with_unit(1.0, spelled) or (1.0, None))[1]
     stat = statistic(words[:160])
     tail = f"_{stat}" if stat else ""
+    if unit in (None, "count") and _TOKENS_OF.search(words):
+        return Metric("tokens" + tail, None, True, True)
     if per in ("tok", "token") and unit in _TIME:
         return Metric("tpot" + tail, "lower", True)
     if per in ("it", "iter", "iteration", "step", "batch") and unit in _TIME:

@@ -199,7 +199,7 @@ class ServingLogReader:
     needles: tuple[bytes, ...] = (b"vLLM", b"vllm", b"reqs", b"KV cache", b"KV token", b"running-req", b"sglang", b"max_total_num_tokens",  # noqa: E501
                b"max_running_requests", b"attention backend", b"attention block", b"Running:", b"unning", b"aiting", b"TensorRT-LLM",  # noqa: E501
                b"generation throughput", b"gen throughput", b"accept", b"max_num_", b"context_len", b"context len", b"context-len", b"captured CUDA",  # noqa: E501
-               b"text-generation", b"cuda graph", b"global_", b"pending", b"in flight", b"Model loading", b"torch.compile", b"bytecode transform", b"Graph captur", b"init engine", b"NumQueued", b"numQueued")  # fmt: skip  # noqa: E501
+               b"text-generation", b"cuda graph", b"global_", b"pending", b"in flight", b"Model loading", b"torch.compile", b"bytecode transform", b"Graph captur", b"init engine", b"NumQueued", b"numQueued", b"Maximum concurrency", b"Compiling a graph", b"Capturing CUDA", b"apturing batches")  # fmt: skip  # noqa: E501
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Start-up facts where they stand, then the summary of the periodic lines."""

@@ -30,7 +30,7 @@ _TP = regex(
 )  # noqa: E501, RUF100
 # A single stream's rate with its unit in front of the number: ``tok/s 58.3``, ``tokens/s: 41``.
 _RATE = regex(
-    r"(?<![\d.])(?<!\d )\b(?:tok(?:en)?s?/s(?:ec)?|tps)\b\s*[:=]?\s*(?P<n>\d+(?:\.\d+)?)(?![\d.,]*\s*(?:%|tok|ms))",
+    r"(?<![\d.])(?<!\d )\b(?:tok(?:en)?s?/s(?:ec)?|tps)\b\s*[:=]?\s*(?P<n>\d+(?:\.\d+)?)(?![\w.])(?!\s*(?:%|tok|ms|\d))",  # noqa: E501
     re.I,
 )  # noqa: E501, RUF100
 

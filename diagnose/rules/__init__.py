@@ -30,6 +30,8 @@ FAMILIES = (
     "parts",
     "steps",
     "steady",
+    "levers",
+    "defaults",
     "paths",
     "network",
     "releases",

@@ -27,7 +27,7 @@ _AXES = ("proxy", "client", "version", "node", "gpu", "rank", "data_source", "fl
          "numa", "host", "kernel", "quantization", "attention_backend", "graphs", "moe", "prefix_cache", "cpu", "replicas", "scheduler")  # fmt: skip  # noqa: E501
 _WORDS = {
     "proxy": r"gateway|proxy|ingress|envoy|nginx|router|balancer|hop|istio|sidecar|网关|代理",
-    "client": r"client|tool|sdk|harness|压测|客户端", "version": r"version|upgrad|updat|downgrad|release|image|bump|\d+\.\d+|升级|版本",  # noqa: E501
+    "client": r"client|tool|sdk|harness|压测|客户端", "version": r"version|upgrad|updat|downgrad|release|image|bump|\d+\.\d+|driver|cuda|regress|\bnew\b|升级|版本",  # noqa: E501
     "node": r"node|host|machine|server|box|节点|机器", "gpu": r"gpu|card|卡", "rank": r"rank|gpu",
     "data_source": r"data|load|input|pipeline|worker|数据", "driver": r"driver|驱动", "container": r"container|docker|pod|k8s|容器",  # noqa: E501
     "storage": r"disk|storage|nfs|volume|存储|磁盘",
