@@ -25,6 +25,7 @@ _ROUNDS = 6  # of taking out, until nothing decisive is left
 _NUMBER = re.compile(r"\d[\d.,]*")
 # What a message is about: an identifier with a separator or digits in it, or in capitals; not an ordinary word.
 _NAMED = re.compile(r"\b(?:[A-Za-z]+[_.][A-Za-z_.]{3,}|[A-Z][A-Z_0-9]{4,}|[A-Z][a-z]+[A-Z]\w+)\b")
+_STATISTIC = re.compile(r"\s*[\w%]+\s{2,}\d[\d.,]*\s*$")
 _Cut = tuple[int, int]
 
 
@@ -38,14 +39,14 @@ def silence_repeats(case: Case) -> Case | None:
     """… and without lines that say the same again, in whichever artifact they stand."""
     gone = [line for _, text in case.texts for line in text.split("\n") if _touched(line, case.key.evidence)]
     shapes = {_shape(line) for line in gone}
-    names = {name for line in gone for name in _NAMED.findall(line)}
+    names = {_last(name) for line in gone for name in _NAMED.findall(line)}
     texts = []
     for name, text in case.texts:
         kept: list[str] = []
         lines = text.split("\n")
         table = _rows(lines, [_touched(line, case.key.evidence) for line in lines])
         for line, row in zip(lines, table, strict=True):
-            again = _shape(line) in shapes or not names.isdisjoint(_NAMED.findall(line))
+            again = _shape(line) in shapes or any(_last(name) in names for name in _NAMED.findall(line))
             if not (row or again or _touched(line, case.key.evidence)):
                 kept.append(line)
         texts.append((name, without("\n".join(kept), case.key.evidence)))
@@ -203,13 +204,21 @@ def _touched(line: str, needles: Sequence[str]) -> bool:
     return any(p in line for p in parts)
 
 
+def _last(name: str) -> str:
+    """``config.recompile_limit`` is ``recompile_limit``."""
+    return name.rpartition(".")[2]
+
+
 def _shape(line: str) -> str:
     return " ".join(_NUMBER.sub("#", line).split())
 
 
 def _rows(lines: Sequence[str], out: Sequence[bool]) -> list[bool]:
-    """Rows of figures that adjoin, row by row, a row which is out: they belong to its table."""
-    figures = [len(_NUMBER.findall(line)) >= 2 for line in lines]
+    """Rows of figures that adjoin, row by row, a row which is out: they belong to its table.
+
+    A line of one word and one figure (`mean  38.5`) is a row too.
+    """
+    figures = [len(_NUMBER.findall(line)) >= 2 or bool(_STATISTIC.match(line)) for line in lines]
     table = [a and b for a, b in zip(figures, out, strict=True)]
     for order in (range(1, len(lines)), range(len(lines) - 2, -1, -1)):
         back = -1 if order.step == 1 else 1

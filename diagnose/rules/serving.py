@@ -125,7 +125,8 @@ def uniform_ttft(ctx: Context) -> Outcome:
     for std, item in ctx.numbers("serving.client.ttft", {"label": "^std"}):
         suffix = (item.subject.label or "")[3:]
         for mean, other in ctx.numbers("serving.client.ttft", {"label": "^mean"}):
-            if (other.subject.label or "")[4:] == suffix and mean >= 2000 and std < 0.03 * mean:
+            together = item.spans[0].capture == other.spans[0].capture  # not the mean of another back end
+            if together and (other.subject.label or "")[4:] == suffix and mean >= 2000 and std < 0.03 * mean:
                 return read.yes(item, other)
     return UNKNOWN
 
