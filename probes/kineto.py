@@ -238,6 +238,9 @@ def _facts(doc: Document, trace: _Trace, device: _Device, got: Verdict, subject:
             signal, round(value, 6), unit, who, cited, kind="derived", formula="reader:kineto", status=doc.status
         )
 
+    if got.unsteady:
+        yield fact("trace.unsteady", got.unsteady, "fraction", "ends", "last")
+        return  # much of it is start-up, and shares of that say nothing about a step
     yield fact("trace.gpu_busy", got.busy, "fraction", "ends", "last")
     for kind, share in got.idle.items():
         yield fact(f"trace.idle.{kind}", share, "fraction", kind, *(("wait",) if kind == "sync" else ()))

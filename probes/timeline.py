@@ -9,6 +9,8 @@ Definitions, all over one window of one GPU (times in us):
   to the device), or it did something that launches nothing (`host`), or it was launching or waiting for the GPU.
 - Of the last kind, what synchronisation costs is min(time blocked in it, idle time): without it a step takes the
   longer of the host's own work and the GPU's. What remains is the launch rate.
+- Without marked steps, gaps that come once (start-up, the profiler itself) and fill a good part of the trace say
+  nothing about a step: the window is what they leave, and `unsteady` is the share that they took.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from statistics import median
 
 from diagnose.lazy import regex
@@ -38,6 +41,9 @@ SYNC_CALLS = frozenset(
 IDLE = ("launch", "sync", "input", "host", "device")
 LONG_GAP = 500.0  # us; shorter gaps are not blamed on the data loader without seeing it
 QUEUED = 2.0  # us before the gap began: launched in time
+ONCE = 0.05  # of the window: a longer gap that has no like is not part of the loop
+UNSTEADY = 0.2  # share of a trace in such gaps from which they are left out
+FEWEST = 20  # GPU events that must be left
 
 
 @lru_cache(maxsize=1 << 15)
@@ -119,6 +125,7 @@ class Verdict:
     launch_median: float | None
     syncs: int
     step_median: float | None
+    unsteady: float = 0.0  # share of the trace before and after the window, where gaps that came once are left out
 
     @property
     def span(self) -> float:
@@ -138,8 +145,11 @@ def analyse(line: Timeline) -> Verdict | None:
     """Where the window of this GPU went. None without GPU events."""
     if not line.gpu_start:
         return None
-    low, high = window(line)
+    whole = low, high = window(line)
     order = sorted(range(len(line.gpu_start)), key=line.gpu_start.__getitem__)
+    if not line.steps:
+        low, high = steady(line, order, *whole)
+    left_out = 1 - (high - low) / (whole[1] - whole[0])
 
     def covered(skip: frozenset[int]) -> float:
         rows = ((line.gpu_start[i], line.gpu_end[i]) for i in order if line.gpu_kind[i] not in skip)
@@ -169,7 +179,29 @@ def analyse(line: Timeline) -> Verdict | None:
         median(line.launch_cost) if line.launch_cost else None,
         sum(1 for s, e in line.syncs if low <= s and e <= high + 50.0),
         median([e - s for s, e in used]) if used else None,
+        left_out,
     )
+
+
+def steady(line: Timeline, order: list[int], low: float, high: float) -> tuple[float, float]:
+    """The longest stretch without gaps that come once or twice, where those take a good part; else the window."""
+    spans = union((line.gpu_start[i], line.gpu_end[i]) for i in order if low <= line.gpu_start[i] <= high)
+    gaps = sorted(((b[0] - a[1], n + 1) for n, (a, b) in enumerate(pairwise(spans))), reverse=True)
+    first, last, lost = 0, len(spans), 0.0
+    for rank, (gap, n) in enumerate(gaps):
+        if not first < n < last:
+            continue
+        alike = sum(g >= gap / 2 for g, m in gaps[rank + 1 :] if first < m < last)
+        if alike > 1 or gap < ONCE * (spans[last - 1][1] - spans[first][0]):
+            break
+        lost += gap
+        if spans[n - 1][1] - spans[first][0] < spans[last - 1][1] - spans[n][0]:
+            first = n
+        else:
+            last = n
+    kept = spans[first][0], spans[last - 1][1]
+    inside = sum(kept[0] <= line.gpu_start[i] < kept[1] for i in order)
+    return kept if lost >= UNSTEADY * (high - low) and inside >= FEWEST else (low, high)
 
 
 def host_side(line: Timeline, high: float) -> tuple[Cover, Cover, Cover]:

@@ -29,7 +29,7 @@ def _per_rank(ctx: Context, signal: str) -> list[tuple[float, Evidence]]:
 def _least(ctx: Context, signal: str, bound: float) -> Outcome:
     """Does a share reach `bound` on the rank where it is smallest? A rank that waits shows another's fault."""
     got = _per_rank(ctx, signal)
-    if not got:
+    if not got or ctx.numbers("trace.unsteady"):  # a rank that still starts up holds all others
         return UNKNOWN
     return Outcome(got[0][0] >= bound, tuple(e for _, e in got[:4]))
 

@@ -1,7 +1,7 @@
 """Small training loops with one planted fault each, for recording states on a GPU host.
 
-``python workloads.py NAME [--seconds 20]``. Each prints its step time. What is planted is in the
-name; `healthy` is the same loop without a fault. Needs torch and a GPU, nothing else.
+``python workloads.py NAME [--seconds 20]``. Each prints its step time and nothing that names the fault, which is in
+the name; `healthy` is the same loop without one. Needs torch and a GPU, nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def model(layers: int = 6) -> nn.Module:
     return nn.Sequential(*[m for _ in range(layers) for m in (nn.Linear(WIDTH, WIDTH), nn.GELU())])
 
 
-def loop(step: Callable[[int], None], seconds: float, label: str) -> None:
+def loop(step: Callable[[int], None], seconds: float) -> None:
     for n in range(5):
         step(n)
     torch.cuda.synchronize()
@@ -34,7 +34,7 @@ def loop(step: Callable[[int], None], seconds: float, label: str) -> None:
             torch.cuda.synchronize()
     torch.cuda.synchronize()
     if int(os.environ.get("RANK", "0")) == 0:
-        print(f"{label}: {1e3 * (time.time() - begin) / max(count, 1):.2f} ms a step over {count} steps", flush=True)
+        print(f"{1e3 * (time.time() - begin) / max(count, 1):.2f} ms a step over {count} steps", flush=True)
 
 
 def training(
@@ -54,7 +54,7 @@ def training(
 
 def healthy(seconds: float) -> None:
     batch = torch.randn(8 * BATCH, WIDTH, device="cuda", dtype=torch.bfloat16)
-    loop(training(lambda n: batch), seconds, "healthy")
+    loop(training(lambda n: batch), seconds)
 
 
 class Slow(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -70,7 +70,7 @@ class Slow(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 def input_bound(seconds: float) -> None:
     source = iter(torch.utils.data.DataLoader(Slow(), batch_size=BATCH, num_workers=2))
-    loop(training(lambda n: next(source).cuda()), seconds, "input_bound")
+    loop(training(lambda n: next(source).cuda()), seconds)
 
 
 def launch_bound(seconds: float) -> None:
@@ -81,7 +81,7 @@ def launch_bound(seconds: float) -> None:
         for _ in range(400):
             x = torch.tanh(x * 1.01 + 0.1)
 
-    loop(step, seconds, "launch_bound")
+    loop(step, seconds)
 
 
 def sync_stalls(seconds: float) -> None:
@@ -95,7 +95,7 @@ def sync_stalls(seconds: float) -> None:
                 raise SystemExit("diverged")
 
     with torch.no_grad():
-        loop(step, seconds, "sync_stalls")
+        loop(step, seconds)
 
 
 def pageable_copies(seconds: float) -> None:
@@ -104,12 +104,12 @@ def pageable_copies(seconds: float) -> None:
     def data(n: int) -> torch.Tensor:
         return host.to("cuda", non_blocking=True)[:, :WIDTH]
 
-    loop(training(data), seconds, "pageable_copies")
+    loop(training(data), seconds)
 
 
 def pinned_copies(seconds: float) -> None:
     host = torch.zeros(4 * BATCH, WIDTH * 4, dtype=torch.bfloat16).pin_memory()
-    loop(training(lambda n: host.to("cuda", non_blocking=True)[:, :WIDTH]), seconds, "pinned_copies")
+    loop(training(lambda n: host.to("cuda", non_blocking=True)[:, :WIDTH]), seconds)
 
 
 def _group() -> int:
@@ -121,7 +121,7 @@ def _group() -> int:
     return local
 
 
-def _ddp(seconds: float, overlap: bool, late: float, label: str) -> None:
+def _ddp(seconds: float, overlap: bool, late: float) -> None:
     import torch.distributed as dist
 
     local = _group()
@@ -159,20 +159,20 @@ def _ddp(seconds: float, overlap: bool, late: float, label: str) -> None:
         step(n)
     torch.cuda.synchronize()
     if local == 0:
-        print(f"{label}: {1e3 * each:.2f} ms a step", flush=True)
+        print(f"{1e3 * each:.2f} ms a step", flush=True)
     dist.destroy_process_group()
 
 
 def ddp_overlap(seconds: float) -> None:
-    _ddp(seconds, True, 0, "ddp_overlap")
+    _ddp(seconds, True, 0)
 
 
 def no_overlap(seconds: float) -> None:
-    _ddp(seconds, False, 0, "no_overlap")
+    _ddp(seconds, False, 0)
 
 
 def straggler(seconds: float) -> None:
-    _ddp(seconds, True, 12, "straggler")
+    _ddp(seconds, True, 12)
 
 
 def tp_decode(seconds: float) -> None:
