@@ -28,6 +28,8 @@ from diagnose.units import canonical
 HEAD = "# one clock:"
 LEAST, MOST = 4, 240  # points of a series
 Key = tuple[str, str]  # role, device
+_TOOLS = (HEAD.encode(), b"IFACE", b"retrans/s", b"KB/s in", b"#Time", b"#Entity")
+_LARGEST, _TYPED = 1 << 23, 1 << 16  # bytes: of what a tool recorded, and of what somebody typed or cut out of a log
 
 _START = regex(r"# one clock: .* from \d{4}-\d\d-\d\d (\d\d:\d\d:\d\d(?:\.\d+)?)(?: epoch=(\d+\.?\d*))?")
 _PLACE = regex(r"# place (nic|gpu|process) (\S+) node=(-?\d+)")
@@ -151,10 +153,7 @@ class ClockReader:
     """Series over time: our own table, `dmon`, `sar`, `ifstat`, `dcgmi dmon`, tables that begin with a time."""
 
     name = "clock"
-    needles: tuple[bytes, ...] = (
-        HEAD.encode(), b"IFACE", b"retrans/s", b"KB/s in", b"#HH:MM:SS", b"#Time", b"ime", b"t [s]", b"t(s)", b"t,",
-        b"sec", b"\xe6\x97\xb6",
-    )  # fmt: skip
+    needles: tuple[bytes, ...] = (*_TOOLS, b"ime", b"t [s]", b"t(s)", b"t,", b"sec", b"\xe6\x97\xb6")
 
     @staticmethod
     def owns(doc: Document) -> bool:
@@ -163,7 +162,8 @@ class ClockReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`clock.series` by role and device; `clock.place` where the table says on which node a device is."""
-        if doc.is_binary:
+        by_tool = any(needle in doc.head for needle in _TOOLS)
+        if doc.is_binary or doc.size > (_LARGEST if by_tool else _TYPED):
             return
         found: dict[Key, Series] = {}
         state = _State()
