@@ -267,7 +267,7 @@ class _State:
             return
         row = dict(zip(self.names, rest, strict=True))
         nic = row.get("IFACE", "")
-        role = "ib" if nic.startswith("ib") else "net"
+        role = "net"  # also of ib0: an interface counts IP packets, what RDMA moves only the port's own counters know
         wanted = {"rxkB/s": (role, 1.024e-6), "txkB/s": (role, 1.024e-6), "rxpck/s": ("packets", 1.0),
                   "txpck/s": ("packets", 1.0), "retrans/s": ("retransmits", 1.0)}  # fmt: skip
         for name, (kind, factor) in wanted.items():
