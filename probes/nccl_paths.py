@@ -162,7 +162,7 @@ class LaunchReader:
                 counted = (float(hit[1]), line)
             elif (hit := _NIC_WORDS.search(text)) and "NCCL INFO" not in text:
                 rate = hit["rate"] or hit["named"]
-                if rate and 10 <= float(rate) <= 800 and float(hit[1]) <= 16:
+                if rate and 10 <= float(rate) <= 800 and float(hit[1]) <= 32:
                     yield _fact(doc, line, "net.adapters", float(hit[1]), "count", None)
                     yield _fact(doc, line, "net.adapter.rate", float(rate), "Gb/s", None)
 

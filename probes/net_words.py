@@ -54,7 +54,8 @@ class EthtoolSpeeds:
 
 
 _NODES = regex(
-    r"(?<![\w.])(?P<a>[2-9]|[1-9]\d{1,3}) ?(?:nodes|hosts|machines)\b(?=[^.;]{0,40}(?:GPUs?|ranks|[x×] ?\d))"
+    r"(?<![\w.])(?P<a>[2-9]|[1-9]\d{1,3}) ?(?:nodes|hosts|machines)\b"
+    r"(?=[^.;]{0,40}(?:GPUs?|ranks|[x×] ?\d|\d ?[x×] ?\w))"
     r"|(?:GPUs?|ranks)\b[^.;\d]{0,12}(?<![\w.])(?P<b>[2-9]|[1-9]\d{1,3}) ?(?:nodes|hosts|machines)\b"
     r"|(?<![\w.])(?P<c>[2-9]|[1-9]\d{1,3}) ?(?:nodes|hosts|machines) ?[x×*] ?\d",
     re.IGNORECASE,
@@ -71,7 +72,7 @@ class NodeWords:
         """`launch.hosts` where one number is named and no other."""
         if doc.is_binary or doc.size > 1 << 14:
             return
-        if b"busbw" not in doc.data and b"_perf" not in doc.data:
+        if not any(word in doc.data for word in (b"busbw", b"_perf", b"nGpus", b"all_reduce", b"all-reduce")):
             return  # nothing is measured here that depends on it
         found: dict[str, Line] = {}
         for line in islice(doc.lines(), _LINES):
@@ -121,4 +122,61 @@ class LinkAtRest:
                 yield from facts
 
 
-READERS: list[Reader] = [EthtoolSpeeds(), NodeWords(), LinkAtRest()]
+_ACTIVE_SPEED = regex(r"\bactive_speed:\s+(?P<gbps>[\d.]+) Gbps")
+_ACTIVE_WIDTH = regex(r"\bactive_width:\s+(?P<lanes>\d+)X")
+
+
+class ActiveLanes:
+    """`active_width: 4X` beside `active_speed: 50.0 Gbps` without the head of ibv_devinfo: rate is their product."""
+
+    name = "active_lanes"
+    needles: tuple[bytes, ...] = (b"active_speed",)
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`rdma.port.rate` of the one port shown."""
+        if doc.is_binary or doc.size > _SMALL or b"hca_id" in doc.data:
+            return
+        lines = list(islice(doc.lines(), _LINES))
+        speeds = [(hit, ln) for ln in lines if (hit := _ACTIVE_SPEED.search(ln.text))]
+        widths = [(hit, ln) for ln in lines if (hit := _ACTIVE_WIDTH.search(ln.text))]
+        if len(speeds) != 1 or len(widths) != 1:
+            return
+        (speed, a), (width, b) = speeds[0], widths[0]
+        lane = fact(doc, a, "rdma.port.lane", float(speed["gbps"]), "Gb/s")
+        lanes = fact(doc, b, "rdma.port.width", float(width["lanes"]), "count")
+        yield lanes
+        yield Fact(
+            "rdma.port.rate", float(speed["gbps"]) * float(width["lanes"]), "Gb/s", Subject(),
+            (doc.span(a), doc.span(b)), kind="derived", formula="a * b", inputs=(lane, lanes), status=doc.status,
+        )  # fmt: skip
+
+
+_CELL = regex(r"NV\d{1,2}|PIX|PXB|PHB|NODE|SYS")
+
+
+class BareMatrix:
+    """Rows of a topology matrix whose head was not pasted: the X of each row tells which column is its own."""
+
+    name = "bare_matrix"
+    needles: tuple[bytes, ...] = (b"GPU0 X", b"GPU0  X", b"GPU0\tX", b"GPU0   X", b"GPU0    X", b"GPU0\t X")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`topo.link` of pairs, where the rows are GPU0, GPU1, … in order and nothing else."""
+        if doc.is_binary or doc.size > _SMALL:
+            return
+        rows: list[tuple[Line, list[str]]] = []
+        for line in islice(doc.lines(), _LINES):
+            words = line.text.split()
+            if len(words) > 1 and words[0] == "GPU0" and words[1].startswith("GPU"):
+                return  # the head is there
+            if len(words) >= 3 and words[0] == f"GPU{len(rows)}" and words[1:].count("X") == 1:
+                if words.index("X") != len(rows) + 1:
+                    return
+                rows.append((line, words[1:]))
+        for gpu, (line, cells) in enumerate(rows):
+            for peer, cell in enumerate(cells[: len(rows)]):
+                if peer != gpu and _CELL.fullmatch(cell):
+                    yield fact(doc, line, "topo.link", cell, gpu=gpu, peer=peer)
+
+
+READERS: list[Reader] = [EthtoolSpeeds(), NodeWords(), LinkAtRest(), ActiveLanes(), BareMatrix()]

@@ -125,7 +125,7 @@ class UcxReader:
     name = "ucx"
     needles = (b"UCX", b"ucx", b"ucp_", b"uct_", b"Transport:", b"cfg#", b"rc_mlx5", b"software emulation",
                b"ep_cfg[", b"rma(", b"rma_am(", b"lane[", b"Library version", b"Configured with",
-               b"--with-verbs", b"--with-cuda", b"--with-gdrcopy")  # fmt: skip
+               b"--with-verbs", b"--with-cuda", b"--with-gdrcopy", b"Final: ")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document."""

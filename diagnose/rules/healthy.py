@@ -50,7 +50,9 @@ _PRODUCT = regex(
     r"(?<![a-z0-9])(?:" + "|".join(map(re.escape, sorted(_NAMES, key=len, reverse=True))) + r")(?![a-z0-9])"
 )
 # A DGX or HGX board holds the SXM product.
-_BOARD = regex(r"(?<![a-z0-9])[dh]gx[ -]?(a100|h100|h200|b200)(?![a-z0-9])")
+_BOARD = regex(
+    r"(?<![a-z0-9])(?:[dh]gx[ -]?(a100|h100|h200|b200)(?![a-z0-9])|(a100|h100|h200|b200)[ -]sxm\d?(?![a-z0-9]))"
+)
 _ON_BOARD = {"a100": "a100-sxm4-80gb", "h100": "h100 80gb hbm3", "h200": "h200", "b200": "b200"}
 
 
@@ -65,7 +67,7 @@ def product(ctx: Context) -> tuple[hardware.Gpu, tuple[Evidence, ...]] | None:
     words = ctx.symptom.lower().replace("_", " ")
     named = {_NAMES[hit.group()].name: _NAMES[hit.group()] for hit in _PRODUCT.finditer(words)}
     if not named:
-        boards = {hit[1] for hit in _BOARD.finditer(words)}
+        boards = {hit[1] or hit[2] for hit in _BOARD.finditer(words)}
         named = {b: got for b in boards if (got := hardware.gpu(_ON_BOARD[b])) is not None}
     return (next(iter(named.values())), ()) if len(named) == 1 else None
 

@@ -59,6 +59,18 @@ def settings_differ_and_fail(ctx: Context) -> Outcome:
     return read.yes(*list(values.values())[:2], failed[0]) if len(values) == 2 and failed else UNKNOWN
 
 
+_PORT_MISSING = regex(
+    r"\b(?:rails?|ports?|links?|nics?|hcas?|adapters?|cables?)\b.{0,30}(?:missing|down|dark|dead|gone|lost|unused|idle|off)"
+    r"|(?:missing|lost|dead|one|only \w+|some) (?:of \w+ )?(?:rails?|ports?|links?|nics?|hcas?|adapters?)"
+    r"|(?:网口|端口|网卡|链路).{0,8}(?:掉|断|少|不)", re.IGNORECASE,
+)  # fmt: skip
+
+
+def asks_about_a_port(ctx: Context) -> Outcome:
+    """The question itself misses a port; one that is down and that nobody misses is a spare."""
+    return Outcome(_PORT_MISSING.search(ctx.symptom) is not None)
+
+
 # ---------------------------------------------------------------- packets
 
 _LOW = 0.85
@@ -109,6 +121,38 @@ def rate_beside_its_port(ctx: Context) -> Outcome:
     if not good or _fault(ctx):
         return UNKNOWN
     return Outcome(not apart, (*good, *(r.evidence for r in apart[:1])))
+
+
+_BENCH = regex(
+    r"iperf|\[SUM\]|\b(?:sender|receiver)\b|nixlbench|ucx_perftest|ib_(?:write|read|send)_bw|osu_\w*bw|aggregate|gdsio",
+    re.IGNORECASE,
+)
+
+
+def network_at_its_rate(ctx: Context) -> Outcome:
+    """A network benchmark reaches the rate of one port, or of all adapters counted; nothing beside it differs."""
+    single = [
+        (v, e) for name in ("rdma.port.rate", "net.interface.speed", "net.port_noted") for v, e in ctx.numbers(name)
+    ]
+    count, each = ctx.numbers("net.adapters"), ctx.numbers("net.adapter.rate")
+    whole = [(each[0][0] * count[0][0], each[0][1])] if len(count) == 1 and len(each) == 1 else []
+    speeds = [
+        (v * 8, e) for name in ("rdma.perftest.bw", "ucx.perftest.bw") for v, e in ctx.numbers(name) if e.unit == "GB/s"
+    ]
+    tool = bool(ctx.of("rdma.mark.tool"))
+    for value, item in ctx.numbers("figure", {"label": "^(?:bandwidth|throughput)"}):
+        told = _BENCH.search(f"{item.subject.label} {item.quote or ''}")
+        if item.unit in ("GB/s", "Gb/s") and (told or (tool and whole)):
+            speeds.append((value * (8 if item.unit == "GB/s" else 1), item))
+    if not speeds or not (single or whole) or _fault(ctx) or len({v for v, _ in single}) > 1:
+        return UNKNOWN
+    speed = max(speeds, key=_first)
+    met = [(v, e) for v, e in (*single, *whole) if _LOW <= speed[0] / v <= 1.03]
+    apart = [r for r in ratios(ctx) if r.value > 1.2 and _EVEN.match(r.axis) is None]
+    uneven = [e for name in ("movement.numa_split", "mpi.host_over_gpu") for v, e in ctx.numbers(name) if v > 1.2]
+    if not met:
+        return Outcome(False, (speed[1], (single or whole)[0][1]))
+    return Outcome(not apart and not uneven, (speed[1], met[0][1], *uneven[:1], *(r.evidence for r in apart[:1])))
 
 
 def _one_line(a: Evidence, b: Evidence) -> bool:
@@ -187,7 +231,8 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
         ucx_on_soft_rdma, nccl_on_soft_rdma, side_nic_given_to_transfer, settings_differ_and_fail,
-        small_rdma_packets_cost, rate_beside_its_port, tree_counts_more_than_the_wire, slower_with_override,
+        asks_about_a_port, small_rdma_packets_cost, rate_beside_its_port, network_at_its_rate,
+        tree_counts_more_than_the_wire, slower_with_override,
         gdr_only_with_topology, first_token_is_the_sum,
     )
 }  # fmt: skip
