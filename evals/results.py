@@ -24,12 +24,13 @@ def page(
     catalogue: str,
     played: Sequence[Run],
     repeated: tuple[Sequence[str], int],
+    sampled: bool = False,
 ) -> str:
     """The page.
 
     Args:
         played: recorded machines, investigated probe by probe.
-        repeated: ids that differed in two runs, and how many ran.
+        repeated: ids that differed in two runs, and how many ran. sampled: whether this was ``--quick``.
     """
     whole = [s for s in scores if s.kept is None]
     lines = [
@@ -39,6 +40,7 @@ def page(
         "Shares have Wilson 95 % intervals, means bootstrap intervals over cases; see docs/evaluation.md.",
         f"`{UNSEEN}` was written apart, and nothing is tuned or fitted on it; all others were used in development,",
         "with the words' prior fitted without the source that a case comes from.",
+        *(["", "**A sample only (`--quick`).**"] if sampled else []),
         "",
         "## Scores",
         "",

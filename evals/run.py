@@ -322,7 +322,7 @@ def _write(path: Path, result: Result, quick: bool) -> None:
     from .suites import cassettes
 
     played = [play(c, compare=not quick) for c in cassettes()]
-    text = page(result.scores, result.overall, __version__, result.catalogue, played, differing())
+    text = page(result.scores, result.overall, __version__, result.catalogue, played, differing(), quick)
     try:
         path.write_text(text, "utf-8")
     except OSError as err:
