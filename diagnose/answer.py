@@ -9,14 +9,31 @@ out in the order of the ranks given here (see `answer_fit`); mechanism and fix g
 
 from __future__ import annotations
 
-from .answer_facts import cite, limit_line, names_of, quoted, reading, reason_text, reference, support, telling, where
+import re
+
+from .answer_facts import (
+    cite,
+    limit_line,
+    names_of,
+    phrase,
+    quoted,
+    reading,
+    reason_text,
+    reference,
+    support,
+    telling,
+    where,
+)  # fmt: skip
 from .answer_fit import LONG, SHORT, first_clause, fit, part
 from .answer_words import EN, ZH, Words
 from .catalogue import Catalogue, Cause, FollowUpText
 from .models import Answer, Evidence, Finding, FollowUp, Report, RuledOut
 
 MOST_CITED = 4
-NONE = ("", "none", "无")
+_SCOPE = "in question here"  # ruled out because nobody asked for it: not worth saying
+_MISSING = " would be the sign"
+_NAMES = frozenset({"Python", "Triton", "Kubernetes", "Docker", "Slurm", "Nsight", "Linux", "Marlin", "Bootstrap"})
+NONE = ("", "none", "low", "无", "低")
 
 __all__ = ["cite", "fix_text", "limit_line", "quoted", "render", "telling", "title_text", "where", "words"]
 
@@ -80,7 +97,23 @@ def _boundary(report: Report, cat: Catalogue, lang: str) -> str:
 
 
 def _titles(causes: list[str], cat: Catalogue, lang: str, w: Words) -> str:
-    return w.join.join(f"“{title_text(cat.causes[c], lang).rstrip('。.')}”" for c in causes if c in cat.causes)
+    return listed([f"“{title_text(cat.causes[c], lang).rstrip('。.')}”" for c in causes if c in cat.causes], lang)
+
+
+def listed(items: list[str], lang: str) -> str:
+    """Some names as one says them."""
+    comma, last = ("、", "和") if lang == "zh" else (", ", " and ")
+    return comma.join(items[:-1]) + (last if len(items) > 1 else "") + "".join(items[-1:])
+
+
+def uncapped(text: str) -> str:
+    """A sentence to stand behind a colon: its first word without the capital, unless it is a name."""
+    first = text.split(" ", 1)[0]
+    return (
+        text[0].lower() + text[1:]
+        if re.fullmatch(r"(?:A|[A-Z][a-z]+(?:-[a-z]+)*,?)", first) and first not in _NAMES
+        else text
+    )
 
 
 def _experiment(report: Report, cat: Catalogue, lang: str, *, command: bool = True) -> str:
@@ -147,11 +180,11 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
             part(7, two, one),
             part(11, *more[1:2]),
             part(4, _text(cause, lang, "tradeoff") if cause.tradeoff not in NONE else ""),
-            part(2, w.check.format(text=check)),
             part(1, w.fix.format(text=text), w.fix.format(text=clause)),
-            part(5, _gain(report, w)),
-            part(1, w.undo.format(rollback=undo) if undo else ""),
-            part(8, w.risk.format(risk=risk) if risk else ""),
+            part(5, _gain(report, cat, lang)),
+            part(2, w.check.format(text=uncapped(check))),
+            part(1, w.undo.format(rollback=uncapped(undo)) if undo else ""),
+            part(8, w.risk.format(risk=uncapped(risk)) if risk else ""),
             part(6, doubt),
         ],
         LONG[lang],
@@ -181,9 +214,12 @@ def _doubt(report: Report, lead: Finding, cat: Catalogue, lang: str) -> str:
     return w.doubt_alone.format(ids=", ".join(lead.evidence[:2]), p=f"{lead.confidence:.2f}")
 
 
-def _gain(report: Report, w: Words) -> str:
+def _gain(report: Report, cat: Catalogue, lang: str) -> str:
     told = report.advice[0] if report.advice else None
-    return w.gain.format(change=told.change, predicted=told.predicted) if told else ""
+    if told is None:
+        return ""
+    change, predicted = (phrase(cat, t) if lang == "zh" else t for t in (told.change, told.predicted))
+    return words(lang).gain.format(change=change, predicted=predicted)
 
 
 def _proof(finding: Finding, w: Words) -> str:
@@ -212,19 +248,25 @@ def _ruled(report: Report, cat: Catalogue, lang: str, most: int) -> str:
     """What it is not, with the reading that says so."""
     w = words(lang)
     by_id = {e.id: e for e in report.evidence}
-    return w.glue(*(_out(item, by_id, cat, lang) for item in report.ruled_out[:most] if item.cause in cat.causes))
+    lead = report.findings[0].evidence if report.findings else []
+    told = [r for r in report.ruled_out if r.cause in cat.causes and not r.because.endswith(_SCOPE)]
+    told.sort(key=lambda r: bool(set(r.evidence) & {*lead}))  # one reading that names the cause excludes all others
+    return w.glue(*(_out(item, by_id, cat, lang, first=n == 0) for n, item in enumerate(told[:most])))
 
 
-def _out(item: RuledOut, by_id: dict[str, Evidence], cat: Catalogue, lang: str) -> str:
+def _out(item: RuledOut, by_id: dict[str, Evidence], cat: Catalogue, lang: str, *, first: bool = True) -> str:
     w = words(lang)
     name = title_text(cat.causes[item.cause], lang).rstrip("。.")
     seen = next((by_id[i] for i in item.evidence if i in by_id), None)
     if seen is None:
         return w.ruled_bare.format(name=name)
     why = f"{reading(seen, cat, lang)} [{reference(seen)}]"
-    if lang == "en" and item.because:
+    sign, missing, _ = item.because.partition(_MISSING)
+    if missing:
+        why = w.ruled_sign.format(because=sign, fact=why)
+    elif lang == "en" and item.because:
         why = f"{first_clause(item.because, lang)} ({why})"
-    return w.ruled.format(name=name, why=why)
+    return (w.ruled if first else w.ruled_next).format(name=name, why=why)
 
 
 def _change_of_mind(report: Report, rivals: list[str], check: str, cat: Catalogue, lang: str) -> str:
@@ -276,8 +318,18 @@ def _healthy(report: Report, cat: Catalogue, lang: str) -> Answer:
     )
     beside, one = _limits(report, cat, lang, 2), _limits(report, cat, lang, 1)
     also = w.healthy_also.format(reasons=w.join.join(reasons[1:])) if reasons[1:] else ""
+    unknown = _unknown(report, cat, lang)
     short = fit(
-        [part(0, verdict), part(2, also), part(1, beside, one), part(3, *more[:1]), part(4, w.keep)], SHORT[lang], lang
+        [
+            part(0, verdict),
+            part(2, also),
+            part(1, beside, one),
+            part(3, *more[:1]),
+            part(4, unknown),
+            part(5, w.keep),
+        ],
+        SHORT[lang],
+        lang,
     )
     long = fit(
         [
@@ -290,8 +342,9 @@ def _healthy(report: Report, cat: Catalogue, lang: str) -> Answer:
             part(8, *more[1:2]),
             part(6, odd if report.red_herrings else ""),
             part(7, _ruled(report, cat, lang, 2), _ruled(report, cat, lang, 1)),
+            part(3, unknown),
             part(5, _text(cause, lang, "tradeoff") if cause else ""),
-            part(5, w.check.format(text=w.healthy_validate.rstrip("。."))),
+            part(5, w.healthy_validate),
             part(2, w.keep),
         ],
         LONG[lang],
@@ -307,6 +360,16 @@ def _healthy(report: Report, cat: Catalogue, lang: str) -> Answer:
         verdict=verdict, short=w.glue(*short), long=w.glue(*long), validate_=w.healthy_validate,
         boundary=_boundary(report, cat, lang), follow_ups=follow,
     )  # fmt: skip
+
+
+def _unknown(report: Report, cat: Catalogue, lang: str) -> str:
+    """What a healthy verdict leaves open: a ceiling that is not known, an output that was not read."""
+    w = words(lang)
+    bare = [x.reason.partition("; ")[0].replace(": ", ", ") for x in report.limits if x.limit is None and x.reason]
+    why = [reason_text(cat, r, lang) for r in bare]
+    gaps = [w.gap.format(probe=g.probe, reason=reason_text(cat, g.reason, lang)) for g in report.unavailable]
+    items = [*dict.fromkeys(why), *gaps][:2]
+    return w.healthy_unknown.format(what=w.join.join(i.rstrip("。.") for i in items)) if items else ""
 
 
 def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
@@ -351,7 +414,7 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
         lang,
     )
     follow = [
-        FollowUp(level=1, q=w.q_missing, a=leading[0] if leading else w.open_empty),
+        FollowUp(level=1, q=w.q_missing, a=leading[0] if leading else w.glue(verdict, aloud)),
         FollowUp(level=2, q=w.q_next, a=step or w.nothing_open),
         FollowUp(level=3, q=w.q_guess, a=w.no_guess),
     ]

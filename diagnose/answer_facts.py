@@ -15,9 +15,13 @@ from .models import Evidence, Limit, Report
 
 QUOTE = 64  # characters of machine output that one says aloud
 STATEMENT = 100
+_LONG = 10_000  # from here on all digits are said, not a power of ten
 _PREFIX = re.compile(
-    r"[\[(<]?[\w.:/,+@=-]*\d[\w.:/,+@=-]*[\])>]?:?|\S*\]|\(?(?:INFO|WARN(?:ING)?|ERROR|DEBUG|NCCL|EE|\S+\.\w+)\)?:?"
+    r"\[|[\[(<]?[\w.:/,+@=-]*\d[\w.:/,+@=-]*[\])>]?:?|\S*\]|\(?(?:INFO|WARN(?:ING)?|ERROR|DEBUG|NCCL|EE|\S+\.\w+)\)?:?"
 )
+_COMPARED = re.compile(r"(.+?): (\S+(?: \S+)?) with '(.*?)' beside (\S+(?: \S+)?) with '(.*?)'")
+_SUMMED = {"peak": "at the peak", "total": "in all", "max": "at most", "min": "at least", "mean": "on average"}
+_SUMMED_ZH = {"peak": "峰值", "total": "合计", "max": "最大", "min": "最小", "mean": "平均", "last": "最近一次"}
 _SETTINGS = re.compile(r"^env\.var$|\.arg$|^(?:nccl|ucx|mpi|torch)\.(?:env|param|config)")
 
 
@@ -46,12 +50,24 @@ def amount(item: Evidence) -> str:
         return printable(str(value))
     if item.unit == "fraction":
         return f"{value:.3g}" if abs(value) > 1.5 else f"{value * 100:.3g} %"
-    return f"{value:.4g}" if item.unit in (None, "count") else f"{value:.4g} {item.unit}"
+    shown = f"{value:,.0f}" if abs(value) >= _LONG else f"{value:.4g}"
+    return shown if item.unit in (None, "count") else f"{shown} {item.unit}"
 
 
 def said_statement(item: Evidence) -> str:
-    """The statement, its middle left out where it is long: the figure stands at its end."""
-    text = item.statement.rstrip("。.")
+    """The statement as it is said: shares in percent, what was compared in words; its middle left out where long."""
+    text = re.sub(r" ([,;])", r"\1", item.statement.rstrip("。."))
+    if told := _COMPARED.fullmatch(text):
+        name, worse, a, better, b = told.groups()
+        axis = (item.subject.label or "").partition("|")[0].replace("_", " ")
+        at = f"at {axis}" if re.fullmatch(r"[\d.,]+", a) and re.fullmatch(r"[a-z ]{3,20}", axis) else "with"
+        text = f"{cut(name, STATEMENT // 2)} is {worse} {at} {cut(a, 32)} and {better} {at} {cut(b, 32)}"
+    elif (item.unit == "fraction" and text.endswith(" fraction")) or re.search(r": \d[\d.]*e\+\d+( \S+)?$", text):
+        text = text.rpartition(": ")[0] + f": {amount(item)}"
+    head, sep, tail = text.rpartition(": ")
+    name, _, label = head.rpartition(", ")
+    if sep and label in _SUMMED and name:
+        text = f"{name}: {tail} {_SUMMED[label]}"
     if len(text) <= STATEMENT:
         return text
     head, sep, tail = text.rpartition(": ")
@@ -71,9 +87,16 @@ def reading(item: Evidence, cat: Catalogue | None = None, lang: str = "en") -> s
         return printable(f"{label} {item.value}")
     if lang == "zh":
         return _zh(item, cat)
-    if item.kind in ("derived", "absent") or item.unit:
+    if item.kind in ("derived", "absent") or (
+        item.unit and item.statement.rstrip("。.")[-1:].isascii() and _told(item)
+    ):
         return said_statement(item)
     return f"“{core(item)}”" if item.quote else said_statement(item)
+
+
+def _told(item: Evidence) -> bool:
+    """Does the statement say its figure? That of a mark only says what it means."""
+    return not item.quote or bool(re.search(r"\d", item.statement)) or isinstance(item.value, str)
 
 
 def core(item: Evidence) -> str:
@@ -91,11 +114,14 @@ def _zh(item: Evidence, cat: Catalogue | None) -> str:
     known = cat.spoken_zh["signals"] if cat is not None else {}
     if item.signal == "compare.ratio" and label.count("|") == 3:
         _, metric, worse, better = (cut(p, 40) for p in label.split("|"))
+        if told := _COMPARED.fullmatch(item.statement.rstrip("。.")):
+            _, slow, _, fast, _ = told.groups()
+            return f"{metric or '指标'} 在“{worse}”下为 {slow}，在“{better}”下为 {fast}"
         return f"{metric or '指标'} 在“{worse}”和“{better}”之间差 {amount(item)} 倍"
     if item.signal in known:
         about = "".join(
-            f"({name}{value})"
-            for name, value in (("", cut(label, 32)), ("GPU ", item.subject.gpu))
+            f"（{name}{value}）"
+            for name, value in (("", _SUMMED_ZH.get(label, cut(label, 32))), ("GPU ", item.subject.gpu))
             if value not in ("", None)
         )
         return f"{known[item.signal]}{about} {amount(item)}"
@@ -108,6 +134,8 @@ def cite(item: Evidence, cat: Catalogue | None = None, lang: str = "en") -> str:
     """``statement [E3, file:line]``, with the quote where the statement does not repeat it."""
     if lang == "zh":
         return f"{reading(item, cat, lang)} [{reference(item)}]"
+    if item.signal in ("env.var", "serving.arg", "version"):
+        return f"{reading(item, cat, lang)} [{item.id}, {where(item)}]"
     quote = quoted(item).replace("“", '"').replace("”", '"')
     body = item.statement.rstrip("。.")
     if item.kind == "observed" and quote and str(item.value) not in body:
@@ -125,7 +153,8 @@ def support(items: list[Evidence], w: Words, cat: Catalogue, lang: str, known: s
     for item in items:
         fact = reading(item, cat, lang)
         if fact not in known:
-            told.setdefault(_frame(item, w), []).append(f"{fact} [{reference(item)}]")
+            frame = w.computed if item.kind == "derived" and not told and not known else _frame(item, w)
+            told.setdefault(frame, []).append(f"{fact} [{reference(item)}]")
             known += fact
     return [frame.format(facts=w.join.join(facts)) for frame, facts in told.items()]
 
@@ -149,22 +178,31 @@ def reason_text(cat: Catalogue, text: str, lang: str) -> str:
     known = cat.spoken_zh["reasons"]
     if text in known:
         return known[text]
-    head, sep, tail = text.partition("; ")
-    if sep and head in known:
-        return f"{known[head]}(“{tail}”)"
+    parts = text.split("; ")
+    said = [known.get(p) or phrase(cat, p) for p in parts]
+    if said and said[0] != parts[0]:
+        return "；".join(s if re.search(r"[一-鿿]", s) else f"“{s}”" for s in said)
     return text if re.search(r"[一-鿿]", text) else f"“{text}”"
+
+
+def phrase(cat: Catalogue, text: str) -> str:
+    """An English text made of fixed phrases and figures, in Chinese; what no phrase fits stays."""
+    for english, chinese in cat.spoken_zh["phrases"].items():
+        text = re.sub(english, chinese, text)
+    return text.replace(", ", "，").replace("; ", "；") if re.search(r"[一-鿿]", text) else text
 
 
 def limit_line(limit: Limit, w: Words = EN, cat: Catalogue | None = None, lang: str = "en") -> str:
     """``all-reduce busbw, 2 GPUs, NV18: 27.1 of 370.8 GB/s (7 %)`` or why there is no ceiling."""
+    what = phrase(cat, limit.what) if lang == "zh" and cat is not None else limit.what
     if limit.limit is None or limit.ratio is None:
         why = limit.reason or ""
         return w.no_limit.format(
-            what=limit.what, measured=f"{limit.measured:g}", unit=limit.unit,
+            what=what, measured=f"{limit.measured:g}", unit=limit.unit,
             why=reason_text(cat, why, lang) if cat is not None else why,
         )  # fmt: skip
     return w.limit.format(
-        what=limit.what,
+        what=what,
         measured=f"{limit.measured:g}",
         limit=f"{limit.limit:g}",
         unit=limit.unit,

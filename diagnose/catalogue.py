@@ -20,6 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from .chinese import set_natively
 from .errors import CatalogueError
 from .units import UNITS
 
@@ -393,6 +394,8 @@ class Catalogue:
         out: dict[str, Cause] = {}
         for file, raw in yaml_files("causes"):
             for i, item in enumerate(raw or []):
+                if isinstance(item, dict) and "zh" in item:
+                    item = {**item, "zh": set_natively(item["zh"])}
                 cause = build(Cause, file, f"entry {i + 1} ({(item or {}).get('id', '?')})", item)
                 if cause.id in out:
                     raise CatalogueError(file, cause.id, "declared twice")
@@ -445,11 +448,11 @@ class Catalogue:
 
     @cached_property
     def spoken_zh(self) -> dict[str, dict[str, str]]:
-        """Chinese for what the report says in English: `signals` by name, `reasons` by their text."""
-        out: dict[str, dict[str, str]] = {"signals": {}, "reasons": {}}
+        """Chinese for what the report says in English: `signals` by name, `reasons` by text, `phrases` by pattern."""
+        out: dict[str, dict[str, str]] = {"signals": {}, "reasons": {}, "phrases": {}}
         for _file, raw in yaml_files("spoken"):
             for section, said in (raw or {}).items():
-                out.setdefault(section, {}).update(said or {})
+                out.setdefault(section, {}).update(set_natively(said or {}))
         return out
 
     @cached_property

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from . import hardware, napkin
 from .catalogue import Data, FollowUpText, build, yaml_files
+from .chinese import set_natively
 from .errors import CatalogueError
 from .napkin import NotOnThisGpu, Slot
 
@@ -125,6 +126,8 @@ def concepts() -> dict[str, Concept]:
     out: dict[str, Concept] = {}
     for file, raw in yaml_files("concepts"):
         for i, item in enumerate(raw or []):
+            if isinstance(item, dict) and "zh" in item:
+                item = {**item, "zh": set_natively(item["zh"])}
             concept = build(Concept, file, f"entry {i + 1} ({(item or {}).get('id', '?')})", item)
             if concept.id in out:
                 raise CatalogueError(file, concept.id, "declared twice")

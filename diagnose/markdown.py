@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .answer import fix_text, limit_line, quoted, where, words
+from .answer_facts import phrase, reading
 from .catalogue import catalogue
 from .decision import lines as decision_lines
 from .models import Report
@@ -24,7 +25,7 @@ def markdown(report: Report) -> str:
         out += [answer.long, "", "</details>", ""]
     if report.decision is not None:
         out += ["```text", *decision_lines(report.decision, lang), "```", ""]
-    out += _evidence(report)
+    out += _evidence(report, lang)
     out += [f"- {limit_line(item, w, cat, lang)}" for item in report.limits[:8]]
     if report.limits:
         out.append("")
@@ -39,7 +40,9 @@ def markdown(report: Report) -> str:
         text, risk, undo = fix_text(cat.causes[report.findings[0].cause], lang)
         told = ((w.l_fix, text), (w.l_risk, risk), (w.l_undo, undo), (w.l_check, report.answer[lang].validate_))
         out += [*(f"- **{label}**: {body}" for label, body in told if body), ""]
-    out += [f"- **{a.change}**: {a.predicted} ({a.cost}; {a.rollback})" for a in report.advice]
+    for a in report.advice:
+        told_zh = [phrase(cat, t) if lang == "zh" else t for t in (a.change, a.predicted, a.cost, a.rollback)]
+        out.append("- **{}**: {} ({}; {})".format(*told_zh))
     if report.advice:
         out.append("")
     if report.ruled_out:
@@ -52,7 +55,7 @@ def markdown(report: Report) -> str:
     return "\n".join(out)
 
 
-def _evidence(report: Report) -> list[str]:
+def _evidence(report: Report, lang: str) -> list[str]:
     by_id = {e.id: e for e in report.evidence}
     cited = list(dict.fromkeys(i for f in report.findings for i in f.evidence))
     cited = cited or list(dict.fromkeys(i for c in report.checked for i in c.evidence))
@@ -61,6 +64,7 @@ def _evidence(report: Report) -> list[str]:
     out = ["| id | says | where | quote |", "|---|---|---|---|"]
     for ident in cited:
         if item := by_id.get(ident):
+            said = reading(item, catalogue(), lang) if lang == "zh" else item.statement
             quote = f"`{_cell(quoted(item)).replace('`', chr(39))}`" if item.quote else ""
-            out.append(f"| {item.id} | {_cell(item.statement)} | {_cell(where(item))} | {quote} |")
+            out.append(f"| {item.id} | {_cell(said)} | {_cell(where(item))} | {quote} |")
     return [*out, ""]

