@@ -31,7 +31,7 @@ WHOLE = ("cases", "incidents", "captures", "cassettes", "injection", *GENERATED)
 SUITES = (*WHOLE, *DERIVED, *CHANGED, "held")
 _QUICK = 24  # cases a suite under --quick
 _QUICK_BYTES = 1 << 20  # larger captures are left out there
-_QUICK_RECORDED = 8  # recordings there, which take the most time
+_QUICK_RECORDED = 5  # recordings there, which take the most time
 _DERIVED_FROM = 300  # of our own cases that lines are taken out of, so that all suites end in bounded time
 
 
