@@ -138,7 +138,8 @@ def _listed(capture: Capture, order: int) -> dict[str, Any]:
 def _replace(path: Path, data: bytes) -> None:
     """Write a file as a whole or not at all."""
     spare = path.with_name(path.name + ".part")
-    with spare.open("wb") as stream:
+    spare.unlink(missing_ok=True)
+    with spare.open("xb") as stream:  # never through a link that somebody left there
         stream.write(data)
     os.replace(spare, path)
 

@@ -551,8 +551,31 @@ def _fail(message: str, hint: str = "") -> None:
             print("\n".join(printable(line) for line in mask(text).split("\n")), file=sys.stderr)
 
 
+def _streams() -> None:
+    """Standard streams that can be written to: one that is closed leads nowhere, no character is too strange for one.
+
+    Without this the next file to be opened would take the place of a closed stream. Where the locale says nothing
+    (`LC_ALL=C`), text is UTF-8, as Python has it elsewhere.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for the whole process)
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            plain = stream.encoding.lower() in ("ascii", "us-ascii", "ansi_x3.4-1968", "iso-8859-1")
+            unsaid = plain and not os.environ.get("PYTHONIOENCODING")
+            stream.reconfigure(encoding="utf-8" if unsaid else stream.encoding, errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """What is still to be written is lost; a second failure at the end must not print a traceback."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point; ends the process with the documented exit status."""
+    _streams()
     gc.set_threshold(50_000)  # what imports make stays: looking through it again and again took a fifth of a short run
     sys.exit(_run(sys.argv[1:] if argv is None else argv))
 
@@ -570,10 +593,13 @@ def _run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         _fail("interrupted")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # the reader went away; a second failure while flushing must not print a traceback
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader went away
+        _drop_output()
         return EXIT_OK
+    except OSError as err:  # a full disk above all
+        _drop_output()
+        _fail(": ".join(filter(None, (str(err.filename or ""), err.strerror or type(err).__name__))))
+        return EXIT_ERROR
     except Exception as err:
         if hasattr(err, "format_message"):  # typer's own usage errors, whichever click it carries
             _fail(str(err.format_message()), "diagnose --help")

@@ -54,7 +54,7 @@ def _own_hosts() -> list[str]:
 def _own_user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):
+    except (KeyError, OSError, ImportError):  # no such user, or no `pwd` module to ask
         return ""
 
 

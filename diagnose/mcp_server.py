@@ -27,6 +27,8 @@ _EVIDENCE = "files, folders or archives below the server's roots: logs, metrics 
 _CASSETTE = "a recorded machine (folder or zip) below the server's roots"
 _LANG = "en, zh or both"
 
+MOST_BODY = 4 << 20  # bytes of a request
+
 T = TypeVar("T")
 Scope = MutableMapping[str, Any]
 Call = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -146,6 +148,19 @@ def _resources(server: MCPServer[Any], service: Service) -> None:
     service.on_capture = offer
 
 
+def _bounded(receive: Call) -> Call:
+    """`receive` for a body of unsaid size: one of more than `MOST_BODY` bytes ends as if its sender had left."""
+    size = 0
+
+    async def some() -> MutableMapping[str, Any]:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        return message if size <= MOST_BODY else {"type": "http.disconnect"}
+
+    return some
+
+
 def guarded(app: App, token: str) -> App:
     """`app` for those who know the token; everybody else gets 401."""
     wanted = f"Bearer {token}".encode()
@@ -154,14 +169,15 @@ def guarded(app: App, token: str) -> App:
         if scope["type"] == "lifespan":
             await app(scope, receive, send)
             return
-        given = next((value for name, value in scope.get("headers", ()) if name.lower() == b"authorization"), b"")
-        if scope["type"] == "http" and hmac.compare_digest(given, wanted):
-            await app(scope, receive, send)
+        headers = {name.lower(): value for name, value in scope.get("headers", ())}
+        known = scope["type"] == "http" and hmac.compare_digest(headers.get(b"authorization", b""), wanted)
+        length = headers.get(b"content-length", b"0")
+        if known and length.isdigit() and int(length) <= MOST_BODY:
+            await app(scope, _bounded(receive), send)
             return
-        await send(
-            {"type": "http.response.start", "status": 401,
-             "headers": [(b"content-type", b"text/plain"), (b"www-authenticate", b"Bearer")]}
-        )  # fmt: skip
-        await send({"type": "http.response.body", "body": b"a token is needed: Authorization: Bearer TOKEN\n"})
+        status, text = (413, b"too large\n") if known else (401, b"a token is needed: Authorization: Bearer TOKEN\n")
+        about = [(b"content-type", b"text/plain"), *([] if known else [(b"www-authenticate", b"Bearer")])]
+        await send({"type": "http.response.start", "status": status, "headers": about})
+        await send({"type": "http.response.body", "body": text})
 
     return check

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .config import load
 from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_OK, UsageError
@@ -229,6 +229,9 @@ def investigate(
     """
     if live is None and read is None:
         return _plain(symptom, paths, stdin, langs, stated, seen)
+    import sqlite3
+
+    from langgraph.checkpoint.memory import InMemorySaver
     from langgraph.types import Command
 
     from .ask import consents, converse
@@ -249,13 +252,22 @@ def investigate(
             names = [ranked[0][0]]  # only the playbook that will be walked has to be compiled
         start: State = {"symptom": symptom, "paths": [], "langs": list(langs)}  # opened above
         config: RunnableConfig = {"configurable": {"thread_id": "run"}, "recursion_limit": STEPS}
-        try:
-            graph = build(names, checkpointer(session))
+
+        def go(saver: Any) -> tuple[Any, Any]:
+            graph = build(names, saver)
             result = graph.invoke(start, config, context=session)
             while waiting := result.get("__interrupt__"):
                 with progress.paused():
                     answer = consents(waiting[0].value, read) if read else False
                 result = graph.invoke(Command(resume=answer), config, context=session)
+            return graph, result
+
+        try:
+            try:
+                graph, result = go(checkpointer(session))
+            except sqlite3.Error as err:  # a full disk, or another run with the same file
+                print(f"diagnose: the state of this run is not kept: {err}", file=sys.stderr)
+                graph, result = go(InMemorySaver())
         except KeyboardInterrupt:
             return _partial(symptom, session, langs), False
     report = Report.model_validate(result["report"])

@@ -33,9 +33,9 @@ class BandwidthTest:
 
     name = "bandwidth_test"
     needles: tuple[bytes, ...] = (b"Memory Transfers", b"bandwidthTest")
-    _row = regex(r"^\s*(\d+)\s+([\d.]+)\s*$")
+    _row = regex(r"^\s*(\d+)\s+(\d+(?:\.\d+)?)\s*$")
     _csv = regex(
-        r"bandwidthTest-(\w+)-(Pinned|Paged|Pageable), Bandwidth = ([\d.]+) (MB/s|GB/s).*?Size = (\d+) bytes",
+        r"bandwidthTest-(\w+)-(Pinned|Paged|Pageable), Bandwidth = (\d+(?:\.\d+)?) (MB/s|GB/s).*?Size = (\d+) bytes",
         re.IGNORECASE,
     )
 
@@ -73,9 +73,9 @@ class GpuTrace:
 
     name = "gpu_trace"
     needles: tuple[bytes, ...] = (b"Pageable", b"Pinned")
-    _row = regex(r"([\d.]+)\s?(GB/s|MB/s|GiB/s|MiB/s)\s+(Pageable|Pinned|Device)\s+(Pageable|Pinned|Device)")
+    _row = regex(r"(\d+(?:\.\d+)?)\s?(GB/s|MB/s|GiB/s|MiB/s)\s+(Pageable|Pinned|Device)\s+(Pageable|Pinned|Device)")
     _kineto = regex(
-        r"Memcpy (HtoD|DtoH) \((Pageable|Pinned|Device) -> (Pageable|Pinned|Device)\).{0,80}?([\d.]+)\s?(GB/s|MB/s)"
+        r"Memcpy (HtoD|DtoH) \((Pageable|Pinned|Device) -> (Pageable|Pinned|Device)\).{0,80}?(\d+(?:\.\d+)?)\s?(GB/s|MB/s)"  # noqa: E501
     )
 
     def parse(self, doc: Document) -> Iterator[Fact]:

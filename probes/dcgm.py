@@ -94,7 +94,7 @@ _REASONS = {
     0x80: "hw_power_brake_slowdown",
     0x100: "display_clock_setting",
 }
-_METRIC = regex(r"^DCGM_FI_(?:DEV_)?([A-Z_0-9]+)(?:\{([^}]*)\})?\s+(-?[\d.]+(?:e[+-]?\d+)?)")
+_METRIC = regex(r"^DCGM_FI_(?:DEV_)?([A-Z_0-9]+)(?:\{([^}]*)\})?\s+(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 _GPU_LABEL = regex(r'\bgpu="?(\d+)')
 _HOST_LABEL = regex(r'\bHostname="([^"]+)"')
 _NONE = 9e17  # DCGM's blank values lie above
@@ -152,7 +152,7 @@ class DcgmDmon:
         for gpu, (line, cells) in last.items():
             for name, cell in zip(names, cells, strict=False):
                 field = _SHORT.get(name, name)
-                if field in _FIELDS and re.fullmatch(r"-?[\d.]+", cell):
+                if field in _FIELDS and re.fullmatch(r"-?\d+(?:\.\d+)?", cell):
                     yield from _put(doc, line, field, float(cell), {"gpu": gpu})
 
 

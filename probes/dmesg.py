@@ -161,13 +161,15 @@ def _severity(word: str) -> str:
 
 
 _DEVICE = regex(r"^(?:-*\[?)?((?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])\s+(.+)$", re.I)
-_LNKCAP = regex(r"LnkCap:.*?Speed ([\d.]+)\s*GT/s(?:[^,]*)?,\s*Width x(\d+)", re.I)
-_LNKSTA = regex(r"LnkSta:\s*Speed ([\d.]+)\s*GT/s\s*(\((?:downgraded|ok|strange|overdriven)\))?,?\s*Width x(\d+)", re.I)
+_LNKCAP = regex(r"LnkCap:.*?Speed (\d+(?:\.\d+)?)\s*GT/s(?:[^,]*)?,\s*Width x(\d+)", re.I)
+_LNKSTA = regex(
+    r"LnkSta:\s*Speed (\d+(?:\.\d+)?)\s*GT/s\s*(\((?:downgraded|ok|strange|overdriven)\))?,?\s*Width x(\d+)", re.I
+)
 _ACS = regex(r"ACSCtl:\s*(.+)$")
 _LIMITED = regex(
-    r"(?:^|\s)(?:\w+ )?((?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]):.*?([\d.]+) Gb/s available PCIe "
+    r"(?:^|\s)(?:\w+ )?((?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]):.*?(\d+(?:\.\d+)?) Gb/s available PCIe "
     r"bandwidth, limited by "
-    r"([\d.]+) GT/s PCIe x(\d+) link(?: at \S+)? \(capable of ([\d.]+) Gb/s with ([\d.]+) GT/s PCIe x(\d+) link\)",
+    r"(\d+(?:\.\d+)?) GT/s PCIe x(\d+) link(?: at \S+)? \(capable of (\d+(?:\.\d+)?) Gb/s with (\d+(?:\.\d+)?) GT/s PCIe x(\d+) link\)",  # noqa: E501
         re.I,
 )  # fmt: skip
 _NUMA = regex(r"/devices/[^ ]*?([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d)/numa_node\s*[:=]?\s*(-?\d+)")

@@ -64,11 +64,11 @@ class LlamaCpp:
         b"llm_load_tensors",
     )
     _eval = regex(
-        r"\b(prompt )?eval time\s*=\s*([\d.]+) ms /\s*(\d+) (?:tokens|runs)"
-        r"\s*\(\s*([\d.]+) ms per token,\s*([\d.]+) tokens per second"
+        r"\b(prompt )?eval time\s*=\s*(\d+(?:\.\d+)?) ms /\s*(\d+) (?:tokens|runs)"
+        r"\s*\(\s*(\d+(?:\.\d+)?) ms per token,\s*(\d+(?:\.\d+)?) tokens per second"
     )
     _buffer = regex(
-        r"\b(CUDA\d+|CPU\w*|CUDA_Host|Metal\w*|Vulkan\d+|ROCm\d+)\s+(model|KV|compute) buffer size\s*=\s*([\d.]+) MiB"
+        r"\b(CUDA\d+|CPU\w*|CUDA_Host|Metal\w*|Vulkan\d+|ROCm\d+)\s+(model|KV|compute) buffer size\s*=\s*(\d+(?:\.\d+)?) MiB"  # noqa: E501
     )
     _offload = regex(r"offloaded (\d+)/(\d+) (?:repeating )?layers to GPU")
     _context = regex(r"\bn_ctx(?:_per_seq|_seq)?\s*\(?\s*=?\s*(\d+)\)? < n_ctx_train")
@@ -134,7 +134,7 @@ class Tgi:
     name = "tgi"
     needles: tuple[bytes, ...] = (b"queue_time=", b"time_per_token=", b"inference_time=")
     _pair = regex(
-        r'\b(total|validation|queue|inference)_time="?([\d.]+)(µs|μs|us|ms|ns|s)\b|\btime_per_token="?([\d.]+)(µs|μs|us|ms|ns|s)\b'
+        r'\b(total|validation|queue|inference)_time="?(\d+(?:\.\d+)?)(µs|μs|us|ms|ns|s)\b|\btime_per_token="?(\d+(?:\.\d+)?)(µs|μs|us|ms|ns|s)\b'
     )
     _signals: ClassVar = {
         "total": "serving.server.e2e",
@@ -162,8 +162,8 @@ class TensorRtLlm:
     name = "tensorrt_llm"
     needles: tuple[bytes, ...] = (b"TensorRT-LLM", b"TRT-LLM", b"num_scheduled_requests", b"currank_total_requests")
     _iter = regex(r"\biter = (\d+),.*?num_scheduled_requests\s*[:=]\s*(\d+)")
-    _part = regex(r"\b(kv_cache_util|host_step_time|prev_device_step_time)\s*=\s*([\d.]+)")
-    _tokens = regex(r"Allocated ([\d.]+) GiB for max tokens in paged KV cache \((\d+)\)")
+    _part = regex(r"\b(kv_cache_util|host_step_time|prev_device_step_time)\s*=\s*(\d+(?:\.\d+)?)")
+    _tokens = regex(r"Allocated (\d+(?:\.\d+)?) GiB for max tokens in paged KV cache \((\d+)\)")
     _model = regex(
         r"TRTGptModel (maxNumSequences|maxBatchSize|maxNumTokens|mMaxAttentionWindowSize|maxSequenceLen)[: ]+\(?(\d+)"
     )

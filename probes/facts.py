@@ -69,7 +69,10 @@ def number(cell: str) -> float | None:
 def gib(amount: str | float, unit: str) -> float | None:
     """An amount of memory in GiB. Tools print binary sizes under both spellings, so MB counts as MiB."""
     factor = _GIB.get(unit.strip().lower())
-    return None if factor is None else float(str(amount).replace(",", "")) * factor
+    try:
+        return None if factor is None else float(str(amount).replace(",", "")) * factor
+    except ValueError:  # `1.2.3 GiB`, `... GB`: no amount
+        return None
 
 
 def size(text: str, default: str = "b") -> float | None:

@@ -60,7 +60,8 @@ class GenericReader:
 
 def named(line: Line) -> Line:
     """``worker-2: 2.9 GB/s`` is a row of a list when nothing but the text says so, not a launcher's prefix."""
-    return replace(line, text=line.prefix + line.text) if line.prefix and line.prefix[0] not in "[( " else line
+    mere = line.prefix[:1] not in ("", " ") and not any(c in line.prefix for c in "[(")  # beside a process it is one
+    return replace(line, text=line.prefix + line.text) if mere else line
 
 
 def logged(lines: list[Line]) -> bool:

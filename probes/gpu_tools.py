@@ -166,7 +166,7 @@ class TritonAutotune:
     name = "triton_autotune"
     needles: tuple[bytes, ...] = (b"best config selected", b"Autotuning kernel")
     _done = regex(
-        r"(?:Triton autotuning for function|Autotuning kernel) (\S+?),?\s+(?:with key as .*?,\s*)?finished after ([\d.]+)\s?s"  # noqa: E501
+        r"(?:Triton autotuning for function|Autotuning kernel) (\S+?),?\s+(?:with key as .*?,\s*)?finished after (\d+(?:\.\d+)?)\s?s"  # noqa: E501
         r"(?:[;,]?\s*best config selected: (.*?);?\s*$)?"
     )
     _chosen = regex(r"best config selected: (.*?);?\s*$")
@@ -206,7 +206,7 @@ class MemorySummary:
     name = "cuda_memory_summary"
     needles: tuple[bytes, ...] = (b"PyTorch CUDA memory summary", b"cudaMalloc retries")
     _head = regex(r"CUDA OOMs:\s*(\d+).*?cudaMalloc retries:\s*(\d+)")
-    _row = regex(r"^\|\s*(Allocated memory|GPU reserved memory)\s*\|\s*([\d.]+) ([KMGT]?i?B)\b")
+    _row = regex(r"^\|\s*(Allocated memory|GPU reserved memory)\s*\|\s*(\d+(?:\.\d+)?) ([KMGT]?i?B)\b")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Reserve minus allocation, over the reserve, as they stand now."""

@@ -14,28 +14,30 @@ from diagnose.units import canonical
 
 from .facts import fact, number
 
-_LOAD = regex(r"load averages?:\s*([\d.]+)", re.I)
+_LOAD = regex(r"load averages?:\s*(\d+(?:\.\d+)?)", re.I)
 _TOP_CPU = regex(r"^\s*(%Cpu(?:\(s\)|\d+)|Cpu\(s\))\s*:\s*(.+)$", re.I)
-_TOP_PART = regex(r"([\d.]+)\s*%?\s*(us|sy|ni|id|wa|hi|si|st)\b")
+_TOP_PART = regex(r"(\d+(?:\.\d+)?)\s*%?\s*(us|sy|ni|id|wa|hi|si|st)\b")
 _TOP_HEAD = regex(r"^\s*(?:F\s+)?PID\s+USER\b.*%CPU", re.I)
-_GIL = regex(r"GIL:\s*([\d.]+)%,\s*Active:\s*([\d.]+)%")
-_PYSPY = regex(r"^\s*([\d.]+)%\s+([\d.]+)%\s+[\d.]+s\s+[\d.]+s\s+(\S.*?)\s*$")
-_PSI = regex(r"^\s*(?:\S*(cpu|memory|io)\S*\s*[:=]?\s*)?(some|full)\s+avg10=([\d.]+)\s+avg60=([\d.]+)")
+_GIL = regex(r"GIL:\s*(\d+(?:\.\d+)?)%,\s*Active:\s*(\d+(?:\.\d+)?)%")
+_PYSPY = regex(r"^\s*(\d+(?:\.\d+)?)%\s+(\d+(?:\.\d+)?)%\s+[\d.]+s\s+[\d.]+s\s+(\S.*?)\s*$")
+_PSI = regex(r"^\s*(?:\S*(cpu|memory|io)\S*\s*[:=]?\s*)?(some|full)\s+avg10=(\d+(?:\.\d+)?)\s+avg60=(\d+(?:\.\d+)?)")
 _PSI_FILE = regex(r"pressure/(cpu|memory|io)|(cpu|memory|io)\.pressure")
 _NUMASTAT = regex(r"^\s*(numa_hit|numa_miss|numa_foreign|other_node|local_node)\s+([\d ]+?)\s*$")
 _NUMA_PROCESS = regex(r"^\s*(Private|Total)\s+([\d.]+(?:\s+[\d.]+)+)\s*$")
 _NUMA_HEAD = regex(r"^\s+Node 0\s+Node 1\s.*Total\s*$")
-_DD = regex(r"copied,\s*[\d.]+ s(?:econds)?,\s*([\d.]+)\s*([kMG]i?B/s)")
-_FIO = regex(r"^\s*(READ|WRITE):\s*(?:io=\S+,\s*)?(?:bw|aggrb)=([\d.]+)\s*([KMG]i?B/s)")
-_HDPARM = regex(r"Timing (?:buffered disk|cached) reads:.*=\s*([\d.]+)\s*(MB/sec)")
+_DD = regex(r"copied,\s*[\d.]+ s(?:econds)?,\s*(\d+(?:\.\d+)?)\s*([kMG]i?B/s)")
+_FIO = regex(r"^\s*(READ|WRITE):\s*(?:io=\S+,\s*)?(?:bw|aggrb)=(\d+(?:\.\d+)?)\s*([KMG]i?B/s)")
+_HDPARM = regex(r"Timing (?:buffered disk|cached) reads:.*=\s*(\d+(?:\.\d+)?)\s*(MB/sec)")
 _LOAD_TIME = regex(
     r"(Loading (?:model )?weights|Model loading|Loading weights|load weight|Weights? "
-    r"loading)\b[^\n]*?\btook\s+([\d.]+)\s*(?:s|sec|seconds)\b",
+    r"loading)\b[^\n]*?\btook\s+(\d+(?:\.\d+)?)\s*(?:s|sec|seconds)\b",
     re.I,
 )
-_LOAD_BOTH = regex(r"(?:Model loading|Loading model weights) took ([\d.]+) Gi?B(?: memory)? and ([\d.]+) seconds", re.I)
-_SHARD = regex(r"checkpoint shards:.*?(\d+)/(\d+)\s*\[.*?([\d.]+)\s*s/it\]", re.I)
-_STATS = regex(r"^\s*[0-9a-f]{12}\s+(\S+)\s+([\d.]+)%\s+[\d.]+\s?[KMGT]?i?B\s*/\s*[\d.]+\s?[KMGT]?i?B\s")
+_LOAD_BOTH = regex(
+    r"(?:Model loading|Loading model weights) took (\d+(?:\.\d+)?) Gi?B(?: memory)? and (\d+(?:\.\d+)?) seconds", re.I
+)
+_SHARD = regex(r"checkpoint shards:.*?(\d+)/(\d+)\s*\[.*?(\d+(?:\.\d+)?)\s*s/it\]", re.I)
+_STATS = regex(r"^\s*[0-9a-f]{12}\s+(\S+)\s+(\d+(?:\.\d+)?)%\s+[\d.]+\s?[KMGT]?i?B\s*/\s*[\d.]+\s?[KMGT]?i?B\s")
 _CFS = regex(r"container_cpu_cfs_(throttled_)?periods_total(?:\{[^}]*\})?\s+([\d.e+]+)")
 _CPU_PARTS = {"us": "user", "sy": "system", "id": "idle", "wa": "iowait", "st": "steal", "si": "softirq"}
 _MP_PARTS = {"%usr": "user", "%user": "user", "%sys": "system", "%system": "system", "%idle": "idle",

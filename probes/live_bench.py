@@ -14,7 +14,7 @@ _SECONDS = 20.0
 
 def _argv(host: Host, names: str) -> list[str]:
     gpu = host.params.get("device", "0")
-    return ["python", "-m", "diagnose.cli", "microbench", "--allow", "load", "--gpu", gpu, "--only", names,
+    return ["python", "-P", "-m", "diagnose.cli", "microbench", "--allow", "load", "--gpu", gpu, "--only", names,
             "--format", "json"]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from diagnose.host import Host
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
-_WORKER = ["python", "-m", "diagnose.probes.nccl_sweep_worker"]
+_WORKER = ["python", "-P", "-m", "diagnose.probes.nccl_sweep_worker"]
 _TESTS = {"all_reduce": "all_reduce_perf", "sendrecv": "sendrecv_perf", "all_gather": "all_gather_perf",
           "reduce_scatter": "reduce_scatter_perf", "alltoall": "alltoall_perf"}  # fmt: skip
 _DEBUG = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,ENV,NET,GRAPH,P2P,SHM,TUNING"}
@@ -64,7 +64,7 @@ def _command(host: Host, least: int, step: int, quiet: bool) -> list[str]:
     if tool := _tool(host):
         return [tool, "-b", str(least), "-e", str(_MOST), "-f", str(step), "-g", str(gpu_count())]
     command = [*_WORKER, "--op", _op(host), "-b", str(least), "-e", str(_MOST), "-f", str(step)]
-    return [*command, "--lockstep", "--bytes"] if quiet else command
+    return [*command, "--lockstep", "--bytes"] if quiet else [*command, "--bytes"]
 
 
 def _bytes_command(host: Host) -> list[str]:

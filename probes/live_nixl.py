@@ -14,7 +14,7 @@ from diagnose.models import Fact, Subject
 
 from .nixl_worker import COLUMNS, HEAD, PAIRS
 
-_WORKER = ["python", "-m", "diagnose.probes.nixl_worker", "--memory"]
+_WORKER = ["python", "-P", "-m", "diagnose.probes.nixl_worker", "--memory"]
 _ENV = {"NIXL_LOG_LEVEL": "WARN"}
 _ROW = regex(
     r"^\s*((?:DRAM|VRAM)(?:>(?:DRAM|VRAM))?)\s+(\w+)\s+(\d+)\s+(\d+)\s+(\d+)\s+([\d.]+)\s+([\d.]+)\s+([\d.]+)\s+(\d+)\s*$"

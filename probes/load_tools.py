@@ -235,12 +235,12 @@ class LlmPerf:
         b"Overall Output Throughput",
     )
     _head = regex(r"^\s*(inter_token_latency_s|ttft_s|end_to_end_latency_s|\w+)\s*$")
-    _row = regex(r"^\s+(p\d\d|mean|min|max|stddev)\s*=\s*([\d.]+)\s*$")
+    _row = regex(r"^\s+(p\d\d|mean|min|max|stddev)\s*=\s*(\d+(?:\.\d+)?)\s*$")
     _total = regex(
-        r"^\W*(Overall Output Throughput|Number Of Errored Requests|Number Of Completed Requests):\s*([\d.]+)"
+        r"^\W*(Overall Output Throughput|Number Of Errored Requests|Number Of Completed Requests):\s*(\d+(?:\.\d+)?)"
     )
     _json = regex(
-        r'"results_(inter_token_latency_s|ttft_s|end_to_end_latency_s)_(?:quantiles_)?(p\d\d|mean|min|max|stddev)"\s*:\s*([\d.]+)'
+        r'"results_(inter_token_latency_s|ttft_s|end_to_end_latency_s)_(?:quantiles_)?(p\d\d|mean|min|max|stddev)"\s*:\s*(\d+(?:\.\d+)?)'
     )
     _names: ClassVar = {"inter_token_latency_s": "itl", "ttft_s": "ttft", "end_to_end_latency_s": "e2e"}
     _totals: ClassVar = {

@@ -24,7 +24,7 @@ _OSU_COLUMNS = regex(r"#\s*Size\s+(Bandwidth|Latency|Avg Lat\w*)\s*\(([^)]+)\)")
 _SIZE_COLUMNS = regex(
     r"^\W*(?:msg |message )?size\s*(?:\((?:b|bytes)\))?\s+(?:bandwidth\s*)?\(?([MG]i?B/s)\)?\s*$", re.IGNORECASE
 )
-_OSU_ROW = regex(r"^\s*(\d+)\s+([\d.]+)(?:\s|$)")
+_OSU_ROW = regex(r"^\s*(\d+)\s+(\d+(?:\.\d+)?)(?:\s|$)")
 _DROP = 1.25  # a bandwidth falling this much from one size to the next is a step, not noise
 
 

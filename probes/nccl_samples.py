@@ -196,7 +196,7 @@ def late(doc: Document, header: list[str], rows: list[tuple[str, list[float], Li
 
 _SIZE_ROW = regex(
     r"^\s*(?:<=?|≤|up to|below|>=?|≥|over)?\s*(?:\d[\d.]*\s*[KMG]?i?B?\s*(?:-|–|to"
-    r"|\.\.)\s*)?(?P<top>\d[\d.]*)\s*(?P<unit>[KMG]?i?B?)\b[^\d\n]{0,24}?\s"
+    r"|\.\.)\s*)?(?P<top>\d+(?:\.\d+)?)\s*(?P<unit>[KMG]?i?B?)\b[^\d\n]{0,24}?\s"
     r"[x×]?\s*(?P<n>\d[\d,]*)\s*(?:calls?|ops?|x|times|次|launches|messages|msgs)?\b",
     re.IGNORECASE,
 )

@@ -33,7 +33,7 @@ _RANK = regex(
     r"#\s+Rank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\s+(\d+)\s+on\s+(\S+)\s+device\s+(\d+)(?:\s+\[[^\]]*\]\s+(\S.*?))?\s*$"
 )
 _PARAMS = regex(r"nThread\s+(\d+)\s+nGpus\s+(\d+)\s+minBytes\s+(\d+)\s+maxBytes\s+(\d+)")
-_AVG = regex(r"#?\s*Avg bus bandwidth\s*:\s*([\d.]+)")
+_AVG = regex(r"#?\s*Avg bus bandwidth\s*:\s*(\d+(?:\.\d+)?)")
 _BOUNDS = regex(r"Out of bounds values\s*:\s*(\d+)")
 _NAME = regex(
     r"\b((?:all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|broadcast|reduce|sendrecv|scatter|gather|hypercube)_perf)\b"

@@ -91,7 +91,7 @@ class NcclXml:
         if parent is None:
             return
         _, _, pci, where = parent
-        width, speed = pci.get("link_width", "0"), re.match(r"([\d.]+) GT/s", pci.get("link_speed", ""))
+        width, speed = pci.get("link_width", "0"), re.match(r"(\d+(?:\.\d+)?) GT/s", pci.get("link_speed", ""))
         bus = pci.get("busid")
         if width.isdigit() and int(width) > 0:  # 0: the hypervisor does not say
             yield fact(

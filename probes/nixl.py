@@ -30,7 +30,7 @@ _FAILED = regex(
 )
 _STAT = regex(
     r"(Avg xfer time \(ms\)|Avg post time \(ms\)|Avg MB per transfer|Throughput \(MB/s\)"
-    r"|Avg number of descriptors|Num failed transfers|Num KV expired reqs)=([\d.]+)"
+    r"|Avg number of descriptors|Num failed transfers|Num KV expired reqs)=(\d+(?:\.\d+)?)"
 )
 _STAT_SIGNAL = {
     "Avg xfer time (ms)": ("kv.xfer_time", 1.0, "ms"), "Avg post time (ms)": ("kv.post_time", 1.0, "ms"),
@@ -38,8 +38,10 @@ _STAT_SIGNAL = {
     "Avg number of descriptors": ("kv.descriptors", 1.0, "count"),
     "Num failed transfers": ("kv.failed", 1.0, "count"), "Num KV expired reqs": ("kv.failed", 1.0, "count"),
 }  # fmt: skip
-_MOONCAKE = regex(r"Transfer Engine Stats.*?Throughput:\s*([\d.]+)\s*(MB/s|GB/s)")
-_LMCACHE = regex(r"(Retrieved|Stored|Retrieve|Store)\b.*?\bcost\s+([\d.]+)\s*ms.*?throughput:\s*([\d.]+)\s*GB/s", re.I)
+_MOONCAKE = regex(r"Transfer Engine Stats.*?Throughput:\s*(\d+(?:\.\d+)?)\s*(MB/s|GB/s)")
+_LMCACHE = regex(
+    r"(Retrieved|Stored|Retrieve|Store)\b.*?\bcost\s+(\d+(?:\.\d+)?)\s*ms.*?throughput:\s*(\d+(?:\.\d+)?)\s*GB/s", re.I
+)
 _SETTINGS = regex(
     r"""["']?(kv_connector|kv_role|kv_buffer_device|kv_connector_module_path|enforce_handshake_compat|backends|use_host_buffer)["']?\s*[:=]\s*\[?["']?([\w.]+)"""
 )
@@ -316,7 +318,7 @@ class NixlTableReader:
             if "Block Size (B)" in line.text:
                 started = True
                 continue
-            row = re.match(r"^\s*(\d+)\s+(\d+)\s+([\d.]+)\s+([\d.]+)", line.text) if started else None
+            row = re.match(r"^\s*(\d+)\s+(\d+)\s+(\d+(?:\.\d+)?)\s+(\d+(?:\.\d+)?)", line.text) if started else None
             if row:
                 label = f"block {row.group(1)}|batch {row.group(2)}"
                 yield Fact(

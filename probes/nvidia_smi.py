@@ -18,7 +18,9 @@ _NAME = regex(
     r"^\W*(\d{1,2})\s+((?:NVIDIA|Tesla|GeForce|Quadro|GRID|TITAN|RTX|Graphics Device|[AHBL]\d{2,3}|ERR!)[^|]*?)"
     r"\s+(On|Off|N/A|WDDM|TCC|MCDM)\s*\|?\s*([0-9A-Fa-f]{4,8}:[0-9A-Fa-f:.]+)?(.*)$"
 )
-_POWER = regex(r"(?:(\d+)%|N/A|ERR!)?\s+(\d+)C\s+(P\d{1,2})\s+(?:([\d.]+)W|N/A|ERR!)\s*/\s*(?:([\d.]+)W|N/A|ERR!)")
+_POWER = regex(
+    r"(?:(\d+)%|N/A|ERR!)?\s+(\d+)C\s+(P\d{1,2})\s+(?:(\d+(?:\.\d+)?)W|N/A|ERR!)\s*/\s*(?:(\d+(?:\.\d+)?)W|N/A|ERR!)"
+)
 _MEMORY = regex(r"(\d+)\s*MiB\s*/\s*(\d+)\s*MiB")
 _UTIL = regex(r"\b(\d{1,3})%\s+(Default|E\. ?Process|E\. ?Thread|Exclusive_\w+|Prohibited)")
 _PROCESS = regex(
@@ -147,16 +149,16 @@ _MAXISH = regex(r"(?:max\w*|capable(?: of)?|up to|supports?|rated|of)[\s:(=]*(?:
 _DEVICE = regex(r"\b(?:GPU|Device|Card)\s*#?\s*(\d{1,2})\b", re.I)
 _MODEL = regex(r"\b((?:NVIDIA |Tesla |GeForce |Quadro )[A-Z0-9][\w ./-]*?)(?=\s*(?:\||\]|\(UUID|,|$))")
 _WATTS = (
-    (regex(r"default(?:[ _]power)?(?:[ _]limit)?\s*[=:]?\s*([\d.]+)\s*W\b", re.I), "gpu.power.default"),
-    (regex(r"max(?:[ _]power)?(?:[ _]limit)?\s*[=:]\s*([\d.]+)\s*W\b", re.I), "gpu.power.max"),
+    (regex(r"default(?:[ _]power)?(?:[ _]limit)?\s*[=:]?\s*(\d+(?:\.\d+)?)\s*W\b", re.I), "gpu.power.default"),
+    (regex(r"max(?:[ _]power)?(?:[ _]limit)?\s*[=:]\s*(\d+(?:\.\d+)?)\s*W\b", re.I), "gpu.power.max"),
     (
         regex(
-            r"(?<!default )(?<!max )(?:power[ _]?(?:limit|cap)|\blimit|\bcap(?:ped)?(?: at)?)\s*[=:]?\s*([\d.]+)\s*W\b",
+            r"(?<!default )(?<!max )(?:power[ _]?(?:limit|cap)|\blimit|\bcap(?:ped)?(?: at)?)\s*[=:]?\s*(\d+(?:\.\d+)?)\s*W\b",  # noqa: E501
             re.I,
         ),
         "gpu.power.limit",
     ),
-    (regex(r"(?:current_draw|power[ _]draw|draw|drawing)\s*[=:]?\s*([\d.]+)\s*W\b", re.I), "gpu.power"),
+    (regex(r"(?:current_draw|power[ _]draw|draw|drawing)\s*[=:]?\s*(\d+(?:\.\d+)?)\s*W\b", re.I), "gpu.power"),
     (regex(r"\bPOW\s+(\d+)\s*/\s*\d+\s*W", re.I), "gpu.power"),
     (regex(r"\bPOW\s+\d+\s*/\s*(\d+)\s*W", re.I), "gpu.power.limit"),
 )

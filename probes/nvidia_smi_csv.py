@@ -89,14 +89,7 @@ class _Samples:
 
     def facts(self, doc: Document, gpu: int | None) -> Iterator[Fact]:
         util = ("gpu.util", None)
-        power = ("gpu.power", None)
-
-        def load(i: int) -> tuple[float, float, int]:
-            numbers = self.rows[i][1]
-            return numbers.get(util, (-1.0, ""))[0], numbers.get(power, (-1.0, ""))[0], -i
-
-        best = max(range(len(self.rows)), key=load)
-        line, numbers, texts, _ = self.rows[best]
+        line, numbers, texts, _ = self.rows[self._typical()]
         for (signal, label), (value, unit) in numbers.items():
             if signal not in _WORST:
                 yield fact(doc, line, signal, value, unit, gpu=gpu, label=label)
@@ -135,6 +128,19 @@ class _Samples:
                 kind="derived",
                 formula="reader:nvidia_smi_csv", count=len(shares), status=doc.status,
             )  # fmt: skip
+
+
+    def _typical(self) -> int:
+        """The sample that stands for all: of those with the highest load the one in the middle, by clock and power."""
+        util = [row[1].get(("gpu.util", None), (-1.0, ""))[0] for row in self.rows]
+        busiest = [i for i, share in enumerate(util) if share >= max(util) - 0.05]
+
+        def state(i: int) -> tuple[float, float, int]:
+            numbers = self.rows[i][1]
+            clock, power = (numbers.get((name, None), (-1.0, ""))[0] for name in ("gpu.clock.sm", "gpu.power"))
+            return clock, power, -i
+
+        return sorted(busiest, key=state)[len(busiest) // 2]
 
 
 class CsvReader:
@@ -218,7 +224,8 @@ class CsvReader:
     def _app(self, doc: Document, line: Line, row: dict[str, str]) -> Iterator[Fact]:
         name = row.get("process_name", row.get("name", ""))
         index = row.get("gpu_index", row.get("index", ""))
-        who: dict[str, Any] = {"gpu": int(index) if index.isdigit() else None, "label": f"{row['pid']} C"}
+        card = "" if index.isdigit() else row.get("gpu_uuid", row.get("gpu_bus_id", ""))
+        who: dict[str, Any] = {"gpu": int(index) if index.isdigit() else None, "label": f"{card} {row['pid']} C".strip()}
         if not row["pid"].isdigit():
             return
         yield fact(doc, line, "gpu.process", name or "unknown", **who)
@@ -252,8 +259,9 @@ class MonReader:
                 continue
             gpu = int(row["gpu"])
             if "pid" in row:
-                share = number(row.get("sm", "-")) or 0.0
+                share = number(row.get("sm", "-"))
                 name = " ".join(words[len(columns) - 1 :])
+                share = -1.0 if share is None else share  # `-`: the process is listed, its share was not taken
                 if row["pid"].isdigit() and share >= procs.get((gpu, row["pid"]), (-1.0, line, ""))[0]:
                     procs[(gpu, row["pid"])] = (share, line, f"{row.get('type', 'C')} {name}")
                 continue
@@ -268,7 +276,8 @@ class MonReader:
         for (gpu, pid), (share, line, name) in procs.items():
             kind, _, command = name.partition(" ")
             yield fact(doc, line, "gpu.process", command, gpu=gpu, label=f"{pid} {kind}")
-            yield fact(doc, line, "gpu.process.sm", share / 100, "fraction", gpu=gpu, label=f"{pid} {kind}")
+            if share >= 0:
+                yield fact(doc, line, "gpu.process.sm", share / 100, "fraction", gpu=gpu, label=f"{pid} {kind}")
 
 
 READERS: list[Reader] = [CsvReader(), MonReader()]

@@ -16,7 +16,7 @@ from diagnose.plugin import Reader
 
 from .facts import fact, gib
 
-_N = r"([\d.,]+)\s*([KMGT]i?B|bytes|B)"
+_N = r"(\d[\d,]*(?:\.\d+)?)\s*([KMGT]i?B|bytes|B)"
 _START = regex(rf"Tried to allocate\s+{_N}", re.I)
 _FIGURES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("requested", _START),
@@ -36,12 +36,12 @@ _GPU = regex(r"\bGPU (\d+)\b")
 _HAND = regex(
     r"\b(?:torch\.cuda\.)?(?:max_)?(?P<what>memory_allocated|memory_reserved|allocated|reserved(?: but "
     r"unallocated)?|requested|free)"
-    r"(?:\(\w*\))?\s*[:=|]?\s*(?P<n>[\d.,]+)\s*(?P<u>[KMGT]i?B)\b", re.I,
+    r"(?:\(\w*\))?\s*[:=|]?\s*(?P<n>\d[\d,]*(?:\.\d+)?)\s*(?P<u>[KMGT]i?B)\b", re.I,
 )  # fmt: skip
 _SUMMARY = regex(rf"^\|\s*(Allocated memory|GPU reserved memory|Non-releasable memory)\s*\|\s*{_N}\s*\|", re.I)
 _VLLM_FREE = regex(
-    r"Free memory on device\s*(?:cuda:(\d+))?\s*\(([\d.]+)/([\d.]+) GiB\) on startup is less than desired GPU memory "
-    r"utilization \(([\d.]+), ([\d.]+) GiB\)", re.I,
+    r"Free memory on device\s*(?:cuda:(\d+))?\s*\((\d+(?:\.\d+)?)/(\d+(?:\.\d+)?) GiB\) on startup is less than desired GPU memory "  # noqa: E501
+    r"utilization \((\d+(?:\.\d+)?), (\d+(?:\.\d+)?) GiB\)", re.I,
 )  # fmt: skip
 
 

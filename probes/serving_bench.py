@@ -23,22 +23,22 @@ _STAT = regex(
     r"(TTFT|TPOT|ITL|E2EL|E2E Latency|E2E|TBT)\s*(?:\((ms|s)\))?\s*[:=|]?\s*(\d[\d,]*(?:\.\d+)?)(?![\d.])\s*(?:(ms|s)\b)?",  # noqa: E501
     re.IGNORECASE,
 )
-_JSON = regex(r'"(mean|median|std|p\d{2}(?:\.\d+)?)_(ttft|tpot|itl|e2el|e2e_latency)_ms"\s*:\s*([\d.]+)')
+_JSON = regex(r'"(mean|median|std|p\d{2}(?:\.\d+)?)_(ttft|tpot|itl|e2el|e2e_latency)_ms"\s*:\s*(\d+(?:\.\d+)?)')
 # console or JSON key -> signal, unit
 _PLAIN: tuple[tuple[re.Pattern[str], str, str | None], ...] = tuple(
     (regex(pattern, re.IGNORECASE), signal, unit)
     for pattern, signal, unit in (
         (r"(?:^\W*Successful requests:|\"completed\"\s*:)\s*([\d,]+)", "serving.client.prompts", "count"),
         (r"(?:^\W*Failed requests:|\"failed\"\s*:)\s*(\d+)", "serving.client.failed", "count"),
-        (r"(?:^\W*Benchmark duration \(s\):|^ ?\"duration\"\s*:)\s*([\d.]+)", "serving.client.duration", "s"),
+        (r"(?:^\W*Benchmark duration \(s\):|^ ?\"duration\"\s*:)\s*(\d+(?:\.\d+)?)", "serving.client.duration", "s"),
         (r"(?:^\W*Total input tokens:|\"total_input_tokens\"\s*:)\s*([\d,]+)", "serving.client.input_tokens", "count"),
         (r"(?:^\W*Total generated tokens:|\"total_output_tokens\"\s*:)\s*([\d,]+)", "serving.client.output_tokens", "count"),  # noqa: E501
-        (r"(?:^\W*Request throughput \(req/s\):|\"request_throughput\"\s*:)\s*([\d.]+)", "serving.client.request_tput", "req/s"),  # noqa: E501
-        (r"(?:^\W*Output token throughput \(tok/s\):|\"output_throughput\"\s*:)\s*([\d.]+)", "serving.client.output_tput",  # noqa: E501
+        (r"(?:^\W*Request throughput \(req/s\):|\"request_throughput\"\s*:)\s*(\d+(?:\.\d+)?)", "serving.client.request_tput", "req/s"),  # noqa: E501
+        (r"(?:^\W*Output token throughput \(tok/s\):|\"output_throughput\"\s*:)\s*(\d+(?:\.\d+)?)", "serving.client.output_tput",  # noqa: E501
          "tokens/s"),
-        (r"(?:^\W*Total Token throughput \(tok/s\):|\"total_token_throughput\"\s*:)\s*([\d.]+)", "serving.client.total_tput",  # noqa: E501
+        (r"(?:^\W*Total Token throughput \(tok/s\):|\"total_token_throughput\"\s*:)\s*(\d+(?:\.\d+)?)", "serving.client.total_tput",  # noqa: E501
          "tokens/s"),
-        (r"(?:^\W*Peak concurrent requests:|\"max_concurrent_requests\"\s*:)\s*([\d.]+)", "serving.client.peak_concurrency",  # noqa: E501
+        (r"(?:^\W*Peak concurrent requests:|\"max_concurrent_requests\"\s*:)\s*(\d+(?:\.\d+)?)", "serving.client.peak_concurrency",  # noqa: E501
          "count"),
         (r"(?:^\W*Traffic request rate:|\"request_rate\"\s*:)\s*\"?(inf|[\d.]+)", "serving.client.request_rate", None),
         (r"(?:^\W*Maxi?m?u?m? request concurrency:|\"max_concurrency\"\s*:)\s*(\d+)", "serving.client.concurrency", None),  # noqa: E501
@@ -48,7 +48,7 @@ _BLOCK = regex(
     r"^\W*(first token latency|time to first token|ttft|next token latency|inter[- ]token latency|tpot)\W*\(?(m?secs?|ms|s)\)?\W*$",  # noqa: E501
     re.I,
 )
-_BLOCK_ROW = regex(r"^\s*(count|mean|std|min|max|\d{2}%)\s*=?\s+([\d.]+)\s*$", re.I)
+_BLOCK_ROW = regex(r"^\s*(count|mean|std|min|max|\d{2}%)\s*=?\s+(\d+(?:\.\d+)?)\s*$", re.I)
 _AIPERF = regex(
     r"(Time to First Token|Inter Token Latency|Request Latency|Time Per Output Token)\s*\((ms|s)\)\W+([\d.,\s│┃|]+)",
     re.I,

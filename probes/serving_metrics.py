@@ -29,7 +29,7 @@ _LINE = regex(
 _LABEL = regex(r'(\w+)="([^"]*)"')
 _SPOKEN = regex(
     r"""(?P<name>(?:vllm|sglang):\w+?_seconds|dynamo_frontend_\w+_seconds|request_(?:queue|prefill|decode)_time(?:_seconds)?)\b[^\d\n]{0,12}?
-        \(?(?P<stat>mean|avg|average|median|p\d\d)\)?[^\d\n]{0,6}(?P<value>\d[\d,.]*)\s*(?P<unit>ms|s)?\b""",
+        \(?(?P<stat>mean|avg|average|median|p\d\d)\)?[^\d\n]{0,6}(?P<value>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>ms|s)?\b""",
     re.VERBOSE | re.IGNORECASE,
 )
 _INFO_ARGS = ("num_gpu_blocks_override", "gpu_memory_utilization", "enable_prefix_caching", "swap_space_bytes")

@@ -24,7 +24,7 @@ class GpuNotes:
     _memory_clock = regex(r"\bmem\w*(?: clocks?)?\s*[:=@]?\s*$", re.IGNORECASE)
     _power = regex(r"(?<![\d.])(\d{2,4}(?:\.\d+)?)\s?W(?:\s?/\s?(\d{2,4}(?:\.\d+)?)\s?W)?\b")
     _util = regex(r"(?<![\d.])(\d{1,3})\s?%")
-    _used = regex(r"(?<![\d.])([\d.]+)\s?(MiB|GiB|GB|MB)?\s?/\s?([\d.]+)\s?(MiB|GiB|GB|MB)\b")
+    _used = regex(r"(?<![\d.])(\d+(?:\.\d+)?)\s?(MiB|GiB|GB|MB)?\s?/\s?(\d+(?:\.\d+)?)\s?(MiB|GiB|GB|MB)\b")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """A GPU's readings stand between its name and the next one's."""
@@ -119,12 +119,12 @@ class Others:
     name = "small_notes"
     needles: tuple[bytes, ...] = (b"avg exe (ms)", b"# reqs", b"TRES=", b"Accept length:", b'"accept_length"')
     _mount = regex(r"^(\S+:\S+) mounted on (\S+?):?\s*$")
-    _nfs = regex(r"^\s*[\d.]+\s+[\d.]+\s+[\d.]+\s+\d+ \([\d.]+%\)\s+[\d.]+\s+([\d.]+)")
+    _nfs = regex(r"^\s*[\d.]+\s+[\d.]+\s+[\d.]+\s+\d+ \([\d.]+%\)\s+[\d.]+\s+(\d+(?:\.\d+)?)")
     _locust = regex(
-        r"^\s*(?:GET|POST|PUT|grpc)\s+(\S+)\s+(\d+)\s+(\d+)\([\d.]+%\)\s*\|\s*([\d.]+)\s+([\d.]+)\s+([\d.]+)\s+([\d.]+)\s*\|\s*([\d.]+)"
+        r"^\s*(?:GET|POST|PUT|grpc)\s+(\S+)\s+(\d+)\s+(\d+)\([\d.]+%\)\s*\|\s*(\d+(?:\.\d+)?)\s+(\d+(?:\.\d+)?)\s+(\d+(?:\.\d+)?)\s+(\d+(?:\.\d+)?)\s*\|\s*(\d+(?:\.\d+)?)"
     )
     _tres = regex(r"\bTRES=(\S+)")
-    _accept = regex(r'^\s*Accept length:\s+([\d.]+)|"accept_length"\s*:\s*([\d.]+)')
+    _accept = regex(r'^\s*Accept length:\s+(\d+(?:\.\d+)?)|"accept_length"\s*:\s*(\d+(?:\.\d+)?)')
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Each line by itself, but for the mount that a row of nfsiostat belongs to."""

@@ -17,7 +17,7 @@ _FRAME = regex(
 _OF = regex(r"(?<![\d.])(?P<n>\d+) ?(?:of|/|out of) ?(?P<all>\d+)(?![\d.])")
 _ZH = regex(r"(?P<all>\d+) ?次[^\n]{0,8}?(?:有)? ?(?P<n>\d+) ?次")
 _AB = regex(
-    r"tokeni[sz]\w*[^\d\n]{0,24}?(?P<a>\d[\d.,]*) ?(?P<ua>ms|s)\b[^\n]{0,40}?tokeni[sz]\w*[^\d\n]{0,24}?(?P<b>\d[\d.,]*) ?(?P<ub>ms|s)\b",  # noqa: E501
+    r"tokeni[sz]\w*[^\d\n]{0,24}?(?P<a>\d[\d,]*(?:\.\d+)?) ?(?P<ua>ms|s)\b[^\n]{0,40}?tokeni[sz]\w*[^\d\n]{0,24}?(?P<b>\d[\d,]*(?:\.\d+)?) ?(?P<ub>ms|s)\b",  # noqa: E501
     re.IGNORECASE,
 )
 

@@ -84,7 +84,7 @@ class TopologyReader:
 
 _GPU = regex(r"^\s*GPU\s+(\d+)\s*:")
 _LINK = regex(r"^\s*Link\s+(\d+)\s*:\s*(.+?)\s*$")
-_RATE = regex(r"^([\d.]+)\s*GB/s$")
+_RATE = regex(r"^(\d+(?:\.\d+)?)\s*GB/s$")
 _COUNTER = regex(r"^((?:Replay|Recovery|CRC|FLIT|Data|Effective|Symbol|Tx|Rx|Link)[\w /-]*?)\s*:\s*(\d+)$", re.I)
 
 

@@ -27,7 +27,7 @@ _COLUMNS = regex(
     re.IGNORECASE,
 )
 _DEFAULT = ["self cpu %", "self cpu", "cpu total %", "cpu total", "cpu time avg"]
-_FOOT = regex(r"(Self )?(CPU|CUDA|GPU|Device|XPU) time total: *([\d.]+) ?(us|ms|s)\b", re.IGNORECASE)
+_FOOT = regex(r"(Self )?(CPU|CUDA|GPU|Device|XPU) time total: *(\d+(?:\.\d+)?) ?(us|ms|s)\b", re.IGNORECASE)
 _KNOWN_ROW = regex(
     r"aten::|cuda(?:Launch|Stream|Device|Memcpy|Event|Free|Malloc|Graph)"
     r"|enumerate\(|DataLoader|nccl:|Memcpy |Optimizer\."
@@ -142,9 +142,9 @@ class PythonProfile:
 
     name = "python_profile"
     needles: tuple[bytes, ...] = (b"ncalls", b"tottime", b"%Own", b"function calls")
-    _total = regex(r"function calls .{0,60}in ([\d.]+) (?:CPU )?seconds")
-    _row = regex(r"^\s*\d+(?:/\d+)?\s+([\d.]+)\s+[\d.]+\s+([\d.]+)\s+[\d.]+\s+(\S.*)$")
-    _spy = regex(r"^\s*([\d.]+)%\s+([\d.]+)%\s+[\d.]+s?\s+[\d.]+s?\s+(\S.*)$")
+    _total = regex(r"function calls .{0,60}in (\d+(?:\.\d+)?) (?:CPU )?seconds")
+    _row = regex(r"^\s*\d+(?:/\d+)?\s+(\d+(?:\.\d+)?)\s+[\d.]+\s+(\d+(?:\.\d+)?)\s+[\d.]+\s+(\S.*)$")
+    _spy = regex(r"^\s*(\d+(?:\.\d+)?)%\s+(\d+(?:\.\d+)?)%\s+[\d.]+s?\s+[\d.]+s?\s+(\S.*)$")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Share of the run time inside each leading function."""

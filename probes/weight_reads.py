@@ -17,10 +17,10 @@ _WHOLE = regex(
 )
 _BENCH = regex(r"\|\s*(?P<size>\d+(?:\.\d+)?) GiB\s*\|.*\|\s*tg\d+\s*(?:@ d\d+\s*)?\|\s*(?P<rate>\d+(?:\.\d+)?)")
 _JSON = regex(
-    r'"prompt_n"\s*:\s*(?P<n>\d+).{0,40}?"prompt_ms"\s*:\s*(?P<prompt>[\d.]+).{0,200}?"predicted_ms"\s*:\s*(?P<made>[\d.]+)'
+    r'"prompt_n"\s*:\s*(?P<n>\d+).{0,40}?"prompt_ms"\s*:\s*(?P<prompt>\d+(?:\.\d+)?).{0,200}?"predicted_ms"\s*:\s*(?P<made>\d+(?:\.\d+)?)'
 )
-_PROMPT = regex(r"prompt eval time\s*=\s*(?P<ms>[\d.]+) ms /\s*(?P<n>\d+) tokens")
-_MADE = regex(r"(?<!prompt )(?<!prompt)\beval time\s*=\s*(?P<ms>[\d.]+) ms /\s*(?P<n>\d+) (?:runs|tokens)")
+_PROMPT = regex(r"prompt eval time\s*=\s*(?P<ms>\d+(?:\.\d+)?) ms /\s*(?P<n>\d+) tokens")
+_MADE = regex(r"(?<!prompt )(?<!prompt)\beval time\s*=\s*(?P<ms>\d+(?:\.\d+)?) ms /\s*(?P<n>\d+) (?:runs|tokens)")
 _MODEL = regex(
     r"(?<![\w.])(?:llama|qwen|mistral|ministral|gemma|yi|phi|falcon|glm|internlm|baichuan|codellama|vicuna|granite|olmo|nemotron|starcoder|deepseek-(?:coder|llm)|r1-distill)[\w.-]*?[-_ ](?P<n>\d{1,3}(?:\.\d+)?)b(?![a-z0-9])(?!-a\d)",  # noqa: E501
     re.IGNORECASE,
