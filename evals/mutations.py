@@ -142,6 +142,7 @@ def order(case: Case, draw: random.Random) -> Case | None:
     return _each(case, one)
 
 
+_NUMBERED = re.compile(r"\d\[\w+\] -> \d|nranks|local.?rank|^\W*rank\b(?![ =:]?\d)|GPU ?\d|cuda:\d", re.MULTILINE)
 _RANK = re.compile(r"(?<![\w-])(\[?rank[ =:]?|Rank[ =:]?)(\d{1,3})\b(?!\.\d)")
 
 
@@ -149,7 +150,7 @@ _RANK = re.compile(r"(?<![\w-])(\[?rank[ =:]?|Rank[ =:]?)(\d{1,3})\b(?!\.\d)")
 def ranks(case: Case, _draw: random.Random) -> Case | None:
     """Only where ranks are spelled out and nothing else (a channel, a table's column, a GPU) numbers them too."""
     found = sorted({int(n) for _, n in _RANK.findall(case.text)})
-    if len(found) < 2 or re.search(r"\d\[\w+\] -> \d|nranks|local.?rank|(?m:^\W*rank\b(?![ =:]?\d))|GPU ?\d|cuda:\d", case.text):
+    if len(found) < 2 or _NUMBERED.search(case.text):
         return None
     to = dict(zip(found, [*found[1:], found[0]], strict=True))
     return _each(case, lambda text: _RANK.sub(lambda m: f"{m[1]}{to[int(m[2])]}", text))

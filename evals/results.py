@@ -93,6 +93,8 @@ def _table(scores: Sequence[Scores]) -> list[str]:
 
 def _kept(scores: Sequence[Scores]) -> list[str]:
     rows = [[s.suite, str(s.n), said(s.kept), said(s.verbatim, False)] for s in scores if s.kept is not None]
+    if not rows:
+        return ["No such suite was run."]
     return _grid(("suite", "n", "cause or health still held at 0.5 or more", "quotes verbatim"), rows)
 
 
@@ -131,13 +133,14 @@ def _played(runs: Sequence[Run]) -> Iterator[str]:
     right = Share(sum(r.right for r in runs), len(runs))
     spent, least = sum(r.seconds for r in runs), sum(r.best_seconds or 0.0 for r in runs)
     probes, fewest = sum(len(r.planned) for r in runs), sum(len(r.best or ()) for r in runs)
-    yield f"Right: {said(right)}. Beyond the first look {probes} probes and {spent:g} s; with the answer at hand"
-    yield f"{fewest} probes and {least:g} s would have been enough."
+    yield f"Right: {said(right)}. Beyond the first look: {probes} probes and {spent:g} s."
+    if any(r.best is not None for r in runs):
+        yield f"With the answer at hand {fewest} probes and {least:g} s would have been enough."
     yield ""
     rows = [
         [
             r.id, "yes" if r.right else "NO", r.lead if r.verdict == "cause" else r.verdict, f"{len(r.planned)}",
-            f"{r.seconds:g}", f"{len(r.best or ())}", f"{r.best_seconds or 0:g}",
+            f"{r.seconds:g}", *(("–", "–") if r.best is None else (f"{len(r.best)}", f"{r.best_seconds or 0:g}")),
         ]
         for r in runs
     ]  # fmt: skip
