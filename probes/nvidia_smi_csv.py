@@ -129,7 +129,6 @@ class _Samples:
                 formula="reader:nvidia_smi_csv", count=len(shares), status=doc.status,
             )  # fmt: skip
 
-
     def _typical(self) -> int:
         """The sample that stands for all: of those with the highest load the one in the middle, by clock and power."""
         util = [row[1].get(("gpu.util", None), (-1.0, ""))[0] for row in self.rows]
@@ -225,7 +224,10 @@ class CsvReader:
         name = row.get("process_name", row.get("name", ""))
         index = row.get("gpu_index", row.get("index", ""))
         card = "" if index.isdigit() else row.get("gpu_uuid", row.get("gpu_bus_id", ""))
-        who: dict[str, Any] = {"gpu": int(index) if index.isdigit() else None, "label": f"{card} {row['pid']} C".strip()}
+        who: dict[str, Any] = {
+            "gpu": int(index) if index.isdigit() else None,
+            "label": f"{card} {row['pid']} C".strip(),
+        }
         if not row["pid"].isdigit():
             return
         yield fact(doc, line, "gpu.process", name or "unknown", **who)

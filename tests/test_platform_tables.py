@@ -100,3 +100,29 @@ def test_inventory_of_sockets_is_no_placement() -> None:
         "数据加载慢", "CPU(s):      256\nNUMA node(s):   2\nNUMA node0 CPU(s):  0-63\nNUMA node1 CPU(s):  64-127\n"
     )
     assert got.assessment.verdict == "inconclusive"
+
+
+def test_four_processes_on_four_cards_share_none() -> None:
+    """`--query-compute-apps` names cards by UUID; only two processes on the same one contend."""
+    head = "gpu_uuid, pid, process_name, used_gpu_memory [MiB]\n"
+    cards = [f"GPU-398cde98-4041-6645-d18d-f4062691440{n}" for n in range(4)]
+    apart = head + "".join(f"{card}, 306{n}, VLLM::EngineCore, 74396 MiB\n" for n, card in enumerate(cards))
+    together = head + "".join(f"{cards[0]}, 306{n}, VLLM::EngineCore, 34396 MiB\n" for n in range(2))
+
+    def shared(text: str) -> bool:
+        got = triage("TPOT is bad", [Document.of("apps.csv", text.encode())])
+        return bool(RULES["shared_by_processes"](got.context).holds)
+
+    assert not shared(apart) and shared(together)
+
+
+def test_one_sample_of_a_series_is_no_state() -> None:
+    head = "timestamp, index, utilization.gpu [%], clocks.current.sm [MHz], power.draw [W], temperature.gpu\n"
+    rows = [
+        f"2026/11/22 10:12:{43 + t}.504, {gpu}, 100 %, {1590 if (t, gpu) == (6, 3) else 1980} MHz, "
+        f"{501 if (t, gpu) == (6, 3) else 440 + 10 * gpu}.00 W, {45 + 5 * gpu}\n"
+        for t in range(9)
+        for gpu in range(4)
+    ]
+    got = triage("TPOT is bad", [Document.of("use.csv", (head + "".join(rows)).encode())])
+    assert not RULES["clock_and_heat"](got.context).holds

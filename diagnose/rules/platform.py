@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome, parse_version
 from .hosts import RULES as HOST_RULES
@@ -44,6 +45,10 @@ def _pick(readings: dict[int | None, Reading], gpu: int | None) -> Reading | Non
     if hit is None and gpu is None and len(readings) == 1:
         return next(iter(readings.values()))
     return hit
+
+
+_CARD = regex(r"(?:GPU|MIG)-\S+|[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:\S+")
+_Processes = dict[tuple[int | None, str], dict[str, Evidence]]  # of one GPU, by pid
 
 
 def _outcome(hits: list[Evidence], known: bool) -> Outcome:
@@ -272,20 +277,27 @@ def shared_by_processes(ctx: Context) -> Outcome:
     """Two compute processes hold real memory on one GPU."""
     if any(str(e.value).startswith("Enabled") for e in ctx.of("gpu.mig")):
         return UNKNOWN
-    per: dict[int | None, list[Evidence]] = {}
+    per: _Processes = {}
     for held, item in ctx.numbers("gpu.process.memory"):
         if held >= 1 and not (item.subject.label or "").endswith(" G"):
-            per.setdefault(item.subject.gpu, []).append(item)
-    return _outcome([e for group in per.values() if len(group) > 1 for e in group], bool(per))
+            _count(per, item)
+    return _outcome([e for group in per.values() if len(group) > 1 for e in group.values()], bool(per))
+
+
+def _count(per: _Processes, item: Evidence) -> None:
+    """File a process under its GPU, which a label may name by UUID or bus id; several listings may show the same one."""
+    label = item.subject.label or ""
+    hit = _CARD.match(label)
+    per.setdefault((item.subject.gpu, hit[0] if hit else ""), {}).setdefault(label, item)
 
 
 def computed_by_processes(ctx: Context) -> Outcome:
     """Two processes use the SMs of one GPU at the same time."""
-    per: dict[int | None, list[Evidence]] = {}
+    per: _Processes = {}
     for share, item in ctx.numbers("gpu.process.sm"):
         if share >= 0.05:
-            per.setdefault(item.subject.gpu, []).append(item)
-    return _outcome([e for group in per.values() if len(group) > 1 for e in group], bool(per))
+            _count(per, item)
+    return _outcome([e for group in per.values() if len(group) > 1 for e in group.values()], bool(per))
 
 
 def neighbour_slows_rank(ctx: Context) -> Outcome:

@@ -24,12 +24,12 @@ def _outcome(hits: list[Evidence], known: bool) -> Outcome:
 
 
 def _by_gpu(ctx: Context, signal: str) -> dict[tuple[str, int], Reading]:
-    """Last reading of each GPU, servers (captures) apart."""
-    return {
-        (e.capture.name if e.capture else "", e.subject.gpu): (v, e)
-        for v, e in ctx.numbers(signal)
-        if e.subject.gpu is not None and e.subject.label in (None, "")
-    }
+    """The middle one of each GPU's readings, servers (captures) apart: one sample of a series shows no state."""
+    per: dict[tuple[str, int], list[Reading]] = {}
+    for value, item in ctx.numbers(signal):
+        if item.subject.gpu is not None and item.subject.label in (None, ""):
+            per.setdefault((item.capture.name if item.capture else "", item.subject.gpu), []).append((value, item))
+    return {who: sorted(got, key=lambda r: r[0])[len(got) // 2] for who, got in per.items()}
 
 
 def _working(ctx: Context) -> dict[tuple[str, int], Reading]:
