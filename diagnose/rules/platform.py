@@ -285,7 +285,7 @@ def shared_by_processes(ctx: Context) -> Outcome:
 
 
 def _count(per: _Processes, item: Evidence) -> None:
-    """File a process under its GPU, which a label may name by UUID or bus id; several listings may show the same one."""
+    """File a process under its GPU, which a label may name by UUID or bus id; listings repeat each other."""
     label = item.subject.label or ""
     hit = _CARD.match(label)
     per.setdefault((item.subject.gpu, hit[0] if hit else ""), {}).setdefault(label, item)
