@@ -1,14 +1,14 @@
-"""Short network outputs and what follows from them: speeds, nodes, a link at rest, pairs, a port down, emulated RDMA."""
+"""Short network outputs and what follows from them: speeds, nodes, a link at rest, pairs, ports, emulated RDMA."""
 
 from __future__ import annotations
 
 import pytest
+from diagnose.probes import nccl_ras, net_words, pair_words
 
 from diagnose.document import Document
 from diagnose.engine import report
 from diagnose.models import Fact, Report
 from diagnose.plugin import Reader
-from diagnose.probes import nccl_ras, net_words, pair_words
 
 
 def read(readers: list[Reader], text: str) -> list[Fact]:
@@ -70,6 +70,7 @@ def test_ranks_that_ras_lists_below_their_count() -> None:
     [
         ("ucx.wrong_device", "UCX between two hosts is slow", ["ep_cfg[1]: tag(rc_verbs/rxe0:1)\nbw 0.9 GB/s"]),
         ("none.healthy", "is 24.3 GB/s all UCX can do?", ["ucx_perftest bandwidth: 24.3 GB/s (HDR200)"]),
+        ("", "is UCX slow on this node?", ["mlx5_0 rate 200 Gb/sec (4X HDR)\nucx_perftest was installed"]),
         ("", "is 14.3 GB/s all UCX can do?", ["ucx_perftest bandwidth: 14.3 GB/s (HDR200)"]),
         (
             "net.link_down",

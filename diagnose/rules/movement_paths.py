@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 
@@ -72,12 +73,17 @@ def one_rail(ctx: Context) -> Outcome:
     return Outcome(bool(single) and len(names) > 1, single or tuple(found))
 
 
+_RATE_LINE = regex(r"\brate\W{1,3}\d|\b\d+X [SDQFEHNX]DR\b|active_speed|\bSpeed:", re.IGNORECASE)
+
+
 def _measured(ctx: Context) -> list[tuple[float, Evidence]]:
     """Bandwidths that a benchmark of the network gave, in GB/s."""
     found = [(v, e) for name in _SPEEDS for v, e in ctx.numbers(name) if e.unit == "GB/s"]
     if ctx.of("rdma.mark.tool"):
         # a figure in Gb/s is kept in that unit
         for value, item in ctx.numbers("figure", {"label": "^(?:bandwidth|throughput)"}):
+            if _RATE_LINE.search(item.quote or ""):
+                continue  # what the port can do, not what was measured
             found += [(value / (8 if item.unit == "Gb/s" else 1), item)] if item.unit in ("GB/s", "Gb/s") else []
     return found
 

@@ -110,7 +110,7 @@ def rate_beside_its_port(ctx: Context) -> Outcome:
     good: tuple[Evidence, ...] = ()
     for rate, named in ctx.numbers("movement.named_rate"):
         for value, item in ctx.numbers("figure", {"label": "^(?:bandwidth|throughput)"}):
-            if item.unit not in ("GB/s", "Gb/s") or not _one_line(item, named):
+            if item.unit not in ("GB/s", "Gb/s") or not _one_line(item, named) or _is_the_rate(item, rate):
                 continue
             reached = value * (8 if item.unit == "GB/s" else 1) / rate
             if reached < _LOW:
@@ -142,6 +142,8 @@ def network_at_its_rate(ctx: Context) -> Outcome:
     tool = bool(ctx.of("rdma.mark.tool"))
     for value, item in ctx.numbers("figure", {"label": "^(?:bandwidth|throughput)"}):
         told = _BENCH.search(f"{item.subject.label} {item.quote or ''}")
+        if any(_is_the_rate(item, v) for v, _ in (*single, *whole)):
+            continue
         if item.unit in ("GB/s", "Gb/s") and (told or (tool and whole)):
             speeds.append((value * (8 if item.unit == "GB/s" else 1), item))
     if not speeds or not (single or whole) or _fault(ctx) or len({v for v, _ in single}) > 1:
@@ -153,6 +155,14 @@ def network_at_its_rate(ctx: Context) -> Outcome:
     if not met:
         return Outcome(False, (speed[1], (single or whole)[0][1]))
     return Outcome(not apart and not uneven, (speed[1], met[0][1], *uneven[:1], *(r.evidence for r in apart[:1])))
+
+
+_RATE_WORDS = regex(r"\brate\W{1,3}\d|\b(?:active_)?(?:speed|width)\b|\bstate\b|linkup|\bport \d+\b|==>", re.IGNORECASE)
+
+
+def _is_the_rate(item: Evidence, rate: float) -> bool:
+    """Does a figure only repeat what the port can do? That is inventory, no measurement."""
+    return item.value in (rate, rate / 8) or _RATE_WORDS.search(item.quote or "") is not None
 
 
 def _one_line(a: Evidence, b: Evidence) -> bool:
