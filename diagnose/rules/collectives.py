@@ -71,6 +71,13 @@ _SETTINGS = (
     "topo.",
     "model.",
     "container.",
+    "net.adapter",
+    "net.port_noted",
+    "net.interface.",
+    "movement.named_rate",
+    "rdma.port.listed",
+    "rdma.port.rate",
+    "rdma.port.width",
 )
 _PACE = ("s", "ms", "us", "GB/s", "Gb/s", "tokens/s", "req/s", "TFLOP/s", "fraction")
 _SAID_PACE = re.compile(r"\d\s*(?:[GMT]i?[Bb]/?(?:s|ps)|[mu]?s\b|%|x\b|tok|秒|毫秒|倍)", re.IGNORECASE)
