@@ -6,12 +6,11 @@ import json
 import platform
 import shutil
 import sys
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 import typer
 
-from . import __version__
+from . import __version__, nvml
 from .errors import EXIT_ERROR, EXIT_OK, DiagnoseError
 
 TOOLS = (
@@ -82,11 +81,7 @@ def run(format_: str) -> int:
 
 
 def _gpus() -> str:
-    pynvml = import_module("pynvml")
     try:
-        pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-        pynvml.nvmlShutdown()
-    except pynvml.NVMLError as err:
-        return f"no NVIDIA GPU here ({err})"
-    return f"{count} NVIDIA GPU(s)"
+        return f"{nvml.count()} NVIDIA GPU(s)"
+    except nvml.NvmlGap as gap:
+        return f"no NVIDIA GPU here ({gap})"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import __version__, floors_sheet, hardware, parallel
+from . import __version__, floors_sheet, hardware, nvml, parallel
 from .errors import EXIT_OK, InputError, UsageError
 from .floors import Figure
 from .floors_sheet import KV_BYTES, WEIGHT_BYTES, Ask, Row, Sheet
@@ -75,19 +75,10 @@ def read_model(name: str) -> Shape:
 def this_gpu() -> tuple[str, str]:
     """Name of the first GPU of this machine by NVML, or why there is none."""
     try:
-        import pynvml
-    except ImportError:
-        return "", "the NVML binding is not installed (nvidia-ml-py)"
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as err:
-        return "", f"no GPU here: {err}"
-    try:
-        name = pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0))
-    except pynvml.NVMLError as err:
-        return "", f"NVML does not name a GPU: {err}"
-    finally:
-        pynvml.nvmlShutdown()
+        with nvml.opened() as api:
+            name = api.nvmlDeviceGetName(api.nvmlDeviceGetHandleByIndex(0))
+    except nvml.NvmlGap as gap:
+        return "", f"NVML does not name a GPU: {gap}" if gap.driver else f"no GPU here: {gap}"
     return (name.decode() if isinstance(name, bytes) else str(name)), ""
 
 

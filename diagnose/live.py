@@ -243,20 +243,15 @@ DISTURBS = {
 
 def busy() -> str:
     """Processes that compute on a GPU now, in words."""
-    import pynvml
+    from . import nvml
 
+    counts = []
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return "no NVIDIA driver here"
-    try:
-        counts = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            if found := len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)):
-                counts.append(f"GPU {index}: {found} process(es)")
-        return "; ".join(counts) or "no process on any GPU"
-    except pynvml.NVMLError as err:
-        return f"not known ({err})"
-    finally:
-        pynvml.nvmlShutdown()
+        with nvml.opened() as api:
+            for index in range(api.nvmlDeviceGetCount()):
+                handle = api.nvmlDeviceGetHandleByIndex(index)
+                if found := len(api.nvmlDeviceGetComputeRunningProcesses(handle)):
+                    counts.append(f"GPU {index}: {found} process(es)")
+    except nvml.NvmlGap as gap:
+        return f"not known ({gap})" if gap.driver else f"no NVIDIA driver here ({gap})"
+    return "; ".join(counts) or "no process on any GPU"

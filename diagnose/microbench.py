@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from . import __version__
+from . import __version__, nvml
 from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_OK, UsageError
 from .runner import run as run_program
 
@@ -44,13 +44,10 @@ def _physical(gpu: int) -> int | None:
 
 def missing(gpu: int) -> str:
     """Why nothing can be measured here and what would change that, or an empty text."""
-    pynvml = import_module("pynvml")
     try:
-        pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-        pynvml.nvmlShutdown()
-    except pynvml.NVMLError as err:
-        return f"no NVIDIA GPU here ({err}); available on a host with an NVIDIA GPU and its driver"
+        count = nvml.count()
+    except nvml.NvmlGap as gap:
+        return f"no NVIDIA GPU here ({gap}); available on a host with an NVIDIA GPU and its driver"
     index = _physical(gpu)
     if index is None:
         shown = os.environ["CUDA_VISIBLE_DEVICES"]
@@ -65,12 +62,11 @@ def missing(gpu: int) -> str:
 
 def neighbours(gpu: int) -> list[int]:
     """Processes that compute on that GPU now."""
-    pynvml = import_module("pynvml")
     try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(_physical(gpu) or 0)
-        return [int(p.pid) for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
-    except pynvml.NVMLError:
+        with nvml.opened() as api:
+            handle = api.nvmlDeviceGetHandleByIndex(_physical(gpu) or 0)
+            return [int(p.pid) for p in api.nvmlDeviceGetComputeRunningProcesses(handle)]
+    except nvml.NvmlGap:
         return []
 
 

@@ -64,6 +64,17 @@ def meets(signal: str, pattern: str) -> bool:
     return pattern.startswith(signal[:-1]) if signal.endswith("*") else signal == pattern
 
 
+def among(signals: frozenset[str], patterns: tuple[str, ...]) -> frozenset[str]:
+    """Those names that meet one of the patterns; plain ones, the most, are looked up."""
+    found = signals.intersection(patterns)
+    stems = tuple(p[:-1] for p in patterns if p.endswith("*"))
+    return found.union(
+        s
+        for s in signals
+        if (s.endswith("*") and any(meets(s, p) for p in patterns)) or (stems and s.startswith(stems))
+    )
+
+
 @dataclass(frozen=True)
 class _Open:
     """What is undecided of a cause: each indicator's weight and the signals that would decide it, and its worth."""
@@ -106,13 +117,13 @@ def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
     """Probes worth running, best first; ties break by name."""
     book = cat.playbooks.get(ctx.playbook)
     asked = {s.probe for s in book.steps} if book else set()
-    seen = {e.signal for e in ctx.evidence}
+    seen = frozenset(e.signal for e in ctx.evidence)
     out: list[Option] = []
     asks = _asks(got, ctx)
-    wanted = {signal for item in asks for _, signals in item.parts for signal in signals}
+    wanted = frozenset(signal for item in asks for _, signals in item.parts for signal in signals)
     for spec in cat.probes.values():
         gain, separates = 0.0, []
-        decided = frozenset(s for s in wanted if any(meets(s, p) for p in spec.provides))
+        decided = among(wanted, spec.provides)
         for item in asks:
             belief = item.belief
             if share := item.share(decided):
@@ -123,7 +134,7 @@ def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
         if gain:
             separates.sort(key=lambda s: (-s[0], s[1]))
             bonus = 1.5 if spec.name in asked else 1.0
-            if any(meets(s, p) for s in seen for p in spec.provides):
+            if among(seen, spec.provides):
                 bonus *= SEEN
             cost = (1.0 + spec.seconds) * DISTURBANCE[spec.footprint]
             out.append(Option(spec, gain * bonus, cost, tuple(c for _, c in separates[:4])))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import Any
 
-from diagnose import hardware
+from diagnose import hardware, nvml
 
 from .cuda_device import Device, Sample
 
@@ -101,9 +101,8 @@ class Nvml:
         self.api: Any = import_module("pynvml")
         self.handle: Any = None
         try:
-            self.api.nvmlInit()
-            self.handle = self.api.nvmlDeviceGetHandleByPciBusId(bus_id)
-        except self.api.NVMLError:
+            self.handle = nvml.start().nvmlDeviceGetHandleByPciBusId(bus_id)
+        except (nvml.NvmlGap, self.api.NVMLError):
             self.handle = None
 
     def get(self, name: str, *args: Any) -> Any:

@@ -28,16 +28,12 @@ _SWEEP_SECONDS, _LOG_SECONDS, _BYTES_SECONDS = 90.0, 60.0, 45.0
 
 def gpu_count() -> int:
     """GPUs that NVML shows; 0 without a driver."""
-    import pynvml
+    from diagnose import nvml
 
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
+        return nvml.count()
+    except nvml.NvmlGap:
         return 0
-    try:
-        return int(pynvml.nvmlDeviceGetCount())
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _ready(host: Host) -> str | None:

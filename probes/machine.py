@@ -107,18 +107,17 @@ def _vendor(host: Host, vendor: str) -> int:
 def _nvidia(host: Host) -> tuple[int, str]:
     """Count of NVIDIA GPUs, and what says so."""
     if not host.recorded:
-        import pynvml
+        from diagnose import nvml
 
         try:
-            pynvml.nvmlInit()
-            count = int(pynvml.nvmlDeviceGetCount())
-            names = {pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(i)) for i in range(count)}
-            driver = pynvml.nvmlSystemGetDriverVersion()
-            pynvml.nvmlShutdown()
+            with nvml.opened() as api:
+                count = int(api.nvmlDeviceGetCount())
+                names = {api.nvmlDeviceGetName(api.nvmlDeviceGetHandleByIndex(i)) for i in range(count)}
+                driver = api.nvmlSystemGetDriverVersion()
             return count, f"NVML shows {count} x {', '.join(sorted(map(str, names)))}, driver {driver}"
-        except pynvml.NVMLError as err:
+        except nvml.NvmlGap as gap:
             seen = _vendor(host, "0x10de")
-            return 0, f"NVML: {err}; {seen or 'no'} NVIDIA device(s) on the PCI bus"
+            return 0, f"NVML: {gap}; {seen or 'no'} NVIDIA device(s) on the PCI bus"
     seen = _vendor(host, "0x10de")
     return seen, f"{seen or 'no'} NVIDIA device(s) on the PCI bus"
 

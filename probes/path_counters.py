@@ -75,15 +75,12 @@ def read(nvml: Any = None, root: Path = Path("/")) -> Counters:
 
 def start_nvml() -> Any:
     """The NVML module, initialised; None where there is no driver or no binding."""
+    from diagnose import nvml
+
     try:
-        import pynvml
-    except ImportError:
+        return nvml.start()
+    except nvml.NvmlGap:
         return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    return pynvml
 
 
 def _number(path: Path) -> int | None:
