@@ -55,6 +55,7 @@ _STATS = {
 }  # fmt: skip
 _NAMES = regex(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b|--[a-z][\w-]+")
 _EACH = regex(r"(?:/|\bper[ -]?|\beach ?)(?:gpu|card|rank|device|chip)\b|每卡|单卡", re.IGNORECASE)
+_SPELT_RATE = regex(r"(?:^|[\s_(])(tok|tokens|req|it|img|GB|MB)s?_(?:per_)?s(?:ec)?$", re.IGNORECASE)
 _TOKENS_OF = regex(r"\btok(?:en)?s?(?: routed)? ?(?:/|per) ?(?:step|rank|expert|gpu|iter)", re.IGNORECASE)
 _SOFT = str.maketrans(dict.fromkeys("_:-.()[]{}=,", " "))
 _BY_UNIT = {
@@ -247,6 +248,8 @@ def header_unit(words: str) -> str:
         low = inner.strip().lower()
         if low in ("msecs", "msec") or (low and with_unit(1.0, inner) is not None):
             return str(inner).strip()
+    if spelt := _SPELT_RATE.search(words.strip()[:200]):
+        return f"{spelt[1]}/s"
     last = re.split(r"[\s,_]+", words.strip())[-1] if words.strip() else ""
     if _SIZE_IN_HEAD.search(words):
         last = ""  # ``busbw 8 GB``: the size of a message

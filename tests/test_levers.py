@@ -47,6 +47,10 @@ def test_a_lever_names_its_cause(rule: str, symptom: str, text: str, opposite: s
     assert holds(rule, text, symptom) and not holds(rule, opposite, symptom)
 
 
+def test_a_timeout_alone_cuts_nothing() -> None:
+    assert not holds("cut_at_a_timeout", "proxy_pass http://llm;\nproxy_read_timeout 3600s;")
+
+
 def test_a_bench_beside_nothing_real_is_left_alone() -> None:
     assert not holds("bench_unlike_production", BENCH.format("64"), "p99 is high")
 

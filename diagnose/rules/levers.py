@@ -22,6 +22,10 @@ _OVERLAP = regex(
     r"no_sync|bucket_cap|overlap[-_ ](?:comm|grad|param)|(?:forward|backward)_prefetch|limit_all_gathers|reduce_bucket|gradient_as_bucket",  # noqa: E501
     re.I,
 )  # noqa: E501, RUF100
+_CORES = regex(
+    r"\birqs?\b|irq[-_ ]?(?:affinity|balance)|isolcpus|taskset|cpuset|nohz_full|scaling_governor|cpu governor|C-?states?\b|intel_idle",  # noqa: E501
+    re.I,
+)
 _TF32 = regex(r"tf32|matmul_precision", re.I)
 _BLOCKS = regex(r"(?:blocks|CTAs)(?: ?/ ?| per )SM\W{0,3}(\d+)|(?:warps active|occupancy)\W{0,3}(\d+)", re.I)
 _SPEED = regex(
@@ -70,6 +74,16 @@ def overlap_lever(ctx: Context) -> Outcome:
     return UNKNOWN
 
 
+def core_lever(ctx: Context) -> Outcome:
+    """Which cores it runs on, or who else is served there, changes how late the work is."""
+    got = [
+        r
+        for r in _turned(ctx, _CORES, 1.5)
+        if not re.search("mem-?bind|interleave|numa", f"{r.worse} {r.better}", re.I)
+    ]
+    return read.yes(*(r.evidence for r in got[:2])) if got else UNKNOWN
+
+
 def tf32_lever(ctx: Context) -> Outcome:
     """Matrix products in FP32 proper, several times slower than with TF32 allowed."""
     got = [r for r in _turned(ctx, _TF32, 1.8) if _TF32.search(f"{r.worse} {r.better}")]
@@ -96,16 +110,21 @@ _PROGRAM = regex(
     r"\b([\w.-]+\.(?:py|sh|exe)|python\d?(?:\.\d+)?|pid ?\d+|EngineCore|[\w-]*(?:train|embed|etl|render|miner|jupyter)[\w-]*)\b",  # noqa: E501
     re.I,
 )  # noqa: E501, RUF100
-_USES = regex(r"\bsm ?:? ?\d|\d ?%|MiB|GiB|busy|running|active|正在", re.I)
+_USES = regex(r"\bsm ?:? ?\d|\d ?%|MiB|GiB|busy|running|active|process|正在|进程", re.I)
 
 
 def neighbour_in_the_slow_row(ctx: Context) -> Outcome:
     """The slow row names a program at work that the fast rows do not."""
+    rows = {(e.subject.label or "").split("|")[-1]: e for e in ctx.of("figure")}
     for ratio in ratios(ctx):
         if ratio.value < 1.3 or not _SPEED.search(ratio.metric):
             continue
-        slow, fast = ({m.lower() for m in _PROGRAM.findall(text)} for text in (ratio.worse, ratio.better))
-        if slow - fast and fast <= slow and _USES.search(ratio.worse) and len(slow) >= 1 and fast:
+        lines = [
+            f"{name} {row.quote or ''}" if (row := rows.get(name)) else name for name in (ratio.worse, ratio.better)
+        ]
+        slow, fast = ({m.lower() for m in _PROGRAM.findall(text)} for text in lines)
+        listed = fast or re.search(r"process|pmon|running|apps?\b|进程", lines[1], re.I)
+        if slow - fast and fast <= slow and _USES.search(lines[0]) and listed:
             return read.yes(ratio.evidence)
     return UNKNOWN
 
@@ -143,6 +162,12 @@ def bench_unlike_production(ctx: Context) -> Outcome:
             real = _count(hit[1]), item
         elif re.search("input|prompt", quote, re.I) and (hit := _EACH.search(quote)):
             bench = _count(hit[1]), item
+    for value, item in ctx.numbers("serving.told", {"label": "^prompt$"}):
+        quote = item.quote or ""
+        if _REAL.search(quote):
+            real = value, item
+        elif re.search(r"bench|guidellm|genai-perf|aiperf|--data|压测", quote, re.I):
+            bench = value, item
     sent = read.option(ctx, "^(random-input-len|synthetic-input-tokens-mean|input-len)$", "serving.bench_arg")
     bench = bench or (sent[0] if sent else None)
     if real is None or bench is None or min(real[0], bench[0]) <= 0:
@@ -155,9 +180,10 @@ def bench_unlike_production(ctx: Context) -> Outcome:
 def cut_at_a_timeout(ctx: Context) -> Outcome:
     """Streams end at the same round number of seconds that a hop is configured with."""
     limits = [e for e in ctx.of("serving.mark.hop_timeout")]  # noqa: C416
+    settings = {e.quote for e in limits}
     ends = [
         (v, e) for v, e in ctx.numbers("figure")
-        if e.unit == "s" and re.search(r"closed|reset|cut|abort|disconnect|terminated|timed? ?out|断", e.quote or "", re.I)  # noqa: E501
+        if e.unit == "s" and e.quote not in settings and re.search(r"closed|reset|cut|abort|disconnect|terminated|timed out|断", e.quote or "", re.I)  # noqa: E501
     ]  # fmt: skip
     for item in limits:
         said = {float(n) for n in re.findall(r"\d+(?:\.\d+)?", item.quote or "")}
@@ -196,7 +222,7 @@ def grammar_holds_cpu(ctx: Context) -> Outcome:
 
 
 _ALL: tuple[Callable[[Context], Outcome], ...] = (
-    front_end_lever, tokenizer_lever, overlap_lever, tf32_lever, fewer_blocks_slower, neighbour_in_the_slow_row, experts_skew,  # noqa: E501
+    front_end_lever, tokenizer_lever, overlap_lever, core_lever, tf32_lever, fewer_blocks_slower, neighbour_in_the_slow_row, experts_skew,  # noqa: E501
     bench_unlike_production, cut_at_a_timeout, front_end_holds_gil, loader_decodes, grammar_holds_cpu,
 )  # fmt: skip
 RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in _ALL}

@@ -48,7 +48,9 @@ def suspect_changes_nothing(ctx: Context) -> Outcome:
     about = [r for r in real if _named(r.axis, f"{r.worse} {r.better}", ctx.symptom)]
     measured = {r.metric for r in about}
     timed = [
-        m for m in measured if re.match(r"ttft|tpot|itl|latency|e2e|throughput|decode|iterations|step|time|count", m)
+        m
+        for m in measured
+        if re.match(r"ttft|tpot|itl|latency|e2e|throughput|decode|iterations|step|time|count|flops", m)
     ]
     return Outcome(True, tuple(r.evidence for r in about[:3])) if timed else UNKNOWN
 

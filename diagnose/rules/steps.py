@@ -20,22 +20,20 @@ _EDGE = regex(
 
 def graph_edge(ctx: Context) -> Outcome:
     """The step gets longer at one batch more than the largest captured graph."""
-    sizes = read.option(ctx, _GRAPH_SIZES)
-    sizes += ctx.numbers("serving.graph_batch")
-    for value, item in ctx.numbers("compare.knee"):
+    sizes = [*read.option(ctx, _GRAPH_SIZES), *ctx.numbers("serving.graph_batch")]
+    for value, item in (*ctx.numbers("compare.knee"), *ctx.numbers("compare.ratio")):
         edge = _EDGE.match(item.subject.label or "")
         if edge is None or value < 1.3:
             continue
         first, last = sorted(int(n) for n in edge.groups())
-        at = next((e for size, e in sizes if first <= size < last), None)
+        at = next((e for size, e in sizes if first <= size < last <= 1.3 * size + 1), None)
         if at is not None:
             return read.yes(item, at)
-        if first & (first - 1) == 0 and last == first + 1 and not sizes:
-            return Outcome(None, (item,))
     return UNKNOWN
 
 
 _PREFILL_STEP = regex(r"\b(?:prefill|extend|context phase|ctx)\b|预填充", re.IGNORECASE)
+_PREFILL_TOKENS = regex(r"\b(?:ctx|context|prefill|prompt|extend)[_ ]?(?:tokens?|len)\W{1,3}(\d{1,7})\b", re.IGNORECASE)
 _DECODE_STEP = regex(r"\b(?:decode|generation|gen)\b|解码", re.IGNORECASE)
 
 
@@ -44,7 +42,10 @@ def stalled_by_prefill(ctx: Context) -> Outcome:
     steps: dict[int, tuple[str, float, Evidence]] = {}
     for value, item in ctx.numbers("figure"):
         text, unit = item.quote or "", item.unit
+        counted = _PREFILL_TOKENS.search(text)
         prefill, decode = _PREFILL_STEP.search(text), _DECODE_STEP.search(text)
+        if counted is not None:  # a mixed step is a prefill where it has prompt tokens at all
+            prefill, decode = (counted, None) if int(counted[1]) >= 256 else (None, counted)
         if unit not in ("ms", "s") or item.capture is None or bool(prefill) == bool(decode):
             continue
         steps[item.capture.bytes[0]] = ("p" if prefill else "d", value * (1000 if unit == "s" else 1), item)
@@ -90,7 +91,8 @@ def replicas_scale(ctx: Context) -> Outcome:
 def _tp_loses(ctx: Context) -> tuple[float, tuple[Evidence, ...]] | None:
     """Best throughput of a sweep over TP whose largest size is not its fastest by far."""
     rows: dict[float, tuple[float, Evidence]] = {}
-    swept = any((e.subject.label or "").startswith(("tp|", "ngpus|")) for e in ctx.of("compare.ratio"))
+    compared = (*ctx.of("compare.ratio"), *ctx.of("compare.scaling"))
+    swept = any((e.subject.label or "").startswith(("tp|", "ngpus|")) for e in compared)
     for value, item in ctx.numbers("figure", {"label": r"^(?:decode_)?throughput[^|]*\|"}):
         name = (item.subject.label or "").split("|")[1]
         size = _TP_OF.search(name)
@@ -105,22 +107,30 @@ def _tp_loses(ctx: Context) -> tuple[float, tuple[Evidence, ...]] | None:
     return max(r[0] for r in rows.values()), (small[1], large[1])
 
 
+def _bare(ctx: Context) -> Evidence | None:
+    """What says that there is PCIe only between the GPUs: a board without links, or a line that says so."""
+    names = [*ctx.of("gpu.name"), *ctx.of("gpu.product")]
+    boards = [e for e in names if (g := hardware.gpu(str(e.value))) is not None and g.links == 0]
+    said = [e for e in ctx.evidence if e.quote and _PCIE.search(e.quote) and not re.search("nvlink", e.quote, re.I)]
+    return next(iter(boards or said), None)
+
+
 def tp_without_links(ctx: Context) -> Outcome:
     """More tensor parallelism brings little or nothing, and the GPUs are known to have PCIe between them only."""
-    got = _tp_loses(ctx)
-    if got is None:
+    got, bare = _tp_loses(ctx), _bare(ctx)
+    return read.yes(*got[1], bare) if got is not None and bare is not None else UNKNOWN
+
+
+def tp_slower_without_links(ctx: Context) -> Outcome:
+    """Over PCIe alone, the most GPUs of the sweep are slower than fewer of them."""
+    got, bare = _tp_loses(ctx), _bare(ctx)
+    if got is None or bare is None:
         return UNKNOWN
-    names = [*ctx.of("gpu.name"), *ctx.of("gpu.product")]
-    boards = [(g, e) for e in names if (g := hardware.gpu(str(e.value))) is not None]
-    bare = [e for g, e in boards if g.links == 0]
-    said = [
-        e
-        for e in ctx.evidence
-        if e.quote and re.search(r"\bPCI-?e\b", e.quote, re.I) and not re.search("nvlink", e.quote, re.I)
-    ]  # noqa: E501, RUF100
-    return read.yes(*got[1], (bare or said)[0]) if bare or said else UNKNOWN
+    last = got[1][1].value
+    return read.yes(*got[1], bare) if isinstance(last, int | float) and last < 0.97 * got[0] else UNKNOWN
 
 
+_PCIE = regex(r"\bPCI-?e\b", re.I)
 _NODES = regex(
     r"\b(?:2|two|3|4|multi(?:ple)?|across|over)[ -]?(?:\d )?(?:nodes?|hosts?|machines?)|跨机|两台|两机", re.I
 )
@@ -177,7 +187,8 @@ def rates_disagree(ctx: Context) -> Outcome:
 
 
 def _rates(ctx: Context) -> list[tuple[str, Evidence]]:
-    return [(str(e.value).rstrip(":;,"), e) for e in ctx.of("serving.bench_arg", {"label": "^request-rate$"})]
+    told = [*ctx.of("serving.bench_arg", {"label": "^request-rate$"}), *ctx.of("serving.client.request_rate")]
+    return [(str(e.value).rstrip(":;,"), e) for e in told]
 
 
 def all_at_once(ctx: Context) -> Outcome:
@@ -203,7 +214,7 @@ def attention_unfused(ctx: Context) -> Outcome:
             if item.unit == "fraction" and value >= 0.3 and _MATH.search(words):
                 return read.yes(item)
     parts: dict[str, tuple[float, Evidence]] = {}
-    for value, item in ctx.numbers("profile.gpu_share"):
+    for value, item in ctx.numbers("profile.gpu_share") or ctx.numbers("profile.self_cpu"):
         if hit := _UNFUSED.search(item.subject.label or ""):
             parts.setdefault(hit.group().lower(), (value, item))
     total = sum(v for v, _ in parts.values())
@@ -303,7 +314,7 @@ def slower_by_slices(ctx: Context) -> Outcome:
 
 
 _ALL: tuple[Callable[[Context], Outcome], ...] = (
-    graph_edge, stalled_by_prefill, hits_move_ttft, replicas_scale, tp_without_links, tp_over_nodes_slower, runs_differ_in_output,  # noqa: E501
+    graph_edge, stalled_by_prefill, hits_move_ttft, replicas_scale, tp_without_links, tp_slower_without_links, tp_over_nodes_slower, runs_differ_in_output,  # noqa: E501
     rates_disagree,     all_at_once, attention_unfused, readbacks_fill_the_wall, launches_outlast_kernels, pages_hold_few, slice_of_gpu, slower_by_slices,  # noqa: E501
 )  # fmt: skip
 RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in _ALL}
