@@ -44,7 +44,10 @@ def test_one_of_several_versions_is_enough() -> None:
 
 @pytest.mark.parametrize(("version", "sure"), [("2.21.5", True), ("2.27.5", False)])
 def test_a_sign_of_certain_releases_names_the_cause_there_only(version: str, sure: bool) -> None:
-    got = run("after the MTU of the switch was changed the collective between two nodes fails", f"NCCL version {version}+cuda12.4\n{MTU}")
+    got = run(
+        "after the MTU of the switch was changed the collective between two nodes fails",
+        f"NCCL version {version}+cuda12.4\n{MTU}",
+    )
     found = [f for f in got.findings if f.cause == "net.wrong_mtu" and f.confidence >= 0.7]
     assert bool(found) is sure
     said = [r.because for r in got.ruled_out if r.cause == "net.wrong_mtu"]
