@@ -5,10 +5,12 @@ A rule is a function ``(Context) -> Outcome``, registered by its name in its mod
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
 
-from ..predicates import Context, Outcome
+from ..predicates import UNKNOWN, Context, Outcome
 
 Rule = Callable[[Context], Outcome]
 
@@ -38,6 +40,21 @@ FAMILIES = (
     "clock",
 )
 
+
+def _guarded(rule: Rule) -> Rule:
+    """A defect of one rule must not cost what the others find; it is said, and a test fails on the warning."""
+
+    @wraps(rule)
+    def safe(ctx: Context) -> Outcome:
+        try:
+            return rule(ctx)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as err:
+            warnings.warn(f"rule {rule.__name__} failed: {err!r}", RuntimeWarning, stacklevel=2)
+            return UNKNOWN
+
+    return safe
+
+
 RULES: dict[str, Rule] = {}
 for _family in FAMILIES:
-    RULES.update(import_module(f"{__name__}.{_family}").RULES)
+    RULES.update({name: _guarded(rule) for name, rule in import_module(f"{__name__}.{_family}").RULES.items()})
