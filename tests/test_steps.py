@@ -7,8 +7,8 @@ import pytest
 from diagnose.document import Document
 from diagnose.engine import triage
 from diagnose.gather import gather, number
-from diagnose.predicates import Context
-from diagnose.rules import RULES
+from diagnose.predicates import Context, Outcome
+from diagnose.rules import RULES, _guarded
 
 SWEEP = "streams   ms/step\n 8   9.0\n 32   10.1\n 33   {}\n 64   24.1\n\ncuda_graph_config:\n  max_batch_size: 32"
 TRACE = "decode 24 seqs 19 ms\ndecode 24 seqs 19 ms\nprefill 1 seq 14211 tok {} ms\ndecode 25 seqs 20 ms"
@@ -98,3 +98,11 @@ def test_columns_of_one_unit_share_it() -> None:
     found = gather([Document.of("t", text.encode())]).facts
     labels = {f.subject.label or "" for f in found if f.signal == "compare.ratio"}
     assert any("gptq int4" in label and label.endswith("|fp16 tok/s") for label in labels)
+
+
+def test_a_defect_of_one_rule_is_said_and_costs_nothing() -> None:
+    def broken(_: Context) -> Outcome:
+        return Outcome(bool(float("0.8.5")))
+
+    with pytest.warns(RuntimeWarning, match="rule broken failed"):
+        assert _guarded(broken)(Context([])).holds is None
