@@ -184,7 +184,11 @@ def analyse(line: Timeline) -> Verdict | None:
 
 
 def steady(line: Timeline, order: list[int], low: float, high: float) -> tuple[float, float]:
-    """The longest stretch without gaps that come once or twice, where those take a good part; else the window."""
+    """The longest stretch without gaps that come once or twice, where those take a good part; else the window.
+
+    A gap in which the loader was seen at work belongs to the loop, however short the trace.
+    """
+    inputs = Cover(line.inputs)
     spans = union((line.gpu_start[i], line.gpu_end[i]) for i in order if low <= line.gpu_start[i] <= high)
     gaps = sorted(((b[0] - a[1], n + 1) for n, (a, b) in enumerate(pairwise(spans))), reverse=True)
     first, last, lost = 0, len(spans), 0.0
@@ -192,7 +196,8 @@ def steady(line: Timeline, order: list[int], low: float, high: float) -> tuple[f
         if not first < n < last:
             continue
         alike = sum(g >= gap / 2 for g, m in gaps[rank + 1 :] if first < m < last)
-        if alike > 1 or gap < ONCE * (spans[last - 1][1] - spans[first][0]):
+        seen = inputs.within(spans[n][0] - gap, spans[n][0]) > 0.5 * gap
+        if seen or alike > 1 or gap < ONCE * (spans[last - 1][1] - spans[first][0]):
             break
         lost += gap
         if spans[n - 1][1] - spans[first][0] < spans[last - 1][1] - spans[n][0]:
