@@ -38,7 +38,7 @@ _LOAD_BOTH = regex(
 )
 _SHARD = regex(r"checkpoint shards:.*?(\d+)/(\d+)\s*\[.*?(\d+(?:\.\d+)?)\s*s/it\]", re.I)
 _STATS = regex(r"^\s*[0-9a-f]{12}\s+(\S+)\s+(\d+(?:\.\d+)?)%\s+[\d.]+\s?[KMGT]?i?B\s*/\s*[\d.]+\s?[KMGT]?i?B\s")
-_CFS = regex(r"container_cpu_cfs_(throttled_)?periods_total(?:\{[^}]*\})?\s+([\d.e+]+)")
+_CFS = regex(r"container_cpu_cfs_(throttled_)?periods_total(?:\{[^}]*\})?\s+(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 _CPU_PARTS = {"us": "user", "sy": "system", "id": "idle", "wa": "iowait", "st": "steal", "si": "softirq"}
 _MP_PARTS = {"%usr": "user", "%user": "user", "%sys": "system", "%system": "system", "%idle": "idle",
     "%iowait": "iowait",

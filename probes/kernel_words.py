@@ -189,9 +189,9 @@ _TIME_HEAD = regex(
     re.IGNORECASE,
 )
 _WAVEFRONTS = regex(
-    r"(?P<n>\d[\d,.]*) ?(?P<nu>[KMG])? (?:wavefronts?|transactions?)[^\d\n]{0,12}(?:ideal(?:ly)?|min(?:imum"
+    r"(?P<n>\d[\d,]*(?:\.\d+)?) ?(?P<nu>[KMG])? (?:wavefronts?|transactions?)[^\d\n]{0,12}(?:ideal(?:ly)?|min(?:imum"
     r"|imal)?|expected|instead of|requests?|理想|理论)"
-    r"[^\d\n]{0,6}(?P<i>\d[\d,.]*\d|\d) ?(?P<iu>[KMG])?(?![\w])",
+    r"[^\d\n]{0,6}(?P<i>\d[\d,]*\.\d+|\d[\d,]*\d|\d) ?(?P<iu>[KMG])?(?![\w])",
     re.IGNORECASE,
 )
 _SCALE = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}

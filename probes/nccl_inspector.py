@@ -23,7 +23,7 @@ _KEYS = (
     ("p2p_busbw_gbs", "nccl.inspector.busbw", "GB/s"),
     ("p2p_exec_time_us", "nccl.inspector.time", "us"),
 )
-_PAIR = regex(r'"(\w+)"\s*:\s*(?:"([^"]*)"|(-?[\d.]+(?:[eE][-+]?\d+)?))')
+_PAIR = regex(r'"(\w+)"\s*:\s*(?:"([^"]*)"|(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?))')
 _PROM = regex(
     r"^nccl_(?:p2p_)?(bus_bandwidth_gbs|collective_exec_time_microseconds|exec_time_microseconds)\{(.*)\}\s+([\d.e+-]+)"
 )

@@ -66,7 +66,7 @@ _MEMORY = regex(r"#\s*memory types:\s*(.*\S)?\s*$")
 _TEST = regex(r"\|\s*Test:\s+(.*?)\s*\|")
 _MEMORY_TEST = regex(r"\|\s*(Send|Recv) memory:\s+(\S+)")
 _MESSAGE_SIZE = regex(r"\|\s*Message size:\s+(\d+)")
-_FINAL = regex(r"^Final:\s+(\d+)\s+" + r"\s+".join([r"([\d.]+)"] * 7))
+_FINAL = regex(r"^Final:\s+(\d+)\s+" + r"\s+".join([r"(\d+(?:\.\d+)?)"] * 7))
 _UNAVAILABLE = regex(r"(?:transport|transports) '([^']+)'.* not available, please use one or more of: (.+)")
 
 
