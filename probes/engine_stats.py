@@ -302,4 +302,4 @@ READERS: list[Reader] = [
     TimedCodeReader(),
     AcceptedReader(),
     DraftReader(),
-]  # noqa: E501
+]
