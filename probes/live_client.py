@@ -21,8 +21,7 @@ def _ready(host: Host) -> str | None:
 
 def _direct(host: Host) -> Iterator[Collected]:
     from diagnose.bench.embedded import Embedded
-    from diagnose.bench.records import Load
-    from diagnose.bench.show import dump
+    from diagnose.bench.records import Load, dump
 
     end = Endpoint.of(host.params)
     own = Embedded(end.origin.url, key=end.key, timeout=60.0)

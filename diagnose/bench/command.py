@@ -18,7 +18,7 @@ from ..progress import Progress
 from . import plan, plots, show
 from .embedded import Embedded
 from .external import AiPerf, VllmBench, key_in_environment, missing
-from .records import Load, Result
+from .records import Load, Result, dump
 from .wire import Origin
 
 VIA = ("auto", "embedded", "vllm", "aiperf")
@@ -255,8 +255,8 @@ def _report(options: Options, results: Sequence[Result], found: plan.Saturation 
 
 def _json(results: Sequence[Result], found: plan.Saturation | None) -> str:
     if len(results) == 1 and found is None:
-        return show.dump(results[0].data)
+        return dump(results[0].data)
     data: dict[str, Any] = {"schema": "diagnose.bench/v1"}
     if found is not None:
         data["saturation"] = dataclasses.asdict(found)
-    return show.dump(data | {"runs": [r.data for r in results]})
+    return dump(data | {"runs": [r.data for r in results]})

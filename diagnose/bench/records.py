@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -150,3 +151,9 @@ class Result:
         """The generator kept up; a tool without a self-check is believed."""
         check = self.data.get("self_check")
         return not isinstance(check, dict) or bool(check.get("valid"))
+
+
+def dump(data: dict[str, Any]) -> str:
+    """JSON with one key a line, so that a quote of a figure is a short line."""
+    rows = (f" {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in data.items())
+    return "{\n" + ",\n".join(rows) + "\n}\n"

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .plan import Saturation
-from .records import DEFINITIONS, Result
+from .records import DEFINITIONS, Result, dump
 
 STATS = ("mean", "p50", "p90", "p95", "p99")
 NAMES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2EL"}
-
-
-def dump(data: dict[str, Any]) -> str:
-    """JSON with one key a line, so that a quote of a figure is a short line."""
-    rows = (f" {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in data.items())
-    return "{\n" + ",\n".join(rows) + "\n}\n"
 
 
 def write(folder: Path, result: Result) -> Path:
