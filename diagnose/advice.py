@@ -99,6 +99,7 @@ class Point:
     offered: Evidence | None
     pool: Evidence | None
     rate: float | None  # requests a second of an open loop
+    seen_rate: Evidence | None = None  # ... as the server saw them come
 
     @classmethod
     def of(cls, desk: Desk) -> Point:
@@ -109,12 +110,15 @@ class Point:
         )  # fmt: skip
         rates = {str(e.value) for e in desk.book.of("serving.client.request_rate")}
         told = rates.pop() if len(rates) == 1 else ""
+        seen = desk.one("serving.arrival_rate") if not rates and not told else None
+        if seen is not None:
+            told = repr(round(number(seen), 3))
         pool = min(desk.book.numbers("serving.kv_tokens"), key=lambda n: n[0], default=None)
         return cls(
-            desk, desk.one("serving.server.queue", "mean"), tpot, desk.one("serving.server.prefill", "mean"),
+            desk, desk.one("serving.server.queue", "mean"), tpot, _prefill(desk),
             desk.one("serving.server.prompt_tokens", "mean"), desk.one("serving.server.output_tokens", "mean"),
             _running(desk), _offered(desk), pool[1] if pool else None,
-            float(told) if re.fullmatch(r"\d+(\.\d+)?", told) and float(told) > 0 else None,
+            float(told) if re.fullmatch(r"\d+(\.\d+)?", told) and float(told) > 0 else None, seen,
         )  # fmt: skip
 
     @property
@@ -125,12 +129,26 @@ class Point:
         return self.desk.derive("tokens of a request", "a + b", "count", self.prompt, self.answer)
 
 
+def _prefill(desk: Desk) -> Evidence | None:
+    """Time of a prefill; where preempted requests wait in it, no more than the fastest requests took in all."""
+    mean, fast = desk.one("serving.server.prefill", "mean"), desk.one("serving.unhindered_ttft")
+    if mean is None or fast is None or number(fast) >= number(mean):
+        return mean
+    return desk.derive("prefill without preemption", "min(a, b)", "ms", mean, fast)
+
+
 def _running(desk: Desk) -> Evidence | None:
     flight = {e.subject.label: e for e in desk.book.of("serving.in_flight")}
     whole, queue = flight.get("in the system"), flight.get("in the queue")
     if whole is not None and queue is not None:
         return desk.derive("running on the mean", "a - b", "count", whole, queue)
-    return desk.one("serving.running", "peak")
+    return _peak(desk, "serving.running")
+
+
+def _peak(desk: Desk, signal: str) -> Evidence | None:
+    """The highest of all readings of a gauge."""
+    got = [(v, e) for v, e in desk.book.numbers(signal) if v > 0 and e.subject.label == "peak"]
+    return max(got, key=lambda n: n[0], default=(0.0, None))[1]
 
 
 def _offered(desk: Desk) -> Evidence | None:
@@ -138,7 +156,7 @@ def _offered(desk: Desk) -> Evidence | None:
     peak = desk.one("serving.client.peak_concurrency")
     if peak is not None:
         return peak
-    running, waiting = desk.one("serving.running", "peak"), desk.one("serving.waiting", "peak")
+    running, waiting = _peak(desk, "serving.running"), _peak(desk, "serving.waiting")
     if running is not None and waiting is not None:
         return desk.derive("offered at once", "a + b", "count", running, waiting)
     return next((e for e in desk.book.of("serving.in_flight") if e.subject.label == "in the system"), None)
@@ -191,9 +209,41 @@ def _after(point: Point) -> Evidence | None:
     return got if got is not None and number(got) > 0 else None
 
 
+def _most(point: Point, after: Evidence) -> Evidence:
+    """How many run at times: arrivals of an open loop are random, so three deviations above the mean."""
+    if point.rate is None:
+        return after
+    return point.desk.derive("running at most", f"a + 3 * {round(math.sqrt(number(after)), 3)}", "count", after)
+
+
+def _first_token(point: Point) -> tuple[str, list[Evidence]] | None:
+    """TTFT without the queue: its other stages added up.
+
+    Where the queue grew the rest that no stage explains is left out: means of the queue are of those that finished.
+    """
+    stages = {
+        (e.subject.label or "").removeprefix("ttft: "): e for e in point.desk.book.of("serving.stage_mean")
+        if (e.subject.label or "").startswith("ttft: ")
+    }  # fmt: skip
+    total = next((e for e in point.desk.book.of("serving.stage_total") if e.subject.label == "ttft"), None)
+    if total is None or point.prefill is None or not {"queue", "prefill"} <= stages.keys():
+        return None
+    left = {"queue", "prefill"} | ({"residual"} if point.seen_rate is not None else set())
+    parts = [point.prefill, *(e for name, e in stages.items() if name not in left)]
+    formula = " + ".join("abcdefghijklmnopqrstuvwxyz"[: len(parts)])
+    then = point.desk.derive("TTFT afterwards", formula, "ms", *parts)
+    if number(then) >= number(total):
+        return None
+    return f"TTFT {said(number(total), 'ms')} to about {said(number(then), 'ms')}", [total, then, *parts]
+
+
 def _effects(point: Point, after: Evidence, pool: Evidence | None) -> tuple[list[str], list[Evidence], str]:
     """What changes when `after` requests run: queue, TPOT, share of the cache."""
-    texts, used, note = [], [after], ""
+    texts, used, note = [], [after, *([point.seen_rate] if point.seen_rate else [])], ""
+    first = _first_token(point)
+    if first is not None:
+        texts.append(first[0])
+        used += first[1]
     if point.queue is not None:
         texts.append(_no_queue(point.queue))
         used += _queue(point, point.queue)
@@ -206,8 +256,10 @@ def _effects(point: Point, after: Evidence, pool: Evidence | None) -> tuple[list
     if pool is not None and length is not None and point.running is not None:
         now = point.desk.derive("share of the cache now", "a * b / c", "fraction", point.running, length, pool)
         then = point.desk.derive("share of the cache afterwards", "a * b / c", "fraction", after, length, pool)
-        texts.append(f"KV cache {said(number(now), 'fraction')} to {said(number(then), 'fraction')}")
-        used += [now, then]
+        shares = [said(number(share), "fraction") for share in (now, then)]
+        if shares[0] != shares[1]:
+            texts.append("KV cache " + " to ".join(shares))
+            used += [now, then]
     return texts, used, note
 
 
@@ -230,7 +282,8 @@ def _raise_limit(point: Point) -> Advice | None:
     after = _after(point)
     if cap is None or after is None or number(after) <= number(cap):
         return None
-    wanted = min(_MOST, 2 ** math.ceil(math.log2(number(after))))
+    most = _most(point, after)
+    wanted = min(_MOST, 2 ** math.ceil(math.log2(number(most))))
     fits = None
     if point.pool is not None and point.length is not None:
         fits = point.desk.derive("requests that the cache holds", f"{_FULL} * a / b", "count", point.pool, point.length)
@@ -255,7 +308,8 @@ def _enlarge_cache(point: Point) -> Advice | None:
     after, length = _after(point), point.length
     if after is None or length is None or point.pool is None:
         return None
-    wanted = point.desk.derive("tokens of cache wanted", f"a * b / {_FULL}", "count", after, length)
+    most = _most(point, after)
+    wanted = point.desk.derive("tokens of cache wanted", f"a * b / {_FULL}", "count", most, length)
     if number(wanted) <= number(point.pool):
         return None
     option = next((e for e in point.desk.book.of("serving.arg") if e.subject.label == "num-gpu-blocks-override"), None)

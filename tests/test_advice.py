@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,42 @@ def test_recorded_states_are_predicted_within_their_healthy_twin() -> None:
     assert float(figure["floor of the step"].value or 0) < healthy
     assert healthy < float(figure["TPOT with graphs at most"].value or 0)
     assert "--enforce-eager" in one.rollback
+
+
+RECORDED = Path(__file__).parents[1] / "evals" / "cassettes"
+PARTS = ("vllm.metrics.", "serving.args.command_line", "query-gpu.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "cause", "change", "ttft", "tpot"),
+    [  # what the same load gave once the limit was gone, in ms
+        ("h100-vllm-few-seqs.zip", "serving.max_num_seqs_low", "--max-num-seqs 4 to ", 39, 7.17),
+        ("h100-vllm-few-kv-blocks.zip", "serving.kv_capacity_low", "drop --num-gpu-blocks-override ", 43, 7.56),
+    ],
+)
+def test_what_two_pages_of_a_real_server_predict_came_true(
+    name: str, cause: str, change: str, ttft: float, tpot: float
+) -> None:
+    with zipfile.ZipFile(RECORDED / name) as box:
+        texts = [box.read(n).decode() for n in box.namelist() if any(p in n for p in PARTS)]
+    (one,), figure = made(*texts, causes=(cause,))
+    assert one.change.startswith(change) and one.predicted.startswith("TTFT ")
+    for label, truth in (("TTFT afterwards", ttft), ("TPOT afterwards", tpot)):
+        got = float(figure[label].value or 0)
+        assert got == pytest.approx(truth, rel=0.25) or (truth == ttft and abs(got - truth) < 20), label
+
+
+def test_clients_that_wait_for_each_other_have_no_rate() -> None:
+    def at(n: int, waiting: int, second: float) -> str:
+        gauges = "".join(
+            f'vllm:num_requests_{k}{{engine="0"}} {v}\n' for k, v in (("running", 4), ("waiting", waiting))
+        )
+        return f"# diagnose scrape of h:1 at {second:.3f} (2026-01-01T00:00:00Z), start\n{page(n, 3.0)}{gauges}"
+
+    def rates(waiting: int) -> list[Evidence]:
+        got = number(gather(documents(at(40, 10, 100.0), at(80, waiting, 110.0))))
+        return [e for e in got if e.signal == "serving.arrival_rate"]
+
+    assert rates(12) == []
+    (rate,) = rates(30)
+    assert rate.value == pytest.approx((40 + 20) / 10)

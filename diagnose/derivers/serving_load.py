@@ -12,12 +12,15 @@ from collections.abc import Iterable, Iterator
 from ..derive import Deriver
 from ..lazy import regex
 from ..models import Fact, Subject
+from .serving import _ends, _servers, buckets
 from .stages import said, servers
 
 _CAPS = regex(r"^(max-num-seqs|max-running-requests|max-batch-size|max-concurrent-requests)$")
 WAITED = 0.1  # share of TTFT in the queue from which a limit is said to bind
 WAITED_MS = 100.0
 FULL, ROOM = 0.9, 0.8  # of the KV cache
+CHANGED, CHANGED_BY = 0.25, 4.0  # share and number of those in the system that a closed loop does not change by
+FASTEST, SAMPLES = 0.05, 20.0  # of the requests: these waited for nobody; and how many have such a share
 AT_CAP = 0.85  # of the limit, on the mean: a mean over ramp-up and drain lies below it
 
 
@@ -60,6 +63,59 @@ def little(facts: list[Fact]) -> Iterator[Fact]:
                 statement=f"requests {label} on the mean: {value:.3g} (Little's law, "
                 f"{_value(rate):.3g} req/s x {said(_value(time))})",
             )  # fmt: skip
+
+
+def arrivals(facts: list[Fact]) -> Iterator[Fact]:
+    """Requests that came a second, where the number in the system changed: so clients do not wait for each other.
+
+    What came between two pages got its first token or waits for it.
+    """
+    for mine in _servers(facts).values():
+        ends = _ends(mine, "ttft_count")
+        if ends is None or ends[1] is None:
+            continue
+        last, first = (_of_page(facts, e) for e in (ends[0], ends[1]))
+        if last is None or first is None:
+            continue
+        (after, ran, at), (before, _, since) = last, first
+        grown, time = _value(after) - _value(before), _value(at) - _value(since)
+        if time <= 0 or abs(grown) < max(CHANGED_BY, CHANGED * (_value(after) + _value(ran))):
+            continue
+        inputs = (ends[0], ends[1], after, before, at, since)
+        yield Fact(
+            "serving.arrival_rate", (_value(inputs[0]) - _value(inputs[1]) + grown) / time, "req/s", kind="derived",
+            formula="(a - b + c - d) / (e - f)", inputs=inputs, status=after.status,
+        )  # fmt: skip
+
+
+def _of_page(facts: list[Fact], counter: Fact) -> tuple[Fact, Fact, Fact] | None:
+    """Waiting, running and the time of the page that a counter stands on."""
+    page = counter.spans[0].capture
+    got = []
+    for signal in ("serving.waiting", "serving.running", "serving.scraped"):
+        here = [f for f in facts if f.signal == signal and f.spans and f.spans[0].capture == page]
+        if len(here) != 1:
+            return None
+        got.append(here[0])
+    return got[0], got[1], got[2]
+
+
+def unhindered(facts: list[Fact]) -> Iterator[Fact]:
+    """TTFT of those that waited for nobody, where requests were preempted: then time in prefill holds waiting too."""
+    if not any(f.signal == "serving.preemptions" and f.subject.label == "total" and _value(f) > 0 for f in facts):
+        return
+    pages = [f for f in facts if f.signal == "serving.histogram" and f.subject.label == "ttft" and f.spans]
+    page = max(pages, key=lambda f: buckets(str(f.value)).get("+Inf", 0.0), default=None)
+    if page is None:
+        return
+    counts = buckets(str(page.value))
+    total = counts.pop("+Inf", 0.0)
+    edge = min((float(e) * 1000 for e, n in counts.items() if n >= FASTEST * total), default=None)
+    if total >= SAMPLES and edge:
+        yield Fact(
+            "serving.unhindered_ttft", edge, "ms", kind="derived", formula="reader:serving_load", inputs=(page,),
+            status=page.status, statement=f"TTFT of the fastest twentieth of {total:g} requests: at most {said(edge)}",
+        )  # fmt: skip
 
 
 def demand(facts: list[Fact]) -> Iterator[Fact]:
@@ -142,7 +198,7 @@ def _running(facts: list[Fact]) -> tuple[float, list[Fact]]:
 def load(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
     """Load of a run, limits in use, and which binds."""
     made: list[Fact] = []
-    for step in (little, demand, preempted, binds):
+    for step in (little, arrivals, demand, preempted, unhindered, binds):
         made.extend(step([*facts, *made]))
     return made
 
