@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from .catalogue import Command, ProbeSpec, catalogue
 from .document import Document
 from .errors import ProbeError, ToolMissing
 from .host import Host
+from .plugin import installed
 from .runner import Ran
 
 # Modules of probes/ with a `COLLECTORS`; imported only by a live run.
@@ -189,11 +189,7 @@ def collectors() -> dict[str, Collector]:
     for module in COLLECTING:
         for item in import_module(f"diagnose.probes.{module}").COLLECTORS:
             found[item.probe] = item
-    for entry in entry_points(group="diagnose.collectors"):
-        try:
-            made = entry.load()()
-        except Exception:  # noqa: S112 (a stranger's code; `doctor` lists what does not load)
-            continue
+    for made in installed("diagnose.collectors")[0]:
         found.update({item.probe: item for item in made})
     return {name: item if item.files else _guarded(item) for name, item in found.items()}
 

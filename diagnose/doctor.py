@@ -38,10 +38,10 @@ def _catalogue() -> tuple[bool, str]:
 
 
 def _plugins() -> tuple[bool, str]:
-    from .plugin import readers
+    from .plugin import failed, readers
 
-    found, failed = readers()
-    return not failed, f"{len(found)} readers" + (f"; skipped: {'; '.join(failed)}" if failed else "")
+    skipped = failed()
+    return not skipped, f"{len(readers()[0])} readers" + (f"; skipped: {'; '.join(skipped)}" if skipped else "")
 
 
 def _other_distribution() -> tuple[bool, str]:

@@ -9,9 +9,10 @@ document that holds one of its `needles`, whatever the file is called and whoeve
         def parse(self, doc: Document) -> Iterator[Fact]: ...
 
 Entry points (group -> object):
-    diagnose.probes     a function returning a list of readers
-    diagnose.causes     a package that holds signals/ marks/ causes/ trees/ probes/ as YAML
-Each object or package declares ``DIAGNOSE_API = 1``. One that fails to load is skipped and listed
+    diagnose.probes       a function returning a list of readers
+    diagnose.collectors   a function returning a list of collectors
+    diagnose.causes       a package that holds signals/ marks/ causes/ trees/ words/ probes/ as YAML
+The object or its module declares ``DIAGNOSE_API = 1``. What fails to load is skipped and listed
 by `diagnose doctor`.
 """
 
@@ -23,7 +24,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Protocol
+from typing import Any, Protocol
 
 from .document import Document
 from .models import Fact
@@ -71,30 +72,39 @@ class Reader(Protocol):
         ...
 
 
-@lru_cache(maxsize=1)
-def readers() -> tuple[tuple[Reader, ...], tuple[str, ...]]:
-    """All readers, built-in and installed, and what failed to load."""
-    found: list[Reader] = []
+@lru_cache(maxsize=8)
+def installed(group: str) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    """What installed plugins offer under an entry-point group, functions called, and what failed to load."""
+    found: list[Any] = []
     failed: list[str] = []
-    for module in BUILTIN:
-        found.extend(import_module(f"diagnose.probes.{module}").READERS)
-    for entry in entry_points(group="diagnose.probes"):
+    for entry in entry_points(group=group):
         try:
             made = entry.load()
-            if getattr(made, "DIAGNOSE_API", None) != API:
-                raise TypeError(f"declares API {getattr(made, 'DIAGNOSE_API', None)}, this is {API}")
-            found.extend(made())
+            api = getattr(made, "DIAGNOSE_API", None) or getattr(import_module(entry.module), "DIAGNOSE_API", None)
+            if api != API:
+                raise TypeError(f"declares API {api}, this is {API}")
+            found.append(list(made()) if callable(made) else made)
         except Exception as err:  # a stranger's code: whatever it raises is reported, never fatal
             failed.append(f"{entry.name}: {err}")
     return tuple(found), tuple(failed)
 
 
 @lru_cache(maxsize=1)
+def readers() -> tuple[tuple[Reader, ...], tuple[str, ...]]:
+    """All readers, built-in and installed, and what failed to load."""
+    found: list[Reader] = []
+    for module in BUILTIN:
+        found.extend(import_module(f"diagnose.probes.{module}").READERS)
+    made, failed = installed("diagnose.probes")
+    return (*found, *(reader for readers in made for reader in readers)), failed
+
+
 def catalogue_roots() -> tuple[Traversable, ...]:
     """Folders of installed plugins that hold catalogue YAML."""
-    out: list[Traversable] = []
-    for entry in entry_points(group="diagnose.causes"):
-        module = import_module(entry.module)
-        if getattr(module, "DIAGNOSE_API", None) == API:
-            out.append(files(entry.module))
-    return tuple(out)
+    return tuple(files(package) for package in installed("diagnose.causes")[0])
+
+
+def failed() -> list[str]:
+    """Installed plugins that were left out, each with the reason."""
+    groups = ("diagnose.probes", "diagnose.collectors", "diagnose.causes")
+    return [f"{group}: {text}" for group in groups for text in installed(group)[1]]
