@@ -12,9 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from . import __version__
+from .catalogue import plain_yaml
 from .errors import EXIT_OK, UsageError
 from .host import Host
 
@@ -38,7 +37,7 @@ class Part:
 def matrix() -> list[dict[str, Any]]:
     """The rows as data."""
     text = (files("diagnose.playbooks") / "boundary" / "matrix.yaml").read_text("utf-8")
-    return list(yaml.safe_load(text))
+    return list(plain_yaml(text))
 
 
 def judged(row: dict[str, Any], checks: dict[str, Any]) -> Part:

@@ -10,8 +10,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
+from .catalogue import plain_yaml
 from .lazy import regex
 from .models import Decision, DecisionFigure, Evidence
 
@@ -30,7 +29,7 @@ _STEPS_ZH = {
 @lru_cache(maxsize=1)
 def decisions() -> list[dict[str, Any]]:
     """All decisions as data."""
-    return list(yaml.safe_load((files("diagnose.playbooks") / "decisions" / "decisions.yaml").read_text("utf-8")))
+    return list(plain_yaml((files("diagnose.playbooks") / "decisions" / "decisions.yaml").read_text("utf-8")))
 
 
 def asked(symptom: str) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import re._constants as sre  # type: ignore[import-not-found]
 import re._parser as sre_parser  # type: ignore[import-not-found]
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -93,11 +94,15 @@ def _either(options: tuple[Need, ...]) -> tuple[bytes, ...]:
     return tuple(literal for option in options for literal in primary(option))
 
 
+def _grams(text: bytes) -> set[bytes]:
+    return {text[i : i + 3] for i in range(len(text) - 2)}
+
+
 class _Ready:
     """A mark with its prefilter; the pattern is compiled when a line first gets past that."""
 
-    def __init__(self, mark: Mark) -> None:
-        self.mark = mark
+    def __init__(self, mark: Mark, place: int) -> None:
+        self.mark, self.place = mark, place
         self.patience = _PATIENCE if re.search("[0-9]", _FIGURES.sub("", mark.pattern)) else _PATIENCE_BLIND
         self.needles = needles(mark.pattern)
         # a name that is mostly digits has no shape: "H200"
@@ -116,22 +121,29 @@ class Scanner:
     """Compiled marks. One per process; build it from `catalogue().marks`."""
 
     def __init__(self, marks: list[Mark]) -> None:
-        self._ready = [_Ready(mark) for mark in marks]
+        self._ready = [_Ready(mark, place) for place, mark in enumerate(marks)]
         self._of = {mark.signal: mark for mark in reversed(marks)}
 
-        self._index: dict[bytes, list[_Ready]] = {}
         self._always = [r for r in self._ready if not r.needles]
+        index: dict[bytes, list[_Ready]] = {}
         for item in self._ready:
             for literal in primary(item.needles):
-                self._index.setdefault(literal, []).append(item)
+                index.setdefault(literal, []).append(item)
+        # A literal is looked for only in lines that hold its rarest three bytes.
+        usual = Counter(gram for literal in index for gram in _grams(literal))
+        self._index: dict[bytes, list[tuple[bytes, list[_Ready]]]] = {}
+        for literal, items in index.items():
+            rarest = min(_grams(literal), key=lambda gram: (usual[gram], gram), default=b"")
+            self._index.setdefault(rarest, []).append((literal, items))
 
     def candidates(self, shaped: bytes) -> tuple[_Ready, ...]:
         """Marks that could match a line of this shape."""
-        found = {id(r): r for r in self._always}
-        for literal, items in self._index.items():
-            if literal in shaped:
-                found.update((id(r), r) for r in items)
-        return tuple(r for r in found.values() if admits(r.needles, shaped))
+        found = {r.place: r for r in self._always}
+        for gram in (self._index.keys() & _grams(shaped)) | {b""}:
+            for literal, items in self._index.get(gram, ()):
+                if literal in shaped:
+                    found.update((r.place, r) for r in items)
+        return tuple(r for _, r in sorted(found.items()) if admits(r.needles, shaped))
 
     def scan(self, doc: Document) -> Iterator[Fact]:
         """Facts of all marks in `doc`; at most `keep` distinct facts a mark, their repeats counted.

@@ -39,7 +39,7 @@ class Plan:
         return sum(s.seconds for s in self.steps)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def plan(machine: Machine, symptom: str, limit: float) -> Plan:
     """Ask for the best probe by information per cost until the verdict is sure, the time is over, or all is read."""
     read, spent = Gathered(), 0.0
@@ -60,7 +60,7 @@ def plan(machine: Machine, symptom: str, limit: float) -> Plan:
     return Plan(tuple(steps), told(got))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def whole(machine: Machine, symptom: str) -> Report:
     """The report of everything that was recorded."""
     from .engine import report

@@ -67,11 +67,17 @@ def sentences(text: str) -> list[str]:
     return [s.strip() for s in _ENDS.split(text) if s and s.strip()]
 
 
+@lru_cache(maxsize=4096)
+def _words(text: str) -> frozenset[str]:
+    return frozenset(tokens(text))
+
+
 def size(text: str) -> float:
     """Length in English words; two Chinese characters count as one and a bit."""
     return len(_LATIN.findall(text)) + len(_CJK.findall(text)) / 1.7
 
 
+@lru_cache(maxsize=4096)
 def _said(sentence: str) -> bool:
     """Whether it reads as a sentence: long enough, and held together by small words."""
     latin, cjk = _LATIN.findall(sentence), len(_CJK.findall(sentence))
@@ -81,6 +87,7 @@ def _said(sentence: str) -> bool:
     return len(latin) >= 4 and small >= 0.15 * len(latin)
 
 
+@lru_cache(maxsize=4096)
 def _listed(sentence: str) -> bool:
     """Whether it is an enumeration: eight or more scraps between commas."""
     scraps = [s for s in re.split(r"(?<!\d)[,，、/]|[,，、/](?!\d)| and | or |和|或", sentence) if s.strip()]
@@ -94,13 +101,13 @@ def _dense(sentence: str, terms: tuple[re.Pattern[str], ...]) -> bool:
 
 
 def _echo(sentence: str, question: frozenset[str]) -> bool:
-    own = set(tokens(sentence))
+    own = _words(sentence)
     return bool(own) and len(own & question) >= 0.75 * len(own)
 
 
 def _wrong(sentence: str, claims: tuple[frozenset[str], ...]) -> bool:
     """Whether it repeats the concept's common wrong answer, and does not deny it."""
-    own = set(tokens(sentence))
+    own = _words(sentence)
     said = any(len(own & c) >= 0.75 * len(c) and len(own) <= 1.6 * len(c) for c in claims if c)
     return said and not _DENIED.search(sentence.lower())
 
@@ -108,8 +115,8 @@ def _wrong(sentence: str, claims: tuple[frozenset[str], ...]) -> bool:
 def score(answer_text: str, concept: Concept) -> RubricScore:
     """Score an answer in English, Chinese or both."""
     points = {name: getattr(concept.rubric, name) for name in WEIGHTS}
-    question = frozenset(tokens(concept.en.question + " " + concept.zh.question))
-    claims = tuple(frozenset(tokens(w.wrong.says)) for w in (concept.en, concept.zh))
+    question = _words(concept.en.question + " " + concept.zh.question)
+    claims = tuple(_words(w.wrong.says) for w in (concept.en, concept.zh))
     terms = tuple(g for side in points.values() for p in side for g in _pattern(p))
     notes: list[str] = []
     kept: list[str] = []  # a rejected sentence leaves a gap, so that its neighbours do not join

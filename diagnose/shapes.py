@@ -174,13 +174,13 @@ def _weight_bytes(c: Mapping[str, Any]) -> float | None:
 @lru_cache(maxsize=1)
 def known_models() -> dict[str, dict[str, Any]]:
     """Configs of published models by name."""
-    import yaml
+    from .catalogue import plain_yaml
 
     out: dict[str, dict[str, Any]] = {}
     folder = files("diagnose.playbooks") / "shapes"
     for item in sorted(folder.iterdir(), key=lambda p: p.name) if folder.is_dir() else []:
         if item.name.endswith(".yaml"):
-            out |= yaml.safe_load(item.read_text("utf-8")) or {}
+            out |= plain_yaml(item.read_text("utf-8")) or {}
     return out
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
-from diagnose.catalogue import Data, catalogue
+from diagnose.catalogue import Data, catalogue, plain_yaml
 from diagnose.errors import InputError, UsageError
 from diagnose.models import Report
 from diagnose.practice_card import Card, Line, Score
@@ -86,11 +86,12 @@ def _folder(name: str) -> Path:
     return Path(str(files("diagnose.evals"))) / name
 
 
+@lru_cache(maxsize=1)
 def specs() -> dict[str, DrillSpec]:
     """The packaged drills by id."""
     out: dict[str, DrillSpec] = {}
     for file in sorted(_folder("drills").glob("*.yaml")):
-        for raw in yaml.safe_load(file.read_text("utf-8")) or []:
+        for raw in plain_yaml(file.read_text("utf-8")) or []:
             spec = DrillSpec.model_validate(raw)
             if spec.id in out:
                 raise UsageError(f"{file.name}: drill {spec.id} is declared twice")
@@ -127,11 +128,22 @@ def setup(name: str, lang: str) -> Setup:
     told = _told(spec, lang)
     herring = Herring(spec.herring, told.herring.says, told.herring.because)
     return Setup(
-        spec.id, spec.track, told.title, told.symptom, _machine(spec), spec.limit, told.hints, herring, dict(spec.same)
+        spec.id,
+        spec.track,
+        told.title,
+        told.symptom,
+        _machine(spec.id),
+        spec.limit,
+        told.hints,
+        herring,
+        dict(spec.same),
     )
 
 
-def _machine(spec: DrillSpec) -> Machine:
+@lru_cache(maxsize=8)
+def _machine(ident: str) -> Machine:
+    """The recording of a packaged drill, the same one each time: what the planner makes of it is kept by machine."""
+    spec = specs()[ident]
     if spec.cassette:
         return Machine.of_cassette(_folder("cassettes") / spec.cassette)
     case = _case(spec)
@@ -176,7 +188,7 @@ def _recorded(cassette: str) -> Key | None:
     place = _folder("cassettes") / "KEY.yaml"
     if not place.is_file():
         return None
-    raw = yaml.safe_load(place.read_text("utf-8"))
+    raw = plain_yaml(place.read_text("utf-8"))
     rows = raw if isinstance(raw, list) else (raw or {}).get("cassettes") or (raw or {}).get("cases") or []
     row = next((r for r in rows if str(r.get("file", "")).rpartition("/")[2] == cassette), None)
     if row is None:

@@ -17,9 +17,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import unquote
 
-import yaml
-
-from diagnose.catalogue import catalogue
+from diagnose.catalogue import catalogue, plain_yaml
 from diagnose.document import Document
 from diagnose.engine import report as make_report
 from diagnose.llm import Options, assist
@@ -34,7 +32,7 @@ _RUN = re.compile(r"(?:run|probe|name|command|Action|调用工具|执行)\W{1,4}
 
 
 def _read(name: str) -> Any:
-    return yaml.safe_load((files("diagnose.evals") / "injection" / name).read_text("utf-8"))
+    return plain_yaml((files("diagnose.evals") / "injection" / name).read_text("utf-8"))
 
 
 def raw_cases() -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-import yaml
+from diagnose.catalogue import plain_yaml
 
 from .scoring import HEALTHY, INCONCLUSIVE, Key
 
@@ -47,7 +47,7 @@ class Decoy:
 @cache
 def decoys() -> tuple[Decoy, ...]:
     """The library, in `herrings/decoys.yaml`."""
-    raw = yaml.safe_load((files("diagnose.evals") / "herrings" / "decoys.yaml").read_text("utf-8"))
+    raw = plain_yaml((files("diagnose.evals") / "herrings" / "decoys.yaml").read_text("utf-8"))
     return tuple(Decoy(r["id"], r["kind"], tuple(r["lines"]), r.get("not_for", "^$")) for r in raw)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from diagnose.cassette import read as read_cassette
+from diagnose.catalogue import plain_yaml
 from diagnose.document import Document
 from diagnose.errors import UsageError
 from diagnose.inputs import open_inputs
@@ -105,7 +106,7 @@ def load(path: Path) -> list[Case]:
 
 
 def _listed(text: str) -> list[Case]:
-    return [parse_incident(raw, ("recorded", "simulated")) for raw in yaml.safe_load(text) or []]
+    return [parse_incident(raw, ("recorded", "simulated")) for raw in plain_yaml(text) or []]
 
 
 def own_cases(name: str = "cases") -> list[Case]:
@@ -146,7 +147,7 @@ def cassettes() -> list[Case]:
     if not key.is_file():
         return []
     out = []
-    for raw in yaml.safe_load(key.read_text("utf-8")) or []:
+    for raw in plain_yaml(key.read_text("utf-8")) or []:
         path, root = folder / str(raw["file"]), raw["root_cause"]
         answer = Key(str(root["label"]), tuple(root.get("also_accept") or ()), str(raw["verdict"]))
         symptom = str(raw.get("symptom") or read_cassette(path).get("symptom", ""))
