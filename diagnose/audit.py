@@ -22,12 +22,13 @@ from .audit_models import Audit, AuditCheck, AuditFinding, AuditFix, Drift, NotA
 from .catalogue import catalogue
 from .checks import Result, decide, load, select, signals
 from .document import Document
-from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_OK, InputError, ParseError, UsageError
-from .gather import DEFECT, Gathered, finite, number, owns
+from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_OK, InputError, UsageError
+from .gather import Gathered, number, owns
 from .marks import Scanner
 from .mask import mask_report
 from .models import Evidence, Fact, InputRef, Stats, Subject, Tool
 from .predicates import Context
+from .salvage import finite, read
 
 if TYPE_CHECKING:
     from .collect import Collector, NotCaptured
@@ -168,15 +169,12 @@ def facts(documents: Iterable[Document], wanted: set[str]) -> Gathered:
         chosen = [r for r in readers if any(n in head for n in r.needles)]
         whole = next((r for r in chosen if owns(r, doc)), None)
         for reader in [whole] if whole else chosen:
-            before = len(out.facts)
-            try:
-                out.facts.extend(f for f in reader.parse(doc) if finite(f))
-            except ParseError as err:
-                problems.append(str(err))
-            except Exception as err:  # a defect of one reader must not cost what the others found; it is shown
-                problems.append(f"{DEFECT} in reader {reader.name}: {type(err).__name__}: {err}")
-            if len(out.facts) > before:
-                made[reader.name] = len(out.facts) - before
+            facts, problem = read(reader, doc)
+            out.facts.extend(facts)
+            if problem:
+                problems.append(problem)
+            if facts:
+                made[reader.name] = len(facts)
                 out.recognised[reader.name] = out.recognised.get(reader.name, True) and doc.cut is None
         if whole is None:
             out.facts.extend(f for f in scan.scan(doc) if finite(f))

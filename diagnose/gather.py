@@ -6,23 +6,21 @@ the same report whatever order the files were named in.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from .catalogue import catalogue
 from .document import Document, printable
-from .errors import ParseError
 from .marks import Scanner
 from .models import CaptureRef, Evidence, Fact, InputRef, SpanRef
 from .plugin import Reader, readers
+from .salvage import finite, read
 
 _HEAD = 8 << 20  # of a huge document, look for needles in this much of it
 _FEW_FROM = 1 << 18
 _SAME_DIGIT = bytes.maketrans(b"123456789", b"000000000")
 GENERIC = "generic"
-DEFECT = "defect"  # starts the reason of an input on which a reader broke
 
 
 @dataclass
@@ -72,11 +70,6 @@ def owns(reader: Reader, doc: Document) -> bool:
     return bool(claim is not None and claim(doc))
 
 
-def finite(fact: Fact) -> bool:
-    """False for a figure that overflowed, or that a tool printed as nan or inf: no measurement, nothing to compare."""
-    return not (isinstance(fact.value, float) and not math.isfinite(fact.value)) and all(map(finite, fact.inputs))
-
-
 def read_document(doc: Document, out: Gathered) -> None:
     """Run every matching reader and the marks over one document."""
     out.documents[doc.name] = doc
@@ -84,16 +77,12 @@ def read_document(doc: Document, out: Gathered) -> None:
     names: list[tuple[int, str]] = []
     chosen = matching(doc)
     for reader in chosen:
-        before = len(out.facts)
-        try:
-            out.facts.extend(f for f in reader.parse(doc) if finite(f))
-        except ParseError as err:
-            problems.append(str(err))
-        except Exception as err:  # a defect of one reader must not cost what the others found; it is shown
-            problems.append(f"{DEFECT} in reader {reader.name}: {type(err).__name__}: {err}")
-        made = len(out.facts) - before
-        if made and reader.name != GENERIC:
-            names.append((made, reader.name))
+        facts, problem = read(reader, doc)
+        out.facts.extend(facts)
+        if problem:
+            problems.append(problem)
+        if facts and reader.name != GENERIC:
+            names.append((len(facts), reader.name))
             whole = doc.cut is None
             out.recognised[reader.name] = out.recognised.get(reader.name, True) and whole
     before = len(out.facts)

@@ -22,6 +22,8 @@ Place = tuple[int, int, int]  # first byte, byte after the last, 1-based line
 _SPACE = re.compile(rb"[\s\xef\xbb\xbf]*")  # a byte-order mark counts as space
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SCALAR = re.compile(rb"[-+.\w]+")
+_ENDLESS = b"0" * 300  # no figure is that long; as a float it would overflow
+_SAME_DIGIT = bytes.maketrans(b"123456789", b"000000000")
 _NESTING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 
 
@@ -41,6 +43,8 @@ def loads(data: bytes | str, tool: str = "json", max_bytes: int = MAX_BYTES, max
         raise ParseError(tool, f"JSON of {len(data)} bytes is over the limit of {max_bytes}")
     try:
         text = data.decode(json.detect_encoding(data)) if isinstance(data, bytes) else data
+        if _ENDLESS in text.encode("utf-8", "replace").translate(_SAME_DIGIT):
+            raise ParseError(tool, "a figure of 300 digits or more")
         value = json.loads(text)
     except json.JSONDecodeError as err:
         raise ParseError(tool, f"not JSON ({err.msg})", err.lineno) from err

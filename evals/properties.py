@@ -14,9 +14,9 @@ from diagnose.arithmetic import close, evaluate
 from diagnose.catalogue import catalogue
 from diagnose.document import QUOTE_CHARS, Document, clean
 from diagnose.errors import ParseError
-from diagnose.gather import finite
 from diagnose.models import Fact
 from diagnose.plugin import Reader
+from diagnose.salvage import finite
 from diagnose.units import UNITS
 
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d[\d,_]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+")

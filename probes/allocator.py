@@ -23,7 +23,7 @@ _CELL = regex(r"([\d][\d,]*(?:\.\d+)?)\s*([KMGT]i?B?\b)?")
 _WORD = regex(r"[A-Za-z][\w.%/()-]*")
 _KEY = regex(
     r"(?P<key>(?:max_)?(?:memory_)?(?:allocated|reserved|active|inactive_split)(?:_bytes)?(?:\.all\.(?:current|peak))?"
-    r"|num_alloc_retries|num_ooms|alloc_retries)['\"]?\s*[:=]\s*(?P<n>\d[\d,_]*(?:\.\d+)?)\s*"
+    r"|num_alloc_retries|num_ooms|alloc_retries)['\"]?(?:\s*[:=]\s*|\s{2,})(?P<n>\d[\d,_]*(?:\.\d+)?)\s*"
     r"(?P<u>[KMGT]i?B?\b)?", re.I,
 )  # fmt: skip
 _KEEP = 24

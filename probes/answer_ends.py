@@ -96,7 +96,7 @@ class AnswerEndReader:
 def _reasons(text: str, headed: bool) -> Iterator[tuple[str, int]]:
     metric = _METRIC.search(text)
     if metric:
-        yield _WHY.get(metric["why"], metric["why"]), min(int(float(metric["n"])), 10**9)
+        yield _WHY.get(metric["why"], metric["why"]), int(min(float(metric["n"]), 1e9))
         return
     share = _SHARE.search(text) or _SHARE_ZH.search(text)
     ratio = _RATIO.search(text)

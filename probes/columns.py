@@ -80,7 +80,7 @@ def _row(line: Line) -> _Row | None:
         other = _KEY.match(parts[1])
         if other and other["name"].split()[-1] == hit["name"].split()[-1]:
             return _Row(hit["name"], (hit["value"], other["value"]), line)
-    if len(parts) == 2 and (hit := _TIGHT.match(parts[0])) is not None and parts[1][:1].isdigit():
+    if len(parts) == 2 and (hit := _TIGHT.match(parts[0])) is not None and parts[1][:1].isdecimal():
         return _Row(hit["name"], (hit["value"], parts[1]), line)
     return (
         _Row(parts[0].rstrip(":= "), (parts[1].lstrip("= "), parts[2].lstrip("= ")), line) if len(parts) == 3 else None
@@ -107,7 +107,7 @@ def _measured(doc: Document, row: _Row) -> tuple[Group, Reading, Reading] | None
 
 
 def _compared(doc: Document, rows: list[_Row], headed: bool) -> Iterator[Fact]:
-    head = rows[0] if rows and not headed and not any(any(ch.isdigit() for ch in c) for c in rows[0].cells) else None
+    head = rows[0] if rows and not headed and not any(any(ch.isdecimal() for ch in c) for c in rows[0].cells) else None
     measured = [(r, m) for r in rows if (m := _measured(doc, r)) is not None]
     taken = {r.line.number for r, _ in measured}
     settings = [

@@ -30,10 +30,10 @@ _INSPECT = regex(
 _LIMITS = regex(r"^(\s*)[\"']?(limits|requests)[\"']?\s*:", re.I)
 _RESOURCE = regex(
     r"[\"']?(cpu|memory|nvidia\.com/[\w.-]+|amd\.com/gpu|rdma/[\w-]+|hugepages-\w+|ephemeral-storage|"
-    r"vpc\.amazonaws\.com/efa)[\"']?\s*:\s*[\"']?([\d.]+\s?[a-zA-Z]*)[\"']?"
+    r"vpc\.amazonaws\.com/efa)[\"']?\s*:\s*[\"']?(\d+(?:\.\d+)?\s?[a-zA-Z]*)[\"']?"
 )
 _MEDIUM = regex(r"medium[\"']?\s*:\s*[\"']?Memory")
-_SIZE_LIMIT = regex(r"sizeLimit[\"']?\s*:\s*[\"']?([\d.]+\s*\w+)")
+_SIZE_LIMIT = regex(r"sizeLimit[\"']?\s*:\s*[\"']?(\d+(?:\.\d+)?\s*\w+)")
 _SLURM = regex(r"(?:#SBATCH|srun|sbatch|salloc)\b.*")
 _SLURM_FLAG = regex(
     r"--(gres|gpus(?:-per-\w+)?|cpus-per-task|cpus-per-gpu|ntasks(?:-per-node)?|nodes|mem(?:-per-\w+)?|exclusive|"
@@ -140,11 +140,11 @@ class ContainerReader:
 
     def _inspect(self, doc: Document, line: Line, name: str, value: str) -> Iterator[Fact]:
         plain = value.strip('"')
-        if name == "ShmSize" and plain.isdigit() and int(plain):
+        if name == "ShmSize" and plain.isdecimal() and int(plain):
             yield fact(doc, line, "container.shm_size", int(plain) / 2**30, "GiB", label="inspect")
-        elif name == "NanoCpus" and plain.isdigit() and int(plain):
+        elif name == "NanoCpus" and plain.isdecimal() and int(plain):
             yield fact(doc, line, "host.cpu.quota", int(plain) / 1e9, "count", label="container")
-        elif name == "Memory" and plain.isdigit() and int(plain):
+        elif name == "Memory" and plain.isdecimal() and int(plain):
             yield fact(doc, line, "host.memory.limit", int(plain) / 2**30, "GiB", label="container")
         elif name not in ("Memory", "NanoCpus", "CpuQuota"):
             yield fact(doc, line, "container.flag", plain[:80], label=name.lower())
@@ -162,7 +162,7 @@ class ContainerReader:
                     label="pod",
                 )
         elif name == "memory":
-            hit = re.match(r"([\d.]+)\s*(\w*)", value)
+            hit = re.match(r"(\d+(?:\.\d+)?)\s*(\w*)", value)
             if hit and (limit := gib(hit.group(1), hit.group(2) or "b")) is not None:
                 yield fact(doc, line, "host.memory.limit", limit, "GiB", label="pod")
         elif "/gpu" in name or name.startswith("nvidia.com/mig"):

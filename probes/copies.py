@@ -123,9 +123,9 @@ class Matrices:
             if columns == 0 and tokens == [str(i) for i in range(len(tokens))]:
                 columns = len(tokens)
                 continue
-            if columns and len(tokens) == columns + 1 and tokens[0].isdigit():
+            if columns and len(tokens) == columns + 1 and tokens[0].isdecimal():
                 yield from self._row(doc, line, title, int(tokens[0]), tokens[1:])
-            elif columns and not tokens[0][:1].isdigit():
+            elif columns and not tokens[0][:1].isdecimal():
                 title = title if "SUM" not in text else ""
 
     @staticmethod

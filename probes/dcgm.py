@@ -35,6 +35,9 @@ _FIELDS: dict[str, _Field] = {
     "GPU_TEMP": _Field("gpu.temperature", "C"),
     "MEMORY_TEMP": _Field("gpu.temperature", "C", label="memory"),
     "POWER_USAGE": _Field("gpu.power", "W"),
+    "POWER_MGMT_LIMIT": _Field("gpu.power.limit", "W"),
+    "POWER_MGMT_LIMIT_DEF": _Field("gpu.power.default", "W"),
+    "ENFORCED_POWER_LIMIT": _Field("gpu.power.limit", "W"),
     "SM_CLOCK": _Field("gpu.clock.sm", "MHz"),
     "MEM_CLOCK": _Field("gpu.clock.mem", "MHz"),
     "GPU_UTIL": _Field("gpu.util", "fraction", _PERCENT),
@@ -116,8 +119,9 @@ class DcgmMetrics:
             gpu, host = _GPU_LABEL.search(labels), _HOST_LABEL.search(labels)
             who: dict[str, Any] = {"gpu": int(gpu[1]) if gpu else None, "host": host[1] if host else None}
             if hit[1] in ("CLOCK_THROTTLE_REASONS", "CLOCKS_EVENT_REASONS"):
+                mask = float(hit[3])
                 for bit, reason in _REASONS.items():
-                    if int(float(hit[3])) & bit:
+                    if mask < 1 << 32 and int(mask) & bit:
                         yield fact(doc, line, "gpu.throttle", "active", around=hit[3], label=reason, **who)
             elif hit[1] in ("ROW_REMAP_FAILURE", "ROW_REMAP_PENDING") and float(hit[3]) > 0:
                 signal = "gpu.remap.failure" if hit[1].endswith("FAILURE") else "gpu.remap.pending"

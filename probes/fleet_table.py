@@ -9,10 +9,12 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
 HEAD = b"# diagnose fleet, one line each"
-_SUBJECT = regex(r"^subject ([\w.-]+): ([\w.]+) ([\d.]+)$")
+_SUBJECT = regex(r"^subject ([\w.-]+): ([\w.]+) (\d+(?:\.\d+)?)$")
 _VERDICT = regex(r"^verdict ([\w.]+): (\d+) of (\d+) nodes: (.+)$")
-_APART = regex(r"^(slow|apart) ([\w.-]+) ([\w.]+) ?([^:]*): (-?[\d.e+-]+)[^,]*, median (-?[\d.e+-]+)(.*)$")
-_TIMES = regex(r", ([\d.]+) times less")
+_APART = regex(
+    r"^(slow|apart) ([\w.-]+) ([\w.]+) ?([^:]*): (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)[^,]*, median (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(.*)$"  # noqa: E501
+)
+_TIMES = regex(r", (\d+(?:\.\d+)?) times less")
 _MIXED = regex(r"^mixed ([\w.]+) ?([^:]*): (.+) on (.+?); usually (.+)$")
 _FAILED = regex(r"^failed ([\w.-]+): (.+)$")
 

@@ -123,7 +123,7 @@ def with_unit(value: float, spelling: str) -> tuple[float, str] | None:
 
 def figures(text: str, limit: int = 40) -> list[Figure]:
     """Figures of one line, in order; dates, clock times, addresses, versions and ids are none."""
-    if not any(c.isdigit() for c in text):
+    if not any(c.isdecimal() for c in text):
         return []
     holes = [hit.span() for hit in _DATE.finditer(text)]
     out: list[Figure] = []

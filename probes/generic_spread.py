@@ -15,7 +15,7 @@ from .generic_readings import Group, Reading, pair_facts, quotient, spans_of, ti
 
 def _subject(axis: str, label: str, setting: str) -> Subject:
     step = amount(common([setting, f"{axis} x"])[1][0] or setting)
-    digits = "".join(c for c in setting if c.isdigit())
+    digits = "".join(c for c in setting if c.isdecimal())
     index = int(step) if step is not None else int(digits) if 0 < len(digits) <= 4 else None
     return Subject(
         label=label, gpu=index if axis == "gpu" else None, rank=index if axis == "rank" else None,

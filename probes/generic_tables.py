@@ -130,6 +130,10 @@ def _table(lines: list[Line], i: int) -> Table | None:
         return None
     corner_gap = head[0].start if kind == "space" and head and head[0].start >= 4 else 0
     below_kind, below = _split_below(lines[first].text, corner_gap)
+    if kind == "space" and len(below) not in (len(head), len(head) + 1):
+        loose = _words(lines, i)  # ``BLOCK_M BLOCK_N num_warps   n_regs``: gaps of one blank and of more
+        if loose is not None:
+            return loose
     if below_kind != kind or not _is_head(head, below):
         return None
     measured = any(cell(c.text) for c in below[1:])

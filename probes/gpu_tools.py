@@ -26,7 +26,7 @@ class Nvtop:
         (regex(r"\bTEMP\s+(\d+)\s?°?C"), "gpu.temperature", "C", 1.0),
         (regex(r"\bGPU\[[|\s]*(\d+)%\]"), "gpu.util", "fraction", 0.01),
     )
-    _memory = regex(r"\bMEM\[[|\s]*([\d.]+\s?[KMGT]i?B?)/([\d.]+\s?[KMGT]i?B?)\]")
+    _memory = regex(r"\bMEM\[[|\s]*(\d+(?:\.\d+)?\s?[KMGT]i?B?)/(\d+(?:\.\d+)?\s?[KMGT]i?B?)\]")
     _process = regex(
         r"^\s*(\d+)\s+(\S+)\s+(\d+)\s+(Compute|Graphic|Both G\+C)\s+(\d+)%\s+(?:\d+%\s+)*?(\d+)MiB\s+\d+%\s+(\d+)%\s+\S+\s+(\S.*?)\s*$"  # noqa: E501
     )

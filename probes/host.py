@@ -16,14 +16,17 @@ from diagnose.plugin import Reader
 
 from .facts import computed, fact, number, size
 
+MOST_CPUS = 1 << 16  # what no kernel has: a longer range is no list of CPUs
+
 
 def cpu_list(text: str) -> int:
     """How many CPUs ``0-3,8,10-11`` names."""
     count = 0
     for part in text.split(","):
         low, _, high = part.strip().partition("-")
-        if low.isdigit() and (not high or high.isdigit()):
-            count += int(high) - int(low) + 1 if high else 1
+        if low.isdecimal() and (not high or high.isdecimal()):
+            named = int(high) - int(low) + 1 if high else 1
+            count += named if 0 < named <= MOST_CPUS else 0
     return count
 
 
@@ -33,18 +36,24 @@ _NODES = regex(r"^\s*(?:NUMA node\(s\):\s+(\d+)|available: (\d+) nodes? \()")
 _NODE_CPUS = regex(r"^\s*(?:NUMA node(\d+) CPU\(s\):|node (\d+) cpus:)\s+([\d, -]+?)\s*$")
 _BIND = regex(r"^\s*(physcpubind|cpubind|nodebind|membind):\s+([\d ]+?)\s*$")
 _NPROC = regex(r"(?:^|\$\s*)nproc(?:\s+--all)?\s*(?:$|[:=>-]+\s*(\d+)\s*$)")
-_AFFINITY = regex(r"(?:pid \d+'s )?(?:current |new )?(?:CPU )?affinity (list|mask):\s*([0-9a-fA-F,-]+)\s*$", re.I)
+_AFFINITY = regex(
+    r"(?:pid \d+'s )?(?:current |new )?(?:CPU )?affinity (?:(list):\s*([\d,-]+)|mask:\s*([0-9a-fA-F,]+))\s*$", re.I
+)
 _ALLOWED = regex(r"^\s*Cpus_allowed_list:\s*([\d,-]+)\s*$")
 _TASKSET = regex(r"\btaskset\s+(?:-a\s+)?(?:-c\s+([\d,-]+)\b|-(?:cp|pc)\s+([\d,-]+)\s+\d+)")
 _NUMACTL = regex(r"\bnumactl\s+((?:-{1,2}[\w-]+(?:[= ][\d,+-]+)?\s*)+)")
+_NUMA_OPTION = regex(r"(?<!\S)(?:(--[\w-]+)[= ]|(-[NmCpi])[= ]?)(\d[\d,-]*)")
+_CPUSET = regex(r"--cpuset-(mems|cpus)[= ]\"?(\d[\d,-]*)")
 _ULIMIT = regex(r"^\s*(max locked memory|open files)\s*\(.*?-[ln]\)\s*(\S+)\s*$", re.I)
 _PROC_LIMIT = regex(r"^\s*Max (locked memory|open files)\s+(\S+)\s+(\S+)", re.I)
 _ULIMIT_CMD = regex(r"ulimit\s+-(l|n)\b\s*[:=>-]*\s*(\d+|unlimited)?\s*$")
 _DF = regex(
-    r"^\s*(\S+)\s+(?:(\w[\w.]+)\s+)?([\d.]+[KMGTP]?i?B?)\s+([\d.]+[KMGTP]?i?B?)\s+([\d.]+[KMGTP]?i?B?)\s+(\d+)%\s+(/"
+    r"^\s*(\S+)\s+(?:(\w[\w.]+)\s+)?(\d+(?:\.\d+)?[KMGTP]?i?B?)\s+(\d+(?:\.\d+)?[KMGTP]?i?B?)\s+(\d+(?:\.\d+)?[KMGTP]?i?B?)\s+(\d+)%\s+(/"
     r"\S*)\s*$"
 )
-_FREE = regex(r"^\s*(Mem|Swap):\s+([\d.]+\w*)\s+([\d.]+\w*)\s+([\d.]+\w*)(?:\s+[\d.]+\w*\s+[\d.]+\w*\s+([\d.]+\w*))?")
+_FREE = regex(
+    r"^\s*(Mem|Swap):\s+(\d+(?:\.\d+)?\w*)\s+(\d+(?:\.\d+)?\w*)\s+(\d+(?:\.\d+)?\w*)(?:\s+[\d.]+\w*\s+[\d.]+\w*\s+(\d+(?:\.\d+)?\w*))?"
+)
 _MEMINFO = regex(r"^\s*(MemTotal|MemAvailable|SwapTotal|SwapFree):\s+(\d+) kB")
 _CPU_MAX = regex(r"(?:^|cpu\.max\s*[:=]?\s*|^\$?\s*)(\d{4,9})\s+(\d{4,7})\s*$")
 _QUOTA = regex(r"cpu\.cfs_(quota|period)_us\s*[:=]?\s*(-?\d+)")
@@ -155,7 +164,7 @@ class HostReader:
         yield from self._throttled(doc, throttle)
 
     def _answer(self, doc: Document, line: Line, command: str, text: str) -> Iterator[Fact]:
-        if command.startswith("nproc") and text.isdigit():
+        if command.startswith("nproc") and text.isdecimal():
             if command == "nproc":
                 yield fact(doc, line, "host.cpu.allowed_count", float(text), "count", label="nproc")
             else:
@@ -164,7 +173,7 @@ class HostReader:
             yield fact(doc, line, f"host.limit.{command.split()[1]}", text)
         elif command == "cpu.max" and (hit := re.fullmatch(r"(\d+) (\d+)", text)):
             yield from self._quota(doc, line, hit)
-        elif command == "memory.max" and text.isdigit():
+        elif command == "memory.max" and text.isdecimal():
             yield fact(doc, line, "host.memory.limit", int(text) / 2**30, "GiB", label="cgroup")
         elif command == "governor" and text.isalpha():
             yield fact(doc, line, "host.cpu.governor", text)
@@ -189,9 +198,8 @@ class HostReader:
         elif (hit := _BIND.match(text)) is not None:
             yield fact(doc, line, "host.numa.bind", ",".join(hit.group(2).split()), label=hit.group(1))
         elif (hit := _AFFINITY.search(text)) is not None:
-            listed = hit.group(1).lower() == "list"
-            count = cpu_list(hit.group(2)) if listed else bin(int(hit.group(2).replace(",", ""), 16)).count("1")
-            if listed:
+            count = cpu_list(hit.group(2)) if hit.group(1) else int("0" + hit.group(3).replace(",", ""), 16).bit_count()
+            if hit.group(1):
                 yield fact(doc, line, "host.cpu.allowed", hit.group(2))
             yield computed(doc, line, "host.cpu.allowed_count", float(count), "count", self.name, label="affinity")
         elif (hit := _ALLOWED.match(text)) is not None or (hit := _TASKSET.search(text)) is not None:
@@ -200,8 +208,12 @@ class HostReader:
             yield fact(doc, line, "host.cpu.allowed", cpus)
             yield computed(doc, line, "host.cpu.allowed_count", float(cpu_list(cpus)), "count", self.name, label=label)
         elif (hit := _NUMACTL.search(text)) is not None:
-            for flag, value in re.findall(r"(--?[\w-]+)[= ]([\d,+-]+)", hit.group(1)):
-                yield fact(doc, line, "host.numa.bind", value, label=flag.lstrip("-"))
+            for long, short, value in _NUMA_OPTION.findall(hit.group(1)):
+                yield fact(doc, line, "host.numa.bind", value, label=(long or short).lstrip("-"))
+        elif "--cpuset-" in text:
+            for kind, value in _CPUSET.findall(text):
+                signal = "host.numa.bind" if kind == "mems" else "host.cpu.allowed"
+                yield fact(doc, line, signal, value, label="cpuset-mems" if kind == "mems" else None)
         elif (hit := _ULIMIT.match(text)) is not None or (hit := _PROC_LIMIT.match(text)) is not None:
             kind = "memlock" if "locked" in hit.group(1).lower() else "nofile"
             yield fact(doc, line, f"host.limit.{kind}", hit.group(2))

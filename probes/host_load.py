@@ -14,7 +14,7 @@ from diagnose.units import canonical
 
 from .facts import fact, number
 
-_LOAD = regex(r"load averages?:\s*(\d+(?:\.\d+)?)", re.I)
+_LOAD = regex(r"load averages?:\s*(\d+(?:\.\d+)?)(?=[\s,]|$)", re.I)
 _TOP_CPU = regex(r"^\s*(%Cpu(?:\(s\)|\d+)|Cpu\(s\))\s*:\s*(.+)$", re.I)
 _TOP_PART = regex(r"(\d+(?:\.\d+)?)\s*%?\s*(us|sy|ni|id|wa|hi|si|st)\b")
 _TOP_HEAD = regex(r"^\s*(?:F\s+)?PID\s+USER\b.*%CPU", re.I)
@@ -23,7 +23,7 @@ _PYSPY = regex(r"^\s*(\d+(?:\.\d+)?)%\s+(\d+(?:\.\d+)?)%\s+[\d.]+s\s+[\d.]+s\s+(
 _PSI = regex(r"^\s*(?:\S*(cpu|memory|io)\S*\s*[:=]?\s*)?(some|full)\s+avg10=(\d+(?:\.\d+)?)\s+avg60=(\d+(?:\.\d+)?)")
 _PSI_FILE = regex(r"pressure/(cpu|memory|io)|(cpu|memory|io)\.pressure")
 _NUMASTAT = regex(r"^\s*(numa_hit|numa_miss|numa_foreign|other_node|local_node)\s+([\d ]+?)\s*$")
-_NUMA_PROCESS = regex(r"^\s*(Private|Total)\s+([\d.]+(?:\s+[\d.]+)+)\s*$")
+_NUMA_PROCESS = regex(r"^\s*(Private|Total)\s+(\d+(?:\.\d+)?(?:\s+\d+(?:\.\d+)?)+)\s*$")
 _NUMA_HEAD = regex(r"^\s+Node 0\s+Node 1\s.*Total\s*$")
 _DD = regex(r"copied,\s*[\d.]+ s(?:econds)?,\s*(\d+(?:\.\d+)?)\s*([kMG]i?B/s)")
 _FIO = regex(r"^\s*(READ|WRITE):\s*(?:io=\S+,\s*)?(?:bw|aggrb)=(\d+(?:\.\d+)?)\s*([KMG]i?B/s)")
@@ -124,7 +124,7 @@ class LoadReader:
                 kind, columns = header
                 continue
             words = text.split()
-            if kind == "top" and len(words) >= len(columns) and words[0].isdigit() and processes < 8:
+            if kind == "top" and len(words) >= len(columns) and words[0].isdecimal() and processes < 8:
                 made = self._process(doc, line, columns, words)
                 processes += len(made)
                 yield from made
@@ -158,7 +158,7 @@ class LoadReader:
         return None
 
     def _top(self, doc: Document, line: Line, hit: re.Match[str]) -> Iterator[Fact]:
-        label = hit.group(1).strip("%") if hit.group(1)[-1].isdigit() else None
+        label = hit.group(1).strip("%") if hit.group(1)[-1].isdecimal() else None
         for share, part in _TOP_PART.findall(hit.group(2)):
             name = _CPU_PARTS.get(part)
             value = float(share) / 100
@@ -180,7 +180,7 @@ class LoadReader:
         self, line: Line, kind: str, columns: list[str], words: list[str],
         worst: dict[tuple[str, str | None, str], _Worst],
     ) -> None:  # fmt: skip
-        if len(words) < len(columns) - (1 if kind == "mpstat" else 0) or not any(w[:1].isdigit() for w in words):
+        if len(words) < len(columns) - (1 if kind == "mpstat" else 0) or not any(w[:1].isdecimal() for w in words):
             return
         row = dict(zip(columns, words, strict=False))
         if len(words) < len(columns):

@@ -181,9 +181,9 @@ class SettingsReader:
             elif hit := _INTERFACE.match(line.text.strip()):
                 who = {"nic": hit[1], "label": hit[2]}
                 yield fact(doc, line, "net.interface", hit[5], **who)
-                if hit[3].isdigit():
+                if hit[3].isdecimal():
                     yield fact(doc, line, "net.interface.mtu", float(hit[3]), "B", **who)
-                if hit[4].isdigit() and 0 < int(hit[4]) < 4_000_000:
+                if hit[4].isdecimal() and 0 < int(hit[4]) < 4_000_000:
                     yield fact(doc, line, "net.interface.rate", int(hit[4]) / 1000, "Gb/s", around=hit[4], **who)
 
 
@@ -192,7 +192,7 @@ _HYPERVISOR = regex(r"^\s*Hypervisor vendor:\s+(\S.*)$")
 _WSL = regex(r"Linux (?:version )?\S*.*\d[\w.-]*-(?:WSL2|microsoft)[\w.-]*", re.IGNORECASE)
 _NTP = regex(r"^\s*(?:NTPSynchronized=|System clock synchronized:\s*)(yes|no)\s*$")
 _LEAP = regex(r"^\s*Leap status\s*:\s*(.+?)\s*$")
-_OFFSET = regex(r"^\s*System time\s*:\s*([\d.]+) seconds (?:slow|fast) of NTP time")
+_OFFSET = regex(r"^\s*System time\s*:\s*(\d+(?:\.\d+)?) seconds (?:slow|fast) of NTP time")
 _PACKAGE = regex(r"^((?:nvidia|torch|vllm|sglang|triton|cupy|jax|flash|numpy|cuda)[\w.-]*)\s+(\d[\w.+!-]*)\s*$", re.I)
 _DMESG = regex(r"^\[\s*\d+\.\d{6}\]\s|^\[(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) \w{3} +\d+ [\d:]+ \d{4}\]\s")
 _OMPI = regex(r"^\s*(?:export )?(OMPI_MCA_(?:btl|pml))=(\S+)\s*$")

@@ -260,7 +260,7 @@ def _quotients(kernel: str, made: dict[str, Fact], status: tuple[str, ...]) -> I
 
 
 # Sentences of ncu's rules (a sentence may be wrapped over several lines): pattern, then what its groups are
-_A = r"([\d,]+(?:\.\d+)?)"
+_A = r"(\d[\d,]*(?:\.\d+)?)"
 RULES: tuple[tuple[re.Pattern[str], tuple[tuple[str, str], ...]], ...] = tuple(
     (regex(pattern, re.IGNORECASE), out)
     for pattern, out in (

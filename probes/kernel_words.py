@@ -94,13 +94,14 @@ _WORDS: tuple[tuple[str, str, str], ...] = (
         r"|spill(?:ed)?(?: (?:stores?|loads?|bytes))?"
         r"|本地内存|局部内存|(?:寄存器)?溢出",
     ),
+    ("kernel.spill.count", "spills", r"n_?spills?|#? ?spills|spill count|spilled registers|溢出数"),
     (
         "kernel.spill.traffic",
         "pct",
         r"local_memory_overhead|local memory overhead|local (?:memory )?(?:share"
         r"|traffic)",
     ),
-    ("kernel.registers", "number", r"(?:regs?|registers)(?: ?(?:/|per) ?(?:thread|th))|寄存器(?:数|/线程)?"),
+    ("kernel.registers", "number", r"(?:regs?|registers)(?: ?(?:/|per) ?(?:thread|th))|n_?regs|寄存器(?:数|/线程)?"),
     (
         "kernel.occupancy",
         "pct",
@@ -227,6 +228,8 @@ def _known(signal: str, kind: str, text: str, unit: str) -> _Said | None:
         return _Said(signal, value * scale, "B") if scale and value > 0 else None
     if unit:
         return None
+    if kind == "spills":
+        return _Said(signal, value, "count") if 0 < value < 100_000 and value.is_integer() else None
     if signal == "kernel.bytes_per_sector":
         return _Said(signal, value, "B") if 0 < value <= 32 else None
     most = {"kernel.waves": 10_000.0, "kernel.registers": 255.0}.get(signal, 33.0)
@@ -399,7 +402,11 @@ def _of_table(doc: Document, table: Table) -> Iterator[Fact]:
         label_of[label] = label_of.get(label, 0) + 1
         label = label if label_of[label] == 1 else f"{label} #{label_of[label]}"
         span = (doc.span(row.line),)
-        if corner is not None and corner[0] in ("kernel.grid", "kernel.waves") and row.label.replace(",", "").isdigit():
+        if (
+            corner is not None
+            and corner[0] in ("kernel.grid", "kernel.waves")
+            and row.label.replace(",", "").isdecimal()
+        ):
             value = float(row.label.replace(",", ""))
             yield Fact(corner[0], value, "count", Subject(label=label), span, status=doc.status)
         cells = list(zip(heads, row.figures, row.words or ("",) * len(heads), table.columns, strict=True))

@@ -122,9 +122,9 @@ class BackendReader:
 
 
 _WAITING = regex(
-    r"#(?:transfer-req|transferring-req|inflight-req|kv-transfer-req)\s*:\s*(\d+)"
-    r"|WAITING_FOR_REMOTE_KVS\W{1,6}(\d+)"
-    r"|(\d+) (?:reqs?|requests?) (?:in |are )?(?:WAITING_FOR_REMOTE_KVS|waiting for remote kv)",
+    r"#(?:transfer-req|transferring-req|inflight-req|kv-transfer-req)\s*:\s*(\d{1,9})\b"
+    r"|WAITING_FOR_REMOTE_KVS\W{1,6}(\d{1,9})\b"
+    r"|\b(\d{1,9}) (?:reqs?|requests?) (?:in |are )?(?:WAITING_FOR_REMOTE_KVS|waiting for remote kv)",
     re.I,
 )
 _RUNNING = regex(r"#running-req\s*:\s*(\d+)|Running:\s*(\d+)")

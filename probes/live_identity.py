@@ -81,6 +81,6 @@ def _args(data: dict[str, Any]) -> bool:
 def _version(told: dict[str, Any]) -> str:
     for path in ("/version", "/get_server_info", "/server_info", "/info"):
         data = told.get(path)
-        if isinstance(data, dict) and isinstance(data.get("version"), str) and data["version"][:1].isdigit():
+        if isinstance(data, dict) and isinstance(data.get("version"), str) and data["version"][:1].isdecimal():
             return str(data["version"])[:40]
     return ""

@@ -21,7 +21,7 @@ _WORKER = ["python", "-P", "-m", "diagnose.probes.nccl_sweep_worker"]
 _TESTS = {"all_reduce": "all_reduce_perf", "sendrecv": "sendrecv_perf", "all_gather": "all_gather_perf",
           "reduce_scatter": "reduce_scatter_perf", "alltoall": "alltoall_perf"}  # fmt: skip
 _DEBUG = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,ENV,NET,GRAPH,P2P,SHM,TUNING"}
-_LOCKSTEP = regex(r"# lockstep (\d+) own=([\d.]+) waits=([\d.]+)")
+_LOCKSTEP = regex(r"# lockstep (\d+) own=(\d+(?:\.\d+)?) waits=(\d+(?:\.\d+)?)")
 _MOST = 1 << 30
 _SWEEP_SECONDS, _LOG_SECONDS, _BYTES_SECONDS = 90.0, 60.0, 45.0
 

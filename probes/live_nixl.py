@@ -17,7 +17,7 @@ from .nixl_worker import COLUMNS, HEAD, PAIRS
 _WORKER = ["python", "-P", "-m", "diagnose.probes.nixl_worker", "--memory"]
 _ENV = {"NIXL_LOG_LEVEL": "WARN"}
 _ROW = regex(
-    r"^\s*((?:DRAM|VRAM)(?:>(?:DRAM|VRAM))?)\s+(\w+)\s+(\d+)\s+(\d+)\s+(\d+)\s+([\d.]+)\s+([\d.]+)\s+([\d.]+)\s+(\d+)\s*$"
+    r"^\s*((?:DRAM|VRAM)(?:>(?:DRAM|VRAM))?)\s+(\w+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+(?:\.\d+)?)\s+(\d+(?:\.\d+)?)\s+(\d+(?:\.\d+)?)\s+(\d+)\s*$"
 )
 _END = regex(r"^# (data arrived|failed): (.*)$")
 

@@ -106,7 +106,7 @@ def worker_ports(port: int) -> list[int]:
         with contextlib.suppress(psutil.Error, OSError):
             named = _environ(process).get("DYN_SYSTEM_PORT", "")
             heard = _listening(process)
-            ports += [int(named)] if named.isdigit() and int(named) in heard else heard
+            ports += [int(named)] if named.isdecimal() and int(named) in heard else heard
     return list(dict.fromkeys(p for p in ports if p != port))[:_MOST_PORTS]
 
 

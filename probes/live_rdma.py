@@ -158,7 +158,7 @@ def _reading(host: Host) -> str:
 
 def _uptime(host: Host) -> float:
     said = [_read(path).split() for path in host.glob("/proc/uptime")]
-    return float(said[0][0]) if said and said[0] and re.fullmatch(r"[\d.]+", said[0][0]) else 0.0
+    return float(said[0][0]) if said and said[0] and re.fullmatch(r"\d+(?:\.\d+)?", said[0][0]) else 0.0
 
 
 def _counters(host: Host) -> Iterator[Collected]:

@@ -37,12 +37,12 @@ _LATENCY_SECONDS = 0.15  # if nothing disturbs it: on a busy machine the same me
 _TRIES = 20  # for the client, until the server listens
 _HEAD = "# UCX variables of this environment"
 _ENTRY = regex(r"^(UCX_[A-Z0-9_]+)=\S*\s+# unknown to this UCX; near: (UCX_[A-Z0-9_]+)$")
-_MEMCPY = regex(r"^# memcpy of (\d+) MiB on one core: ([\d.]+) GB/s$")
+_MEMCPY = regex(r"^# memcpy of (\d+) MiB on one core: (\d+(?:\.\d+)?) GB/s$")
 _PAIR_SIZE, _PAIR_TIMES = 1 << 26, 50  # between GPUs: 64 MiB fill NVLink, and take 100 ms at PCIe's rate
 _STAGED = {"UCX_TLS": "^cuda_ipc"}
-_BETWEEN = regex(r"^# GPU to GPU, (\d+) B, (as UCX chooses|without cuda_ipc): ([\d.]+) GB/s$")
-_RATE = re.compile(rb"^Final:\s+\d+\s+[\d.]+\s+[\d.]+\s+[\d.]+\s+([\d.]+)", re.MULTILINE)
-_MEDIAN = re.compile(rb"^Final:\s+\d+\s+([\d.]+)", re.MULTILINE)
+_BETWEEN = regex(r"^# GPU to GPU, (\d+) B, (as UCX chooses|without cuda_ipc): (\d+(?:\.\d+)?) GB/s$")
+_RATE = re.compile(rb"^Final:\s+\d+\s+[\d.]+\s+[\d.]+\s+[\d.]+\s+(\d+(?:\.\d+)?)", re.MULTILINE)
+_MEDIAN = re.compile(rb"^Final:\s+\d+\s+(\d+(?:\.\d+)?)", re.MULTILINE)
 
 
 def tool(host: Host, name: str) -> list[str] | None:

@@ -220,7 +220,7 @@ def _rdma(host: Host) -> Iterator[tuple[str, Check]]:
         yield "memlock", Check(None, "no /proc/self/limits", "permission")
     else:
         free = any(f.value is True for f in facts if f.signal == "host.cap.ipc_lock")
-        enough = free or not memlock[1].isdigit() or int(memlock[1]) >= 1 << 26
+        enough = free or not memlock[1].isdecimal() or int(memlock[1]) >= 1 << 26
         said = f"max locked memory {memlock[1]}{', not held to it (CAP_IPC_LOCK)' if free else ''}"
         yield "memlock", Check(enough, said, "permission",
                                "ulimit -l unlimited (container: --ulimit memlock=-1 --cap-add IPC_LOCK)")  # fmt: skip

@@ -74,7 +74,7 @@ def _gpu(hit: re.Match[str]) -> int | None:
     if hit["dev"]:
         return int(hit["dev"])
     own = {"send": hit["ai"], "receive": hit["bi"]}.get(hit["way"] or "")
-    return int(own) if own and own.isdigit() and len(own) <= 2 else None
+    return int(own) if own and own.isdecimal() and len(own) <= 2 else None
 
 
 READERS: list[Reader] = [NetworkUse()]

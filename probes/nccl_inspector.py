@@ -25,7 +25,7 @@ _KEYS = (
 )
 _PAIR = regex(r'"(\w+)"\s*:\s*(?:"([^"]*)"|(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?))')
 _PROM = regex(
-    r"^nccl_(?:p2p_)?(bus_bandwidth_gbs|collective_exec_time_microseconds|exec_time_microseconds)\{(.*)\}\s+([\d.e+-]+)"
+    r"^nccl_(?:p2p_)?(bus_bandwidth_gbs|collective_exec_time_microseconds|exec_time_microseconds)\{(.*)\}\s+(\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?![\w.])"
 )
 _LABEL = regex(r'(\w+)="([^"]*)"')
 _MOST = 2000  # objects
@@ -90,7 +90,7 @@ def _reading(doc: Document, line: Line, known: tuple[str, str, str], hit: re.Mat
         around=hit[0],
         label=label,
         host=state.get("hostname"),
-        rank=int(rank) if str(rank).isdigit() else None,
+        rank=int(rank) if str(rank).isdecimal() else None,
     )
     return made
 

@@ -41,10 +41,14 @@ _VERSION = regex(r"NCCL version ((\d+\.\d+\.\d+)\S*)")
 _RANKS = regex(r"rank (\d+) n[rR]anks (\d+)(?:.*?cudaDev (\d+))?")
 _NODES = regex(r"nNodes (\d+) localRanks (\d+)")
 _CHANNELS = regex(r"(\d+) (coll|nvls|p2p) channels\b(?! per)")
-_TIMINGS = regex(r"Init timings.*?rank (\d+) nranks \d+ total ([\d.]+)(?:.*?bootstrap ([\d.]+))?")
-_SYSTEM = regex(r"=== System : max(?:Bw|Width) ([\d.]+)")
+_TIMINGS = regex(
+    r"Init timings.*?rank (\d+) nranks \d+ total (\d+(?:\.\d+)?)(?!\.?\d)(?:.*?bootstrap (\d+(?:\.\d+)?)(?!\.?\d))?"
+)
+_SYSTEM = regex(r"=== System : max(?:Bw|Width) (\d+(?:\.\d+)?)(?!\.?\d)")
 _PATHS = regex(r"(GPU|NET)/[\w-]+ \(\d+/[\d.]+/(\w{2,4})\)")
-_PATTERN = regex(r"Pattern (\d+), crossNic \d+, nChannels (\d+), (?:bw|speed) ([\d.]+)/([\d.]+), type (\w+)/(\w+)")
+_PATTERN = regex(
+    r"Pattern (\d+), crossNic \d+, nChannels (\d+), (?:bw|speed) (\d+(?:\.\d+)?)(?!\.?\d)/(\d+(?:\.\d+)?)(?!\.?\d), type (\w+)/(\w+)"  # noqa: E501
+)
 _WARN = regex(rb"NCCL WARN|\.(?:cc|cu|h):\d+ (?:\(\w+\) )?WARN ")
 _BENIGN = regex(
     r"Failed to open libibverbs|Failed to find CUDA library|No plugin found|Could not find|Failed to open libnvidia-ml"
@@ -138,8 +142,8 @@ def _algo(st: _State, line: Line, msg: str, _head: re.Match[str] | None) -> _See
     hit = _ALGO.search(msg)
     if hit is None:
         return None
-    algo = _ALGOS[int(hit[3])] if hit[3].isdigit() and int(hit[3]) < len(_ALGOS) else hit[3]
-    proto = _PROTOS[int(hit[4])] if hit[4].isdigit() and int(hit[4]) < len(_PROTOS) else hit[4]
+    algo = _ALGOS[int(hit[3])] if hit[3].isdecimal() and int(hit[3]) < len(_ALGOS) else hit[3]
+    proto = _PROTOS[int(hit[4])] if hit[4].isdecimal() and int(hit[4]) < len(_PROTOS) else hit[4]
     label = f"{hit[1] or 'collective'} {hit[2]} B"
     if hit[6] is not None:
         st.largest(line, "nccl.algo.last_channel", float(hit[6]), "count", Subject(label=hit[1]))
@@ -158,7 +162,7 @@ def _version(st: _State, line: Line, msg: str, _head: re.Match[str] | None) -> _
 
 def _comm(st: _State, line: Line, msg: str, head: re.Match[str] | None) -> _Seen | None:
     if "Bootstrap timings" in msg:
-        if hit := re.search(r"total ([\d.]+)", msg):
+        if hit := re.search(r"total (\d+(?:\.\d+)?)(?!\.?\d)", msg):
             st.largest(line, "nccl.init.bootstrap", float(hit[1]), "s")
         return None
     if "Init timings" in msg:

@@ -159,7 +159,7 @@ def _dump(doc: Document, data: dict[str, Any]) -> Iterator[Fact]:
         if not isinstance(comm, dict):
             continue
         counts: dict[str, list[Fact]] = {}
-        for rank in comm.get("ranks") or []:
+        for rank in filter(_whole, comm.get("ranks") or []):
             for op, count in (rank.get("collective_counts") or {}).items():
                 line = find.nth(op, n := seen.get(op, 0))
                 seen[op] = n + 1
@@ -177,13 +177,18 @@ def _dump(doc: Document, data: dict[str, Any]) -> Iterator[Fact]:
             low, high = min(op_counts, key=_value), max(op_counts, key=_value)
             if _value(high) > _value(low):
                 yield from (high, low, _lag(high, low))
-        for rank in comm.get("missing_ranks") or []:
+        for rank in filter(_whole, comm.get("missing_ranks") or []):
             missing += 1
             state = rank.get("status") or {}
             if state.get("considered_dead") or state.get("unresponsive"):
                 key = "considered_dead" if state.get("considered_dead") else "unresponsive"
                 word = "dead" if state.get("considered_dead") else "no answer"
                 yield from put("nccl.ras.lost", word, key, missing, rank=rank.get("rank"), host=str(rank.get("host")))
+
+
+def _whole(rank: dict[str, Any]) -> bool:
+    """Is the rank one: `1e999` is none."""
+    return isinstance(rank, dict) and isinstance(rank.get("rank"), int | None)
 
 
 def _value(item: Fact) -> float:

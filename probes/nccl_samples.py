@@ -18,9 +18,9 @@ _WHEN = regex(
     re.IGNORECASE,
 )
 _PAIR = regex(
-    r"^\s*(?P<name>[A-Za-z][\w ./:-]*?[\w)])\s*[:=|]?\s+\|?\s*(?P<a>\d[\d,]*+)\s*(?:->|→|=>|\||to"
-    r"|,)?\s*\|?\s*(?P<b>\d[\d,]*)"
-    r"(?:\s*\|?\s*\(?[+Δ]?\s*(?P<d>-?[\d,]+)?\)?)?\s*\|?\s*$"
+    r"^\s*(?P<name>[A-Za-z][\w ./:-]*?[\w)])(?:\s*+[:=|]\s++|\s++)(?:\|\s*+)?(?P<a>\d[\d,]*+)\s*+(?:(?:->|→|=>|\||to"
+    r"|,)\s*+)?(?:\|\s*+)?(?P<b>\d[\d,]*+)"
+    r"(?:\s*+(?:\|\s*+)?\(?[+Δ]?\s*+(?P<d>-?\d[\d,]*+)?\)?)?\s*+(?:\|\s*+)?$"
 )
 _ARROW = regex(r"(?P<name>[A-Za-z]\w*)\s*[:=]?\s+(?P<a>\d[\d,]*)\s*(?:->|→|=>|⇒)\s*(?P<b>\d[\d,]*)")
 _FAR_ARROW = regex(
@@ -292,7 +292,7 @@ class NeighbourReader:
             cut = (quiet[0][load] + busy[0][load]) / 2
             low = [r[0][k] for r in rows if r[0][load] <= cut]
             high = [r[0][k] for r in rows if r[0][load] > cut]
-            slower = min(low) > 1.1 * max(high) or min(high) > 1.1 * max(low)
+            slower = low and high and (min(low) > 1.1 * max(high) or min(high) > 1.1 * max(low))
             if not slower:
                 continue
             inputs = tuple(

@@ -24,13 +24,15 @@ _TYPES = (
     "float|half|double|bfloat16|uint8|int8|int32|uint32|int64|uint64|int|char|fp8_e4m3|fp8_e5m2|f8e4m3|f8e5m2"
     "|fp32|fp16|bf16|float32|float16|f32|f16|f8"
 )
-_ROW = regex(rf"(?<!\S)(\d+(?:\.\d+)?[KMGT]?)\s+(\d+)\s+({_TYPES})\b(.*)$")
-_BARE = regex(r"^\s*(?P<size>\d{1,14})\s+(?P<count>\d{1,13})\s+(?P<rest>(?:-?[\d.]+(?:e[+-]?\d+)?\s*|N/A\s*){6,9})$")
+_ROW = regex(rf"(?<!\S)(\d{{1,20}}(?:\.\d+)?[KMGT]?)\s+(\d+)\s+({_TYPES})\b(.*)$")
+_BARE = regex(
+    r"^\s*(?P<size>\d{1,14})\s+(?P<count>\d{1,13})\s+(?P<rest>(?:-?\d+(?:\.\d+)?(?:e[+-]?\d+)?\s*|N/A\s*){6,9})$"
+)
 _LOG = regex(r"\S*:\d+:\d+ \[\d*\] |\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\]")
 _LOG_HOST = regex(r"^([^\s:\[\]]+):\d+:\d+ \[\d*\] ")
 _NUMBER = regex(r"^(?:[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|N/A|nan|inf)$", re.IGNORECASE)
 _RANK = regex(
-    r"#\s+Rank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\s+(\d+)\s+on\s+(\S+)\s+device\s+(\d+)(?:\s+\[[^\]]*\]\s+(\S.*?))?\s*$"
+    r"#\s+Rank\s+(\d{1,9})\s+(?:Group\s+\d+\s+)?Pid\s+(\d+)\s+on\s+(\S+)\s+device\s+(\d+)(?:\s+\[[^\]]*\]\s+(\S.*?))?\s*$"
 )
 _PARAMS = regex(r"nThread\s+(\d+)\s+nGpus\s+(\d+)\s+minBytes\s+(\d+)\s+maxBytes\s+(\d+)")
 _AVG = regex(r"#?\s*Avg bus bandwidth\s*:\s*(\d+(?:\.\d+)?)")

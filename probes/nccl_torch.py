@@ -96,7 +96,7 @@ class FlightRecorderReader:
         sizes = entry.get("input_sizes") or []
         numel = 1
         for size in sizes[0] if sizes and isinstance(sizes[0], list) else sizes:
-            numel *= int(size) if str(size).isdigit() else 1
+            numel *= int(size) if str(size).isdecimal() else 1
         where = text.find('"profiling_name"', start, end)
         where = where if where >= 0 else start
         line = text.count("\n", 0, where) + 1

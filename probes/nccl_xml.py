@@ -34,6 +34,7 @@ class _Device:
     links: dict[str, int] = field(default_factory=dict)  # NVLink target -> links
     bus: str = ""
     line_of: dict[str, Line] = field(default_factory=dict)
+    summed: bool = False  # one target more than once
 
 
 class NcclXml:
@@ -70,10 +71,12 @@ class NcclXml:
                     yield from self._gpu(doc, line, has, parent)
                 elif tag == "nvlink" and gpus:
                     count = has.get("count", "")
-                    if count.isdigit():
+                    if count.isdecimal() and len(count) < 5:
                         target = "switch" if has.get("tclass") == _NVSWITCH else has.get("target", "")
-                        gpus[-1].links[target] = gpus[-1].links.get(target, 0) + int(count)
-                        gpus[-1].line_of[target] = line
+                        device = gpus[-1]
+                        device.summed |= target in device.links
+                        device.links[target] = device.links.get(target, 0) + int(count)
+                        device.line_of[target] = line
                 elif tag == "net" and "name" in has:
                     nics.append(_Device(has["name"], path, line))
                     yield from self._net(doc, line, has)
@@ -93,7 +96,7 @@ class NcclXml:
         _, _, pci, where = parent
         width, speed = pci.get("link_width", "0"), re.match(r"(\d+(?:\.\d+)?) GT/s", pci.get("link_speed", ""))
         bus = pci.get("busid")
-        if width.isdigit() and int(width) > 0:  # 0: the hypervisor does not say
+        if width.isdecimal() and int(width) > 0:  # 0: the hypervisor does not say
             yield fact(
                 doc, where, "nccl.topo.link_width", float(width), "count", around="link_width", gpu=gpu, label=bus
             )
@@ -112,7 +115,7 @@ class NcclXml:
     @staticmethod
     def _net(doc: Document, line: Line, has: dict[str, str]) -> Iterator[Fact]:
         nic = has["name"]
-        if has.get("speed", "").isdigit() and int(has["speed"]) > 0:
+        if has.get("speed", "").isdecimal() and int(has["speed"]) > 0:
             yield fact(doc, line, "net.speed", int(has["speed"]) / 1000, "Gb/s", around="speed", nic=nic)
         rdma = has.get("guid", "0x0") not in ("0x0", "0")  # the socket transport has no GUID and never GPU Direct
         if rdma and has.get("gdr") in ("0", "1"):
@@ -121,7 +124,7 @@ class NcclXml:
     @staticmethod
     def _graph(doc: Document, line: Line, has: dict[str, str]) -> Iterator[Fact]:
         channels = has.get("nchannels", "")
-        if not channels.isdigit() or channels == "0":
+        if not channels.isdecimal() or channels == "0":
             return
         label = f"pattern {has.get('pattern', '?')}"
         yield fact(doc, line, "nccl.graph.channels", float(channels), "count", label=label)
@@ -131,7 +134,7 @@ class NcclXml:
     @staticmethod
     def _paths(doc: Document, gpus: list[_Device], nics: list[_Device]) -> Iterator[Fact]:
         for gpu in gpus[:16]:
-            if len(gpu.links) == 1:  # several targets: the sum stands nowhere in the file
+            if len(gpu.links) == 1 and not gpu.summed:  # several targets: the sum stands nowhere in the file
                 target, links = next(iter(gpu.links.items()))
                 yield fact(doc, gpu.line_of[target], "nvlink.links", float(links), "count", gpu=_int(gpu.name))
         for a, b in combinations(gpus[:16], 2):

@@ -122,7 +122,7 @@ class LinkAtRest:
                 yield from facts
 
 
-_ACTIVE_SPEED = regex(r"\bactive_speed:\s+(?P<gbps>[\d.]+) Gbps")
+_ACTIVE_SPEED = regex(r"\bactive_speed:\s+(?P<gbps>\d+(?:\.\d+)?) Gbps")
 _ACTIVE_WIDTH = regex(r"\bactive_width:\s+(?P<lanes>\d+)X")
 
 

@@ -282,7 +282,7 @@ class NixlJsonReader:
             if start is None or not isinstance(item, dict):
                 continue
             for line in lines[start : start + 10]:
-                hit = re.search(r'"(GB_per_s|us_per_desc)":\s*([\d.eE+-]+)', line.text)
+                hit = re.search(r'"(GB_per_s|us_per_desc)":\s*(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)(?![.\w])', line.text)
                 if hit and hit.group(1) == "GB_per_s":
                     rate = Fact(
                         "nixl.bench.bw",

@@ -15,17 +15,18 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
+from .facts import amount
 from .kernel_metrics import short
 from .timeline import is_comm
 
 _HEAD = regex(r"Time ?\(%\).{0,40}Total Time")
 _NVPROF = regex(
-    r"^\s*(GPU activities:|API calls:)?\s+([\d.]+)%\s+([\d.]+)(ns|us|ms|s)\s+(\d+)\s+([\d.]+)(ns|us|ms|s)"
+    r"^\s*(GPU activities:|API calls:)?\s+(\d+(?:\.\d+)?)%\s+(\d+(?:\.\d+)?)(ns|us|ms|s)\s+(\d+)\s+(\d+(?:\.\d+)?)(ns|us|ms|s)"  # noqa: E501
     r"(?:\s+[\d.]+(?:ns|us|ms|s)){2}\s+(\S.*)$"
 )
-_NUMBER = r"([\d,]+(?:\.\d+)?)"
+_NUMBER = r"(\d[\d,]*(?:\.\d+)?)"
 _ROW = regex(rf"^[\s|]*{_NUMBER}[\s|]+{_NUMBER}[\s|]+{_NUMBER}[\s|]+{_NUMBER}((?:[\s|]+[\d,.]+)*)[\s|]+(\S.*?)[\s|]*$")
-_CSV = regex(r'^"?([\d.]+)"?,"?(\d+)"?,"?(\d+)"?,"?([\d.]+)"?,(?:"?[\d.]*"?,){1,4}(.+)$')
+_CSV = regex(r'^"?(\d+(?:\.\d+)?)"?,"?(\d+)"?,"?(\d+)"?,"?(\d+(?:\.\d+)?)"?,(?:"?[\d.]*"?,){1,4}(.+)$')
 _API = regex(r"^(?:cuda|cu|nvtx|ncclGroup)[A-Z]\w+")
 _COPY = regex(r"\[CUDA mem(?:cpy|set)", re.IGNORECASE)
 _TITLES = (
@@ -126,7 +127,7 @@ class NsysSummary:
             actual,
             round(share_value / 100, 8),
             float(calls.replace(",", "")),
-            float(avg.replace(",", "")) * scale,
+            amount(avg) * scale,
             name,
             line,
         )

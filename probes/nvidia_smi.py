@@ -95,7 +95,7 @@ class TableReader:
         if hit.group(3) in ("On", "Off"):
             yield fact(doc, line, "gpu.persistence", hit.group(3), gpu=gpu)
         ecc = re.search(r"\|\s*(\d+|ERR!)\s*\|?\s*$", hit.group(5) or "")
-        if ecc and ecc.group(1).isdigit():
+        if ecc and ecc.group(1).isdecimal():
             yield fact(doc, line, "gpu.ecc.uncorrected", float(ecc.group(1)), "count", gpu=gpu, label="volatile")
         elif ecc:
             yield fact(doc, line, "gpu.error_field", "ERR!", gpu=gpu)
@@ -125,7 +125,7 @@ class TableReader:
         gpu = int(hit.group(1))
         yield fact(doc, line, "gpu.name", hit.group(2), gpu=gpu)
         yield fact(doc, line, "gpu.temperature", float(hit.group(3)), "C", gpu=gpu)
-        if hit.group(4).isdigit():
+        if hit.group(4).isdecimal():
             yield fact(doc, line, "gpu.util", float(hit.group(4)) / 100, "fraction", gpu=gpu)
         yield fact(doc, line, "gpu.memory.used", float(hit.group(5)) / 1024, "GiB", gpu=gpu)
         yield fact(doc, line, "gpu.memory.total", float(hit.group(6)) / 1024, "GiB", gpu=gpu)
@@ -136,7 +136,7 @@ class TableReader:
 
 # Gen 3 x16 | PCIe GEN 3@16x | PCIe 4.0 x8 | Gen4x16 | gen 2, x4 | Gen5 ×16
 _LINK = regex(
-    r"(?:\bgen(?:eration)?\s*[:=.]?\s*(?P<a>[1-6])|pci-?e(?:xpress)?\s*v?(?P<b>[1-6])\.0)"
+    r"(?:\bgen(?:eration)?\s*[:=.]?\s*(?P<a>[1-6])|pci-?e(?:xpress)?\s*v?(?P<b>[1-6])\.0)(?!\d)"
     r"(?:\s*(?:@|/|,|\(|link)\s*|\s*)(?:[x×]\s?(?P<c>1|2|4|8|16)\b|(?P<d>1|2|4|8|16)\s?[x×])",
     re.I,
 )
@@ -221,7 +221,7 @@ class ListReader:
                     if (hit := pattern.search(text)) is not None and float(hit.group(1)) >= 20:
                         yield fact(doc, line, signal, float(hit.group(1)), "W", gpu=gpu)
             cells = [c.strip() for c in re.split(r"\s{2,}|\t|\|", text) if c.strip()]
-            if cells and not links and not any(ch.isdigit() for ch in "".join(cells[1:])):
+            if cells and not links and not any(ch.isdecimal() for ch in "".join(cells[1:])):
                 header = cells
 
     def _links(

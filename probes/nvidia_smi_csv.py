@@ -193,7 +193,7 @@ class CsvReader:
 
     def _gpu(self, row: dict[str, str], loose: int) -> tuple[object, int]:
         index = row.get("index", row.get("gpu", ""))
-        if index.isdigit():
+        if index.isdecimal():
             return int(index), loose
         for name in ("uuid", "gpu_uuid", "pci.bus_id", "gpu_bus_id"):
             if row.get(name):
@@ -223,12 +223,12 @@ class CsvReader:
     def _app(self, doc: Document, line: Line, row: dict[str, str]) -> Iterator[Fact]:
         name = row.get("process_name", row.get("name", ""))
         index = row.get("gpu_index", row.get("index", ""))
-        card = "" if index.isdigit() else row.get("gpu_uuid", row.get("gpu_bus_id", ""))
+        card = "" if index.isdecimal() else row.get("gpu_uuid", row.get("gpu_bus_id", ""))
         who: dict[str, Any] = {
-            "gpu": int(index) if index.isdigit() else None,
+            "gpu": int(index) if index.isdecimal() else None,
             "label": f"{card} {row['pid']} C".strip(),
         }
-        if not row["pid"].isdigit():
+        if not row["pid"].isdecimal():
             return
         yield fact(doc, line, "gpu.process", name or "unknown", **who)
         held = number(row.get("used_gpu_memory", row.get("used_memory", "")))
@@ -257,14 +257,14 @@ class MonReader:
             if not columns or len(words) < len(columns):
                 continue
             row = dict(zip(columns, words, strict=False))
-            if not row["gpu"].isdigit():
+            if not row["gpu"].isdecimal():
                 continue
             gpu = int(row["gpu"])
             if "pid" in row:
                 share = number(row.get("sm", "-"))
                 name = " ".join(words[len(columns) - 1 :])
                 share = -1.0 if share is None else share  # `-`: the process is listed, its share was not taken
-                if row["pid"].isdigit() and share >= procs.get((gpu, row["pid"]), (-1.0, line, ""))[0]:
+                if row["pid"].isdecimal() and share >= procs.get((gpu, row["pid"]), (-1.0, line, ""))[0]:
                     procs[(gpu, row["pid"])] = (share, line, f"{row.get('type', 'C')} {name}")
                 continue
             numbers: _Numbers = {}

@@ -16,7 +16,7 @@ from diagnose.plugin import Reader
 
 from .facts import fact, gib
 
-_N = r"(\d[\d,]*(?:\.\d+)?)\s*([KMGT]i?B|bytes|B)"
+_N = r"(?<![\d.,])(\d[\d,]*(?:\.\d+)?)\s*([KMGT]i?B|bytes|B)"
 _START = regex(rf"Tried to allocate\s+{_N}", re.I)
 _FIGURES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("requested", _START),

@@ -12,7 +12,7 @@ from diagnose.models import Fact, Subject
 from .facts import fact
 from .path_counters import HEAD
 
-_RUN = regex(r"# path run: op=(\w+) size=(\d+) times=(\d+) ranks=(\d+) seconds=([\d.]+)")
+_RUN = regex(r"# path run: op=(\w+) size=(\d+) times=(\d+) ranks=(\d+) seconds=(\d+(?:\.\d+)?)")
 _NEEDS = regex(r"# path needs \w+: rank=(\d+) all=(\d+)")
 _PATH = regex(r"# path (nvlink|pcie|nic|ib|tcp) (\S+): (?:unknown, (.+)|(\w+=.*))$")
 _VALUE = regex(r"(\w+)=(\d+)")

@@ -115,7 +115,7 @@ def _tcp(root: Path) -> Iterator[tuple[Device, dict[str, int]]]:
     if len(rows) == 2:
         said = dict(zip(rows[0], rows[1], strict=False))
         names = {"segments": "OutSegs", "retransmits": "RetransSegs"}
-        yield ("tcp", "host"), {k: int(said[n]) for k, n in names.items() if said.get(n, "").isdigit()}
+        yield ("tcp", "host"), {k: int(said[n]) for k, n in names.items() if said.get(n, "").isdecimal()}
 
 
 def _gpu(out: Counters, nvml: Any, handle: Any, name: str) -> None:

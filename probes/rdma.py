@@ -62,7 +62,8 @@ _PRIO = r"(?:rx|tx)_prio\d_(?:pause|pause_duration|discards|buf_discard|cong_dis
 _COUNTER = regex(
     rf"\b({'|'.join(sorted(_COUNTER_NAMES, key=len, reverse=True))}|{_PRIO})\b\s*(?:[:=]|\s|\.\.)\s*\.*\s*(\d+)\b"
 )
-_QUERY = regex(rf"^({'|'.join(_PERFQUERY)}):\.+(\d+)")
+_QUERY = regex(rf"^\s*({'|'.join(_PERFQUERY)})(?::\.*|\s)\s*(\d+)\b")
+_SENT = regex(r"^\s*(?:PortXmitData(?::\.*|\s)|port_xmit_data\s*(?:[:=]|\s))\s*(\d+)\s*$")
 _ABSENT = regex(
     r"Failed to get IB devices list|No IB devices found|Did not detect devices"
     r"|Unable to find the Infiniband/RoCE device"
@@ -93,7 +94,7 @@ _PERF_PARAM = regex(
     r"|Using DDP|PCIe relax order|ibv_wr\* API|TX depth)\s*:\s+(\S+)"
 )
 _PERF_TEST = regex(r"RDMA_(Write|Read)\s+(?:Bidirectional\s+)?(BW|Latency)|\bSend\s+(?:Bidirectional\s+)?(BW|Latency)")
-_JSON = regex(r'"(BW_average|MsgSize|MsgRate|t_typical|t_avg)"\s*:\s*([\d.]+)')
+_JSON = regex(r'"(BW_average|MsgSize|MsgRate|t_typical|t_avg)"\s*:\s*(\d+(?:\.\d+)?)(?!\.?\d)')
 
 
 def _mtu(text: str) -> float | None:
@@ -206,6 +207,11 @@ class CounterReader:
             query = _QUERY.match(text)
             if query:
                 found.append((_PERFQUERY[query.group(1)], query.group(2)))
+            sent = _SENT.match(text)
+            if sent is not None and kept < 200:
+                spans = (doc.span(line),)
+                subject = Subject(nic=nic or None)
+                yield Fact("rdma.port.sent", float(sent[1]), "count", subject, spans, status=doc.status)
             for name, value in found:
                 if int(value) == 0 or kept >= 200:
                     continue
@@ -339,7 +345,7 @@ class PerftestReader:
                 mode = "bw" if head.group(1) == "BW peak" else "latency" if head.group(1) == "t_min" else "duration"
                 unit = "Gb/s" if "Gb/sec" in text else "MiB/s"
                 continue
-            row = re.match(r"^\s*(\d+)\s+(\d+)((?:\s+[\d.]+){2,9})\s*$", text)
+            row = re.match(r"^\s*(\d+)\s+(\d+)((?:\s+\d+(?:\.\d+)?){2,9})\s*$", text)
             if row and mode:
                 numbers = [float(n) for n in row.group(3).split()]
                 rows.append(self._row(doc, line, f"{test}|{row.group(1)}", mode, unit, numbers))

@@ -113,7 +113,7 @@ def _take(tree: _Tree, line: Line) -> None:
         folder, _, leaf = where.rpartition("/")
         if folder in ("counters", "hw_counters"):
             port.lines[leaf] = (value, line)
-            if value.isdigit():
+            if value.isdecimal():
                 tree.counters.setdefault((hit[1], hit[2], leaf), []).append((float(value), line))
         elif folder in ("gids", "gid_attrs/types", "gid_attrs/ndevs"):
             port.gids.setdefault(int(leaf), {})[folder.rpartition("/")[2]] = (value, line)
@@ -170,7 +170,7 @@ def _port(doc: Document, nic: str, port: str, got: _Port) -> Iterator[Fact]:
         yield fact("rdma.port.state", "state", state)
         if phys := got.says("phys_state"):
             yield fact("rdma.port.phys", "phys_state", re.sub(r"^\d+:\s*", "", phys).upper())
-    if (rate := re.match(r"([\d.]+) Gb/sec", got.says("rate"))) is not None and state == "ACTIVE":
+    if (rate := re.match(r"(\d+(?:\.\d+)?) Gb/sec", got.says("rate"))) is not None and state == "ACTIVE":
         yield fact("rdma.port.rate", "rate", float(rate[1]), "Gb/s")
     if (width := re.search(r"\((\d+)X", got.says("rate"))) is not None and state == "ACTIVE":
         yield fact("rdma.port.width", "rate", float(width[1]), "count")
@@ -207,7 +207,7 @@ def _netdevs(doc: Document, tree: _Tree) -> Iterator[Fact]:
         for name in sorted({e["ndevs"][0].split(".")[0] for e in got.gids.values() if "ndevs" in e}):
             own = tree.netdevs.get(name, {})
             who = Subject(nic=nic, label=f"port {port}")
-            if "mtu" in own and own["mtu"][0].isdigit():
+            if "mtu" in own and own["mtu"][0].isdecimal():
                 value, line = own["mtu"]
                 yield Fact("rdma.netdev.mtu", float(value), "B", who, (doc.span(line),), status=doc.status)
 

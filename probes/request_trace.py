@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import statistics
 from collections.abc import Iterator
@@ -145,7 +146,7 @@ class RequestTrace:
                 )
         yield from _tail(doc, trace)
         times = [v for v, _ in trace.times.get("ttft", [])]
-        if len(times) < 8 or min(times) <= 0:
+        if len(times) < 8 or min(times) <= 0 or math.isinf(max(times)):
             return
         span = (doc.span(trace.times["ttft"][0][1]), doc.span(trace.times["ttft"][-1][1]))
         fifth, middle = max(2, len(times) // 5), statistics.median(times)

@@ -28,11 +28,11 @@ _JSON = regex(r'"(mean|median|std|p\d{2}(?:\.\d+)?)_(ttft|tpot|itl|e2el|e2e_late
 _PLAIN: tuple[tuple[re.Pattern[str], str, str | None], ...] = tuple(
     (regex(pattern, re.IGNORECASE), signal, unit)
     for pattern, signal, unit in (
-        (r"(?:^\W*Successful requests:|\"completed\"\s*:)\s*([\d,]+)", "serving.client.prompts", "count"),
+        (r"(?:^\W*Successful requests:|\"completed\"\s*:)\s*(\d[\d,]*)", "serving.client.prompts", "count"),
         (r"(?:^\W*Failed requests:|\"failed\"\s*:)\s*(\d+)", "serving.client.failed", "count"),
         (r"(?:^\W*Benchmark duration \(s\):|^ ?\"duration\"\s*:)\s*(\d+(?:\.\d+)?)", "serving.client.duration", "s"),
-        (r"(?:^\W*Total input tokens:|\"total_input_tokens\"\s*:)\s*([\d,]+)", "serving.client.input_tokens", "count"),
-        (r"(?:^\W*Total generated tokens:|\"total_output_tokens\"\s*:)\s*([\d,]+)", "serving.client.output_tokens", "count"),  # noqa: E501
+        (r"(?:^\W*Total input tokens:|\"total_input_tokens\"\s*:)\s*(\d[\d,]*)", "serving.client.input_tokens", "count"),  # noqa: E501
+        (r"(?:^\W*Total generated tokens:|\"total_output_tokens\"\s*:)\s*(\d[\d,]*)", "serving.client.output_tokens", "count"),  # noqa: E501
         (r"(?:^\W*Request throughput \(req/s\):|\"request_throughput\"\s*:)\s*(\d+(?:\.\d+)?)", "serving.client.request_tput", "req/s"),  # noqa: E501
         (r"(?:^\W*Output token throughput \(tok/s\):|\"output_throughput\"\s*:)\s*(\d+(?:\.\d+)?)", "serving.client.output_tput",  # noqa: E501
          "tokens/s"),
@@ -40,7 +40,7 @@ _PLAIN: tuple[tuple[re.Pattern[str], str, str | None], ...] = tuple(
          "tokens/s"),
         (r"(?:^\W*Peak concurrent requests:|\"max_concurrent_requests\"\s*:)\s*(\d+(?:\.\d+)?)", "serving.client.peak_concurrency",  # noqa: E501
          "count"),
-        (r"(?:^\W*Traffic request rate:|\"request_rate\"\s*:)\s*\"?(inf|[\d.]+)", "serving.client.request_rate", None),
+        (r"(?:^\W*Traffic request rate:|\"request_rate\"\s*:)\s*\"?(inf|\d+(?:\.\d+)?)(?!\.?\d)", "serving.client.request_rate", None),  # noqa: E501
         (r"(?:^\W*Maxi?m?u?m? request concurrency:|\"max_concurrency\"\s*:)\s*(\d+)", "serving.client.concurrency", None),  # noqa: E501
     )
 )  # fmt: skip
@@ -62,7 +62,7 @@ _SPOKEN = {"first token latency": "ttft", "time to first token": "ttft", "ttft":
 def _stat(text: str) -> str:
     low = text.lower()
     return {"avg": "mean", "average": "mean"}.get(
-        low, low.replace("%", "").join(("p", "")) if low[0].isdigit() else low
+        low, low.replace("%", "").join(("p", "")) if low[0].isdecimal() else low
     )
 
 

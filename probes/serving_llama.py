@@ -12,7 +12,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 _BUILD = regex(r"\bbuild:\s*([0-9a-f]{6,}\s*\(\s*b?\d+\)|\S.*)", re.IGNORECASE)
-_SPEED = regex(r"(\d+(?:\.\d+)?)(?:\s*±\s*[\d.]+)?")
+_SPEED = regex(r"(\d+(?:\.\d+)?)(?=\s*(?:±|\||$))")
 # what a column is an instance of; a column not named here is a difference of its own
 _AXES = {
     "build": "version", "fa": "attention_backend", "backend": "backend", "type_k": "quantization", "type_v": "quantization",  # noqa: E501

@@ -17,7 +17,7 @@ from diagnose.plugin import Reader
 
 from .facts import amount
 
-_N = r"([\d,]+(?:\.\d+)?)"
+_N = r"(\d[\d,]*(?:\.\d+)?)"
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ _ONCE = (
     _once("token slots", rf"KV token slots\s*[=:]\s*{_N}", ("serving.kv_tokens", "count", None)),
     _once("paged kv cache", rf"max tokens in paged KV cache:? {_N}", ("serving.kv_tokens", "count", None)),
     _once("max batch total tokens", rf"max batch total tokens to {_N}", ("serving.kv_tokens", "count", None)),
-    _once("maximum concurrency", rf"Maximum concurrency for {_N} tokens per request: ([\d.]+)x",
+    _once("maximum concurrency", rf"Maximum concurrency for {_N} tokens per request: (\d+(?:\.\d+)?)x",
           ("serving.max_model_len", "count", None), ("serving.max_concurrency", "count", "requests")),
     _once("overriding num_gpu_blocks", r"Overriding num_gpu_blocks=(\d+) with num_gpu_blocks_override=(\d+)",
           ("serving.kv_blocks", "count", "profiled"), ("serving.kv_blocks", "count", "override")),
     _once("blocks: ", r"# (?:GPU|cuda) blocks: (\d+)", ("serving.kv_blocks", "count", "profiled")),
     _once("num_gpu_blocks is", r"num_gpu_blocks is (\d+)", ("serving.kv_blocks", "count", "profiled")),
-    _once("kv cache memory", r"Available KV cache memory:? ([\d.]+) GiB", ("serving.kv_memory", "GiB", None)),
-    _once("reserved for kv cache", r"reserved for KV Cache is ([\d.]+) ?GiB", ("serving.kv_memory", "GiB", None)),
+    _once("kv cache memory", r"Available KV cache memory:? (\d+(?:\.\d+)?) GiB", ("serving.kv_memory", "GiB", None)),
+    _once("reserved for kv cache", r"reserved for KV Cache is (\d+(?:\.\d+)?) ?GiB", ("serving.kv_memory", "GiB", None)),  # noqa: E501
     _once("max model len", r"Using max model len (\d+)", ("serving.max_model_len", "count", None)),
     _once("max_seq_len", r"config: model=.*?max_seq_len=(\d+)", ("serving.max_model_len", "count", None)),
     _once("context len", rf"context[ _-]len(?:gth)?\s*[=:]\s*{_N}", ("serving.max_model_len", "count", None)),
@@ -60,20 +60,20 @@ _ONCE = (
     _once("maxnumactiverequests", r"maxNumActiveRequests\W+(\d+)", ("serving.max_num_seqs", "count", "effective")),
     _once("max_num_reqs", r"max_num_reqs\s*=\s*(\d+)", ("serving.max_num_seqs", "count", "effective")),
     _once("max_num_seqs", r"\bmax_num_seqs(?:[=:]\s*|\s{2,})(\d+)", ("serving.max_num_seqs", "count", "configured")),
-    _once("model loading took", r"Model loading took ([\d.]+) ?GiB", ("serving.weights", "GiB", None)),
-    _once("model weights take", r"model weights take ([\d.]+) ?GiB", ("serving.weights", "GiB", None)),
+    _once("model loading took", r"Model loading took (\d+(?:\.\d+)?) ?GiB", ("serving.weights", "GiB", None)),
+    _once("model weights take", r"model weights take (\d+(?:\.\d+)?) ?GiB", ("serving.weights", "GiB", None)),
     _once("attention backend", r"Using (?:AttentionBackendEnum\.)?(\w+) (?:attention )?backend",
           ("serving.attention_backend", None, None)),
     _once("backend.", r"Using (Flash Attention|FlashInfer|XFormers|Torch SDPA|FLASH_ATTN\w*|TRITON_ATTN\w*|FLASHMLA\w*) backend",  # noqa: E501
           ("serving.attention_backend", None, None)),
     _once("attention_backend", r"attention_backend\s*[=:]\s*'?(\w+)'?", ("serving.attention_backend", None, None)),
-    _once("attention block size", r"Setting attention block size to ([\d,]+) tokens",
+    _once("attention block size", r"Setting attention block size to (\d[\d,]*) tokens",
           ("serving.attention_block", "count", None)),
-    _once("torch.compile t", r"torch\.compile (?:takes|took) ([\d.]+) s", ("serving.compile_time", "s", "torch.compile")),  # noqa: E501
-    _once("bytecode transform", r"Dynamo bytecode transform time:? ([\d.]+) s", ("serving.compile_time", "s", "torch.compile part")),  # noqa: E501
-    _once("compiling a graph", r"Compiling a graph for .{0,40}takes ([\d.]+) s", ("serving.compile_time", "s", "torch.compile part")),  # noqa: E501
-    _once("graph capturing finished", r"Graph capturing finished in ([\d.]+) sec", ("serving.compile_time", "s", "graph capture")),  # noqa: E501
-    _once("init engine", r"init engine .*?took ([\d.]+) s", ("serving.compile_time", "s", "engine start")),
+    _once("torch.compile t", r"torch\.compile (?:takes|took) (\d+(?:\.\d+)?) s", ("serving.compile_time", "s", "torch.compile")),  # noqa: E501
+    _once("bytecode transform", r"Dynamo bytecode transform time:? (\d+(?:\.\d+)?) s", ("serving.compile_time", "s", "torch.compile part")),  # noqa: E501
+    _once("compiling a graph", r"Compiling a graph for .{0,40}takes (\d+(?:\.\d+)?) s", ("serving.compile_time", "s", "torch.compile part")),  # noqa: E501
+    _once("graph capturing finished", r"Graph capturing finished in (\d+(?:\.\d+)?) sec", ("serving.compile_time", "s", "graph capture")),  # noqa: E501
+    _once("init engine", r"init engine .*?took (\d+(?:\.\d+)?) s", ("serving.compile_time", "s", "engine start")),
     _once("resolved architecture", r"Resolved architecture: (\w+)", ("serving.architecture", None, None)),
     _once("quantization=", r"config: model=.*?[ ,]quantization=(\w+)", ("serving.quantization", None, None)),
     _once("global", rf"(?:total_)?global_(?:num_)?tokens(?:_for_logprob)?(?: \([^)]*\))?\s*[:=]?\s*{_N}",
@@ -114,17 +114,20 @@ _WAIT = regex(
 )
 _SWAP = regex(r"Swapped: (\d+)", re.I)
 _KV = regex(
-    r"(?:(?<!CPU )KV cache(?: usage| utili[sz]ation)?|(?:full )?token usage|kv[_ ]usage|cache usage|block usage|\bKV)\s*[:=]?\s*~?([\d.]+)\s*(%?)",  # noqa: E501
+    r"(?:(?<!CPU )KV cache(?: usage| utili[sz]ation)?|(?:full )?token usage|kv[_ ]usage|cache usage|block usage|\bKV)\s*[:=]?\s*~?(\d+(?:\.\d+)?)(?!\.?\d)\s*(%?)",  # noqa: E501
     re.I,
 )
-_CPU_KV = regex(r"CPU KV cache usage: ([\d.]+)(%)", re.I)
-_HIT = regex(r"(?:Prefix cache hit rate|cache hit rate|prefix_cache_hit_rate)\s*[:=]\s*(?:GPU: )?([\d.]+)\s*(%?)", re.I)
-_PROMPT = regex(r"Avg prompt throughput: ([\d.]+) tok", re.I)
-_GEN = regex(r"(?:Avg generation throughput: |gen throughput \(token/s\): )([\d.]+)", re.I)
+_CPU_KV = regex(r"CPU KV cache usage: (\d+(?:\.\d+)?)(%)", re.I)
+_HIT = regex(
+    r"(?:Prefix cache hit rate|cache hit rate|prefix_cache_hit_rate)\s*[:=]\s*(?:GPU: )?(\d+(?:\.\d+)?)(?!\.?\d)\s*(%?)",  # noqa: E501
+    re.I,
+)
+_PROMPT = regex(r"Avg prompt throughput: (\d+(?:\.\d+)?) tok", re.I)
+_GEN = regex(r"(?:Avg generation throughput: |gen throughput \(token/s\): )(\d+(?:\.\d+)?)(?!\.?\d)", re.I)
 _GRAPH = regex(r"cuda graph: (True|False)", re.I)
-_LEN = regex(r"(?:accept len: |Mean acceptance length:? |accept_length[=:] ?)([\d.]+)", re.I)
+_LEN = regex(r"(?:accept len: |Mean acceptance length:? |accept_length[=:] ?)(\d+(?:\.\d+)?)(?!\.?\d)", re.I)
 _RATE = regex(
-    r"(?:Avg Draft acceptance rate|Draft acceptance rate|draft acceptance rate|accept(?:ance)? rate)\s*[:=]\s*([\d.]+)\s*(%?)",  # noqa: E501
+    r"(?:Avg Draft acceptance rate|Draft acceptance rate|draft acceptance rate|accept(?:ance)? rate)\s*[:=]\s*(\d+(?:\.\d+)?)(?!\.?\d)\s*(%?)",  # noqa: E501
     re.I,
 )
 # one reading a line, as typed into a note

@@ -13,11 +13,11 @@ from diagnose.plugin import Reader
 
 # PID USER PR NI VIRT RES SHR S %CPU %MEM TIME+ COMMAND
 _TOP = regex(
-    r"^\s*\d+\s+\S+\s+(?:rt|-?\d+)\s+-?\d+\s+\S+\s+\S+\s+\S+\s+[A-Z]\s+(?P<cpu>[\d.]+)\s+[\d.]+\s+\S+\s+(?P<name>.+?)\s*$"
+    r"^\s*\d+\s+\S+\s+(?:rt|-?\d+)\s+-?\d+\s+\S+\s+\S+\s+\S+\s+[A-Z]\s+(?P<cpu>\d+(?:\.\d+)?)\s+[\d.]+\s+\S+\s+(?P<name>.+?)\s*$"
 )
 # pidstat: TIME [AM|PM] UID PID %usr %system %guest %wait %CPU CPU Command
 _PIDSTAT = regex(
-    r"^\s*(?:[\d:]+|Average:)(?:\s+[AP]M)?\s+\d+\s+\d+(?:\s+[\d.]+){3,4}\s+(?P<cpu>[\d.]+)\s+(?:\d+|-)\s+(?P<name>\S.*?)\s*$"
+    r"^\s*(?:[\d:]+|Average:)(?:\s+[AP]M)?\s+\d+\s+\d+(?:\s+[\d.]+){3,4}\s+(?P<cpu>\d+(?:\.\d+)?)\s+(?:\d+|-)\s+(?P<name>\S.*?)\s*$"
 )
 _SERVING = regex(
     r"vllm|sglang|EngineCore|APIServer|api_server|trtllm|uvicorn|bench|detokenizer|tokenizer|scheduler|triton|dynamo",

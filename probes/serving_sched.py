@@ -194,7 +194,7 @@ def _stall(doc: Document, batches: list[_Batch]) -> Iterator[Fact]:
                 long = batch
             continue
         speed = batch.get("gen throughput")
-        if speed <= 0 or batch.get("running-req") < 2:
+        if speed <= 0 or not 2 <= batch.get("running-req") < 1e6:
             continue
         if long is None:
             clean.append(speed / batch.get("running-req"))

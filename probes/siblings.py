@@ -95,7 +95,7 @@ class LimitContexts:
 
 
 def _limit(doc: Document, line: Line, value: str, unit: str, where: str) -> Iterator[Fact]:
-    if not value.isdigit():
+    if not value.isdecimal():
         yield fact(doc, line, "host.limit.memlock", value, label=where)
         return
     scale = 1.0 if unit.lower() == "bytes" else 1024.0

@@ -178,6 +178,24 @@ def _whole(ms: dict[str, float]) -> float:
     return ms["total"] if ms.get("total", 0.0) >= 0.9 * parts else parts
 
 
+def _beside(ms: dict[str, float], others: list[str]) -> list[str] | None:
+    """Phases beside communication, if together with it they outlast the printed step: then some of it is hidden."""
+    rest = sum(ms[p] for p in others)
+    known = "total" in ms and "comm" in ms and "inner" not in ms and {"compute", "forward", "backward"} & set(others)
+    return others if known and 0 < rest <= ms["total"] < 0.98 * (rest + ms["comm"]) else None
+
+
+def _exposed(doc: Document, facts: dict[str, Fact], others: list[str], count: int) -> Fact:
+    """Communication that nothing hides: what the other phases leave of the step."""
+    inputs = (facts["total"], *(facts[p] for p in others))
+    letters = " + ".join("bcdefghij"[: len(others)])
+    length, rest = float(inputs[0].value or 0), sum(float(f.value or 0) for f in inputs[1:])
+    return Fact(
+        "step.share", (length - rest) / length, "fraction", Subject(label="comm"), facts["comm"].spans,
+        kind="derived", formula=f"(a - ({letters})) / a", inputs=inputs, count=count, status=doc.status,
+    )  # fmt: skip
+
+
 def _facts(doc: Document, group: dict[str, _Reading], count: int) -> Iterator[Fact]:
     ms = _ms(group)
     if ms is None:
@@ -194,6 +212,10 @@ def _facts(doc: Document, group: dict[str, _Reading], count: int) -> Iterator[Fa
     whole = [facts["total"]] if use_total else [facts[p] for p in parts]
     length = sum(float(f.value or 0) for f in whole)
     letters = "bcdefghij"[: len(whole)]
+    others = _beside(ms, [p for p in parts if p != "comm"])
+    if others is not None:
+        yield _exposed(doc, facts, others, count)
+        return
     for name in _PARTS:
         if name in facts and length > 0:
             formula = f"a / ({' + '.join(letters)})" if len(whole) > 1 else "a / b"

@@ -146,6 +146,8 @@ def analyse(line: Timeline) -> Verdict | None:
     if not line.gpu_start:
         return None
     whole = low, high = window(line)
+    if low >= high:
+        return None
     order = sorted(range(len(line.gpu_start)), key=line.gpu_start.__getitem__)
     if not line.steps:
         low, high = steady(line, order, *whole)

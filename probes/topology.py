@@ -71,7 +71,7 @@ class TopologyReader:
             return
         if affinity[:1] == ["CPU Affinity"] and re.match(r"[\d,-]+$", rest[0]):
             yield fact(doc, line, "topo.cpu_affinity", rest[0], gpu=gpu)
-            if "NUMA Affinity" in affinity and len(rest) > 1 and rest[1].isdigit():
+            if "NUMA Affinity" in affinity and len(rest) > 1 and rest[1].isdecimal():
                 yield fact(doc, line, "gpu.numa", float(rest[1]), "count", gpu=gpu)
 
     def _p2p(
