@@ -246,17 +246,21 @@ def mask_report(report: Told, documents: Iterable[Document] = ()) -> Told:
     data = report.model_dump(mode="json", by_alias=True)
     words: dict[str, str] = {}
     around: dict[tuple[str, int, int], list[Secret]] = {}
+    whole: dict[str, list[Secret]] = {}
     room = _WHOLE
     for name in sorted({s["capture"] for item in data["evidence"] for s in item["spans"]} & docs.keys()):
         if docs[name].size <= room:  # a label may come from lines that no quote shows
             room -= docs[name].size
-            _learn(docs[name].data, secrets(docs[name].data), words)
+            whole[name] = secrets(docs[name].data)
+            _learn(docs[name].data, whole[name], words)
     for item in data["evidence"]:
         for span in item["spans"]:
             raw = span["quote"].encode()
             _learn(raw, secrets(raw), words)
             doc, (start, end) = docs.get(span["capture"]), span["bytes"]
-            if doc is not None and (span["capture"], start, end) not in around:
+            if span["capture"] in whole:
+                around[span["capture"], start, end] = [s for s in whole[span["capture"]] if s[0] < end and s[1] > start]
+            elif doc is not None and (span["capture"], start, end) not in around:
                 low = max(0, start - _MARGIN)
                 wide = doc.read(low, end + _MARGIN)
                 found = [s for s in secrets(wide) if s[0] + low < end and s[1] + low > start]
