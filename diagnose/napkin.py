@@ -38,7 +38,7 @@ FUNCTIONS: dict[str, Callable[..., Figure]] = {
         floors.copy_time, floors.decode_floor, floors.gemm_flops, floors.hit_experts, floors.in_flight,
         floors.kv_per_token, floors.kv_tokens, floors.nic_bound, floors.nvls, floors.prefill_floor,
         floors.prefill_flops, floors.read_floor, floors.ring_nvlink, floors.roofline, floors.small_all_reduce,
-        floors.tp_comms, floors.tree_two_nodes, floors.weight_read,
+        floors.tp_comms, floors.tree_two_nodes, floors.weight_read, floors.weights_stored,
     )
 }  # fmt: skip
 
