@@ -15,6 +15,8 @@ Each carries one clear line, a hint that says what to do next, and the exit stat
 
 from __future__ import annotations
 
+from typing import Any
+
 EXIT_OK = 0
 EXIT_FINDING = 1
 EXIT_INCONCLUSIVE = 2
@@ -31,6 +33,16 @@ class DiagnoseError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is: pickle would call the class with the message alone, and a worker's error would hang its pool."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[DiagnoseError], args: tuple[Any, ...], said: dict[str, Any]) -> DiagnoseError:
+    made = kind.__new__(kind, *args)
+    made.__dict__.update(said)
+    return made
 
 
 class UsageError(DiagnoseError):

@@ -287,7 +287,7 @@ class _State:
 
     def _dcgmi(self, text: str, words: list[str]) -> Iterator[tuple[Column, float, float]]:
         """It prints no time: rows are a second apart unless it was told otherwise, so only their order counts."""
-        if words[0] != "GPU" or len(words) != len(self.names) + 2 or not words[1].isdecimal():
+        if len(words) != len(self.names) + 2 or words[0] != "GPU" or not words[1].isdecimal():
             return
         self.clock += 1.0 if words[1] == "0" else 0.0
         for name, cell in zip(self.names, words[2:], strict=True):

@@ -145,7 +145,7 @@ class LoadTableReader:
             if len(parts) != len(kinds):
                 continue
             got = {k: f for k, c, u in zip(kinds, parts, units, strict=True) if k and (f := cell(c, u)) is not None}
-            if "running" in got and "waiting" in got:
+            if all(n in got and got[n].unit in (None, "count") for n in ("running", "waiting")):
                 rows.append((line, got))
         yield from _swept(doc, rows)
 
