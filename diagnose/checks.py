@@ -21,7 +21,6 @@ from .predicates import LEAVES, Context, Outcome, holds
 
 Profile = Literal["inference", "training", "network"]
 PROFILES: tuple[Profile, ...] = ("inference", "training", "network")
-STATUSES = ("finding", "passed", "unknown", "not_applicable")
 Status = Literal["finding", "passed", "unknown", "not_applicable"]
 Text = tuple[str, str]  # English, Chinese
 LANGS = ("en", "zh")

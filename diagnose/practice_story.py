@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .answer import fix_text, title_text
+from .answer_facts import telling
 from .arithmetic import Backing, check_numerals
 from .catalogue import Cause, catalogue
 from .document import printable
@@ -131,7 +132,7 @@ class Story:
 
     def quick(self) -> str:
         """What fits into a minute: complaint, measurement, what decided it, cause, fix."""
-        start = 0 if _telling(self.report) else 1  # without a limit the problem is told by the first fact
+        start = 0 if telling(self.report) else 1  # without a limit the problem is told by the first fact
         said = [*self._context()[:1], *self._problem()[:1], *self._verdict()]
         said += [self._facts(2, start), self._why(1), *self._result()[1:2]]
         out: list[str] = []
@@ -149,7 +150,7 @@ class Story:
         return [first, f.had.format(n=len(names), names=shown) if names else ""]
 
     def _problem(self) -> list[str]:
-        told = _telling(self.report)
+        told = telling(self.report)
         if told:
             return [self.f.measured.format(lines=self.f.join.join(self._limit(x) for x in told))]
         facts = self._decisive()
@@ -236,13 +237,6 @@ class Story:
             return self.f.no_limit.format(what=_code(item.what), measured=f"{item.measured:.4g}", unit=item.unit)
         shown = f"{item.measured:.4g} {item.unit} / {item.limit:.4g} {item.unit} ({item.ratio:.0%})".replace("%", " %")
         return f"`{_code(item.what)}`: {shown}"
-
-
-def _telling(report: Report) -> list[Limit]:
-    """Limits worth telling: far from the ceiling where something is wrong, near it where nothing is."""
-    known = [item for item in report.limits if item.ratio is not None]
-    known.sort(key=lambda x: (abs((x.ratio or 1.0) - 1.0) * (-1 if report.verdict == "cause" else 1), x.what))
-    return known[:2] or report.limits[:1]
 
 
 def _code(text: str, width: int = 200) -> str:

@@ -79,7 +79,7 @@ def _one(name: str, seconds: int, out: Path) -> None:
         try:
             for wrong in faults(reader, data):
                 keep(
-                    re.sub(r" = .*?: (?=[^:]*: ['\"])|-?\d[\d.e+-]*|: ['\"].*", " ", wrong, flags=re.S)[:120],
+                    _VARYING.sub(" ", wrong)[:120],
                     wrong[:600],
                     data,
                 )

@@ -13,7 +13,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import amount
+from .facts import amount, labelled
 
 _DURATION = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s|sec|seconds|毫秒|秒)(?![\w/])")
 _BYTES = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*([KMG]i?B)\b(?!/s)", re.I)
@@ -28,10 +28,6 @@ def _short(doc: Document) -> list[Line]:
         return []
     lines = list(doc.lines())
     return lines if len(lines) <= _MOST_LINES else []
-
-
-def _fact(doc: Document, line: Line, signal: str, value: float, unit: str, label: str) -> Fact:
-    return Fact(signal, value, unit, Subject(label=label), (doc.span(line),), status=doc.status)
 
 
 # --- completion
@@ -89,7 +85,7 @@ class CompletionReader:
                 near = lines[max(0, i - 4) : i + 4]
                 asked = next((n for n in near if _POLLED.search(n.text)), None)
                 if asked is not None:
-                    yield _fact(doc, line, "kv.poll_period", _sleep_ms(slept), "ms", "sleep between polls")
+                    yield labelled(doc, line, "kv.poll_period", _sleep_ms(slept), "ms", "sleep between polls")
                     return
             said = _INTERVAL.search(line.text)
             if said and re.search(r"xfer|transfer|kv|notif|nixl|complet|poll", line.text, re.I):
@@ -97,7 +93,7 @@ class CompletionReader:
                 value = float(said.group(2))
                 # a bare figure: fractions are seconds, whole numbers milliseconds
                 scale = _FACTOR.get(unit, 1e3 if "." in said.group(2) and value < 5 else 1.0)
-                yield _fact(doc, line, "kv.poll_period", value * scale, "ms", "polling interval")
+                yield labelled(doc, line, "kv.poll_period", value * scale, "ms", "polling interval")
                 return
 
     @staticmethod
@@ -137,7 +133,7 @@ class CompletionReader:
                 if late < 0.25 * period:
                     return
                 inputs = tuple(
-                    _fact(doc, line, "kv.stage", max(times), "ms", f"row {i}: seen as done")
+                    labelled(doc, line, "kv.stage", max(times), "ms", f"row {i}: seen as done")
                     for i, (line, _, times) in enumerate(rows[:6], 1)
                 )
                 yield Fact(
@@ -276,7 +272,7 @@ class OrderReader:
             return
 
         def fact(label: str, event: _Event) -> Fact:
-            return _fact(doc, event.line, "kv.event", event.ms, "ms", label)
+            return labelled(doc, event.line, "kv.event", event.ms, "ms", label)
 
         a, b = fact("last layer done", last), fact("transfer posted", posted)
         if first is not None and first.ms < last.ms:
@@ -341,7 +337,7 @@ class PairReader:
             return
 
         def fact(row: tuple[Line, bool, float, bool], label: str) -> Fact:
-            return _fact(doc, row[0], "kv.pair", row[2], "count", label)
+            return labelled(doc, row[0], "kv.pair", row[2], "count", label)
 
         pick = (min if rate else max)(near, key=lambda r: r[2]), (max if rate else min)(far, key=lambda r: r[2])
         a, b = fact(pick[1], "far pair"), fact(pick[0], "near pair")

@@ -9,6 +9,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
+from .facts import labelled
 from .nccl_rings import RingReader
 
 LINES = 2000
@@ -46,10 +47,6 @@ _NIC_WORDS = regex(
 _COUNTED = regex(r"(?:ibstat|ibstatus|ibv_devinfo).*grep\s+-c\s+.*?(\d{2,3})\b")
 
 
-def _fact(doc: Document, line: Line, signal: str, value: float, unit: str | None, label: str | None) -> Fact:
-    return Fact(signal, value, unit, Subject(label=label), (doc.span(line),), status=doc.status)
-
-
 class PathReader:
     """Pings that forbid fragmentation, and MTUs with the name of their interface."""
 
@@ -73,7 +70,7 @@ class PathReader:
                     tail,
                     re.IGNORECASE,
                 ) and not re.search(r"not|no |不", tail):
-                    yield _fact(doc, line, "net.ping", asked[0], "B", "ok")
+                    yield labelled(doc, line, "net.ping", asked[0], "B", "ok")
                     asked = None
                 elif re.search(
                     r"\b(?:fail\w*|lost|no (?:reply|answer)|time\w*|drop\w*|hangs?)\b|100%|不通"
@@ -81,36 +78,36 @@ class PathReader:
                     tail,
                     re.IGNORECASE,
                 ):
-                    yield _fact(doc, line, "net.ping", asked[0], "B", "lost")
+                    yield labelled(doc, line, "net.ping", asked[0], "B", "lost")
                     asked = None
             elif asked is not None and _LOST.search(text):
-                yield _fact(doc, asked[1], "net.ping", asked[0], "B", "lost")
+                yield labelled(doc, asked[1], "net.ping", asked[0], "B", "lost")
                 asked = None
             elif asked is not None and _REPLY.search(text):
-                yield _fact(doc, asked[1], "net.ping", asked[0], "B", "ok")
+                yield labelled(doc, asked[1], "net.ping", asked[0], "B", "ok")
                 asked = None
             else:
                 for sized in _SIZED.finditer(text):
                     how = sized["how"]
                     good = re.match(r"ok|work|pass|repl|[1-9]|通", how, re.IGNORECASE) and not how.startswith("100")
-                    yield _fact(doc, line, "net.ping", float(sized[1]), "B", "ok" if good else "lost")
+                    yield labelled(doc, line, "net.ping", float(sized[1]), "B", "ok" if good else "lost")
             if hit := _IP_LINK.match(text) or _IFCONFIG.match(text):
-                yield _fact(doc, line, "net.mtu", float(hit[2]), "B", hit[1])
+                yield labelled(doc, line, "net.mtu", float(hit[2]), "B", hit[1])
                 named = ""
                 continue
             if hit := _SYSFS.search(text):
                 named = hit[1]
                 if hit[2]:
-                    yield _fact(doc, line, "net.mtu", float(hit[2]), "B", named)
+                    yield labelled(doc, line, "net.mtu", float(hit[2]), "B", named)
                     named = ""
                 continue
             if hit := _NAMED.search(text):
                 named = hit[1]
                 continue
             for pmtu in _PMTU.findall(text):
-                yield _fact(doc, line, "net.path_mtu", float(pmtu), "B", None)
+                yield labelled(doc, line, "net.path_mtu", float(pmtu), "B", None)
             if named and (hit := _BARE.match(text)):
-                yield _fact(doc, line, "net.mtu", float(hit[1]), "B", named)
+                yield labelled(doc, line, "net.mtu", float(hit[1]), "B", named)
             named = ""
 
 
@@ -151,20 +148,20 @@ class LaunchReader:
                         )  # fmt: skip
                 else:
                     value = next(g for g in hit.groups()[1:] if g)
-                    yield _fact(doc, line, "launch.hosts", float(value), "count", None)
+                    yield labelled(doc, line, "launch.hosts", float(value), "count", None)
             if counted is not None and (got := re.match(r"^\s*(\d{1,2})\s*$", text)):
-                yield _fact(doc, line, "net.adapters", float(got[1]), "count", None)
-                yield _fact(doc, counted[1], "net.adapter.rate", counted[0], "Gb/s", None)
+                yield labelled(doc, line, "net.adapters", float(got[1]), "count", None)
+                yield labelled(doc, counted[1], "net.adapter.rate", counted[0], "Gb/s", None)
                 counted = None
-            elif not text.strip().isdigit():
+            elif not text.strip().isdecimal():
                 counted = None
             if hit := _COUNTED.search(text):
                 counted = (float(hit[1]), line)
             elif (hit := _NIC_WORDS.search(text)) and "NCCL INFO" not in text:
                 rate = hit["rate"] or hit["named"]
                 if rate and 10 <= float(rate) <= 800 and float(hit[1]) <= 32:
-                    yield _fact(doc, line, "net.adapters", float(hit[1]), "count", None)
-                    yield _fact(doc, line, "net.adapter.rate", float(rate), "Gb/s", None)
+                    yield labelled(doc, line, "net.adapters", float(hit[1]), "count", None)
+                    yield labelled(doc, line, "net.adapter.rate", float(rate), "Gb/s", None)
 
 
 _LINK = regex(r"\b(NV\d{1,2}|PIX|PXB|PHB|NODE|SYS)\b")

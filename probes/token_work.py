@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from diagnose.document import Document, Line
+from diagnose.document import Document
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+
+from .facts import labelled
 
 _FRAME = regex(
     r"tokenization_\w+|_batch_encode|encode_plus|\b_?tokenize \(|sentencepiece|convert_ids_to_tokens|convert_tokens_to|detokeniz|\bbpe\b|分词",  # noqa: E501
@@ -40,7 +42,7 @@ class TokenWorkReader:
             above = re.search(r"\babove\b|上述|以上", line.text) is not None and frames and not others
             if of and (framed or above) and 3 <= int(of["all"]) <= 10000 and int(of["n"]) <= int(of["all"]):
                 inputs = tuple(
-                    self._fact(doc, line, "figure", float(of[k]), "count", f"count|{name} samples")
+                    labelled(doc, line, "figure", float(of[k]), "count", f"count|{name} samples")
                     for k, name in (("n", "tokenizer"), ("all", "all"))
                 )
                 yield Fact(
@@ -59,11 +61,7 @@ class TokenWorkReader:
                     for k, u in (("a", "ua"), ("b", "ub"))
                 )
                 if min(a, b) > 0 and max(a, b) >= 100 and max(a, b) >= 3 * min(a, b):
-                    yield self._fact(doc, line, "serving.tokenizer_slower", max(a, b), "ms", "tokenizer")
-
-    @staticmethod
-    def _fact(doc: Document, line: Line, signal: str, value: float, unit: str, label: str) -> Fact:
-        return Fact(signal, value, unit, Subject(label=label), (doc.span(line),), status=doc.status)
+                    yield labelled(doc, line, "serving.tokenizer_slower", max(a, b), "ms", "tokenizer")
 
 
 READERS: list[Reader] = [TokenWorkReader()]

@@ -10,6 +10,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import labelled
+
 _PART = regex(r"(?P<dev>(?:CUDA|ROCm|HIP|Vulkan|SYCL)\d+) (?:model )?buffer size\s*=\s*(?P<n>\d+(?:\.\d+)?) MiB")
 _WHOLE = regex(
     r"(?:model(?: file)?|weights?|checkpoint|gguf|file size|模型文件|模型|权重)(?:[ _]?(?:on disk|file|size|loading|load|takes?|took|占用|大小|in GPU memory|weights?))*\s*(?:[:=(]|is|of|为|约|was)?\s*~?(?P<n>\d+(?:\.\d+)?) ?(?P<u>GiB|GB)\b",  # noqa: E501
@@ -68,17 +70,17 @@ class WeightReadReader:
                 continue
             part = _PART.search(text)
             if part:
-                yield self._one(doc, line, "serving.weights_part", float(part["n"]) / 1024, "GiB", part["dev"])
+                yield labelled(doc, line, "serving.weights_part", float(part["n"]) / 1024, "GiB", part["dev"])
             elif bench := _BENCH.search(text):
-                yield self._one(doc, line, "serving.weights_part", float(bench["size"]), "GiB", "whole")
-                yield self._one(doc, line, "serving.single_rate", float(bench["rate"]), "tokens/s", "tg")
+                yield labelled(doc, line, "serving.weights_part", float(bench["size"]), "GiB", "whole")
+                yield labelled(doc, line, "serving.single_rate", float(bench["rate"]), "tokens/s", "tg")
             elif whole := _WHOLE.search(text):
                 factor = 1.0 if whole["u"] == "GiB" else 1e9 / 2**30
                 if float(whole["n"]) >= 0.5:
-                    yield self._one(doc, line, "serving.weights_part", float(whole["n"]) * factor, "GiB", "whole")
+                    yield labelled(doc, line, "serving.weights_part", float(whole["n"]) * factor, "GiB", "whole")
             rate = _RATE.search(text) if doc.size < 1 << 14 else None
             if rate and 1 <= float(rate["n"]) < 1000 and not _RUN_OF_MANY.search(text):
-                yield self._one(doc, line, "serving.single_rate", float(rate["n"]), "tokens/s", "note")
+                yield labelled(doc, line, "serving.single_rate", float(rate["n"]), "tokens/s", "note")
             split = _JSON.search(text)
             if split:
                 yield from self._split(doc, line, float(split["prompt"]), line, float(split["made"]), float(split["n"]))
@@ -91,14 +93,10 @@ class WeightReadReader:
             for model in _MODEL.finditer(text) if doc.size < 1 << 16 else ():
                 if model["n"] not in models and len(models) < 4:
                     models.add(model["n"])
-                    yield self._one(doc, line, "serving.model_size", float(model["n"]), "count", model.group()[:40])
+                    yield labelled(doc, line, "serving.model_size", float(model["n"]), "count", model.group()[:40])
             parallel = _TP.search(text) if doc.size < 1 << 14 else None
             if parallel and int(parallel["a"] or parallel["b"]) in (1, 2, 4, 8, 16):
-                yield self._one(doc, line, "serving.tp_noted", float(parallel["a"] or parallel["b"]), "count", "tp")
-
-    @staticmethod
-    def _one(doc: Document, line: Line, signal: str, value: float, unit: str, label: str) -> Fact:
-        return Fact(signal, value, unit, Subject(label=label), (doc.span(line),), status=doc.status)
+                yield labelled(doc, line, "serving.tp_noted", float(parallel["a"] or parallel["b"]), "count", "tp")
 
     @staticmethod
     def _split(doc: Document, line: Line, first: float, after: Line, made: float, count: float) -> Iterator[Fact]:
@@ -160,7 +158,7 @@ class StateNoteReader:
                 )
             cells = [c.strip() for c in text.split(",")]
             level = gen["n"] if gen else next(
-                (v for k, v in zip(columns, cells, strict=False) if "gen.current" in k and v.isdigit()), ""
+                (v for k, v in zip(columns, cells, strict=False) if "gen.current" in k and v.isdecimal()), ""
             )  # fmt: skip
             if level:
                 yield Fact(
