@@ -27,9 +27,11 @@ from .answer_facts import (
 from .answer_fit import LONG, SHORT, first_clause, fit, part
 from .answer_words import EN, ZH, Words
 from .catalogue import Catalogue, Cause, FollowUpText
+from .limits import is_floor
 from .models import Answer, Evidence, Finding, FollowUp, Report, RuledOut
 
 MOST_CITED = 4
+_SPEAKS = 0.2  # probability from which a cause is worth a word where the question does not ask about it
 _SCOPE = "in question here"  # ruled out because nobody asked for it: not worth saying
 _MISSING = " would be the sign"
 _NAMES = frozenset({"Python", "Triton", "Kubernetes", "Docker", "Slurm", "Nsight", "Linux", "Marlin", "Bootstrap"})
@@ -132,7 +134,8 @@ def _experiment(report: Report, cat: Catalogue, lang: str, *, command: bool = Tr
 def _limits(report: Report, cat: Catalogue, lang: str, most: int) -> str:
     w = words(lang)
     told = [x for x in telling(report) if x.ratio is not None][:most]  # a figure without a ceiling says nothing aloud
-    return w.beside.format(lines=w.join.join(limit_line(i, w, cat, lang) for i in told)) if told else ""
+    frames = ((w.beside, [i for i in told if not is_floor(i)]), (w.beside_floor, [i for i in told if is_floor(i)]))
+    return w.glue(*(f.format(lines=w.join.join(limit_line(i, w, cat, lang) for i in s)) for f, s in frames if s))
 
 
 def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
@@ -372,9 +375,17 @@ def _unknown(report: Report, cat: Catalogue, lang: str) -> str:
     return w.healthy_unknown.format(what=w.join.join(i.rstrip("。.") for i in items)) if items else ""
 
 
+def _in_question(report: Report, cause: Cause, p: float) -> bool:
+    """Does the question ask about this cause, or the evidence speak up for it? A remark in passing is neither."""
+    return report.playbook in cause.playbooks or p >= _SPEAKS
+
+
 def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
     w = words(lang)
-    names = [h for h in report.hypotheses[:3] if h.cause in cat.causes and h.basis == "evidence"]
+    names = [
+        h for h in report.hypotheses[:3]
+        if h.cause in cat.causes and h.basis == "evidence" and _in_question(report, cat.causes[h.cause], h.p)
+    ]  # fmt: skip
     verdict = w.open if report.evidence else w.open_empty
     no_gpu = any(e.signal == "host.gpu_nodes" and e.value == "none" for e in report.evidence)
     no_gpu = no_gpu and not (report.playbook in cat.playbooks and cat.playbooks[report.playbook].without_gpu)
@@ -393,7 +404,8 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
     quiet = bool(server) and not names
     step = "" if quiet else _experiment(report, cat, lang)
     aloud = "" if quiet else _experiment(report, cat, lang, command=False)
-    seen = [e for e in report.evidence if e.kind == "observed"][:MOST_CITED]
+    asked = {i for step in report.path for i in step.evidence}  # what the playbook looked at, else whatever comes first
+    seen = sorted((e for e in report.evidence if e.kind == "observed"), key=lambda e: e.id not in asked)[:MOST_CITED]
     shown = [w.seen.format(facts=w.join.join(cite(e, cat, lang) for e in seen[:n])) for n in (3, 1) if seen]
     beside = _limits(report, cat, lang, 1)
     why = w.open_why.format(name=title_text(cat.causes[names[0].cause], lang).rstrip("。.")) if names else ""

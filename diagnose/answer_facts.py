@@ -5,21 +5,25 @@ Machine output stays what it is in both languages: it is quoted, shortened, and 
 
 from __future__ import annotations
 
+import math
 import re
 
 from .answer_fit import cut
 from .answer_words import EN, Words
 from .catalogue import Catalogue
 from .document import printable
+from .limits import is_floor, met
 from .models import Evidence, Limit, Report
 
 QUOTE = 64  # characters of machine output that one says aloud
 STATEMENT = 100
+_MINOR = 0.1  # of the whole: how far such a stage is from its floor explains nothing
 _LONG = 10_000  # from here on all digits are said, not a power of ten
 _PREFIX = re.compile(
     r"\[|[\[(<]?[\w.:/,+@=-]*\d[\w.:/,+@=-]*[\])>]?:?|\S*\]|\(?(?:INFO|WARN(?:ING)?|ERROR|DEBUG|NCCL|EE|\S+\.\w+)\)?:?"
 )
 _COMPARED = re.compile(r"(.+?): (\S+(?: \S+)?) with '(.*?)' beside (\S+(?: \S+)?) with '(.*?)'")
+_DIGITS = re.compile(r"(?<=: )(?=\d+\.\d)(?:\d\.?){6,}(?: [^ \d]\S*)?$")
 _SUMMED = {"peak": "at the peak", "total": "in all", "max": "at most", "min": "at least", "mean": "on average"}
 _SUMMED_ZH = {"peak": "峰值", "total": "合计", "max": "最大", "min": "最小", "mean": "平均", "last": "最近一次"}
 _SETTINGS = re.compile(r"^env\.var$|\.arg$|^(?:nccl|ucx|mpi|torch)\.(?:env|param|config)")
@@ -54,6 +58,23 @@ def amount(item: Evidence) -> str:
     return shown if item.unit in (None, "count") else f"{shown} {item.unit}"
 
 
+def in_percent(item: Evidence) -> str:
+    """The statement; a share in percent."""
+    if item.unit == "fraction" and item.statement.endswith(" fraction"):
+        return item.statement.rpartition(": ")[0] + f": {amount(item)}"
+    return _shortened(item, item.statement)
+
+
+def _shortened(item: Evidence, text: str) -> str:
+    """A figure that was worked out, with the digits that one reads: four."""
+    found = _DIGITS.search(text)
+    if found is None or item.kind != "derived" or not isinstance(item.value, float):
+        return text
+    if not math.isclose(float(found.group().split()[0]), item.value, rel_tol=1e-4):
+        return text
+    return text[: found.start()] + amount(item)
+
+
 def said_statement(item: Evidence) -> str:
     """The statement as it is said: shares in percent, what was compared in words; its middle left out where long."""
     text = re.sub(r" ([,;])", r"\1", item.statement.rstrip("。."))
@@ -64,6 +85,7 @@ def said_statement(item: Evidence) -> str:
         text = f"{cut(name, STATEMENT // 2)} is {worse} {at} {cut(a, 32)} and {better} {at} {cut(b, 32)}"
     elif (item.unit == "fraction" and text.endswith(" fraction")) or re.search(r": \d[\d.]*e\+\d+( \S+)?$", text):
         text = text.rpartition(": ")[0] + f": {amount(item)}"
+    text = _shortened(item, text)
     head, sep, tail = text.rpartition(": ")
     name, _, label = head.rpartition(", ")
     if sep and label in _SUMMED and name:
@@ -201,20 +223,26 @@ def limit_line(limit: Limit, w: Words = EN, cat: Catalogue | None = None, lang: 
             what=what, measured=f"{limit.measured:g}", unit=limit.unit,
             why=reason_text(cat, why, lang) if cat is not None else why,
         )  # fmt: skip
-    return w.limit.format(
-        what=what,
-        measured=f"{limit.measured:g}",
-        limit=f"{limit.limit:g}",
-        unit=limit.unit,
-        ratio=f"{limit.ratio:.0%}",
-    )
+    frame = w.floor if is_floor(limit) else w.limit
+    return frame.format(
+        what=what, measured=figure(limit.measured), limit=figure(limit.limit), unit=limit.unit,
+        ratio=f"{limit.ratio:.0%}", times=f"{limit.ratio:.1f}",
+    )  # fmt: skip
+
+
+def figure(value: float) -> str:
+    """A figure beside its limit: four digits tell them apart."""
+    return f"{value:.0f}" if abs(value) >= _LONG else f"{value:.4g}"
 
 
 def telling(report: Report) -> list[Limit]:
     """Limits worth saying: those that back the verdict, the most telling first."""
-    known = [item for item in report.limits if item.ratio is not None]
+    small = {s.floor for s in report.stages if s.floor and s.share is not None and s.share < _MINOR}
+    known = [x for x in report.limits if x.ratio is not None and not (x.limit and x.limit / 1000 in small)]
+    if report.verdict == "cause":  # a time that is near its floor is not what is wrong
+        known = [x for x in known if not (is_floor(x) and met(x))]
     known.sort(key=lambda x: (abs((x.ratio or 1.0) - 1.0) * (-1 if report.verdict == "cause" else 1), x.what))
-    return known[:2] or report.limits[:1]
+    return known[:2] or [x for x in report.limits if x.ratio is None][:1]
 
 
 def names_of(report: Report, cat: Catalogue) -> list[str]:

@@ -20,6 +20,8 @@ class Words:
     absent: str
     beside: str
     limit: str
+    beside_floor: str
+    floor: str
     no_limit: str
     ruled: str
     ruled_next: str
@@ -86,6 +88,7 @@ class Words:
     l_checked: str
     l_limits: str
     l_stages: str
+    l_by_question: str
     l_advice: str
     l_targets: str
     l_open: str
@@ -111,6 +114,8 @@ EN = Words(
     seen="What the input does say: {facts}.",
     beside="Against the ceiling: {lines}.",
     limit="{what}: {measured} of {limit} {unit} ({ratio})",
+    beside_floor="Against the floor: {lines}.",
+    floor="{what}: {measured} {unit}, floor {limit} {unit} ({times} times)",
     no_limit="{what}: {measured} {unit}, no ceiling to hold it against ({why})",
     ruled="It is not “{name}”: {why}.",
     ruled_next="Nor “{name}”: {why}.",
@@ -161,6 +166,7 @@ EN = Words(
     l_checked="Checked",
     l_limits="Measured / limit",
     l_stages="Where the time goes",
+    l_by_question="the question alone suggests it",
     l_advice="What a change would buy",
     l_targets="Targets",
     l_open="Still open",
@@ -205,6 +211,8 @@ ZH = Words(
     seen="输入里能看到的是：{facts}。",
     beside="离上限多远：{lines}。",
     limit="{what}：实测 {measured}，上限 {limit} {unit}（{ratio}）",
+    beside_floor="离下限多远：{lines}。",
+    floor="{what}：实测 {measured} {unit}，下限 {limit} {unit}（{times} 倍）",
     no_limit="{what}：实测 {measured} {unit}，没有可对照的上限（{why}）",
     ruled="不是“{name}”，读数在这里：{why}。",
     ruled_next="也不是“{name}”：{why}。",
@@ -255,6 +263,7 @@ ZH = Words(
     l_checked="已检查",
     l_limits="实测 / 上限",
     l_stages="时间花在哪里",
+    l_by_question="只是问题本身提示，没有证据",
     l_advice="改动能换来什么",
     l_targets="目标",
     l_open="仍待区分",

@@ -77,7 +77,8 @@ def _decode_stage(
     batch, by = _running(book)
     prompt, answer = book.one("serving.server.prompt_tokens"), book.one("serving.server.output_tokens")
     context = prompt[0] + answer[0] / 2 if prompt and answer else 0.0
-    what = f"decode stage, {batch:.3g} requests of {context:.0f} tokens" if context else "decode stage, weight read"
+    many = f"{batch:.3g} request{'' if batch == 1 else 's'}"
+    what = f"decode stage, {many} of {context:.0f} tokens" if context else "decode stage, weight read"
     told = tuple(n[1] for n in (prompt, answer) if n)
     used = (item, *by, *told, *used, *got.used)
     reason = _unfit(book) or _why_not(got, model)

@@ -121,9 +121,15 @@ def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
     out: list[Option] = []
     asks = _asks(got, ctx)
     wanted = frozenset(signal for item in asks for _, signals in item.parts for signal in signals)
+    # once something else than a server is at fault, and no server is in sight, its log is not the next thing to read
+    no_server = got.verdict == "cause" and not any(s.startswith("serving.") for s in seen)
     for spec in cat.probes.values():
         gain, separates = 0.0, []
         decided = among(wanted, spec.provides)
+        if spec.name not in asked:  # any table typed side by side compares: that is no reason to run this probe
+            decided -= {"compare.ratio"}
+        if no_server and spec.provides and spec.provides[0].startswith("serving."):
+            continue
         for item in asks:
             belief = item.belief
             if share := item.share(decided):

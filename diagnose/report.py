@@ -14,7 +14,7 @@ from .document import Document
 from .explain import chain, checked, findings, hypotheses, red_herrings, ruled_out
 from .mask import mask_report
 from .models import Evidence, InputRef, PathStep, Reference, Report, Stats, Tool
-from .planner import next_probes, options, unavailable
+from .planner import among, next_probes, options, unavailable
 from .predicates import Context
 from .stages import stages
 
@@ -44,6 +44,7 @@ def build(
     found = [o for o in options(cat, got, ctx) if o.spec.name not in ran]
     accepted = findings(got)
     advice, predicted = advise(ctx.evidence, ctx.limits, [f.cause for f in accepted])
+    missing = [m for m in missing if why_unavailable(m) != OFFLINE or not _was_read(cat, ctx, path, m)]
     report = Report(
         tool=Tool(version=__version__, catalogue=cat.version),
         symptom=symptom,
@@ -74,6 +75,17 @@ def build(
     for lang in langs:
         report.answer[lang] = render(report, cat, lang)
     return report
+
+
+def _was_read(cat: Catalogue, ctx: Context, path: list[PathStep], probe: str) -> bool:
+    """Did a step of the walk decide by this probe's output, or cite a reading that the probe gives?"""
+    signals = {e.id: e.signal for e in ctx.evidence}
+    for step in path:
+        if step.probe == probe and probe in cat.probes:
+            cited = frozenset(signals[i] for i in step.evidence if i in signals)
+            if not step.outcome.startswith("unknown") or among(cited, cat.probes[probe].provides):
+                return True
+    return False
 
 
 def finished(report: Report, cat: Catalogue, documents: Iterable[Document]) -> Report:

@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from .answer import fix_text, quoted, title_text, where, words
-from .answer_facts import phrase, reading, reason_text
+from .answer_facts import figure, in_percent, phrase, reading, reason_text
 from .catalogue import Catalogue
 from .decision import lines as decision_lines
+from .limits import is_floor
 from .models import Evidence, Limit, Report, RuledOut, Stage
 from .stages import METRICS
 
@@ -36,7 +37,7 @@ def _evidence(items: list[Evidence], verbose: bool, cat: Catalogue, lang: str) -
     table.add_column(no_wrap=True, style="cyan")
     table.add_column(overflow="fold", ratio=1)
     for item in items:
-        said = reading(item, cat, lang) if lang == "zh" else item.statement
+        said = reading(item, cat, lang) if lang == "zh" else in_percent(item)
         body = Text(said)
         quote = quoted(item, 400 if verbose else 140)
         if quote and said.startswith("“"):
@@ -68,8 +69,10 @@ def _limits(items: list[Limit], cat: Catalogue, lang: str) -> Table:
             why = Text(reason_text(cat, item.reason or "", lang), style="dim")
             table.add_row(what, f"{item.measured:g} {item.unit}", "?", why)
         else:
-            beside = f"{item.measured:g} {'/' if lang == 'zh' else 'of'} {item.limit:g} {item.unit}"
-            table.add_row(what, beside, f"{item.ratio:.0%}", bar(item.ratio))
+            floor = is_floor(item)
+            word = phrase(cat, "floor" if floor else "of") if lang == "zh" else "floor" if floor else "of"
+            beside = f"{figure(item.measured)} {word} {figure(item.limit)} {item.unit}"
+            table.add_row(what, beside, f"{item.ratio:.0%}", bar(1 / item.ratio if floor else item.ratio))
     return table
 
 
@@ -77,7 +80,7 @@ def _time(seconds: float) -> str:
     return f"{seconds:.3g} s" if abs(seconds) >= 1 else f"{seconds * 1000:.3g} ms"
 
 
-def _stages(items: list[Stage]) -> Table:
+def _stages(items: list[Stage], cat: Catalogue, lang: str) -> Table:
     """One row a stage: time, share, floor; a mean's stages add up, percentiles follow with -v."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
     table.add_column(no_wrap=True)
@@ -93,7 +96,8 @@ def _stages(items: list[Stage]) -> Table:
         note = "" if item.metric == last and item.stage != "residual" else item.note
         head = item.metric.upper() if item.metric != last else ""
         share = "" if item.share is None else f"{abs(item.share) if abs(item.share) < 0.005 else item.share:.0%}"
-        said = Text(", ".join(filter(None, [floor, note])), style="dim")
+        told = ", ".join(filter(None, [floor, note]))
+        said = Text(phrase(cat, told) if lang == "zh" else told, style="dim")
         table.add_row(head, item.stage, _time(item.seconds), share, said)
         last = item.metric
     return table
@@ -197,7 +201,7 @@ def _context(report: Report, cat: Catalogue, console: Console, lang: str, verbos
     by_id = {e.id: e for e in report.evidence}
     means = [s for s in report.stages if s.metric in METRICS[:2] or (verbose and s.metric in METRICS)]
     if means:
-        console.print(_section(w.l_stages, _stages(report.stages if verbose else means)))
+        console.print(_section(w.l_stages, _stages(report.stages if verbose else means, cat, lang)))
     held = [e for e in report.evidence if e.signal in ("serving.goodput", "serving.slo_margin")]
     if held:
         console.print(_section(w.l_targets, Group(*(Text(f"{e.statement}  {e.id}") for e in held[:8]))))
@@ -223,7 +227,7 @@ def _context(report: Report, cat: Catalogue, console: Console, lang: str, verbos
     if report.verdict != "cause" and report.hypotheses:
         table = Table(box=None, show_header=False, pad_edge=False)
         for h in report.hypotheses:
-            table.add_row(f"{h.p:.2f}", h.cause)
+            table.add_row(f"{h.p:.2f}", h.cause, Text(w.l_by_question if h.basis == "question" else "", style="dim"))
         console.print(_section(w.l_open, table))
     for label, rows in (
         (w.l_ruled, [(r.cause, _because(r, by_id, cat, lang), r.evidence) for r in report.ruled_out]),

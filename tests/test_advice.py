@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import zipfile
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from diagnose import said
 from diagnose.advice import advise
+from diagnose.answer_facts import limit_line
+from diagnose.catalogue import catalogue
 from diagnose.document import Document
 from diagnose.engine import conclude, told
+from diagnose.engine import report as make_report
 from diagnose.errors import UsageError
 from diagnose.gather import gather, number
 from diagnose.limits import limits
 from diagnose.models import Advice, Evidence, Fact, Report
+from diagnose.screen import show
 from diagnose.verify import verify
 
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -232,3 +238,19 @@ def test_clients_that_wait_for_each_other_have_no_rate() -> None:
     assert rates(12) == []
     (rate,) = rates(30)
     assert rate.value == pytest.approx((40 + 20) / 10)
+
+
+def test_times_are_held_against_a_floor_and_what_was_read_is_not_called_unread() -> None:
+    with zipfile.ZipFile(RECORDED / "h100-vllm-few-seqs.zip") as box:
+        docs = [Document.of(n, box.read(n)) for n in box.namelist() if any(p in n for p in (*PARTS, "vllm.log"))]
+    got = make_report("TTFT is high", docs)
+    answer = got.answer["en"]
+    assert "max-num-seqs 4" in answer.verdict
+    # a prefill of 1 % of TTFT and a step near its floor explain nothing
+    assert "ceiling" not in answer.short + answer.long
+    assert "vllm.metrics" not in {u.probe for u in got.unavailable}
+    floors = [x for x in got.limits if x.ratio is not None]
+    assert floors and "floor" in limit_line(floors[0]) and "1 request " in " ".join(x.what for x in floors)
+    screen = Console(file=io.StringIO(), width=120)
+    show(got, catalogue(), screen)
+    assert " fraction\n" not in screen.file.getvalue()  # type: ignore[attr-defined]

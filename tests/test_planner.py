@@ -34,3 +34,11 @@ def test_something_read_that_decides_nothing_leaves_the_questions_causes_open() 
     got = report("all-reduce is slow", [Document.of("a.txt", b"NCCL version 2.27.3+cuda12.9\n")])
     assert got.verdict == "inconclusive" and got.hypotheses
     assert {h.cause for h in got.hypotheses} <= set(catalogue().causes)
+
+
+def test_a_kernel_s_next_probe_is_no_request_through_a_proxy() -> None:
+    text = b"smsp__sass_average_data_bytes_per_sector_mem_global_op_ld.pct  %  12.5\n"
+    got = report("this kernel is slow", [Document.of("ncu.txt", text)])
+    served = {n for n, p in catalogue().probes.items() if p.provides and p.provides[0].startswith("serving.")}
+    assert got.verdict == "cause", got.answer["en"].verdict
+    assert not {p.probe for p in got.next_probes} & served

@@ -178,8 +178,17 @@ def binds(facts: list[Fact]) -> Iterator[Fact]:
     elif limit is not None and loaded is not None and running and running < 0.5 * allowed and _value(loaded) < 0.5:
         answer, why = "compute", [*why, limit, *used, loaded]
     if answer:
-        yield Fact("serving.binds", answer, None, kind="derived", formula="reader:serving_load",
-                   inputs=tuple(dict.fromkeys(why)), status=queued[0].status)  # fmt: skip
+        yield Fact(
+            "serving.binds", answer, None, kind="derived", formula="reader:serving_load",
+            inputs=tuple(dict.fromkeys(why)), status=queued[0].status, statement=_bound(answer, why),
+        )  # fmt: skip
+
+
+def _bound(answer: str, why: list[Fact]) -> str:
+    """The limit with its value where it has one, and what waits."""
+    value = next((f" {f.value}" for f in why if f.subject.label == answer), "")
+    waits = next((f for f in why if f.signal == "serving.waiting"), None)
+    return f"limit that holds requests back: {answer}{value}" + (f", {_value(waits):g} waiting" if waits else "")
 
 
 def _running(facts: list[Fact]) -> tuple[float, list[Fact]]:
