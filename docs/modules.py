@@ -55,8 +55,8 @@ LAYERS = (
     Layer(
         "engine",
         "Facts to verdict, one way, without input or output.",
-        "gather derivers derivers.* assess route playbook explain stages answer answer_* advice decision planner "
-        "report engine verify said ask llm_check",
+        "gather salvage derivers derivers.* assess route playbook explain stages answer answer_* advice "
+        "decision planner report engine verify said ask llm_check",
     ),
     Layer(
         "recordings",

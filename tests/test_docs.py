@@ -56,8 +56,8 @@ def test_every_variable_and_setting_that_the_code_reads_is_described(generate: M
 def test_no_module_imports_a_layer_above_it(generate: ModuleType) -> None:
     modules = generate.modules()
     found = modules.graph()
-    assert len(found) > 300 and sum(map(len, found.values())) > 1500
-    assert not modules.wrong(found), "a module may import its own layer and those below: docs/modules.py"
+    assert len(found) > 300 and sum(map(len, found.values())) > 1000
+    assert not modules.wrong(found), "up is not allowed; a new module is named in docs/modules.py"
     assert modules.wrong({"models": {"screen"}, "engine": {"evals.run"}, "live": {"cli"}, "screen": {"models"}}) == [
         "engine (engine) imports evals.run (evals)",
         "live (recordings) imports cli (cli)",
