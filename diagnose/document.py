@@ -48,6 +48,14 @@ _LAUNCHER = re.compile(
 )
 
 
+_ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[@-_])")
+
+
+def uncoloured(raw: bytes) -> bytes:
+    """Text without terminal escapes, for a look at it: offsets are no longer those of the document."""
+    return _ESCAPES.sub(b"", raw) if b"\x1b" in raw else raw
+
+
 def shape(raw: bytes) -> bytes:
     """A line, or many, without digits and addresses, lower case."""
     if b"0x" in raw:
@@ -116,7 +124,7 @@ _Block = tuple[Iterable[int], Iterable[int], Iterable[bytes], Iterable[bytes]]  
 
 def _shapes(lines: bytes) -> Iterator[bytes]:
     """Shapes of whole lines; nothing is worked out for who does not ask."""
-    yield from shape(lines).split(b"\n")
+    yield from shape(uncoloured(lines)).split(b"\n")
 
 
 def _pieces(raws: Iterable[bytes], offset: int, number: int) -> Iterator[_Block]:
@@ -175,6 +183,11 @@ class Document:
         """The first 64 KiB."""
         with self.opener() as stream:
             return stream.read(1 << 16)
+
+    @cached_property
+    def opening(self) -> str:
+        """The first 64 KiB as text, without colours."""
+        return uncoloured(self.head).decode(self.encoding, "replace")
 
     @cached_property
     def data(self) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from .catalogue import catalogue
-from .document import Document, printable
+from .document import Document, printable, uncoloured
 from .marks import Scanner
 from .models import CaptureRef, Evidence, Fact, InputRef, SpanRef
 from .plugin import Reader, readers
@@ -45,6 +45,7 @@ def matching(doc: Document) -> list[Reader]:
     head = doc.data if doc.size <= _HEAD else doc.read(0, _HEAD)
     if doc.encoding != "utf-8":
         head = head.decode(doc.encoding, "replace").encode()
+    head = uncoloured(head)
     few = _distinct(head)
     hits = [r for r in known if any(_found(n, head, few) for n in r.needles) or r.name == GENERIC]
     return next(([r] for r in hits if owns(r, doc)), hits)

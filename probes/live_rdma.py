@@ -123,11 +123,15 @@ def surroundings(host: Host) -> bytes:
     return ("\n".join(surrounding_lines(host)) + "\n").encode("utf-8", "replace")
 
 
+_INTERFACE = re.compile(r"[A-Za-z0-9][\w.-]{0,14}", re.ASCII)
+
+
 def _flow_control(host: Host) -> Iterator[list[str]]:
     """The command that shows PFC of each interface of an RDMA device, with the first tool that is there."""
     tool = next((t for t in _PFC if host.find(t[0])), None)
     for path in host.glob(f"{_IB}/*/device/net/*") if tool else ():
-        yield [*(tool or []), path.name]
+        if _INTERFACE.fullmatch(path.name):  # the kernel allows `--all` and `;` in a name
+            yield [*(tool or []), path.name]
 
 
 def _link(host: Host) -> Iterator[Collected]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from diagnose.document import Document, Line, shape
+from diagnose.document import Document, Line, shape, uncoloured
 from diagnose.lazy import regex
 from diagnose.models import NOBODY, Fact, Subject
 
@@ -282,10 +282,12 @@ class NcclLogReader:
             except KeyError:
                 if len(chosen) > KNOWN:
                     chosen.clear()
-                handler = chosen[key] = _choose(key, raw.decode(encoding, "replace").encode())
+                handler = chosen[key] = _choose(key, uncoloured(raw.decode(encoding, "replace").encode()))
             if handler is None:
                 continue
             said = raw.decode(encoding, "replace").encode() if wide else raw
+            if b"\x1b" in said:
+                said = uncoloured(said)
             # the sentence without its head where that takes no part: repeats are only counted
             tail = said if handler is _comm else said[said.find(b"NCCL ") + 5 :]
             if tail in known:

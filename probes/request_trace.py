@@ -67,7 +67,7 @@ class _Trace:
             return
         try:
             figure = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return
         self.scale.setdefault(known[0], known[1])
         self.times.setdefault(known[0], []).append((figure, line))

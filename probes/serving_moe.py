@@ -48,7 +48,7 @@ class ServingMoeReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """At most 512 readings."""
-        if doc.size > 16 << 20 or not _TOPIC.search(doc.head.decode("utf-8", "replace")):
+        if doc.size > 16 << 20 or not _TOPIC.search(doc.opening):
             return
         made = 0
         column = -1
