@@ -238,7 +238,7 @@ def _quotes(report: Report, docs: list[Document]) -> Iterator[Mismatch]:
             else:
                 wanted.setdefault(doc.name, []).append((e.id, span))
     for name in sorted(missing):
-        yield Mismatch(name, "this capture is not at hand, its quotes are not checked")
+        yield Mismatch(name, "this capture is not at hand (give it with --evidence), its quotes are not checked")
     for name, spans in wanted.items():
         doc = by_name[name]
         lines = _lines(doc, [s.bytes[0] for _, s in spans])
