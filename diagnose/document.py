@@ -48,6 +48,7 @@ _LAUNCHER = re.compile(
 )
 
 
+_CLEANED = rb"(?:\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\^_])|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f])*+"
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[@-_])")
 
 
@@ -90,6 +91,13 @@ class Span:
     end: int
     line: int
     quote: str
+
+
+def _before_cleaning(raw: bytes, text: str) -> int:
+    """Where a piece of a cleaned line stands in its bytes, or -1: colours and broken bytes may stand between."""
+    letters = (rb"[\x80-\xff]{1,3}" if c == "\ufffd" else re.escape(c.encode()) for c in text[:64])
+    hit = re.search(_CLEANED.join(letters), raw)
+    return hit.start() if hit else -1
 
 
 def printable(name: str) -> str:
@@ -348,6 +356,8 @@ class Document:
         if end - start > QUOTE_CHARS and around:
             raw = self.read(start, end)
             at = raw.find(around.encode(self.encoding))
+            if at < 0 and self.encoding == "utf-8":
+                at = _before_cleaning(raw, around)
             if at > QUOTE_CHARS // 2:
                 start += min(at - min(80, at), len(raw) - QUOTE_CHARS)
         return self.bytes_span(start, end, line.number)

@@ -96,3 +96,11 @@ def test_a_very_long_line_comes_in_pieces_that_cut_no_figure() -> None:
 def test_runs_that_are_no_figure_are_shortened() -> None:
     (line,) = Document.of("x", b"a" + b" " * 5000 + b"b" + b"1,22," * 200 + b"333").lines()
     assert line.text.split()[0] == "a" and len(line.text) < 500 and line.text.endswith("22,") and line.end == 6005
+
+
+@pytest.mark.parametrize("said", ["Tried \x1b[31mto allocate\x1b[0m 2.00 GiB", "Tried to al\x07locate 2.00 GiB"])
+def test_span_of_a_long_line_holds_what_was_asked_for_under_colours(said: str) -> None:
+    doc = Document.of("t", ("x" * 900 + " " + said + " y" * 400 + "\n").encode())
+    line = next(iter(doc.lines()))
+    span = doc.span(line, "Tried to allocate 2.00 GiB")
+    assert "2.00 GiB" in span.quote and doc.data[span.start : span.end].decode() == span.quote
