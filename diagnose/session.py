@@ -96,14 +96,17 @@ class Prompt:
                 shown = True
         if not shown or (against and not belief.contra):
             missing = [
-                condition(i.when) for i in cat.causes[name].indicators if i.strength != "weak" and not i.against
+                i.because or condition(i.when)
+                for i in cat.causes[name].indicators
+                if i.strength != "weak" and not i.against
             ][:4]
-            self._print("nothing in this evidence is a sign of it; it would take: " + " | ".join(missing))
+            self._print("nothing in this evidence is a sign of it; it would take: " + "; or ".join(missing))
 
     def _show(self, ident: str) -> None:
         item = self.evidence.get(ident)
         if item is None:
-            self._print(f"no evidence {ident}; there is E1 to E{len(self.evidence)}")
+            last = max(self.evidence, key=lambda e: int(e[1:]), default="E1")
+            self._print(f"no evidence {ident}; there are {len(self.evidence)}, E1 to {last}")
             return
         self._print(f"{item.statement}\n  {item.kind}, {item.signal} = {item.value} {item.unit or ''}\n  {where(item)}")
         for span in item.spans[:5]:
