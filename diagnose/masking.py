@@ -58,6 +58,21 @@ def _own_user() -> str:
         return ""
 
 
+# Of a kernel's command line only what can slow a machine: the rest tells how it boots, from where and by whom.
+_BOOT = re.compile(r"((?:[Cc]ommand line|/proc/cmdline):[ \t]*)([^\r\n]+)")
+_BOOT_TOLD = re.compile(
+    r"(?:(?:intel|amd|arm)_?)?(?:iommu|pstate|idle)\b|iommu\.|mitigations|isolcpus|nohz|rcu_nocbs|irqaffinity|(?:default_)?hugepage"
+    r"|transparent_hugepage|numa|nosmt|pcie?\b|pcie?_|nvidia|nouveau|processor\.|cpuidle|cpufreq|idle=|swiotlb|psi=|tsc=|clocksource"
+    r"|cgroup|systemd\.unified|maxcpus|mem=|nr_cpus|skew_tick|preempt"
+)
+
+
+def _told_of_boot(hit: re.Match[str]) -> str:
+    words = hit[2].split()
+    kept = [w for w in words if _BOOT_TOLD.match(w) and "/" not in w]
+    return hit[1] + " ".join([*kept, *(["[masked]"] if len(kept) < len(words) else [])])
+
+
 @dataclass
 class Mapper:
     """One mapping of names and addresses, grown as text is masked.
@@ -73,6 +88,7 @@ class Mapper:
 
     def mask(self, text: str) -> str:
         """`text` with names and addresses replaced."""
+        text = _BOOT.sub(_told_of_boot, text)
         text = self._words(_HOST_AT, text, self._host)
         text = self._words(_USER_AT, text, self._user)
         for name in self.hosts:
