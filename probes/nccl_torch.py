@@ -118,8 +118,14 @@ class VersionTupleReader:
         for line in doc.lines():
             call = "nccl.version()" in line.text
             if (call or asked) and (hit := re.search(r"\((2, ?\d+(?:, ?\d+)?)\)", line.text)):
-                yield Fact("nccl.version.torch", hit[1], None, Subject(), (doc.span(line, hit[0]),), status=doc.status)
-            asked = call
+                host = re.match(
+                    r"^\s*\[?([\w.-]{1,64})\]?:\s*\(", line.prefix + line.text
+                )  # pdsh and its like name the host of each answer
+                who = Subject(host=host[1] if host else None)
+                yield Fact("nccl.version.torch", hit[1], None, who, (doc.span(line, hit[0]),), status=doc.status)
+                asked = host is not None
+            else:
+                asked = call
 
 
 READERS = [TorchDistributedReader(), FlightRecorderReader(), VersionTupleReader()]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import fact
+from .facts import computed, fact
 from .nccl_samples import late
 
 _WHO = regex(r"^\W*(?:\[?(?:local_|global_)?(?P<kind>rank|worker|gpu|node|host)[ _:=#-]{0,2}(?P<n>\d{1,4})\]?)", re.I)
@@ -63,7 +64,8 @@ _OP = regex(
     re.IGNORECASE,
 )
 _STUCK = re.compile(
-    rb"py-?spy|stack|stuck|hang|hung|block|wait|sits?\b|traceback|gdb|frozen|freez|watchdog|timeout|dump", re.IGNORECASE
+    rb"py-?spy|nccl:|stack|stuck|hang|hung|block|wait|sits?\b|traceback|gdb|frozen|freez|watchdog|timeout|dump",
+    re.IGNORECASE,
 )
 
 
@@ -82,7 +84,7 @@ class RankOperations:
             if n > 400:
                 break
             text = line.prefix + line.text
-            who = _RANKS.match(text) if len(text) < 300 else None
+            who = (_RANKS.match(text) or _FLIGHT.match(text)) if len(text) < 300 else None
             operation = _OP.search(who["rest"]) if who is not None else None
             if who is None or operation is None:
                 continue
@@ -90,6 +92,35 @@ class RankOperations:
             found.setdefault(name, fact(doc, line, "rank.collective", operation["op"], label=f"rank {who['who']}"))
         if len(found) >= 2:
             yield from found.values()
+
+
+# A row of a flight recorder's table: rank, number of the collective, operation
+_FLIGHT = regex(r"^\s*(?P<who>\d{1,5})\s+(?P<seq>\d{1,12})\s+nccl:_?(?P<rest>\w+.*)$")
+_TIMER = regex(
+    r"^\s*(?P<name>[a-z][\w -]{2,40}?)\s*\.{2,}:?\s*\(\s*(?P<low>\d+(?:\.\d+)?),\s*(?P<high>\d+(?:\.\d+)?)\s*\)"
+)
+
+
+class RankTimers:
+    """Megatron's timers as `(min, max) across ranks`: how far the ranks are apart in each."""
+
+    name = "rank_timers"
+    needles: tuple[bytes, ...] = (b"across ranks",)
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`rank.timer_spread`, the largest over the smallest rank."""
+        inside = False
+        found: dict[str, Fact] = {}
+        for line in islice(doc.lines(), 20000):
+            text = line.prefix + line.text
+            if "across ranks" in text:
+                inside = "min, max" in text or "(min" in text
+            hit = _TIMER.match(text) if inside else None
+            if hit is not None and float(hit["low"]) > 0:
+                ratio = float(hit["high"]) / float(hit["low"])
+                made = computed(doc, line, "rank.timer_spread", ratio, "count", self.name, label=hit["name"].strip())
+                found[hit["name"].strip()] = made
+        yield from found.values()
 
 
 _RANGE = regex(r"(\d{1,5})(?:\s*(?:-|–|\.\.+|to)\s*(\d{1,5}))?")
@@ -136,4 +167,4 @@ class RankRanges:
         )  # fmt: skip
 
 
-READERS: list[Reader] = [RankLines(), RankOperations(), RankRanges()]
+READERS: list[Reader] = [RankLines(), RankOperations(), RankTimers(), RankRanges()]

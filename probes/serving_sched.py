@@ -170,7 +170,7 @@ class SchedulerReader:
                        status=doc.status)  # fmt: skip
             alike = Counter(b.get("new-token") for b in prefills if b.get("new-seq") <= 2)
             value, count = alike.most_common(1)[0] if alike else (0.0, 0)
-            if count >= 3 and value == largest.get("new-token"):
+            if count >= 2 and value == largest.get("new-token"):
                 first = next(b for b in prefills if b.get("new-token") == value)
                 yield Fact("serving.prefill_chunk", value, "count", Subject(label="repeated"), (doc.span(first.line),), count=count,  # noqa: E501
                            status=doc.status)  # fmt: skip

@@ -156,7 +156,8 @@ _RATIO = regex(
 )
 _CALLS = regex(
     r"(?<![\w.])(?P<n>\d[\d,]{1,6}) ?[x×]? ?(?:nccl )?(?:all.?reduces?|all.?gathers?|collectives?|reduce.?scatters?)\b"
-    r"(?: calls?| ops?)?(?: ?(?:per|/|each|every|a) ?(?:token|step|iter\w*|forward|layer))",
+    r"(?: calls?| ops?)?(?: ?(?:per|/|each|every|a) ?(?:token|step|iter\w*|forward|layer))"
+    r"|\b(?:per|each|every)[- ](?:token|step|iteration|forward|layer)\W{1,3}(?P<m>\d[\d,]{1,6}) ?(?:nccl )?(?:all.?reduces?|all.?gathers?|collectives?|reduce.?scatters?)\b",  # noqa: E501
     re.IGNORECASE,
 )
 
@@ -170,6 +171,7 @@ class NetworkCounts:
         b"ports",
         b":1",
         b" per ",
+        b"per-",
         b"/token",
         b"/step",
         "收敛".encode(),
@@ -191,7 +193,7 @@ class NetworkCounts:
             elif (hit := _RATIO.search(text)) is not None:
                 yield fact(doc, line, "net.oversubscription", float(hit["a"] or hit["b"]), "count")
             if (hit := _CALLS.search(text)) is not None:
-                yield fact(doc, line, "message.calls_each", float(hit["n"].replace(",", "")), "count")
+                yield fact(doc, line, "message.calls_each", float((hit["n"] or hit["m"]).replace(",", "")), "count")
 
 
 _LIBRARY = regex(r"(?<![\w.])(?P<path>/\S*?libnccl\.so[\w.]*)")

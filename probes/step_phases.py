@@ -102,9 +102,12 @@ class StepPhases:
         groups: list[dict[str, _Reading]] = []
         running: dict[str, _Reading] = {}
         last = -9
+        above: str | None = None
         for line in doc.lines():
             if len(line.text) > 600:
                 continue
+            if line.text.rstrip().endswith(":") and (said := _LINE_UNIT.search(line.text)) is not None:
+                above = next(filter(None, said.groups()), None)  # "(min, max) time across ranks (ms):"
             if (hit := _LIGHTNING.search(line.text)) is not None:
                 yield Fact(
                     "step.share",
@@ -115,7 +118,7 @@ class StepPhases:
                     status=doc.status,
                 )
                 continue
-            found = _readings(line)
+            found = _readings(line, above)
             if len(found) >= 2:
                 groups.append(found)
             elif found:
@@ -134,10 +137,10 @@ class StepPhases:
         yield from _facts(doc, ready[len(ready) // 2][1], len(ready))
 
 
-def _readings(line: Line) -> dict[str, _Reading]:
+def _readings(line: Line, above: str | None = None) -> dict[str, _Reading]:
     out: dict[str, _Reading] = {}
     spoken = _LINE_UNIT.search(line.text)
-    default = next(filter(None, spoken.groups()), None) if spoken else None
+    default = next(filter(None, spoken.groups()), None) if spoken else above
     for hit in _PATTERN.finditer(line.text):
         phase = str(hit.lastgroup and next(n for n, _ in _PHASES if hit.group(n)))
         unit = hit.group("unit") or hit.group("nameunit") or default

@@ -12,7 +12,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 _BAD = regex(
-    r"\bhangs?\b|\bhung\b|freez\w*|froze|crash\w*|fail\w*|segv|segfault\w*|sigsegv|core dumps?|stuck|deadlock\w*|stall\w*|corrupt\w*|errors?\b|oom\b|timeouts?|nan\b"  # noqa: E501
+    r"\bhangs?\b|\bhung\b|freez\w*|froze|crash\w*|fail\w*|segv|segfault\w*|sigsegv|core dumps?|stuck|deadlock\w*|stall\w*|corrupt\w*|wrong\b|mismatch\w*|errors?\b|oom\b|timeouts?|nan\b"  # noqa: E501
     r"|挂死|崩溃|卡死|卡住|失败|报错|死锁|超时|挂起", re.IGNORECASE,
 )  # fmt: skip
 _VERSION = regex(
@@ -40,7 +40,7 @@ class VersionCountReader:
 
     name = "version_counts"
     needles: tuple[bytes, ...] = (
-        b"ang", b"reez", b"rash", b"ail", b"egfault", b"SEGV", b"tuck", b"eadlock", b"tall", b"orrupt", b"rror", b"imeout",  # noqa: E501
+        b"ang", b"reez", b"rash", b"ail", b"egfault", b"SEGV", b"tuck", b"eadlock", b"tall", b"orrupt", b"rror", b"imeout", b"rong", b"ismatch",  # noqa: E501
         "卡死".encode(), "崩溃".encode(), "挂死".encode(), "失败".encode(), "卡住".encode(),
     )  # fmt: skip
 

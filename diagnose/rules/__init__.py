@@ -33,6 +33,7 @@ FAMILIES = (
     "steps",
     "steady",
     "levers",
+    "lever_tables",
     "defaults",
     "paths",
     "network",

@@ -68,10 +68,13 @@ def tried_override_is_worse(ctx: Context) -> Outcome:
     beside = [e for v, e in ctx.numbers("compare.ratio", {"label": removed}) if v >= 1.3]
     if beside:
         return found(beside)
+    # Both runs set it: which value is better is a choice, not something left over.
+    chosen = {(e.subject.label or "").split("=")[0] for s in ("trial.faster", "trial.helps") for e in ctx.of(s)}
     return found(
         e for e in worse
         if re.match(r"(?:NCCL|GLOO)_", e.subject.label or "")
         and not re.search("default|默认", str(e.value), re.IGNORECASE)
+        and (e.subject.label or "").split("=")[0] not in chosen
     )  # fmt: skip
 
 

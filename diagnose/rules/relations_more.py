@@ -128,6 +128,11 @@ def knee_at_threshold(ctx: Context) -> Outcome:
 
 def management_lane(ctx: Context) -> Outcome:
     """The data goes over the adapter that the notes call the one for storage or management."""
+    ports = [e for e in ctx.of("rdma.port.netdev") if re.match(r"stor|mgmt|oob|data0?stor|nfs|bmc", str(e.value), re.I)]
+    for port in ports:
+        for lane in ctx.of("ucx.lane"):
+            if port.subject.nic and re.search(rf"/{re.escape(port.subject.nic)}(?::|\b)", str(lane.value)):
+                return read.yes(lane, port)
     for mark in ctx.of("rdma.mark.side_nic"):
         name = mark.subject.label or ""
         for lane in ctx.of("ucx.lane"):
