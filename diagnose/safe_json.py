@@ -44,7 +44,7 @@ def loads(data: bytes | str, tool: str = "json", max_bytes: int = MAX_BYTES, max
     try:
         text = data.decode(json.detect_encoding(data)) if isinstance(data, bytes) else data
         if _ENDLESS in text.encode("utf-8", "replace").translate(_SAME_DIGIT):
-            raise ParseError(tool, "a figure of 300 digits or more")
+            raise ParseError(tool, "JSON with a figure of 300 digits or more")
         value = json.loads(text)
     except json.JSONDecodeError as err:
         raise ParseError(tool, f"not JSON ({err.msg})", err.lineno) from err

@@ -23,7 +23,7 @@ def _own() -> list[tuple[str, str]]:
     for folder in ("diagnose", "probes", "evals"):
         for place in sorted((ROOT / folder).rglob("*.py")):
             text = place.read_text("utf-8")
-            if folder == "evals" and "states" in place.parts or "(" not in text:
+            if (folder == "evals" and "states" in place.parts) or "(" not in text:
                 continue
             module = ".".join(place.relative_to(ROOT).with_suffix("").parts)
             for line in (x for x in text.splitlines() if x.startswith("class ") and "(" in x):
