@@ -41,7 +41,7 @@ _AFFINITY = regex(
 )
 _ALLOWED = regex(r"^\s*Cpus_allowed_list:\s*([\d,-]+)\s*$")
 _TASKSET = regex(r"\btaskset\s+(?:-a\s+)?(?:-c\s+([\d,-]+)\b|-(?:cp|pc)\s+([\d,-]+)\s+\d+)")
-_NUMACTL = regex(r"\bnumactl\s+((?:-{1,2}[\w-]+(?:[= ][\d,+-]+)?\s*)+)")
+_NUMACTL = regex(r"\bnumactl\s+((?:-{1,2}[\w-]+(?:[= ]\+?\d[\d,+-]*)?\s*)+)")
 _NUMA_OPTION = regex(r"(?<!\S)(?:(--[\w-]+)[= ]|(-[NmCpi])[= ]?)(\d[\d,-]*)")
 _CPUSET = regex(r"--cpuset-(mems|cpus)[= ]\"?(\d[\d,-]*)")
 _ULIMIT = regex(r"^\s*(max locked memory|open files)\s*\(.*?-[ln]\)\s*(\S+)\s*$", re.I)
@@ -86,7 +86,8 @@ class HostReader:
 
     name = "host"
     needles: tuple[bytes, ...] = (
-        b"CPU(s):", b"NUMA node", b"available: ", b" cpus:", b"physcpubind", b"cpubind", b"nproc", b"affinity",
+        b"--cpuset-", b"CPU(s):", b"NUMA node", b"available: ", b" cpus:",
+        b"physcpubind", b"cpubind", b"nproc", b"affinity",
         b"Cpus_allowed_list",
         b"taskset", b"numactl", b"locked memory", b"open files", b"ulimit", b"% /", b"Mem:", b"MemTotal",
         b"MemAvailable", b"Swap:",

@@ -48,18 +48,29 @@ class LaunchReader:
 _ASKED = regex(r"is_available\(\)|device_count\(\)|torch\.version\.cuda|list_physical_devices|jax\.devices\(\)")
 
 
+_COUNTED = regex(
+    r"(device_count\(\)|nvidia-smi (?:-L|--list-gpus) ?\| ?(?:wc -l|grep -c \S+))[\"')\]]{0,4}"
+    r"(?:\s{2,}|\s*(?:->|=>|[:=])\s*)(\d{1,2})\s*$"
+)
+
+
 class AnswerReader:
     """The line after a question put to Python: ``>>> torch.cuda.is_available()`` / ``False``."""
 
     name = "python_answers"
     needles: tuple[bytes, ...] = (
-        b"is_available", b"device_count", b"version.cuda", b"list_physical_devices", b"jax.devices",
+        b"is_available", b"device_count", b"nvidia-smi -L", b"--list-gpus", b"version.cuda",
+        b"list_physical_devices", b"jax.devices",
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         asked: Line | None = None
         for line in doc.lines():
             text = line.text.strip()
+            if (both := _COUNTED.search(text)) is not None:  # question and answer in one line of a list
+                signal = "gpu.visible" if "device_count" in both[1] else "gpu.count"
+                yield fact(doc, line, signal, float(both[2]), "count")
+                continue
             if asked is not None and text:
                 yield from self._answer(doc, asked, line, text)
                 asked = None

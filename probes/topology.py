@@ -167,4 +167,21 @@ class BareRowReader:
             yield fact(doc, line, "gpu.numa", float(hit[3]), "count", gpu=int(hit[1]))
 
 
-READERS: list[Reader] = [TopologyReader(), NvlinkReader(), BareRowReader()]
+class NodeOfGpu:
+    """``GPU 5 -> numa_node: 1``: the node that sysfs gives for a GPU, written beside its index."""
+
+    name = "gpu_numa_note"
+    needles: tuple[bytes, ...] = (b"numa_node", b"NUMA node", b"NUMA \xe8\x8a\x82\xe7\x82\xb9")
+    _note = regex(
+        r"(?<![\w-])(?:GPU|cuda)[ :#]?(\d{1,2})\b(?![^\n]{0,30}(?:GPU|cuda)[ :#]?\d)[^\n\d]{0,16}"
+        r"(?:numa_node|NUMA node|NUMA 节点)\W{0,4}(\d)\b"
+    )
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """A machine without nodes prints -1, which is none."""
+        for line in doc.lines():
+            if (hit := self._note.search(line.text)) is not None:
+                yield fact(doc, line, "gpu.numa", float(hit[2]), "count", gpu=int(hit[1]))
+
+
+READERS: list[Reader] = [NodeOfGpu(), TopologyReader(), NvlinkReader(), BareRowReader()]

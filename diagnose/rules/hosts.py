@@ -35,6 +35,17 @@ def load_above_cpus(ctx: Context) -> Outcome:
     return Outcome(load[0] > 1.3 * cpus[0], (load[1], cpus[1]))
 
 
+def load_within_cpus(ctx: Context) -> Outcome:
+    """The load stays well below the CPUs, much of them idles, and the question is whether they are too few."""
+    cpus, loads, idle = _cpus(ctx), ctx.numbers("host.load"), ctx.numbers("host.cpu.idle")
+    bad = ("host.cpu.throttled", "host.cpu.steal", "host.mark.cpu_starved", "host.cpu.softirq")
+    asks = re.search(r"\bcpus?\b|\bload\b|\bcores?\b|负载|核", ctx.symptom, re.IGNORECASE)
+    if cpus is None or not loads or not idle or asks is None or any(v > 0.02 for s in bad for v, _ in ctx.numbers(s)):
+        return UNKNOWN
+    load, least = max(loads, key=lambda x: x[0]), min(idle, key=lambda x: x[0])
+    return Outcome(load[0] <= 0.7 * cpus[0] and least[0] >= 0.3, (load[1], cpus[1], least[1]))
+
+
 def load_far_above_cpus(ctx: Context) -> Outcome:
     """… twice the CPUs or more."""
     got = load_above_cpus(ctx)
@@ -163,7 +174,7 @@ def bound_to_far_node(ctx: Context) -> Outcome:
     binds = ctx.of("host.numa.bind")
     nodes = ctx.numbers("gpu.numa") or [(v, e) for v, e in ctx.numbers("pci.numa") if v >= 0]
     near = [(_cpu_set(str(e.value)), e) for e in ctx.of("topo.cpu_affinity")]
-    bound = [e for e in binds if re.search(r"node|membind|preferred|^m$|^N$|localalloc", e.subject.label or "")]
+    bound = [e for e in binds if re.search(r"node|membind|mems|preferred|^m$|^N$|localalloc", e.subject.label or "")]
     if bound and nodes:
         wanted = {int(n) for e in bound for n in re.findall(r"\d+", str(e.value))}
         there = {int(v) for v, _ in nodes}
@@ -276,7 +287,8 @@ def slow_disk_rate(ctx: Context) -> Outcome:
 RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
-        load_above_cpus, load_far_above_cpus, quota_far_below_cpus, threads_above_cpus, native_threads_burn,
+        load_above_cpus, load_within_cpus, load_far_above_cpus,
+        quota_far_below_cpus, threads_above_cpus, native_threads_burn,
         native_threads_many_cpus, one_cpu_for_many, cpu_saturated, bound_to_far_node, numa_misses, numa_slower_side,
         memory_exhausted, swapping, swap_in_use, disk_saturated, weights_load_slowly, network_filesystem,
         slow_disk_rate, cpu_setting_matters, cpu_setting_matters_much, container_at_its_cpus,

@@ -237,12 +237,24 @@ def first_token_is_the_sum(ctx: Context) -> Outcome:
     return Outcome(0.97 <= sum_ <= 1.02 and 0.15 <= share < 0.5, tuple(e for _, e in parts.values()))
 
 
+def waits_outnumber_data(ctx: Context) -> Outcome:
+    """A port could not send for more ticks than it sent words, and its counters of link errors stay small."""
+    sent = [(v, e) for v, e in ctx.numbers("rdma.port.sent") if v > 0]
+    waits = ctx.numbers("rdma.counter", {"label": "xmit_wait"})
+    broken = [e for v, e in ctx.numbers("rdma.counter", {"label": "symbol|rcv_errors|link_down|recovery"}) if v >= 100]
+    pairs = [(w, s) for w in waits for s in sent if (w[1].subject.nic or "") == (s[1].subject.nic or "")]
+    if len(waits) != 1 or len(pairs) != 1 or broken:
+        return UNKNOWN
+    (wait, one), (data, other) = pairs[0]
+    return Outcome(wait > data and wait >= 1e6, (one, other))
+
+
 RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
         ucx_on_soft_rdma, nccl_on_soft_rdma, side_nic_given_to_transfer, settings_differ_and_fail,
         asks_about_a_port, small_rdma_packets_cost, rate_beside_its_port, network_at_its_rate,
         tree_counts_more_than_the_wire, slower_with_override,
-        gdr_only_with_topology, first_token_is_the_sum,
+        gdr_only_with_topology, first_token_is_the_sum, waits_outnumber_data,
     )
 }  # fmt: skip

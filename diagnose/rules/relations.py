@@ -136,6 +136,17 @@ def bench_serves_cache(ctx: Context) -> Outcome:
     return read.yes(hit[1], sent[1]) if hit[0] >= 0.95 and sent[0] >= 20 else read.no(hit[1])
 
 
+def most_requests_failed(ctx: Context) -> Outcome:
+    """Half of a benchmark's requests or more failed, and the question is about its figures, not about the failures."""
+    failed, done = read.top(ctx, "serving.client.failed"), read.top(ctx, "serving.client.prompts")
+    asks = re.search(
+        r"fail|error|reject|refus|crash|\b[45]\d\d\b|time ?out|失败|报错|超时|拒绝", ctx.symptom, re.IGNORECASE
+    )
+    if failed is None or done is None or asks is not None:
+        return UNKNOWN
+    return read.yes(failed[1], done[1]) if failed[0] >= done[0] and failed[0] >= 10 else read.no(failed[1])
+
+
 def bench_one_at_a_time(ctx: Context) -> Outcome:
     """Throughput of one request at a time held against a figure taken at many."""
     flight = [
@@ -323,7 +334,7 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
         copies_split_by_numa, sockets_split_network, sockets_split_host, slow_gpu_is_narrow, rndv_off_copies,
-        rate_beside_perftest, full_cache_no_harm, bench_unequal_work, bench_serves_cache, bench_one_at_a_time, pool_holds_one, running_stays,  # noqa: E501
+        rate_beside_perftest, full_cache_no_harm, bench_unequal_work, bench_serves_cache, bench_one_at_a_time, most_requests_failed, pool_holds_one, running_stays,  # noqa: E501
         hits_lost_by_routing, steps_of_launches, media_before_engine, memory_is_cache, several_meet_reference,
     )
 }  # fmt: skip

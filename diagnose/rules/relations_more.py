@@ -203,6 +203,27 @@ def engine_version_decides(ctx: Context) -> Outcome:
     return version_decides(ctx, r"vllm|sglang|trt-?llm|tensorrt|llama\.?cpp|\btgi\b")
 
 
+_ENGINES = regex(r"^(?:vllm|sglang|trt-?llm|tensorrt-?llm|llama\.?cpp|tgi|lmdeploy)$", re.IGNORECASE)
+_SERVED = regex(r"^(?:ttft|tpot|itl|decode_throughput|throughput|prompt_throughput|e2e|latency|request_rate|prefill)")
+_PLAIN_AB = regex(r"\W*(?:before|after|then|now|old|new|升级前|升级后|之前|之后|前|后)\W*$", re.IGNORECASE)
+
+
+def engine_alone_changed(ctx: Context) -> Outcome:
+    """Before and after differ in the version of the engine and in no other component, and the rate went down."""
+    seen: dict[str, dict[str, Evidence]] = {}
+    for item in ctx.of("version"):
+        seen.setdefault(item.subject.label or "", {}).setdefault(str(item.value), item)
+    changed = {name: by for name, by in seen.items() if len(by) == 2 and name}
+    if len(changed) != 1 or not all(_ENGINES.match(name) for name in changed):
+        return UNKNOWN
+    found = [r for r in ratios(ctx) if _SERVED.match(r.metric)]
+    told = [r for r in found if _PLAIN_AB.match(r.worse) and _PLAIN_AB.match(r.better)]
+    if not told or any(r not in told and r.value >= 1.15 for r in found):
+        return UNKNOWN
+    late = [r for r in told if r.value >= 1.15 and re.search("after|now|new|后", r.worse, re.IGNORECASE)]
+    return Outcome(bool(late), (*next(iter(changed.values())).values(), (late or told)[0].evidence))
+
+
 # ---------------------------------------------------------------- healthy
 
 
@@ -226,6 +247,6 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     for rule in (
         ttft_is_prefill_rate, slots_full, control_tail, copy_matches_low_link, memory_on_far_node, pinned_buffer_faster,
         knee_at_threshold, management_lane, device_path_slower, ipc_barred_and_slow, mtu_setting_matters,
-        ucx_version_decides, nccl_version_decides, engine_version_decides, reserved_as_set,
+        ucx_version_decides, nccl_version_decides, engine_version_decides, engine_alone_changed, reserved_as_set,
     )
 }  # fmt: skip
