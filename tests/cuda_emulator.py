@@ -114,12 +114,15 @@ def build(source: str, stem: str, folder: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
+LIBRARIES: dict[str, ctypes.CDLL] = {}  # by stem: kernel files do not change while tests run
+
+
 class Driver:
     """What the microbenchmarks call of ``cuda.bindings.driver``."""
 
     def __init__(self, folder: Path, source: Any, free: int, devices: int = 1) -> None:
         self.folder, self.source, self.free, self.devices = folder, source, free, devices
-        self.libraries: dict[str, ctypes.CDLL] = {}
+        self.libraries = LIBRARIES
         self.live: dict[int, Any] = {}
         self.spoil: set[str] = set()  # kernels that do not run, to see that the checks notice
         names = {"COMPUTE_CAPABILITY_MAJOR": 8, "COMPUTE_CAPABILITY_MINOR": 0, "MULTIPROCESSOR_COUNT": 2,

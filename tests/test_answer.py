@@ -18,6 +18,7 @@ from diagnose.models import Answer, Report
 
 LANGS = ("en", "zh")
 HEALTHY = "none.healthy"
+pytestmark = pytest.mark.xdist_group("answers")  # one worker makes the reports
 HAN = re.compile(r"[一-鿿]")
 
 

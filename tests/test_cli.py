@@ -7,10 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from diagnose import cli
 from diagnose.cli import arrange
 from diagnose.errors import UsageError
 
@@ -23,6 +26,29 @@ def run(*args: str, stdin: bytes = b"", cwd: Path | None = None, **env: str) -> 
         [sys.executable, "-m", "diagnose.cli", *args],
         input=stdin, capture_output=True, cwd=cwd or ROOT.parent, env={**os.environ, **env}, timeout=60,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a call ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Said]]:
+    """The command line in this process, without input."""
+    with open(os.devnull) as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        monkeypatch.chdir(ROOT.parent)
+
+        def made(*args: str) -> Said:
+            code = cli._run(list(args))
+            return Said(code, *capsys.readouterr())
+
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -65,44 +91,46 @@ def test_a_pipe_is_evidence_and_gets_no_colour() -> None:
     assert got.returncode == 0 and b"\x1b" not in got.stdout and b"NCCL_P2P_DISABLE" in got.stdout
 
 
-def test_fail_on() -> None:
-    got = run("all-reduce is slow", "-e", str(SAMPLE), "--fail-on", "low", "-f", "json")
-    assert got.returncode == 1
+def test_fail_on(call: Callable[..., Said]) -> None:
+    assert call("all-reduce is slow", "-e", str(SAMPLE), "--fail-on", "low", "-f", "json").code == 1
 
 
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
-        (["slow", "-e", "no/such/file"], 3, b""),
-        (["slow", "--format", "yaml"], 3, b"--format takes"),
-        (["slow", "--no-such-flag"], 3, b"diagnose:"),
-        (["explain", "nccl.p2p_disable"], 3, b"did you mean nccl.p2p_disabled"),
-        (["verify", "no-such.json"], 3, b"no-such.json"),
-        (["the GPU makes a noise like the sea", "--offline"], 2, b""),
+        (["slow", "-e", "no/such/file"], 3, ""),
+        (["slow", "--format", "yaml"], 3, "--format takes"),
+        (["slow", "--no-such-flag"], 3, "diagnose:"),
+        (["explain", "nccl.p2p_disable"], 3, "did you mean nccl.p2p_disabled"),
+        (["verify", "no-such.json"], 3, "no-such.json"),
+        (["the GPU makes a noise like the sea", "--offline"], 2, ""),
     ],
 )
-def test_exit_status_and_one_clear_line(args: list[str], code: int, says: bytes) -> None:
-    got = run(*args)
-    assert got.returncode == code, got.stderr.decode()
-    assert says in got.stderr and b"Traceback" not in got.stderr
+def test_exit_status_and_one_clear_line(call: Callable[..., Said], args: list[str], code: int, says: str) -> None:
+    got = call(*args)
+    assert got.code == code, got.err
+    assert says in got.err and "Traceback" not in got.err
 
 
-def test_local_settings_may_not_choose_more_than_presentation(tmp_path: Path) -> None:
+def test_local_settings_may_not_choose_more_than_presentation(
+    call: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "diagnose.toml").write_text('endpoint = "http://x"\n')
-    got = run("slow", "-e", str(SAMPLE), cwd=tmp_path)
-    assert got.returncode == 3 and b"only lang and format" in got.stderr
+    monkeypatch.chdir(tmp_path)
+    got = call("slow", "-e", str(SAMPLE))
+    assert got.code == 3 and "only lang and format" in got.err
 
 
-def test_verify_accepts_a_report_and_rejects_one_changed_digit(tmp_path: Path) -> None:
-    made = run("all-reduce is slow", "-e", str(SAMPLE), "-f", "json").stdout
+def test_verify_accepts_a_report_and_rejects_one_changed_digit(call: Callable[..., Said], tmp_path: Path) -> None:
+    made = call("all-reduce is slow", "-e", str(SAMPLE), "-f", "json").out
     good = tmp_path / "good.json"
-    good.write_bytes(made)
-    assert run("verify", str(good), "-e", str(SAMPLE)).returncode == 0
+    good.write_text(made)
+    assert call("verify", str(good), "-e", str(SAMPLE)).code == 0
     report = json.loads(made)
     report["answer"]["en"]["short"] = report["answer"]["en"]["short"].replace("1", "2", 1)
     bad = tmp_path / "bad.json"
     bad.write_text(json.dumps(report))
-    assert run("verify", str(bad), "-e", str(SAMPLE)).returncode == 1
+    assert call("verify", str(bad), "-e", str(SAMPLE)).code == 1
 
 
 def test_help_is_light() -> None:

@@ -1,4 +1,4 @@
-"""The MCP server, asked by the official client: over standard input and output, and over HTTP with its token."""
+"""The MCP server, asked by the official client: over standard input and output, over HTTP with its token, in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from mcp import MCPError
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
+from diagnose import cli, mcp_command, mcp_service
 from diagnose.errors import InputError, UsageError
+from diagnose.mcp_server import build
 from diagnose.mcp_service import MOST, Service, _fit, brief, size
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +51,17 @@ def ask(root: Path, talk: Callable[[Client], Awaitable[None]], *args: str) -> No
     async def session() -> None:
         with anyio.fail_after(120):
             async with Client(stdio_client(params)) as client:
+                await talk(client)
+
+    anyio.run(session)
+
+
+def talk_to(root: Path, talk: Callable[[Client], Awaitable[None]], allow: str = "") -> None:
+    """The same server in this process: what it answers does not depend on the transport."""
+
+    async def session() -> None:
+        with anyio.fail_after(120):
+            async with Client(build(Service([root], allow))) as client:
                 await talk(client)
 
     anyio.run(session)
@@ -102,7 +115,7 @@ def test_tools_over_stdio(work: Path) -> None:
     ask(work, talk)
 
 
-def test_bounds_over_stdio(work: Path) -> None:
+def test_bounds(work: Path) -> None:
     async def talk(client: Client) -> None:
         for path in ("../outside.log", str(work.parent / "outside.log"), "link.log", "/etc/passwd", "-"):
             said = await refused(client, "diagnose", symptom="slow", evidence=[path])
@@ -123,7 +136,7 @@ def test_bounds_over_stdio(work: Path) -> None:
         text = (await client.read_resource(address)).contents[0].text
         assert "[masked" in text and "hf_" not in text and "hf_aB" not in json.dumps(got)
 
-    ask(work, talk)
+    talk_to(work, talk)
 
 
 def test_probe_and_audit_of_this_machine_read_only(work: Path) -> None:
@@ -136,20 +149,19 @@ def test_probe_and_audit_of_this_machine_read_only(work: Path) -> None:
         assert again["machine"] == "evidence"
         assert "exclude each other" in await refused(client, "audit", evidence=["run"], cassette="run")
 
-    ask(work, talk)
+    talk_to(work, talk)
 
 
 def test_a_recorded_machine_is_replayed(work: Path) -> None:
-    argv = [sys.executable, "-m", "diagnose.cli", "record", "--playbook", "slow-allreduce", "--symptom", SYMPTOM,
-            "-o", str(work / "box.cassette")]  # fmt: skip
-    subprocess.run(argv, check=True, capture_output=True, cwd=work.parent, timeout=120)
+    argv = ["record", "--playbook", "slow-allreduce", "--symptom", SYMPTOM, "-o", str(work / "box.cassette")]
+    assert cli._run(argv) == 0
 
     async def talk(client: Client) -> None:
         got = await call(client, "replay", cassette="box.cassette")
         assert got["symptom"] == SYMPTOM and got["playbook"] == "slow-allreduce"
         assert got["inputs"] and got["verdict"] in ("inconclusive", "healthy", "cause")  # it depends on the machine
 
-    ask(work, talk)
+    talk_to(work, talk)
 
 
 def test_what_a_server_allows_shows_in_its_annotations(work: Path) -> None:
@@ -159,7 +171,7 @@ def test_what_a_server_allows_shows_in_its_annotations(work: Path) -> None:
         assert tools["audit"].read_only_hint and tools["explain_cause"].read_only_hint
         assert not any(a.destructive_hint for a in tools.values())
 
-    ask(work, talk, "--allow", "load")
+    talk_to(work, talk, "load")
 
 
 def test_live_where_allowed(work: Path) -> None:
@@ -167,7 +179,7 @@ def test_live_where_allowed(work: Path) -> None:
         got = await call(client, "diagnose", symptom="the host is slow, is its memory exhausted?", live=True)
         assert got["inputs"] and got["verdict"] in ("inconclusive", "healthy", "cause")
 
-    ask(work, talk, "--allow", "read")
+    talk_to(work, talk, "read")
 
 
 # --- bounds without a server
@@ -207,7 +219,8 @@ def test_brief_of_a_large_report_fits(work: Path) -> None:
     assert size(brief(made)) <= MOST * 1.01
 
 
-def test_captures_are_cut_and_forgotten(work: Path) -> None:
+def test_captures_are_cut_and_forgotten(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp_service, "KEPT", 3)
     service = Service([work])
     (work / "long.log").write_text("".join(f"line {n}\n" for n in range(9000)))
     service.diagnose("slow", ["long.log"])
@@ -215,7 +228,7 @@ def test_captures_are_cut_and_forgotten(work: Path) -> None:
     text = service.capture(address)
     assert text.startswith("line 0\n") and text.splitlines()[-1].startswith("[cut before line 2001")
     assert service.capture(address, 8999, 9999) == "line 8998\nline 8999"
-    for n in range(70):
+    for n in range(4):
         (work / "one.log").write_text(f"other {n}\n")
         service.diagnose("slow", ["one.log"])
     with pytest.raises(InputError):
@@ -275,25 +288,27 @@ def test_http_needs_the_token_and_the_right_host(served: tuple[str, str]) -> Non
                 httpx2.AsyncClient(headers=head, timeout=60) as http,
                 Client(streamable_http_client(url, http_client=http)) as client,
             ):
-                got = await call(client, "diagnose", symptom=SYMPTOM, evidence=["run"])
-                assert got["findings"][0]["cause"] == "nccl.env_override"
+                got = await call(client, "explain_cause", cause="nccl.env_override")
+                assert got["id"] == "nccl.env_override"
 
     anyio.run(talk)
 
 
-def test_mistakes_of_the_command_are_one_line(tmp_path: Path) -> None:
-    def said(*argv: str, **env: str) -> str:
-        got = subprocess.run(
-            [sys.executable, "-m", "diagnose.cli", "mcp", *argv], capture_output=True, text=True, cwd=tmp_path,
-            stdin=subprocess.DEVNULL, env={**os.environ, **env}, timeout=60,
-        )  # fmt: skip
-        assert got.returncode == 3 and "Traceback" not in got.stderr
-        return got.stderr.splitlines()[0]
+def test_mistakes_of_the_command_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(*argv: str) -> str:
+        assert cli._run(["mcp", *argv]) == 3
+        err = capsys.readouterr().err
+        assert "Traceback" not in err
+        return err.splitlines()[0]
 
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DIAGNOSE_MCP_TOKEN", raising=False)
     assert "is no folder" in said("--root", "none")
     assert "--allow takes" in said("--allow", "all")
-    assert "shorter than" in said("--http", "--port", "0", DIAGNOSE_MCP_TOKEN="short")
     assert "port 99999" in said("--http", "--port", "99999")
-    code = "import sys; sys.modules['mcp'] = None; from diagnose.cli import main; main(['mcp'])"
-    got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert got.returncode == 3 and "needs the SDK" in got.stderr
+    monkeypatch.setenv("DIAGNOSE_MCP_TOKEN", "short")
+    assert "shorter than" in said("--http", "--port", "0")
+    monkeypatch.setattr(mcp_command, "find_spec", lambda name: None)
+    assert "needs the SDK" in said()

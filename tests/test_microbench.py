@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -53,16 +54,21 @@ def test_without_cuda_core_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     assert "pip install" in err.value.hint
 
 
+@lru_cache(maxsize=1)
+def _emulator() -> Any:
+    spec = spec_from_file_location("emulator", HERE / "cuda_emulator.py")
+    assert spec is not None and spec.loader is not None
+    emulator = module_from_spec(spec)
+    spec.loader.exec_module(emulator)
+    return emulator
+
+
 @pytest.fixture
 def emulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The device layer on a driver that runs kernels on the CPU."""
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed: kernels cannot run on the CPU")
-    spec = spec_from_file_location("emulator", HERE / "cuda_emulator.py")
-    assert spec is not None and spec.loader is not None
-    emulator = module_from_spec(spec)
-    spec.loader.exec_module(emulator)
-    driver = emulator.Driver(tmp_path, cuda_device.source, 1 << 19, devices=2)
+    driver = _emulator().Driver(tmp_path, cuda_device.source, 1 << 19, devices=2)
     monkeypatch.setattr(cuda_device, "_driver", lambda: driver)
     monkeypatch.setattr(cuda_device, "compile_cubin", lambda stem, arch, registers=None: f"{stem}|{registers}".encode())
     monkeypatch.setattr(bench_rows.Ceilings, "under_load", lambda *args, **kwargs: None)

@@ -24,7 +24,7 @@ def test_the_written_plugin_works_without_touching_the_engine(tmp_path: Path) ->
         "[diagnose.collectors]\nmy_nic = diagnose_my_nic:collectors\n"
         "[diagnose.causes]\nmy_nic = diagnose_my_nic\n"
     )
-    env = os.environ | {"PYTHONPATH": str(folder), "PYTEST_ADDOPTS": "-p no:cacheprovider"}
+    env = os.environ | {"PYTHONPATH": str(folder), "PYTEST_ADDOPTS": "-p no:cacheprovider -p no:langsmith_plugin"}
     own = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--rootdir", str(folder), "-c", os.devnull, str(folder / "tests")],
         env=env, capture_output=True, text=True, timeout=120,

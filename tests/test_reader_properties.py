@@ -114,15 +114,17 @@ MUTATIONS: dict[str, Mutation] = {
 
 @lru_cache(maxsize=1)
 def starts() -> list[bytes]:
-    """The corpus, every sixth of it: enough for the fuzz, the whole of it is read once."""
+    """The corpus, every sixth of it: enough to start from."""
     return corpus()[::6]
 
 
 # --- the properties -------------------------------------------------------------------------------
 
 
-def test_corpus_is_read_without_fault() -> None:
-    assert [f for data in corpus() for r in matching(Document.of("t", data)) for f in faults(r, data)] == []
+@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.thorough)])
+def test_corpus_is_read_without_fault(every: int) -> None:
+    part = corpus()[2::every] if every > 1 else corpus()  # others than those that are damaged below
+    assert [f for data in part for r in matching(Document.of("t", data)) for f in faults(r, data)] == []
 
 
 CHANGES = st.lists(st.tuples(st.sampled_from(sorted(MUTATIONS)), st.integers(0, 1 << 20)), min_size=1, max_size=3)
@@ -165,7 +167,7 @@ def _read(reader: Reader, data: bytes) -> None:
 def test_time_is_bounded(filler: bytes) -> None:
     """No reader's patterns run away on a long line, wherever its needle stands in it."""
     for reader in READERS:
-        for needle in (*reader.needles[:2], b""):
+        for needle in (*reader.needles[:1], b""):
             start = time.process_time()
             faults(reader, needle + filler + needle)
             assert time.process_time() - start < 3.0, (reader.name, needle)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from diagnose import concepts as bank
@@ -14,8 +16,14 @@ EACH = pytest.mark.parametrize("concept", ALL, ids=lambda c: c.id)
 H100 = napkin.pick_gpu("H100")[0]
 
 
-def _long(concept: Concept, lang: str) -> str:
+@cache
+def _spoken(ident: str, lang: str) -> str:
+    concept = bank.concepts()[ident]
     return bank.filled(concept, H100).say(concept.words(lang).long)
+
+
+def _long(concept: Concept, lang: str) -> str:
+    return _spoken(concept.id, lang)
 
 
 def _terms(concept: Concept) -> list[str]:
@@ -47,9 +55,11 @@ def test_stuffed_keywords_score_low(concept: Concept) -> None:
 
 
 @EACH
-def test_another_concept_s_answer_scores_less(concept: Concept) -> None:
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.thorough)])
+def test_another_concept_s_answer_scores_less(concept: Concept, every: int) -> None:
     own = score(_long(concept, "en"), concept).total
-    others = [score(_long(other, "en"), concept).total for other in ALL if other is not concept]
+    at = ALL.index(concept)
+    others = [score(_long(o, "en"), concept).total for i, o in enumerate(ALL) if i != at and (i + at) % every == 0]
     assert max(others, default=0) <= min(0.65, own - 0.2)
 
 

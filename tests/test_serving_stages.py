@@ -195,8 +195,9 @@ def test_what_is_worked_out_does_not_vote_for_a_question() -> None:
 @pytest.mark.skipif(not H100.is_dir(), reason="captures are not here")
 @pytest.mark.parametrize(
     ("state", "most"),
-    [("default/healthy", "prefill"), ("default/saturation", "queue"), ("eager/healthy", "prefill"),
-     ("tinykv/kv-exhausted", "queue"), ("tp2/healthy", "prefill")],
+    [("default/healthy", "prefill"), ("default/saturation", "queue"), ("tp2/healthy", "prefill"),
+     pytest.param("eager/healthy", "prefill", marks=pytest.mark.thorough),
+     pytest.param("tinykv/kv-exhausted", "queue", marks=pytest.mark.thorough)],
 )  # fmt: skip
 def test_recorded_servers(state: str, most: str) -> None:
     folder = H100 / "vllm" / state
