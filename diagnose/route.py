@@ -221,7 +221,8 @@ _NO_QUESTION = (
     "version", "env.var", "figure", "gpu.name", "serving.arg", "topo.link", "topo.gpu_nic", "compare.ratio",
     # worked out of other readings, which have their say already
     "serving.model", "serving.stage_total", "serving.stage_mean", "serving.stage_percentile", "serving.tail",
-    "serving.in_flight", "serving.arrival_rate", "serving.unhindered_ttft", "serving.kv_demand", "serving.slo", "serving.goodput", "serving.slo_margin",
+    "serving.in_flight", "serving.arrival_rate", "serving.unhindered_ttft", "serving.kv_demand", "serving.slo",
+    "serving.goodput", "serving.slo_margin",
     "serving.server.inference", "serving.server.tpot", "serving.server.computed_tokens", "serving.server.process",
     # a page as it is, whatever is asked
     "serving.counter", "serving.counter_time", "serving.histogram", "serving.server_start", "serving.server.requests",
