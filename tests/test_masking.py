@@ -60,9 +60,7 @@ def test_equal_stays_equal_and_unequal_unequal(addresses: list[object]) -> None:
 
 
 def test_of_a_kernel_command_line_only_what_can_slow_a_machine_is_kept() -> None:
-    text = (
-        "/proc/cmdline:ro root=UUID=1-2 iommu=pt init=/opt/x isolcpus=2-5\nKernel command line: quiet\nok\n"
-    )
+    text = "/proc/cmdline:ro root=UUID=1-2 iommu=pt init=/opt/x isolcpus=2-5\nKernel command line: quiet\nok\n"
     assert Mapper(hosts=[], user="").mask(text) == (
         "/proc/cmdline:iommu=pt isolcpus=2-5 [masked]\nKernel command line: [masked]\nok\n"
     )
