@@ -16,6 +16,7 @@ from diagnose.plugin import Reader
 from .generic_figures import Figure, cell, header_unit
 
 # Both generations of names: the C++ log line and the JSON of `/metrics`.
+_FLOATS = 1e300  # no count and no time is larger; JSON has integers that no float holds
 _ACTIVE = ("Active Request Count", "numActiveRequests")
 _MOST = ("Max Request Count", "maxNumActiveRequests", "Max Request Count (MRC)")
 _QUEUED = ("numQueuedRequests", "Queued Request Count")
@@ -54,7 +55,7 @@ def _get(row: dict[str, Any], names: tuple[str, ...]) -> tuple[str, float] | Non
     for found in inner:
         for name in names:
             value = found.get(name)
-            if isinstance(value, int | float) and not isinstance(value, bool):
+            if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _FLOATS:
                 return name, float(value)
     return None
 

@@ -85,10 +85,13 @@ def busy(count: int) -> Iterator[None]:
 @needs_ucx
 def test_a_busy_cpu_is_found_and_is_no_fault_of_the_transport() -> None:
     # few enough messages that they end on the busiest machine, enough that both sides lose the CPU some times
-    with busy(3 * len(os.sched_getaffinity(0))):
-        server, client = pair(Host(), "tag_lat", 8, 20_000)
-    text = joined("tag_lat", 8, server, client)
-    report = engine.report("UCX transfers are slow", [Document.of("perftest.txt", text)])
+    for messages in (20_000, 40_000, 80_000):  # whether the CPU is lost within a few milliseconds is chance
+        with busy(3 * len(os.sched_getaffinity(0))):
+            server, client = pair(Host(), "tag_lat", 8, messages)
+        text = joined("tag_lat", 8, server, client)
+        report = engine.report("UCX transfers are slow", [Document.of("perftest.txt", text)])
+        if causes(report):
+            break
     assert causes(report)[:1] == ["host.cpu_contention"], text.decode()
 
 

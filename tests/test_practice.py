@@ -192,7 +192,7 @@ def test_the_interviewer_answers_back() -> None:
     assert "change your mind" not in drill.feed("hypothesis nccl.p2p_disabled 0.5")[1]
     assert "What did you read" in drill.feed("hypothesis nccl.p2p_disabled 0.4")[1]
     assert "Is it out" in drill.feed("hypothesis gpu.clock_throttled 0.2")[1]
-    assert "would not move" in drill.feed("because the vllm log")[0]
+    assert "would not move" in drill.feed("because ulimit")[0]
     assert "would confirm" in drill.feed("because nvidia-smi would show throttle reasons")[0]
     assert drill.done.minds == {"gpu.clock_throttled": 0.5}, "a reading of its own sign only"
     assert "speak for nccl.p2p_disabled" in drill.feed("because env shows NCCL_P2P_DISABLE")[0]
