@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,13 +86,16 @@ def busy(count: int) -> Iterator[None]:
 @needs_ucx
 def test_a_busy_cpu_is_found_and_is_no_fault_of_the_transport() -> None:
     # few enough messages that they end on the busiest machine, enough that both sides lose the CPU some times
-    for messages in (20_000, 40_000, 80_000):  # whether the CPU is lost within a few milliseconds is chance
+    for messages in (20_000, 100_000, 400_000):  # whether the CPU is lost within milliseconds is chance
         with busy(3 * len(os.sched_getaffinity(0))):
             server, client = pair(Host(), "tag_lat", 8, messages)
         text = joined("tag_lat", 8, server, client)
         report = engine.report("UCX transfers are slow", [Document.of("perftest.txt", text)])
-        if causes(report):
+        final = re.search(rb"^Final: +\d+ +([\d.]+) +([\d.]+)", text, re.M)
+        if final and float(final[2]) > 12 * float(final[1]):
             break
+    else:
+        pytest.skip("the scheduler gave both sides a core for as long as they ran: there is nothing to find")
     assert causes(report)[:1] == ["host.cpu_contention"], text.decode()
 
 
