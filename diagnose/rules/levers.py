@@ -193,32 +193,31 @@ def cut_at_a_timeout(ctx: Context) -> Outcome:
     return UNKNOWN
 
 
-def _frames(ctx: Context, words: str) -> list[Evidence]:
-    return [e for e in ctx.of("profile.active_frame") if re.search(words, str(e.value), re.I)]
+def _frames(ctx: Context, words: str) -> Outcome:
+    """Does a running thread stand in such code?"""
+    got = [e for e in ctx.of("profile.active_frame") if re.search(words, str(e.value), re.I)]
+    return read.yes(*got[:2]) if got else UNKNOWN
 
 
 def front_end_holds_gil(ctx: Context) -> Outcome:
     """A dump of stacks finds the thread that runs in the code of the API server."""
-    got = _frames(
+    return _frames(
         ctx,
         r"entrypoints/|serving_chat|serving_completion|api_server|starlette|uvicorn|fastapi|pydantic|openai/protocol|output_processor|http_server|orjson",
     )  # noqa: E501, RUF100
-    return read.yes(*got[:2]) if got else UNKNOWN
 
 
 def loader_decodes(ctx: Context) -> Outcome:
     """A dump of stacks finds data workers decoding or transforming samples, or the loop waiting for them."""
-    got = _frames(
+    return _frames(
         ctx,
         r"PIL/|torchvision/transforms|cv2|albumentations|_utils/(?:fetch|collate)|dataloader\.py.*(?:_get_data|_try_get)|librosa|decord",
     )  # noqa: E501, RUF100
-    return read.yes(*got[:2]) if got else UNKNOWN
 
 
 def grammar_holds_cpu(ctx: Context) -> Outcome:
     """A dump of stacks finds the running thread in the code of the grammar."""
-    got = _frames(ctx, r"xgrammar|outlines|llguidance|lm_?format|structured_output|guided_decoding|constrained/")
-    return read.yes(*got[:2]) if got else UNKNOWN
+    return _frames(ctx, r"xgrammar|outlines|llguidance|lm_?format|structured_output|guided_decoding|constrained/")
 
 
 _ALL: tuple[Callable[[Context], Outcome], ...] = (
