@@ -37,7 +37,8 @@ BASE = (
 )  # limits and context
 # A server that was named is always looked at, however long that takes; elsewhere this machine says nothing about it.
 SERVER = ("vllm.metrics", "serving.args", "server.use", "vllm.log", "kv.capacity")
-NOT_HERE = frozenset([*SERVER, "client.direct"])  # probes that also work for a server on another machine
+# probes that also work for a server on another machine
+NOT_HERE = frozenset([*SERVER, "client.direct", "client.repeat"])
 _AT_ONCE = 8
 
 

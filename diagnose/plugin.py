@@ -43,7 +43,7 @@ BUILTIN = (
     "rank_lines", "code_notes",
     "dcgm", "gpu_tools", "engine_lines", "load_tools", "request_trace", "proxy", "small_notes",
     "allocator", "placement", "copy_notes", "bench_json", "served", "live_host", "live_nccl", "live_ucx",
-    "rdma_sysfs", "live_nixl", "splits", "columns", "engine_stats", "host_settings",
+    "rdma_sysfs", "live_nixl", "live_repeat", "splits", "columns", "engine_stats", "host_settings",
     "client_bounds", "answer_ends", "registrations", "version_counts", "named_ports", "weight_reads", "piece_sizes",
     "net_words", "pair_words", "levers",
     "token_work", "turns", "path_bytes", "clock", "pci_acs", "bench_blocks", "engine_config", "stack_dump", "generic",

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 from diagnose.probes.live_prometheus import increase
+from diagnose.probes.live_repeat import REQUESTS, RepeatReader
 
 from diagnose.collect import Capture, Collected, NotCaptured, collect, collectors
+from diagnose.document import Document
 from diagnose.endpoint import Endpoint, seconds
 from diagnose.engine import report
 from diagnose.errors import UsageError
@@ -369,6 +371,22 @@ def test_a_few_requests_show_what_lies_between_client_and_server() -> None:
     client = [e.value for e in made.evidence if e.signal == "serving.client.ttft" and e.subject.label == "mean"]
     assert sum(stages.values()) * 1000 == pytest.approx(float(client[0] or 0))
     assert stages["residual"] == pytest.approx(0.05) and stages["client and network"] > 0
+
+
+def test_a_server_without_a_cache_answers_both_times_alike() -> None:
+    """The stub of an engine takes 50 ms for every first token, new or again."""
+    script = Path(__file__).parent / "stub_openai.py"
+    argv = [sys.executable, str(script), "--ttft", "0.05", "--mode", "tokenize"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            captures, said = got(f"http://127.0.0.1:{int(child.stdout.readline())}", "client.repeat")
+        finally:
+            child.kill()
+    (capture,) = captures
+    facts = list(RepeatReader().parse(Document.of("repeat", capture.data)))
+    (ratio,) = [f.value for f in facts if f.signal == "serving.repeat.ratio"]
+    assert not said and len(facts) == 2 * REQUESTS + 1 and ratio == pytest.approx(1, abs=0.3)
 
 
 def test_requests_of_its_own_need_a_server() -> None:

@@ -20,6 +20,7 @@ FAMILIES = (
     "movement",
     "serving",
     "serving_live",
+    "serving_prefix",
     "training",
     "comparison",
     "formats",

@@ -9,14 +9,14 @@ from itertools import pairwise
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_mech as mech
+from . import serving_prefix as prefix
 from . import serving_queue as queue
 from . import serving_read as read
 
 
 def prefix_off_repeats(ctx: Context) -> Outcome:
     """Prefix caching is off although prompts share a prefix."""
-    off = read.flag(ctx, read.PREFIX_OFF, "^(enable-prefix-caching|enable-block-reuse|enable-kv-cache-reuse)$")
-    off = off or next(iter(ctx.of("serving.mark.prefix_off")), None)
+    off = prefix.switched_off(ctx)
     shared = [e for e in ctx.of("serving.bench_arg", {"label": "^dataset-name$"}) if "prefix" in str(e.value)]
     if off is None:
         return UNKNOWN
@@ -282,7 +282,8 @@ def healthy_serving_ttft(ctx: Context) -> Outcome:
     tail, usual = read.top(ctx, "serving.client.ttft", "^p99$"), read.low(ctx, "serving.client.ttft", "^(median|p50)$")
     if tail is not None and usual is not None and tail[0] > 4 * usual[0]:
         return read.no(tail[1], usual[1])
-    if queue.prefill_dominates(ctx).holds or (part is not None and part[0] < 0.4) or prefix_off_repeats(ctx).holds:
+    unlike = (queue.prefill_dominates, prefix_off_repeats, prefix.off_and_prefill)
+    if (part is not None and part[0] < 0.4) or any(rule(ctx).holds for rule in unlike):
         return read.no(ttft[1])
     # a thousand prompt tokens in a second is slow even for a CPU; such a prefill is no healthy reading of a GPU
     if prompt is not None and ttft[0] > 1000 and prompt[0] < ttft[0]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from . import serving_prefix as prefix
 from . import serving_queue as queue
 from . import serving_read as read
 
@@ -45,7 +46,8 @@ def watched_calm(ctx: Context) -> Outcome:
     usual, tail = _percentile(ctx, "p50"), _percentile(ctx, "p9[09]")
     if usual is None or tail is None:
         return UNKNOWN
-    if tail[0] > _SPREAD * usual[0] or ttft[0] > _STEPS * step[0] or queue.prefill_dominates(ctx).holds:
+    prefill = queue.prefill_dominates(ctx).holds or prefix.off_and_prefill(ctx).holds
+    if prefill or tail[0] > _SPREAD * usual[0] or ttft[0] > _STEPS * step[0]:
         return read.no(tail[1], usual[1], ttft[1], step[1])
     return read.yes(*used, tail[1], kv[1] if kv else None)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from . import serving_prefix as prefix
 from . import serving_read as read
 
 _ALIAS = {
@@ -53,8 +54,7 @@ def shares_prefix(ctx: Context) -> bool:
 
 def prefix_off_asked(ctx: Context) -> Outcome:
     """Prefix caching is off, the question is about work that it would save, and prompts have something in common."""
-    off = read.flag(ctx, read.PREFIX_OFF, "^(enable-prefix-caching|enable-block-reuse|enable-kv-cache-reuse)$")
-    off = off or next(iter(ctx.of("serving.mark.prefix_off")), None)
+    off = prefix.switched_off(ctx)
     if off is None:
         return UNKNOWN
     return read.yes(off) if ctx.asks("high-ttft", "low-throughput", "") and shares_prefix(ctx) else read.no(off)
