@@ -14,24 +14,28 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
 from . import hostlist
-from .errors import ToolMissing, UsageError
+from .errors import PermissionDenied, ToolMissing, UsageError
 from .fleet_payload import CAP, FRAME
 from .mask import mask
-from .runner import POSIX, Sink
+from .runner import POSIX, Sink, run
 
 AT_ONCE = 32  # ssh processes side by side
 CONNECT = 10  # seconds for reaching a node
+AGAIN = 40  # seconds until Slurm has freed the nodes of a step that did not start
 GRACE = 5.0  # seconds beyond a node's own limit before its process is ended
 KILL_AFTER = 2.0  # seconds between asking a process group to end and killing it
 END = f"{FRAME} end".encode()
 _TICK = 0.05
 _LABEL = re.compile(rb"(?m)^ *(\d+): ?(.*)$")
+_DOWN = re.compile(r"down|unk|inval|future|\*")  # also for a job that holds it; `*`: it does not answer
+_CLOSED = re.compile(rf"{_DOWN.pattern}|drain|fail|maint|reboot|block")  # starts nothing new
+_UNSTARTED = re.compile(r"(Task launch for .*? failed on node ([\w.-]+):[^\n]*)")
 _NOISE = re.compile(r"Warning: Permanently added|^\s*$|^\*|^Connection to .* closed")
 
 
@@ -116,10 +120,13 @@ class Child:
             if not sink.is_alive():
                 sink.stream.close()
 
+    def said(self) -> str:
+        """What it wrote to standard error."""
+        return bytes(self.err.kept).decode("utf-8", "replace")
+
     def complaint(self) -> str:
         """The last line of standard error that says something."""
-        lines = bytes(self.err.kept).decode("utf-8", "replace").splitlines()
-        told = [line.strip() for line in lines if not _NOISE.search(line)]
+        told = [line.strip() for line in self.said().splitlines() if not _NOISE.search(line)]
         return mask(told[-1][:200]) if told else ""
 
 
@@ -216,6 +223,9 @@ class Ssh:
 class Srun:
     """One `srun` over all nodes, a task on each; it labels the lines, and each node says its name.
 
+    A node that Slurm knows to be down would have the whole step refused, and one that turns out to be dead at its start
+    takes the others with it: the first is left out, after the second the others are started once more.
+
     Attributes:
         spec: the list of nodes as Slurm writes it.
     """
@@ -223,11 +233,11 @@ class Srun:
     nodes: list[str]
     spec: str
 
-    def argv(self) -> list[str]:
+    def argv(self, nodes: Sequence[str] = (), wait: int = 0) -> list[str]:
         """The command: inside an allocation beside its job (`--overlap`), outside of one at once or not at all."""
-        n = len(self.nodes)
-        inside = ["--overlap"] if os.environ.get("SLURM_JOB_ID") else [f"--immediate={CONNECT}"]
-        return ["srun", f"--nodes={n}", f"--ntasks={n}", "--ntasks-per-node=1", f"--nodelist={self.spec}", "--label",
+        n, spec = len(nodes or self.nodes), ",".join(nodes) or self.spec
+        inside = ["--overlap"] if os.environ.get("SLURM_JOB_ID") else [f"--immediate={wait or CONNECT}"]
+        return ["srun", f"--nodes={n}", f"--ntasks={n}", "--ntasks-per-node=1", f"--nodelist={spec}", "--label",
                 "--no-kill", "--kill-on-bad-exit=0", "--wait=0", *inside, "sh", "-s"]  # fmt: skip
 
     def commands(self) -> list[str]:
@@ -236,12 +246,34 @@ class Srun:
 
     def run(self, script: str, limit: float) -> Iterator[Outcome]:
         """See `Launcher`."""
+        out = self._unable()
+        yield from (Outcome(node, None, why) for node, why in out.items())
+        left = [n for n in self.nodes if n not in out]
         path = _script_file(script)
-        told: set[str] = set()
-        child: Child | None = None
         try:
-            with path.open("rb") as stream:
-                child = Child.start("srun", self.argv(), stream, limit + CONNECT + GRACE, 8 * CAP)
+            for again in (False, True):
+                if not left:
+                    return
+                told: set[str] = set()
+                named = left if again or out else ()
+                child = yield from self._step(named, path, limit, told, AGAIN if again else CONNECT)
+                left = [n for n in left if n not in told]
+                dead = {name: why for why, name in _UNSTARTED.findall(child.said())}
+                if again or child.asked or not dead.keys() & set(left):
+                    break
+                yield from (Outcome(n, None, mask(dead[n].strip()[:200])) for n in left if n in dead)
+                left = [n for n in left if n not in dead]
+        finally:
+            path.unlink(missing_ok=True)
+        yield from (Outcome(node, None, self._why(child, node, limit)) for node in left)
+
+    def _step(
+        self, nodes: Sequence[str], path: Path, limit: float, told: set[str], wait: int
+    ) -> Generator[Outcome, None, Child]:
+        """One `srun`; `told` gets the nodes that answered."""
+        with path.open("rb") as stream:
+            child = Child.start("srun", self.argv(nodes, wait), stream, limit + wait + GRACE, 8 * CAP)
+        try:
             over = False
             while not over:
                 over = child.done()
@@ -254,12 +286,27 @@ class Srun:
                             yield Outcome(node, output)
                 time.sleep(0 if over else 4 * _TICK)
         finally:
-            if child is not None and child.process.poll() is None:
+            if child.process.poll() is None:
                 end_all([child])
-            path.unlink(missing_ok=True)
-        for node in self.nodes:
-            if node not in told:
-                yield Outcome(node, None, self._why(child, node, limit))
+        return child
+
+    def _unable(self) -> dict[str, str]:
+        """Nodes that Slurm itself says cannot start anything, with its reason; none where it cannot be asked."""
+        inside = bool(os.environ.get("SLURM_JOB_ID"))
+        try:
+            ran = run(["sinfo", "--noheader", "--Node", f"--nodes={self.spec}", "--format=%N|%T|%E"], timeout=CONNECT)
+        except (ToolMissing, PermissionDenied):
+            return {}
+        rows = [line.split("|", 2) for line in ran.output.decode("utf-8", "replace").splitlines()]
+        states = {row[0].strip(): row[1:] for row in rows if len(row) == 3}
+        if ran.status or not states:
+            return {}
+        out = {n: "Slurm knows no node of this name" for n in self.nodes if n not in states}
+        for node, (state, reason) in states.items():
+            if node in self.nodes and (_DOWN if inside else _CLOSED).search(state):
+                why = "" if reason.strip() in ("none", "") else f": {reason.strip()}"
+                out[node] = mask(f"Slurm has it as {state.rstrip('*~#!%$@^-+')}{why}"[:200])
+        return out
 
     def _parted(self, output: bytes) -> Iterator[tuple[str, bytes]]:
         """Output by node; a task whose script never began is left out."""
@@ -276,8 +323,7 @@ class Srun:
 
     @staticmethod
     def _why(child: Child, node: str, limit: float) -> str:
-        lines = bytes(child.err.kept).decode("utf-8", "replace").splitlines()
-        named = [ln for ln in lines if re.search(rf"(?<![\w.-]){re.escape(node)}(?![\w-])", ln)]
+        named = [ln for ln in child.said().splitlines() if re.search(rf"(?<![\w.-]){re.escape(node)}(?![\w-])", ln)]
         if named:
             return mask(named[-1].strip()[:200])
         if child.asked:

@@ -149,6 +149,39 @@ def test_srun_is_one_command_and_its_lines_are_told_apart(
     assert "open files" in text_of(got.cassettes["n2"], "host.limits")
 
 
+# As Slurm 22.05 does it: n1 is known to be down; n3 is dead unnoticed, so the step ends before it gave n2 its script.
+SINFO = """#!/bin/sh
+printf 'n1|down*|Not responding\\nn2|idle|none\\nn2|idle|none\\nn3|idle|none\\n'
+"""
+DYING = """#!/bin/bash
+printf '%s\\n' "$*" >> "$FAKE_LOG"
+script=$(cat)
+case "$*" in
+  *n3*) echo "srun: error: Task launch for StepId=5.0 failed on node n3: Communication connection failure" >&2
+        echo "srun: error: n2: task 0: Killed" >&2; exit 1;;
+esac
+SLURMD_NODENAME=n2 PATH=/usr/bin:/bin sh -c "$script" </dev/null | sed "s/^/0: /"
+"""
+
+
+def test_dead_nodes_do_not_take_the_others_with_them(
+    fakes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    for name, text in (("srun", DYING), ("sinfo", SINFO)):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    got = collect(fleet_launch.slurm_nodes("n[1-4]"), tmp_path, command=["no-such"], plain=PLAIN, limit=1.5)
+    assert sorted(got.cassettes) == ["n2"]
+    assert {f.name: f.reason for f in got.failed} == {
+        "n1": "Slurm has it as down: Not responding",
+        "n3": "Task launch for StepId=5.0 failed on node n3: Communication connection failure",
+        "n4": "Slurm knows no node of this name",
+    }
+    first, second = fakes.read_text().splitlines()
+    assert "--nodelist=n2,n3 " in first and "--nodes=1 " in second and "--nodelist=n2 " in second
+
+
 def test_an_allocation_names_its_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_NODELIST", "gpu[01-02]")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
