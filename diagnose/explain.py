@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .answer_facts import in_percent
 from .assess import HEALTHY, Assessment, Belief, Term, prior_probability
 from .catalogue import Catalogue
 from .limits import met
@@ -109,7 +110,7 @@ def ruled_out(got: Assessment, ctx: Context, most: int = 5) -> list[RuledOut]:
             continue
         if belief.contra and strongest(belief.contra)[0].indicator.strength != "weak":
             term = strongest(belief.contra)[0]
-            because = term.indicator.because or term.used[0].statement if term.used else term.indicator.because
+            because = term.indicator.because or (in_percent(term.used[0]) if term.used else "")
             out.append((_RANK[term.indicator.strength], _ruled(cause.id, because, term.used)))
             continue
         for indicator in cause.indicators:
@@ -117,7 +118,7 @@ def ruled_out(got: Assessment, ctx: Context, most: int = 5) -> list[RuledOut]:
                 continue
             outcome = holds(indicator.when, ctx)
             if outcome.holds is False and outcome.used:
-                seen = outcome.used[0].statement
+                seen = in_percent(outcome.used[0])
                 out.append(
                     (
                         3,

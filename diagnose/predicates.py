@@ -16,7 +16,8 @@ Leaves (one mapping each):
 
 TESTs: equals, one_of, matches, below, above, at_least, at_most, count_at_least; several are
 and-ed. `signal` may end in `*`. Combine with {all: […]}, {any: […]}, {not: leaf}; `all` and `any`
-hold leaves and `not`. Anything deeper is a named Python predicate with a test.
+hold leaves and `not`. Anything deeper is a named Python predicate with a test. `{not: {python: …}}`
+means *unless*: a rule that found nothing to decide on does not object.
 """
 
 from __future__ import annotations
@@ -267,7 +268,9 @@ def holds(when: Mapping[str, Any], ctx: Context) -> Outcome:
         return UNKNOWN
     if "not" in when:
         got = holds(when["not"], ctx)
-        return Outcome(None if got.holds is None else not got.holds, got.used)
+        if got.holds is None and "python" not in when["not"]:
+            return UNKNOWN
+        return Outcome(not got.holds, got.used)
     kind = next(k for k in when if k in LEAVES)
     return _LEAF[kind](when, ctx)
 

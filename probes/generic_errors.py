@@ -24,7 +24,8 @@ _ERROR = regex(
 _NOT = regex(
     r"\b(0|no|zero|without) (error|failure|warning)s?\b|\b(errors?|failures?|failed"
     r"|timeouts?)(?:\s+\w+)?\s*[:=]\s*0\b|\berror(s|_count)?\s+0\b"
-    r"|FutureWarning|DeprecationWarning|UserWarning|^\s*(#|//)|log.?level|--\S*(error|fail|abort)"
+    r"|FutureWarning|DeprecationWarning|UserWarning|^\s*(#|//)|log.?level|--\S*(error|fail|abort|warn)"
+    r"|^\s*(mca|config|option|ompi):[\w:.-]+:|\bMCA \w+ \w+: parameter|^\s*If (nonzero|true|set)\b"  # ompi_info
     r"|_errors?_total\S* 0",
     re.IGNORECASE,
 )

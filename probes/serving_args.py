@@ -81,12 +81,25 @@ _KEY = regex(
         (?P<val> \{[^{}]*\} | \[[^\]]*\] | '[^']*' | "[^"]*" | \d{1,3}(?:,\d{3})+\b | [^\s,;(){}\[\]`]+ )""",
     re.VERBOSE,
 )
-# advice in a message ("consider --x", "Replace … with `--x`") is not a setting
+# advice in a message ("consider --x", "Replace … with `--x`", "set --x or --y to …") is not a setting
 _ADVICE = regex(
-    r"\b(?:consider|try|use|include|pass(?:ing)?|add|increas\w+|decreas\w+|specify(?:ing)?|replace|enabl\w+ with|can set|via)"  # noqa: E501
-    r"\b[^.;]{0,60}$",
+    r"(?:(?<![\w/.=-])(?:consider|try|use|include|pass(?:ing)?|add|(?:in|de)creas\w+|specify(?:ing)?|replace|via"
+    r"|enabl\w+ with|(?:please|or|by|and|can|\d\.) set(?:ting)?|lower(?:ing)?|reduc\w+|rais(?:e|ing)|adjust\w*"
+    r"|disable \S+(?: graphs?)? (?:by|with)|default(?: value)? (?:of|for|is))\b|, set\b|\(e\.g\.)"
+    r"(?:(?!\s--?[A-Za-z])[^.;]){0,60}(?:\s--[\w-]+\W+(?:or|and)\W+)?$",
     re.IGNORECASE,
 )
+# what a parser of arguments prints of its own, and what is said of an option that does not act
+_REFUSED = regex(
+    r"error: (?:unrecognized arguments|argument )|unexpected keyword argument|invalid choice:|^\s*usage: ",
+    re.IGNORECASE,
+)
+_INERT = regex(
+    r"(?:=\S+|\s+\S+)?[`'\"]?\s+(?:is|are|was|will be)\s+"
+    r"(?:not\s+(?:\w+\s+)?supported|ignored|deprecated|incompatible|unsupported)",
+    re.IGNORECASE,
+)
+_PROSE = frozenset(("to", "is", "was", "are", "above", "below", "or", "and", "for", "if", "in", "of", "than", "(e.g"))
 # the header of a table in which an option is swept: its name, a gap, another column's name
 _SWEPT = regex(r"^\W*(?:--)?([a-z][a-z0-9_-]+)(?:\s{2,}|\t+|\s*\|\s*)[A-Za-z(]", re.IGNORECASE)
 _SWITCH = regex(r"^(?:enforce-eager$|enable-|disable-|no-|trust-|ignore-eos$|async-|use-cuda-graph)")
@@ -137,12 +150,14 @@ class ServingArgsReader:
             if swept and name_of(swept.group(1)) in _KNOWN:
                 yield from self._emit(doc, line, "serving.swept", name_of(swept.group(1)), "swept", seen, swept.group())
                 continue
-            if "--" in text:
-                hits = list(_FLAG.finditer(text))
-                for hit in hits:
+            refused = _REFUSED.search(text) is not None
+            if "--" in text and not refused:
+                for hit in _FLAG.finditer(text):
                     flag = name_of(hit.group(1))
                     signal = self._signal(flag, context)
-                    if signal is None or (not context and _ADVICE.search(text[: hit.start()])):
+                    if signal is None or text[hit.start() - 1 : hit.start()] == "[":
+                        continue
+                    if _ADVICE.search(text[: hit.start()]) or _INERT.match(text, hit.end()):
                         continue
                     after = _AFTER.match(text, hit.end())
                     listed = text.lstrip().startswith("- ") and not text[hit.end() :].strip(" \"'")
@@ -152,6 +167,8 @@ class ServingArgsReader:
                     value = after.group(1).strip("'\"") if after else "true"
                     if _SWITCH.match(flag) and value.lower() not in ("false", "0", "no"):
                         value = "true"  # what follows a switch is something else, e.g. a table's figure
+                    if value.lower() in _PROSE or (value.isupper() and name_of(value) == flag):
+                        continue  # a sentence goes on, or the help names what stands here
                     yield from self._emit(doc, line, signal, flag, value, seen, hit.group())
             llama = _LLAMA.search(text) is not None or (llama and text.lstrip().startswith("-"))
             for short in _SHORT.finditer(text) if llama else ():
@@ -161,7 +178,7 @@ class ServingArgsReader:
                 yield from self._emit(
                     doc, line, "serving.arg", _LONG[env.group(1) or env.group(2)], env.group(3), seen, env.group()
                 )
-            if "=" in text or ":" in text:
+            if ("=" in text or ":" in text) and not refused:
                 bench = bool(_BENCH.search(text)) or context == "bench"
                 for hit in _KEY.finditer(text):
                     flag = name_of(hit.group("key"))
@@ -169,7 +186,7 @@ class ServingArgsReader:
                     if flag not in known or flag in _DASHES_ONLY:
                         continue
                     value = hit.group("val").strip("'\" ")
-                    if value.lower() in _NOTHING:
+                    if value.lower() in _NOTHING or _INERT.match(text, hit.end()):
                         continue
                     where_to = "serving.bench_arg" if bench else "serving.arg"
                     yield from self._emit(doc, line, where_to, flag, value, seen, hit.group())
