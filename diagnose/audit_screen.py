@@ -9,6 +9,7 @@ from collections import Counter
 from .answer import where
 from .audit_models import Audit, AuditFinding
 from .checks import Check, Group, load
+from .fold import columns, folded
 from .models import Evidence, Severity
 
 SAYS = {
@@ -33,13 +34,15 @@ class _Page:
         import os
 
         self.colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self.width = columns()
 
     def paint(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self.colour else text
 
     def say(self, text: str = "") -> None:
         safe = "".join(c if c.isprintable() or c in "\n\x1b" else "�" for c in text)
-        sys.stdout.write(safe + "\n")
+        for line in safe.split("\n"):
+            sys.stdout.writelines(f"{part}\n" for part in ((line,) if "\x1b" in line else folded(line, self.width)))
 
 
 def _counts(made: Audit, w: dict[str, str]) -> str:

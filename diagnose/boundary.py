@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .boundary_words import HERE, NOT, SAID, SAID_ZH, STATUS, STATUS_ZH, TOOLS, listed, notes, said
 from .catalogue import plain_yaml
 from .errors import EXIT_OK, UsageError
+from .fold import columns, folded
 from .host import Host
 
 SCHEMA = "diagnose.boundary/v1"
-HERE, TOOLS, NOT = "here", "tools", "not_here"
-WORDS = {HERE: "can be validated here", TOOLS: "tool level only", NOT: "not here"}
-WORDS_ZH = {HERE: "可在本机验证", TOOLS: "仅工具层面", NOT: "本机不可验证"}
 
 
 @dataclass(frozen=True)
@@ -109,91 +108,70 @@ def powershell(command: str) -> str:
     return " ".join([*shown, *words]).replace(" & ", "; ")
 
 
-_NOTES = {
-    "WSL2": "WSL2 shows no PCI topology, no RDMA device and no kernel log of the GPU driver; NVLink, peer access "
-    "between GPUs, GPUDirect and fabric need a Linux host. Counters for ncu are granted on the Windows side.",
-    "Windows": "NCCL, UCX, NIXL, verbs and vLLM need Linux; what exists here is nvidia-smi, nsys, ncu and CUDA.",
-    "container": "A container shows the host's sysfs and only the devices, limits and modules it was given: "
-    "/dev/infiniband, memlock, /dev/shm and profiling rights are granted by whoever starts it.",
-    "virtual machine": "A virtual machine shows the topology that was drawn for it: ACS, switches and NUMA nodes "
-    "may differ from the hardware.",
-    "macOS": "No CUDA and no verbs; the counterparts are Metal, MPS and Instruments.",
-    "Jetson": "One memory for CPU and GPU: copies, NVLink, NCCL between GPUs and GPUDirect RDMA say little here.",
-    "recorded tree": "A recorded tree shows files only: packages and programs of that machine are not known.",
-}
-_NOTES_ZH = {
-    "WSL2": "WSL2 里看不到 PCI 拓扑、RDMA 设备和 GPU 驱动的内核日志；NVLink、GPU 间 peer access、GPUDirect 和网络"
-    "都要在 Linux 主机上验证。ncu 的计数器权限在 Windows 一侧放开。",
-    "Windows": "NCCL、UCX、NIXL、verbs 和 vLLM 都需要 Linux；这里只有 nvidia-smi、nsys、ncu 和 CUDA。",
-    "container": "容器看到的是宿主机的 sysfs，设备、限额和模块则只有分给它的那些：/dev/infiniband、memlock、/dev/shm"
-    " 和 profiling 权限都由启动容器的人决定。",
-    "virtual machine": "虚拟机看到的拓扑是画给它的：ACS、PCIe switch 和 NUMA 节点可能与真实硬件不同。",
-    "macOS": "没有 CUDA，也没有 verbs；对应的是 Metal、MPS 和 Instruments。",
-    "Jetson": "CPU 与 GPU 共用一块内存：拷贝、NVLink、GPU 间 NCCL 和 GPUDirect RDMA 在这里说明不了什么。",
-    "recorded tree": "录下来的目录树只有文件：那台机器装了哪些包和程序不得而知。",
-}
-
-
-def notes(kinds: Iterable[str], zh: bool = False) -> list[str]:
-    """What a kind of machine cannot show, whatever is installed."""
-    said = _NOTES_ZH if zh else _NOTES
-    return [said[kind] for kind in kinds if kind in said]
-
-
-_SAID = {
-    "stack": "GPU stack", "there": "there", "missing": "missing", "counterpart": "counterpart on", "look": "look at",
-    "experiment": "experiment", "expect": "expect", "otherwise": "otherwise", "boundary": "Boundary", "part": "part",
-    "status": "status",
-}  # fmt: skip
-_SAID_ZH = {
-    "stack": "GPU 软件栈", "there": "已有", "missing": "缺少", "counterpart": "对应物，平台", "look": "看什么",
-    "experiment": "实验", "expect": "预期", "otherwise": "若不符", "boundary": "验证边界", "part": "项目",
-    "status": "状态",
-}  # fmt: skip
-
-_KINDS_ZH = {"hardware": "硬件", "driver": "驱动", "package": "软件包", "permission": "权限", "not known": "未知"}
-
-
 def _told(part: dict[str, Any], zh: bool) -> tuple[str, dict[str, str], str]:
     """Title, experiment and counterpart of a part in one language."""
     tail = "_zh" if zh else ""
     return part[f"title{tail}"], part[f"experiment{tail}"], part.get(f"counterpart{tail}", "")
 
 
+def _summary(data: dict[str, Any], zh: bool) -> Iterable[str]:
+    """Which parts can be validated where, a line for each status."""
+    words = STATUS_ZH if zh else STATUS
+    for status in (HERE, TOOLS, NOT):
+        titles = [_told(p, zh)[0] for p in data["parts"] if p["status"] == status]
+        yield f"{words[status]} ({len(titles)}): {('、' if zh else ', ').join(titles) or ('无' if zh else 'none')}"
+
+
+def _head(data: dict[str, Any], lang: str) -> str:
+    """What the machine is."""
+    w, host = SAID_ZH if lang == "zh" else SAID, data["host"]
+    kinds = ", ".join(said(kind, lang) for kind in host["kind"])
+    simulated = f"; {w['simulated']}" if "simulated" in host["taint"] else ""
+    return f"{kinds}; {w['stack']}: {said(host['stack'], lang)}{simulated}"
+
+
+def _missing(part: dict[str, Any], lang: str) -> Iterable[tuple[str, str]]:
+    """What a part lacks, in pairs of kind and what to do."""
+    for item in part["missing"]:
+        get = f" -> {said(item['get'], lang)}" if item["get"] else ""
+        yield said(item["kind"], lang), f"{said(item['evidence'], lang)}{get}"
+
+
 def _lines(data: dict[str, Any], zh: bool) -> Iterable[str]:
-    words, w, host = WORDS_ZH if zh else WORDS, _SAID_ZH if zh else _SAID, data["host"]
-    simulated = "; SIMULATED" if "simulated" in host["taint"] else ""
-    yield f"{', '.join(host['kind'])}; {w['stack']}: {host['stack']}{simulated}"
+    words, w, host, lang = STATUS_ZH if zh else STATUS, SAID_ZH if zh else SAID, data["host"], "zh" if zh else "en"
+    yield _head(data, lang)
     yield from (f"  {note}" for note in host["notes_zh" if zh else "notes"])
+    yield ""
+    yield from _summary(data, zh)
     for part in data["parts"]:
         title, e, counterpart = _told(part, zh)
         yield ""
         yield f"{title}: {words[part['status']]}"
         if part["evidence"]:
-            yield f"  {w['there']}: {'; '.join(part['evidence'])}"
-        for item in part["missing"]:
-            get = f" -> {item['get']}" if item["get"] else ""
-            kind = _KINDS_ZH.get(item["kind"], item["kind"]) if zh else item["kind"]
-            yield f"  {w['missing']} ({kind}): {item['evidence']}{get}"
+            yield f"  {w['there']}: {listed(part['evidence'], lang)}"
+        yield from (f"  {w['missing']} ({kind}): {what}" for kind, what in _missing(part, lang))
         if counterpart:
             yield f"  {w['counterpart']} {host['stack']}: {counterpart}"
         if part["status"] != HERE:
             yield f"  {w['experiment']}: {e['hypothesis']}"
             yield f"    $ {e['command']}"
-            yield (f"    {w['look']}: {e['metric']}; {w['expect']}: {e['expect']}; {w['otherwise']}: {e['failure']}")
+            yield from (f"    {w[name]}: {e[key]}" for name, key in _STEPS)
+
+
+_STEPS = (("look", "metric"), ("expect", "expect"), ("otherwise", "failure"))
 
 
 def _markdown(data: dict[str, Any], zh: bool) -> Iterable[str]:
-    words, w, host = WORDS_ZH if zh else WORDS, _SAID_ZH if zh else _SAID, data["host"]
-    yield f"# {w['boundary']}: {', '.join(host['kind'])}, {host['stack']}"
+    words, w, host, lang = STATUS_ZH if zh else STATUS, SAID_ZH if zh else SAID, data["host"], "zh" if zh else "en"
+    yield f"# {w['boundary']}: {_head(data, lang)}"
     yield ""
     yield from (f"- {note}" for note in host["notes_zh" if zh else "notes"])
     yield ""
     yield f"| {w['part']} | {w['status']} | {w['there']} | {w['missing']} |"
     yield "|---|---|---|---|"
     for part in data["parts"]:
-        missing = "; ".join(f"{m['evidence']} ({m['kind']})" for m in part["missing"])
-        cells = [_told(part, zh)[0], words[part["status"]], "; ".join(part["evidence"]), missing]
+        missing = w["and"].join(f"{said(m['evidence'], lang)} ({said(m['kind'], lang)})" for m in part["missing"])
+        cells = [_told(part, zh)[0], words[part["status"]], listed(part["evidence"], lang), missing]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     for part in data["parts"]:
         if part["status"] == HERE:
@@ -237,5 +215,7 @@ def run(
         sys.stdout.write(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
     else:
         lines = _lines(data, lang == "zh") if format_ == "text" else _markdown(data, lang == "zh")
-        sys.stdout.write("\n".join(lines) + "\n")
+        width = columns() if format_ == "text" else 0
+        for line in lines:
+            sys.stdout.writelines(f"{part}\n" for part in folded(line, width))
     return EXIT_OK

@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .boundary_words import said
 from .errors import InputError, UsageError
+from .fold import columns, folded, padded
 from .hardware import Gpu
 from .hardware import gpu as sheet
 from .models import Report
@@ -38,8 +40,8 @@ class _Sources:
     def __init__(self, data: dict[str, Any], evidence: str, lang: str) -> None:
         self.data, self.lang, self.log = data, lang, ""
         self.report: Report | None = None
-        said = re.match(r"NVML shows (\d+) x ([^,]+)", data["checks"]["gpu"]["evidence"])
-        self.names = [said.group(2)] * int(said.group(1)) if said else []
+        seen = re.match(r"NVML shows (\d+) x ([^,]+)", data["checks"]["gpu"]["evidence"])
+        self.names = [seen.group(2)] * int(seen.group(1)) if seen else []
         if evidence:
             try:
                 text = Path(evidence).read_text("utf-8", "replace")
@@ -68,7 +70,7 @@ class _Sources:
         found = self.data["checks"].get(key)
         if found is None:
             return Known(limit=limit)
-        return Known(found["has"], found["evidence"], found.get("limit") or limit)
+        return Known(found["has"], said(found["evidence"], self.lang), found.get("limit") or limit)
 
 
 def _ring(src: _Sources) -> Picture:
@@ -81,7 +83,7 @@ def _ring(src: _Sources) -> Picture:
     why = say(src.lang, "ring.unknown")
     check = src.data["checks"]["gpu"]
     hops = [Hop(f"GPU {i}", True, name) for i, name in enumerate(src.names)]
-    hops = hops or [Hop("GPU", check["has"], check["evidence"])]
+    hops = hops or [Hop("GPU", check["has"], said(check["evidence"], src.lang))]
     count = len(hops)
     edges = [(i, (i + 1) % count, "?") for i in range(count)] if count > 1 else []
     return Picture(why, hops, edges, ring=True, missing=why)
@@ -95,8 +97,10 @@ def _memory(src: _Sources) -> Picture:
         "registers", "shared memory", "L2 cache", "GPU memory", "host memory"]  # fmt: skip
     title = say(src.lang, "memory")
     if product is None:
-        why = f"no figures for {src.names[0]}" if src.names else src.data["checks"]["gpu"]["evidence"]
-        return replace(chain(title, [Hop(n, None if src.names else False, why) for n in names]), missing=why)
+        gpu = src.data["checks"]["gpu"]
+        unnamed = "what model the GPU is, these files do not say" if gpu["has"] else gpu["evidence"]
+        why = said(f"no figures for {src.names[0]}" if src.names else unnamed, src.lang)
+        return replace(chain(title, [Hop(n, None if gpu["has"] else False, why) for n in names]), missing=why)
     shared, capability = _SHARED.get(product.cc), f"compute capability {product.cc}"
     source = product.source_of()
     way = "NVLink-C2C" if product.c2c else f"PCIe {product.pcie} x{product.width}"
@@ -105,7 +109,7 @@ def _memory(src: _Sources) -> Picture:
     hops = [
         Hop(names[0], True, capability, texts[0].format(_REGISTERS)),
         Hop(names[1], shared is not None or None, capability, texts[1].format(shared) if shared else ""),
-        Hop(names[2], None, "size and rate: diagnose microbench"),
+        Hop(names[2], None, said("size and rate: diagnose microbench", src.lang)),
         Hop(names[3], True, source, texts[2].format(product.memory_gb, f"{product.memory:g}")),
         Hop(names[4], True, source, way),
     ]
@@ -168,10 +172,17 @@ def draw(name: str, data: dict[str, Any], format_: str, evidence: str = "", lang
         return json.dumps(shown, indent=1, ensure_ascii=False) + "\n"
     if format_ == "md":
         table = "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows)
-        head = "| hop | state | limit | evidence |\n|---|---|---|---|"
+        names = [say(lang, key) for key in ("hop", "state", "most", "evidence")]
+        head = "| " + " | ".join(names) + " |\n|---|---|---|---|"
         return f"# {picture.title}\n\n```mermaid\n{mermaid(picture)}```\n\n{head}\n{table}\n"
-    width = max(len(row[0]) for row in rows)
-    table = "\n".join(f"  {r[0]:{width}}  {r[1]:8} {r[2] + '; ' if r[2] else ''}{r[3]}" for r in rows)
+    from rich.cells import cell_len
+
+    width = max(cell_len(row[0]) for row in rows)
+    table = "\n".join(
+        part
+        for r in rows
+        for part in folded(f"  {padded(r[0], width)}  {padded(r[1], 8)} {r[2] + '; ' if r[2] else ''}{r[3]}", columns())
+    )
     return f"{picture.title}\n\n{mermaid(picture)}\n{table}\n"
 
 
@@ -183,18 +194,18 @@ def _simulated(picture: Picture, data: dict[str, Any], lang: str) -> Picture:
 
 def write(folder: Path, data: dict[str, Any], evidence: str = "", lang: str = "en") -> list[str]:
     """All pictures as SVG and Mermaid files; gives what is said about each on the terminal."""
-    src, said = _Sources(data, evidence, lang), []
+    src, told = _Sources(data, evidence, lang), []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in PICTURES:
             picture = _simulated(make(name, src), data, lang)
             made = drawn(name, picture, lang)
             if made is None:
-                said.append(f"{name}: no picture: {picture.missing}")
+                told.append(f"{name}: {say(lang, 'none')}: {picture.missing}")
                 continue
             (folder / f"{name}.svg").write_text(made.svg.file(), "utf-8")
             (folder / f"{name}.mmd").write_text(mermaid(picture), "utf-8")
-            said.append(str(folder / f"{name}.svg"))
+            told.append(str(folder / f"{name}.svg"))
     except OSError as err:
         raise InputError(f"{folder}: {err.strerror}") from err
-    return said
+    return told

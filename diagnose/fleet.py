@@ -30,6 +30,7 @@ from .errors import (
 from .fleet_collect import LIMIT, Collected, audited, collect, is_folder, launcher, node_of, tell
 from .fleet_models import Failed, Fleet, Node
 from .fleet_rank import compare
+from .fold import columns, folded
 
 _SUFFIXES = (".cassette", ".zip", ".json")
 Read = Node | Failed | None
@@ -202,7 +203,9 @@ def show(made: Fleet, lang: str, format_: str, save: str) -> None:
     else:
         from .fleet_screen import page
 
-        sys.stdout.write(page(made, lang, format_ == "md"))
+        width = 0 if format_ == "md" else columns()
+        for line in page(made, lang, format_ == "md").splitlines():
+            sys.stdout.writelines(f"{part}\n" for part in folded(line, width))
     sys.stdout.flush()
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from diagnose.probes import machine
 
-from diagnose.boundary import HERE, NOT, TOOLS, examine, judged, matrix, notes, powershell, run
+from diagnose.boundary import examine, judged, matrix, powershell, run
 from diagnose.boundary_pictures import PICTURES, draw
+from diagnose.boundary_words import HERE, NOT, TOOLS, notes
 from diagnose.errors import UsageError
+from diagnose.fold import folded
 from diagnose.host import Host
 
 from .trees import tree
@@ -104,16 +106,28 @@ def test_command_is_quick(format_: str) -> None:
         assert "GPUDirect RDMA" in ran.stdout
 
 
-def test_the_chinese_matrix_is_chinese(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Outside commands, names and what was found on the machine no English clause is left."""
-    clause = re.compile(r"(?:\b[a-z]{2,}\b[ ,]+){4,}[a-z]{2,}")
+@pytest.mark.parametrize("name", ["ib", "roce", "container", "memlock", "misplaced", "gdr_off", "", "here"])
+def test_the_chinese_matrix_is_chinese(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside commands no English clause is left, whatever was found on the machine."""
+    clause = re.compile(r"(?:\b[a-z]{2,}\b[ ,]+){4,}[a-z]{2,}|\b(?:not|missing|none|needs?)\b")
     (tmp_path / "sys").mkdir()
+    root = "" if name == "here" else str(tree(tmp_path, name) if name else tmp_path)
     for form in ("text", "md"):
-        assert run(form, "", str(tmp_path), "zh", "") == 0
-        said = [
-            x for x in capsys.readouterr().out.splitlines() if not x.startswith(("  已有", "  缺少", "    $", "| "))
-        ]
+        assert run(form, "", root, "zh", "") == 0
+        said = [x for x in capsys.readouterr().out.splitlines() if not re.match(r" *\$|[a-z_]+ |NCCL|UCX_", x)]
         assert [x for x in said if clause.search(x)] == [] and any("预期" in x for x in said)
+    for picture in PICTURES:
+        assert run("text", picture, root, "zh", "") == 0
+        rows = [x for x in capsys.readouterr().out.splitlines() if re.match(r"  \S.*  (?:有|无|未知)", x)]
+        assert [x for x in rows if clause.search(x)] == []
+
+
+def test_lines_break_at_the_width_and_commands_stay_whole() -> None:
+    long = "  missing (driver): " + "no such thing here " * 6
+    assert all(len(x) <= 60 for x in folded(long, 60)) and len(list(folded(long, 60))) > 2
+    assert list(folded("    $ " + "word " * 40, 60)) == ["    $ " + "word " * 40]
+    assert list(folded(long, 0)) == [long]
+    assert all(2 * len(x.strip()) <= 60 for x in folded("  " + "拷贝" * 60, 60))
 
 
 def test_each_kind_of_machine_has_its_note_in_both_languages() -> None:

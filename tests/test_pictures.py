@@ -201,7 +201,7 @@ def test_all_pictures_of_a_machine(tmp_path: Path) -> None:
     log = tmp_path / "nccl.log"
     log.write_text("h:1:1 [0] NCCL INFO Channel 00/02 :    0   1\n")
     lines = write(tmp_path / "out", data, str(log), "zh")
-    assert [x for x in lines if "no picture" in x] == [x for x in lines if x.startswith("memory")]
+    assert [x for x in lines if "没有图" in x] == [x for x in lines if x.startswith("memory")]
     assert {p.stem for p in (tmp_path / "out").glob("*.svg")} == set(PICTURES) - {"memory"}
     text = (tmp_path / "out/gpudirect.svg").read_text("utf-8")
     assert "400 Gb/s" in text and "✗ 无" in text and "✓ 有" in text and "模拟数据" in text

@@ -78,7 +78,9 @@ def picture(name: str, known: Callable[[str], Known], lang: str = "en") -> Pictu
 
     def hop(key: str) -> Hop:
         got = known(_CHECK.get(key, key))
-        if key in _ALWAYS and got.has is None:
+        if key == "pinned" and known("gpu").has is False:  # what is pinned is pinned for a GPU
+            got = known("gpu")
+        elif key in _ALWAYS and got.has is None:
             got = Known(True, _ALWAYS[key][zh], got.limit, got.ids)
         return Hop(_NAMES[key][zh], got.has, got.evidence, got.limit, got.ids)
 
