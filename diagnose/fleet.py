@@ -143,7 +143,7 @@ def results_of(got: Collected, options: Options) -> list[Read]:
     for name, path in got.cassettes.items():
         try:
             known = audited(name, got.audits.get(name, {}))
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError):
             known = None
         if known is None:
             todo.append(path)

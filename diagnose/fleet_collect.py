@@ -15,6 +15,7 @@ from .errors import InputError, UsageError
 from .fleet_launch import Launcher, Ssh, slurm_nodes
 from .fleet_models import Failed, Node
 from .fleet_payload import answer, cassette_path, script, store
+from .models import SpanRef
 
 LIMIT = 120.0  # seconds for one node
 KINDS = "ray, ray://HOST:PORT, slurm, hosts:node[001-064], hosts:FILE, or a folder of cassettes"
@@ -129,12 +130,24 @@ def audited(name: str, made: dict[str, Any]) -> Node | None:
 
 
 def node_of(name: str, made: dict[str, Any]) -> Node:
-    """A node from an audit's JSON. Raises KeyError, TypeError where it is none."""
+    """A node from an audit's JSON. Raises KeyError, TypeError, ValueError where it is none."""
     return Node(
         name,
         {str(f["check"]): f["severity"] for f in made["findings"]},
         {(str(r["signal"]), str(r["subject"])): (r["value"], r.get("unit")) for r in made["readings"]},
+        _where(name, made),
     )
+
+
+def _where(name: str, made: dict[str, Any]) -> dict[str, SpanRef]:
+    """The first line that each finding quotes, its capture named after the node."""
+    spans = {e["id"]: e["spans"][0] for e in made.get("evidence", ()) if e.get("spans")}
+    out = {}
+    for finding in made["findings"]:
+        if span := next((spans[i] for i in finding.get("evidence", ()) if i in spans), None):
+            said = {"capture": f"{name}/{span['capture']}", "quote": str(span["quote"])[:400]}
+            out[str(finding["check"])] = SpanRef.model_validate(span | said)
+    return out
 
 
 def tell(got: Collected) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ConfigDict, Field
 
-from .models import Model, Severity, Tool, Value
+from .models import Model, Severity, SpanRef, Tool, Value
 
 
 class NodeResult(Model):
@@ -21,13 +21,14 @@ class NodeResult(Model):
 
 
 class CheckResult(Model):
-    """A check and the nodes on which it is a finding."""
+    """A check and the nodes on which it is a finding; `where` has the line that says so on each."""
 
     check: str
     severity: Severity
     title: dict[str, str]
     fix: dict[str, str]
     nodes: list[str]
+    where: dict[str, SpanRef] = Field(default_factory=dict)
 
 
 class Outlier(Model):
@@ -95,6 +96,7 @@ class Node:
     name: str
     findings: dict[str, Severity] = field(default_factory=dict)
     readings: dict[tuple[str, str], tuple[Value, str | None]] = field(default_factory=dict)
+    where: dict[str, SpanRef] = field(default_factory=dict)
 
     @property
     def hardware(self) -> str:

@@ -78,18 +78,20 @@ def _weight(result: NodeResult) -> tuple[int, int, int, int]:
 
 def by_check(nodes: Iterable[Node]) -> list[CheckResult]:
     """Findings by check, the most severe and the most frequent first."""
-    where: dict[tuple[str, Severity], list[str]] = {}
+    where: dict[tuple[str, Severity], list[Node]] = {}
     for one in nodes:
         for check, severity in one.findings.items():
-            where.setdefault((check, severity), []).append(one.name)
+            where.setdefault((check, severity), []).append(one)
     _, known = load()
     out = []
-    for (check, severity), names in where.items():
+    for (check, severity), found in where.items():
         item = known.get(check)
         title, fix = (item.title, item.fix) if item else ((check, check), ("", ""))
         out.append(
-            CheckResult(check=check, severity=severity, nodes=names, title=dict(zip(("en", "zh"), title, strict=True)),
-                        fix=dict(zip(("en", "zh"), fix, strict=True)))
+            CheckResult(check=check, severity=severity, nodes=[n.name for n in found],
+                        title=dict(zip(("en", "zh"), title, strict=True)),
+                        fix=dict(zip(("en", "zh"), fix, strict=True)),
+                        where={n.name: n.where[check] for n in found if check in n.where})
         )  # fmt: skip
     return sorted(out, key=lambda c: (-SEVERITY[c.severity], -len(c.nodes), c.check))
 

@@ -9,7 +9,8 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from .answer import quoted, where
 from .audit_models import Audit
 from .document import printable
-from .models import Report
+from .fleet_models import Fleet
+from .models import InputRef, Report
 from .report_file import Item, Loaded
 
 # what XML 1.0 cannot hold, even escaped
@@ -17,18 +18,24 @@ _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def junit(loaded: Loaded) -> str:
-    """The document. Findings fail, what was ruled out or holds passes, what could not be decided is skipped."""
-    if loaded.report is not None:
+    """The document. Findings fail, what was ruled out or holds passes, what could not be decided is skipped.
+
+    A finding for information passes, with what it says; an input or a node that could not be read is an error.
+    """
+    if loaded.fleet is not None:
+        name, cases, seconds = "diagnose.fleet", list(_nodes(loaded, loaded.fleet)), 0.0
+    elif loaded.report is not None:
         name, cases = f"diagnose.{loaded.report.playbook}", list(_causes(loaded, loaded.report))
         seconds = loaded.report.stats.seconds
     else:
         assert loaded.audit is not None
         name, cases = "diagnose.audit", list(_checks(loaded, loaded.audit))
         seconds = loaded.audit.stats.seconds
+    cases += [_unread(item) for item in loaded.inputs if item.sha256 is None]
     counts = {
         "tests": str(len(cases)),
         "failures": str(sum(c.find("failure") is not None for c in cases)),
-        "errors": "0",
+        "errors": str(sum(c.find("error") is not None for c in cases)),
         "skipped": str(sum(c.find("skipped") is not None for c in cases)),
         "time": f"{seconds:g}",
     }
@@ -55,8 +62,27 @@ def _failed(case: Element, item: Item, loaded: Loaded) -> None:
             lines.append(f"{known.id} {where(known)}: {known.statement}  {quoted(known)}".rstrip())
     lines += [f"{label}: {value}" for label, value in (("fix", item.fix), ("risk", item.risk), ("check", item.verify))
               if value]  # fmt: skip
+    if item.severity == "info":
+        SubElement(case, "system-out").text = _text("\n".join(lines))
+        return
     failure = SubElement(case, "failure", {"message": _text(item.title or item.id), "type": _text(item.severity)})
     failure.text = _text("\n".join(lines))
+
+
+def _unread(item: InputRef) -> Element:
+    case = _case("diagnose.input", item.name)
+    SubElement(case, "error", {"message": _text(item.reason or "not read"), "type": "unread"})
+    return case
+
+
+def _nodes(loaded: Loaded, fleet: Fleet) -> Iterator[Element]:
+    """Every node that was read, then each finding on each node."""
+    for node in fleet.nodes:
+        yield _case("diagnose.fleet", node.name)
+    for item in loaded.single:
+        case = _case(f"diagnose.fleet.{item.nodes[0]}", item.id)
+        _failed(case, item, loaded)
+        yield case
 
 
 def _skipped(case: Element, reason: str) -> None:

@@ -80,6 +80,10 @@ def _markdown(loaded: Loaded) -> str:
         from .markdown import markdown
 
         return markdown(loaded.report)
+    if loaded.fleet is not None:
+        from .fleet_screen import page as fleet_page
+
+        return fleet_page(loaded.fleet, loaded.langs[0], markdown=True)
     from .audit_screen import markdown as audit_markdown
     from .checks import load as groups
 

@@ -1,8 +1,9 @@
-"""A finished report or audit as other people's systems want it: one list of items, whichever of the two it was."""
+"""A finished report, audit or fleet as other people's systems want it: one list of items, whichever of them it was."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,21 @@ from pydantic import ValidationError
 
 from .audit_models import Audit
 from .errors import ReportError
+from .fleet_models import Fleet
 from .models import Evidence, InputRef, Report, Severity
 from .safe_json import loads
 
-REPORT, AUDIT = "diagnose.report/v1", "diagnose.audit/v1"
+REPORT, AUDIT, FLEET = "diagnose.report/v1", "diagnose.audit/v1", "diagnose.fleet/v1"
 _VERDICTS = {"cause": "a cause was found", "healthy": "nothing is wrong", "inconclusive": "not decided"}
 
 
 @dataclass(frozen=True)
 class Item:
-    """A finding: of a cause (`diagnose`) or of a check (`diagnose audit`); texts in the report's first language."""
+    """A finding: of a cause (`diagnose`) or of a check (`diagnose audit`); texts in the report's first language.
+
+    Attributes:
+        nodes: of a fleet, those it is about; `evidence` then has one entry for each of them.
+    """
 
     id: str
     title: str
@@ -34,15 +40,17 @@ class Item:
     verify: str = ""
     source: str = ""
     status: str = "inferred"
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass
 class Loaded:
-    """A report as it was read: exactly one of `report` and `audit` is there, `data` is the JSON of the file."""
+    """A report as it was read: one of `report`, `audit` and `fleet` is there, `data` is the JSON of the file."""
 
     data: dict[str, Any]
     report: Report | None = None
     audit: Audit | None = None
+    fleet: Fleet | None = None
     items: list[Item] = field(default_factory=list)
     by_id: dict[str, Evidence] = field(default_factory=dict)
 
@@ -52,8 +60,21 @@ class Loaded:
         return [i for i in self.items if i.status != "withdrawn"]
 
     @property
+    def single(self) -> Iterator[Item]:
+        """The standing items, those of a fleet apart for each node."""
+        for item in self.standing:
+            if not item.nodes:
+                yield item
+            for node, ident in zip(item.nodes, item.evidence, strict=False):
+                yield replace(item, nodes=(node,), evidence=(ident,))
+
+    @property
     def inputs(self) -> list[InputRef]:
-        """What was read, and what was refused."""
+        """What was read, and what was refused; of a fleet the nodes that gave no result."""
+        if isinstance(self._made, Fleet):
+            from .report_fleet import silent
+
+            return list(silent(self._made))
         return self._made.inputs
 
     @property
@@ -64,6 +85,8 @@ class Loaded:
     @property
     def langs(self) -> list[str]:
         """Languages it speaks, the first one first."""
+        if self.fleet is not None:
+            return ["en"]
         if self.report is not None:
             return list(self.report.answer) or ["en"]
         assert self.audit is not None
@@ -75,26 +98,30 @@ class Loaded:
         if self.report is not None:
             answers = list(self.report.answer.values())
             return answers[0].verdict if answers else _VERDICTS[self.report.verdict]
+        if self.fleet is not None:
+            from .report_fleet import headline
+
+            return headline(self.fleet)
         assert self.audit is not None
         return f"{len(self.items)} finding(s) on {self.audit.machine}" if self.items else "No finding."
 
     @property
-    def _made(self) -> Report | Audit:
-        made = self.report or self.audit
+    def _made(self) -> Report | Audit | Fleet:
+        made = self.report or self.audit or self.fleet
         assert made is not None
         return made
 
 
 def load(path: Path) -> Loaded:
-    """Read a report or an audit. Raises ReportError with one clear line."""
+    """Read a report, an audit or a fleet. Raises ReportError with one clear line."""
     try:
         raw = path.read_bytes()
     except OSError as err:
         raise ReportError(f"{path}: {err.strerror}") from err
     data = loads(raw)
     kind = data.get("schema") if isinstance(data, dict) else None
-    if kind not in (REPORT, AUDIT):
-        raise ReportError(f"{path}: neither a {REPORT} nor a {AUDIT} file", "write one with --format json")
+    if kind not in (REPORT, AUDIT, FLEET):
+        raise ReportError(f"{path}: neither a {REPORT} nor a {AUDIT} or {FLEET} file", "write one with --format json")
     try:
         return of(data)
     except ValidationError as err:
@@ -104,7 +131,13 @@ def load(path: Path) -> Loaded:
 
 
 def of(data: dict[str, Any]) -> Loaded:
-    """JSON data of a report or an audit, parsed."""
+    """JSON data of a report, an audit or a fleet, parsed."""
+    if data.get("schema") == FLEET:
+        from .report_fleet import items
+
+        fleet = Fleet.model_validate(data)
+        found, told = items(fleet)
+        return Loaded(data, fleet=fleet, items=found, by_id={e.id: e for e in told})
     if data.get("schema") == AUDIT:
         audit = Audit.model_validate(data)
         out = Loaded(data, audit=audit, items=_checks(audit))

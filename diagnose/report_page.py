@@ -172,6 +172,8 @@ def _chip(loaded: Loaded, w: SimpleNamespace) -> dict[str, str]:
 
 
 def _machine(loaded: Loaded) -> str:
+    if loaded.fleet is not None:
+        return f"{len(loaded.fleet.nodes)} nodes"
     assert loaded.audit is not None
     return " · ".join(filter(None, (loaded.audit.machine, loaded.audit.profile)))
 

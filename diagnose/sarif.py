@@ -27,7 +27,7 @@ def sarif(loaded: Loaded) -> dict[str, Any]:
         "tool": {"driver": driver},
         "columnKind": "utf16CodeUnits",
         "invocations": [_invocation(loaded, index)],
-        "results": [_result(item, loaded, ids.index(item.id), index) for item in loaded.standing],
+        "results": [_result(item, loaded, ids.index(item.id), index) for item in loaded.single],
     }
     if loaded.inputs:
         run["artifacts"] = _artifacts(loaded, names)
@@ -75,6 +75,11 @@ def _result(item: Item, loaded: Loaded, rule: int, index: dict[str, int]) -> dic
     }
     if item.confidence is not None:
         result["properties"]["confidence"] = item.confidence
+    if item.nodes:
+        name = item.nodes[0]
+        place = places[0] if places else {"message": {"text": proof or title}}
+        places = [place | {"logicalLocations": [{"name": name, "fullyQualifiedName": name, "kind": "resource"}]}]
+        result["message"]["text"] = proof or f"{name}: {title}"
     if places:
         result["locations"] = places[:1]
     if places[1:MOST_PLACES]:
@@ -116,7 +121,8 @@ def _invocation(loaded: Loaded, index: dict[str, int]) -> dict[str, Any]:
             place = {"physicalLocation": {"artifactLocation": {"uri": uri(item.name), "index": index[item.name]}}}
             text = f"not read: {printable(item.reason or 'no reason given')}"
             notes.append({"level": "warning", "message": {"text": text}, "locations": [place]})
-    out: dict[str, Any] = {"executionSuccessful": not loaded.inputs or any(i.sha256 for i in loaded.inputs)}
+    worked = bool(loaded.fleet.nodes) if loaded.fleet else not loaded.inputs or any(i.sha256 for i in loaded.inputs)
+    out: dict[str, Any] = {"executionSuccessful": worked}
     if notes:
         out["toolExecutionNotifications"] = notes
     return out

@@ -323,7 +323,28 @@ def nothing(verdict: str) -> Any:
     return lambda d: d.update(verdict=verdict, findings=[], chain=[])
 
 
+def fleet_data() -> dict[str, Any]:
+    """Three nodes: one with a finding and its line, one without GPUs to compare, one that failed."""
+    line = {"capture": "n1/host.limits.txt", "bytes": [0, 12], "line": 3, "quote": "memlock \x1b[31m64 <kB>"}
+    return {
+        "schema": "diagnose.fleet/v1", "tool": {"version": "1", "catalogue": "c"},
+        "nodes": [{"name": "n1", "hardware": "no GPU", "worst": "high"}, {"name": "n2", "hardware": "no GPU"}],
+        "checks": [
+            {"check": "host.memlock", "severity": "high", "title": {"en": "Memory cannot be locked"},
+             "fix": {"en": "Raise it."}, "nodes": ["n1", "n2"], "where": {"n1": line}},
+            {"check": "platform.no_gpu", "severity": "info", "title": {"en": "No GPU"}, "fix": {"en": ""},
+             "nodes": ["n2"]},
+        ],
+        "outliers": [{"node": "n2", "hardware": "no GPU", "signal": "gpu.clock.sm", "subject": "gpu 1", "value": 900,
+                      "unit": "MHz", "median": 1980, "deviations": None, "compared": 8, "slow": True}],
+        "mixed": [{"hardware": None, "signal": "version", "subject": "label driver", "usual": "580.1", "nodes": 2,
+                   "others": {"570.2": ["n1"]}}],
+        "slow": ["n2"], "missing": ["n4"], "failed": [{"name": "n3", "reason": "no answer within 5 s"}],
+    }  # fmt: skip
+
+
 CASES = {
+    "fleet": lambda: of(fleet_data()),
     "cause": lambda: loaded(), "hostile": lambda: loaded(hostile), "healthy": lambda: loaded(nothing("healthy")),
     "open": lambda: loaded(nothing("inconclusive")), "audit": lambda: of(audit_data()),
 }  # fmt: skip
@@ -357,14 +378,15 @@ def test_a_withdrawn_finding_is_no_result() -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_junit_is_read_by_an_independent_library(case: str) -> None:
-    from junitparser import Failure, JUnitXml, Skipped
+    from junitparser import Error, Failure, JUnitXml, Skipped
 
     got = CASES[case]()
     xml = JUnitXml.fromstring(junit(got).encode())
     suite = next(iter(xml))
     cases = list(suite)
     kinds = [type(c.result[0]) if c.result else None for c in cases]
-    assert kinds.count(Failure) == suite.failures == len(got.standing)
+    assert kinds.count(Failure) == suite.failures == sum(i.severity != "info" for i in got.single)
+    assert kinds.count(Error) == suite.errors == sum(i.sha256 is None for i in got.inputs)
     assert kinds.count(Skipped) == suite.skipped and len(cases) == suite.tests
     if case == "audit":
         assert {c.name: k for c, k in zip(cases, kinds, strict=True)} == {
@@ -372,6 +394,26 @@ def test_junit_is_read_by_an_independent_library(case: str) -> None:
         }  # fmt: skip
     if case == "open":
         assert cases[0].name == "verdict" and kinds[0] is Skipped
+
+
+def test_a_fleet_in_every_form(tmp_path: Path) -> None:
+    run = sarif(of(fleet_data()))["runs"][0]
+    assert [(r["ruleId"], r["locations"][0]["logicalLocations"][0]["name"]) for r in run["results"]] == [
+        ("fleet.missing", "n4"), ("host.memlock", "n1"), ("host.memlock", "n2"), ("platform.no_gpu", "n2"),
+        ("fleet.apart.gpu.clock.sm", "n2"), ("fleet.mixed.version.driver", "n1"),
+    ]  # fmt: skip
+    place = run["results"][1]["locations"][0]["physicalLocation"]
+    assert (place["artifactLocation"]["uri"], place["region"]["startLine"]) == ("n1/host.limits.txt", 3)
+    assert "no answer within 5 s" in json.dumps(run["invocations"])
+    text = junit(of(fleet_data()))
+    assert 'errors="1"' in text and 'classname="diagnose.fleet.n1"' in text and "900 MHz, median 1980" in text
+    shown = page(of(fleet_data()))
+    seen = Elements(shown)
+    assert not seen.wrong and not seen.stack and "n1, n2" in shown and "no answer within 5 s" in shown
+    source = tmp_path / "fleet.json"
+    source.write_text(json.dumps(fleet_data()))
+    assert _run(["report", str(source), "--format", "md", "-o", str(tmp_path / "f.md")]) == 0
+    assert "## nodes that could not be read" in (tmp_path / "f.md").read_text()
 
 
 def test_audit_as_a_page() -> None:
