@@ -34,6 +34,9 @@ MOST_CITED = 4
 _SPEAKS = 0.2  # probability from which a cause is worth a word where the question does not ask about it
 _SCOPE = "in question here"  # ruled out because nobody asked for it: not worth saying
 _MISSING = " would be the sign"
+_ACTS = re.compile(r"(?:Compare|Repeat|Send|Run|Measure|Time the) ")  # a check that tells what to do
+_GIVEN = "only the given evidence was read"  # why most of what was not read was not
+_SURE = 0.99  # more is never said: a reading can be wrong
 _NAMES = frozenset({"Python", "Triton", "Kubernetes", "Docker", "Slurm", "Nsight", "Linux", "Marlin", "Bootstrap"})
 NONE = ("", "none", "low", "无", "低")
 
@@ -91,11 +94,26 @@ def _boundary(report: Report, cat: Catalogue, lang: str) -> str:
     refused = [i for i in report.inputs if not i.sha256]
     if refused:
         parts.append(w.refused.format(names="; ".join(f"{i.name}: {i.reason}" for i in refused[:3])))
-    for gap in report.unavailable[:2]:
-        parts.append(w.gap.format(probe=gap.probe, reason=reason_text(cat, gap.reason, lang)))
+    missed = [looked_at(cat, g.probe, lang) for g in report.unavailable if g.reason.startswith(_GIVEN)]
+    if missed:
+        parts.append(w.unseen.format(names=w.join.join(missed[:2])))
+    for gap in [g for g in report.unavailable if not g.reason.startswith(_GIVEN)][:2]:
+        parts.append(w.gap.format(what=looked_at(cat, gap.probe, lang), reason=reason_text(cat, gap.reason, lang)))
     if any(item.limit is None for item in report.limits):
         parts.append(w.no_ceiling)
     return w.glue(*parts)
+
+
+def looked_at(cat: Catalogue, probe: str, lang: str) -> str:
+    """What a probe shows, as one says it: ``the server's own counters and histograms over a window``."""
+    if lang == "zh" and probe in cat.spoken_zh["probes"]:
+        return cat.spoken_zh["probes"][probe]
+    return cat.probes[probe].what.partition(":")[0] if probe in cat.probes else probe
+
+
+def sureness(p: float, w: Words) -> str:
+    """A confidence as one says it: never certainty."""
+    return f"{p:.2f}" if round(p, 2) <= _SURE else w.surest.format(p=f"{_SURE:.2f}")
 
 
 def _titles(causes: list[str], cat: Catalogue, lang: str, w: Words) -> str:
@@ -106,6 +124,11 @@ def listed(items: list[str], lang: str) -> str:
     """Some names as one says them."""
     comma, last = ("、", "和") if lang == "zh" else (", ", " and ")
     return comma.join(items[:-1]) + (last if len(items) > 1 else "") + "".join(items[-1:])
+
+
+def spaced(text: str) -> str:
+    """Chinese with a blank between a character and a term in Latin letters that was joined to it."""
+    return re.sub(r"(?<=于是)(?=[A-Za-z])", " ", text)
 
 
 def uncapped(text: str) -> str:
@@ -126,9 +149,8 @@ def _experiment(report: Report, cat: Catalogue, lang: str, *, command: bool = Tr
     first = report.next_probes[0]
     apart = _titles(first.separates[:3], cat, lang, w) if len(first.separates) > 1 else ""
     frame = w.next if command else w.next_said
-    return w.glue(
-        frame.format(what=first.probe, command=first.command), w.separates.format(names=apart) if apart else ""
-    )
+    what = looked_at(cat, first.probe, lang)
+    return w.glue(frame.format(what=what, command=first.command), w.separates.format(names=apart) if apart else "")
 
 
 def _limits(report: Report, cat: Catalogue, lang: str, most: int) -> str:
@@ -145,13 +167,13 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
     cause = cat.causes[lead.cause]
     cited = [by_id[i] for i in lead.evidence if i in by_id][:MOST_CITED]
     title = title_text(cause, lang).rstrip("。.")
-    sure = f"{lead.confidence:.2f}"
+    sure = sureness(lead.confidence, w)
     at = "".join(f"{e.subject.host}: " for e in report.evidence if e.signal == "fleet.subject")  # a fleet's odd node
     bare = at + w.bare.format(title=title, p=sure)
     verdict = (
         at + w.verdict.format(title=title, key=reading(cited[0], cat, lang), id=cited[0].id, p=sure) if cited else bare
     )
-    more = support(cited[1:], w, cat, lang, verdict)
+    more = support(cited, w, cat, lang, verdict)
     text, risk, undo = (t.rstrip("。.") for t in fix_text(cause, lang))
     check = _text(cause, lang, "verify").rstrip("。.")
     definition = _text(cause, lang, "definition")
@@ -185,8 +207,8 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
             part(4, _text(cause, lang, "tradeoff") if cause.tradeoff not in NONE else ""),
             part(1, w.fix.format(text=text), w.fix.format(text=clause)),
             part(5, _gain(report, cat, lang)),
-            part(2, w.check.format(text=uncapped(check))),
-            part(1, w.undo.format(rollback=uncapped(undo)) if undo else ""),
+            part(2, _checked(check, w)),
+            part(1, _undone(undo, w) if undo else ""),
             part(8, w.risk.format(risk=uncapped(risk)) if risk else ""),
             part(6, doubt),
         ],
@@ -206,6 +228,19 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
     )  # fmt: skip
 
 
+def _checked(text: str, w: Words) -> str:
+    """How one sees that it worked: something to do, something that must hold, or a state."""
+    if _ACTS.match(text):
+        frame = w.check_act
+    else:
+        frame = w.check_must if re.search(r"\bmust\b|(?<![对响反适])应", text) else w.check
+    return frame.format(text=uncapped(text))
+
+
+def _undone(text: str, w: Words) -> str:
+    return (w.undo if w is ZH or re.match(r"[A-Z][a-z]+ ", text) else w.undo_other).format(rollback=uncapped(text))
+
+
 def _doubt(report: Report, lead: Finding, cat: Catalogue, lang: str) -> str:
     """Below what one may act upon: what else it could be."""
     if lead.confidence >= 0.8:
@@ -213,8 +248,8 @@ def _doubt(report: Report, lead: Finding, cat: Catalogue, lang: str) -> str:
     w = words(lang)
     rival = next((h.cause for h in report.hypotheses if h.cause in cat.causes), "")
     if rival:
-        return w.doubt.format(rival=title_text(cat.causes[rival], lang).rstrip("。."), p=f"{lead.confidence:.2f}")
-    return w.doubt_alone.format(ids=", ".join(lead.evidence[:2]), p=f"{lead.confidence:.2f}")
+        return w.doubt.format(rival=title_text(cat.causes[rival], lang).rstrip("。."), p=sureness(lead.confidence, w))
+    return w.doubt_alone.format(ids=", ".join(lead.evidence[:2]), p=sureness(lead.confidence, w))
 
 
 def _gain(report: Report, cat: Catalogue, lang: str) -> str:
@@ -222,7 +257,7 @@ def _gain(report: Report, cat: Catalogue, lang: str) -> str:
     if told is None:
         return ""
     change, predicted = (phrase(cat, t) if lang == "zh" else t for t in (told.change, told.predicted))
-    return words(lang).gain.format(change=change, predicted=predicted)
+    return words(lang).gain.format(change=change[:1].upper() + change[1:], predicted=predicted)
 
 
 def _proof(finding: Finding, w: Words) -> str:
@@ -254,10 +289,17 @@ def _ruled(report: Report, cat: Catalogue, lang: str, most: int) -> str:
     lead = report.findings[0].evidence if report.findings else []
     told = [r for r in report.ruled_out if r.cause in cat.causes and not r.because.endswith(_SCOPE)]
     told.sort(key=lambda r: bool(set(r.evidence) & {*lead}))  # one reading that names the cause excludes all others
-    return w.glue(*(_out(item, by_id, cat, lang, first=n == 0) for n, item in enumerate(told[:most])))
+    picked: list[RuledOut] = []
+    for item in told:  # each by a reading of its own: one that excludes them all says so once
+        if not any(set(item.evidence[:1]) & set(p.evidence[:1]) for p in picked):
+            picked.append(item)
+    said = {*lead[:1]}  # stands in the verdict word for word
+    return w.glue(*(_out(item, by_id, cat, lang, said, first=n == 0) for n, item in enumerate(picked[:most])))
 
 
-def _out(item: RuledOut, by_id: dict[str, Evidence], cat: Catalogue, lang: str, *, first: bool = True) -> str:
+def _out(
+    item: RuledOut, by_id: dict[str, Evidence], cat: Catalogue, lang: str, said: set[str], *, first: bool = True
+) -> str:
     w = words(lang)
     name = title_text(cat.causes[item.cause], lang).rstrip("。.")
     seen = next((by_id[i] for i in item.evidence if i in by_id), None)
@@ -268,15 +310,21 @@ def _out(item: RuledOut, by_id: dict[str, Evidence], cat: Catalogue, lang: str, 
     if missing:
         why = w.ruled_sign.format(because=sign, fact=why)
     elif lang == "en" and item.because:
-        why = f"{first_clause(item.because, lang)} ({why})"
+        why = first_clause(item.because, lang) + (f" [{seen.id}]" if seen.id in said else f" ({why})")
+    elif lang == "zh":
+        known = cat.spoken_zh["reasons"].get(item.because, "")
+        if seen.id in said:
+            why = f"{known} [{seen.id}]" if known else w.ruled_same.format(id=seen.id)
+        elif known:
+            why = f"{known}（{why}）"
     return (w.ruled if first else w.ruled_next).format(name=name, why=why)
 
 
 def _change_of_mind(report: Report, rivals: list[str], check: str, cat: Catalogue, lang: str) -> str:
     w = words(lang)
     probe = report.next_probes[0] if report.next_probes else None
-    step = w.falls_step.format(command=probe.command, what=probe.probe) if probe else ""
-    parts = [w.falls.format(check=check, step=step)]
+    step = w.falls_step.format(command=probe.command, what=looked_at(cat, probe.probe, lang)) if probe else ""
+    parts = [w.falls.format(check=uncapped(check), step=step)]
     if rivals:
         parts.append(w.rivals.format(names=_titles(rivals, cat, lang, w)))
     against = report.findings[0].against if report.findings else []
@@ -291,9 +339,8 @@ def _chain(report: Report, cat: Catalogue, lang: str, w: Words) -> str:
     if not linked:
         return w.also.format(names=_titles(names[1:], cat, lang, w)) if len(names) > 1 else ""
     order = [report.findings[0].cause, *(f.cause for f in report.findings[1:] if f.cause in linked)]
-    return w.chain.format(
-        steps=" → ".join([*(title_text(cat.causes[c], lang).rstrip("。.") for c in order), w.symptom])
-    )
+    titles = [title_text(cat.causes[c], lang).rstrip("。.") for c in order]
+    return spaced(w.chain.format(steps=w.leads.join(map(uncapped, titles)) + w.symptom))
 
 
 def _healthy(report: Report, cat: Catalogue, lang: str) -> Answer:
@@ -309,13 +356,15 @@ def _healthy(report: Report, cat: Catalogue, lang: str) -> Answer:
         if not (limited and c.what.startswith(limited))
     ]
     reasons = list(dict.fromkeys(reasons))
-    sure = f"{report.confidence:.2f}"
+    sure = sureness(report.confidence, w)
     key = reasons[0] if reasons else (reading(facts[0], cat, lang) if facts else "")
     verdict = w.healthy.format(reason=key, p=sure) if key else w.healthy_bare.format(p=sure)
     more = support(facts, w, cat, lang, verdict)
     odd = w.odd.format(
         items=w.join.join(
-            f"{reason_text(cat, r.text, lang).rstrip('.')} ({reason_text(cat, r.because, lang).rstrip('.')})"
+            w.odd_item.format(
+                what=reason_text(cat, r.text, lang).rstrip("."), why=reason_text(cat, r.because, lang).rstrip(".")
+            )
             for r in report.red_herrings[:2]
         )
     )
@@ -370,7 +419,10 @@ def _unknown(report: Report, cat: Catalogue, lang: str) -> str:
     w = words(lang)
     bare = [x.reason.partition("; ")[0].replace(": ", ", ") for x in report.limits if x.limit is None and x.reason]
     why = [reason_text(cat, r, lang) for r in bare]
-    gaps = [w.gap.format(probe=g.probe, reason=reason_text(cat, g.reason, lang)) for g in report.unavailable]
+    gaps = [
+        w.gap.format(what=looked_at(cat, g.probe, lang), reason=reason_text(cat, g.reason, lang))
+        for g in report.unavailable
+    ]
     items = [*dict.fromkeys(why), *gaps][:2]
     return w.healthy_unknown.format(what=w.join.join(i.rstrip("。.") for i in items)) if items else ""
 

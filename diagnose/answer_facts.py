@@ -9,6 +9,7 @@ import math
 import re
 
 from .answer_fit import cut
+from .answer_terms import alike, aloud, metric, named, sized, split
 from .answer_words import EN, Words
 from .catalogue import Catalogue
 from .document import printable
@@ -22,10 +23,13 @@ _LONG = 10_000  # from here on all digits are said, not a power of ten
 _PREFIX = re.compile(
     r"\[|[\[(<]?[\w.:/,+@=-]*\d[\w.:/,+@=-]*[\])>]?:?|\S*\]|\(?(?:INFO|WARN(?:ING)?|ERROR|DEBUG|NCCL|EE|\S+\.\w+)\)?:?"
 )
-_COMPARED = re.compile(r"(.+?): (\S+(?: \S+)?) with '(.*?)' beside (\S+(?: \S+)?) with '(.*?)'")
+_COMPARED = re.compile(r"(.+?)( at .+?)?: (\S+(?: \S+)?) with '(.*?)' beside (\S+(?: \S+)?) with '(.*?)'")
+_UNITS = ("B", "GiB", "fraction", "s", "ms", "us", "GB/s", "tokens/s", "FLOP/s")
 _DIGITS = re.compile(r"(?<=: )(?=\d+\.\d)(?:\d\.?){6,}(?: [^ \d]\S*)?$")
-_SUMMED = {"peak": "at the peak", "total": "in all", "max": "at most", "min": "at least", "mean": "on average"}
-_SUMMED_ZH = {"peak": "峰值", "total": "合计", "max": "最大", "min": "最小", "mean": "平均", "last": "最近一次"}
+_SUMMED = {"peak": " at the peak", "total": " in all", "max": " at most", "min": " at least", "mean": " on average",
+           "last": " most recently", "as written": "", "repeated": "", "held": "", "kernel": ""}  # fmt: skip
+_SUMMED_ZH = {"peak": "峰值", "total": "合计", "max": "最大", "min": "最小", "mean": "平均", "last": "最近一次",
+              "as written": "", "repeated": "", "held": "", "kernel": ""}  # fmt: skip
 _SETTINGS = re.compile(r"^env\.var$|\.arg$|^(?:nccl|ucx|mpi|torch)\.(?:env|param|config)")
 
 
@@ -53,8 +57,13 @@ def amount(item: Evidence) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return printable(str(value))
     if item.unit == "fraction":
-        return f"{value:.3g}" if abs(value) > 1.5 else f"{value * 100:.3g} %"
-    shown = f"{value:,.0f}" if abs(value) >= _LONG else f"{value:.4g}"
+        return f"{value:.3g}" if abs(value) > 1.5 else f"{value * 100:.{3 if abs(value) >= 0.01 else 1}g} %"
+    if item.unit in ("B", "ms", "us"):
+        return sized(value, item.unit)
+    if item.unit == "GiB" and abs(value) < 1:
+        return f"{value * 1024:.4g} MiB"
+    ratio = item.kind == "derived" and item.unit in (None, "count") and abs(value) < 1000
+    shown = f"{value:,.0f}" if abs(value) >= _LONG else f"{value:.{3 if ratio else 4}g}"
     return shown if item.unit in (None, "count") else f"{shown} {item.unit}"
 
 
@@ -75,21 +84,19 @@ def _shortened(item: Evidence, text: str) -> str:
     return text[: found.start()] + amount(item)
 
 
-def said_statement(item: Evidence) -> str:
-    """The statement as it is said: shares in percent, what was compared in words; its middle left out where long."""
+def said_statement(item: Evidence, cat: Catalogue | None = None, gpus: str = "") -> str:
+    """The statement as it is said: shares in percent, what was compared in words; its middle left out where long.
+
+    Args:
+        gpus: indices to name instead of the item's own, where several read the same.
+    """
     text = re.sub(r" ([,;])", r"\1", item.statement.rstrip("。."))
     if told := _COMPARED.fullmatch(text):
-        name, worse, a, better, b = told.groups()
-        axis = (item.subject.label or "").partition("|")[0].replace("_", " ")
-        at = f"at {axis}" if re.fullmatch(r"[\d.,]+", a) and re.fullmatch(r"[a-z ]{3,20}", axis) else "with"
-        text = f"{cut(name, STATEMENT // 2)} is {worse} {at} {cut(a, 32)} and {better} {at} {cut(b, 32)}"
+        text = _compared(item, told, cat)
     elif (item.unit == "fraction" and text.endswith(" fraction")) or re.search(r": \d[\d.]*e\+\d+( \S+)?$", text):
         text = text.rpartition(": ")[0] + f": {amount(item)}"
-    text = _shortened(item, text)
-    head, sep, tail = text.rpartition(": ")
-    name, _, label = head.rpartition(", ")
-    if sep and label in _SUMMED and name:
-        text = f"{name}: {tail} {_SUMMED[label]}"
+    text = _figured(item, aloud(_placed(item, _shortened(item, text), gpus)))
+    text = named(text, cat) if cat is not None else text
     if len(text) <= STATEMENT:
         return text
     head, sep, tail = text.rpartition(": ")
@@ -98,7 +105,55 @@ def said_statement(item: Evidence) -> str:
     return cut(text, STATEMENT)
 
 
-def reading(item: Evidence, cat: Catalogue | None = None, lang: str = "en") -> str:
+def _compared(item: Evidence, told: re.Match[str], cat: Catalogue | None) -> str:
+    """Two figures of one metric under two settings."""
+    name, where_, worse, a, better, b = told.groups()
+    axis = (item.subject.label or "").partition("|")[0].replace("_", " ")
+    at = f"at {axis}" if re.fullmatch(r"[\d.,]+", a) and re.fullmatch(r"[a-z ]{3,20}", axis) else "with"
+    worse, better = alike(worse, better)
+    name = metric(name, cat) + cut(where_ or "", STATEMENT // 3)
+    return f"{cut(name, STATEMENT // 2)} is {worse} {at} {cut(a, 32)} and {better} {at} {cut(b, 32)}"
+
+
+def _placed(item: Evidence, text: str, gpus: str) -> str:
+    """``PCIe lanes now, gpu 1, board A: 4`` as ``PCIe lanes now: 4 on GPU 1 (board A)``."""
+    who = item.subject.model_dump()
+    told = [f"{name} {value}" if name != "label" else str(value) for name, value in who.items() if value is not None]
+    head, sep, tail = text.rpartition(": ")
+    if isinstance(item.value, float) and tail == f"{item.value:g} {item.unit}".removesuffix(" count"):
+        tail = amount(item)  # a statement made by rule, whose figure may be rounded as others are
+    tailed = ", " + ", ".join(told)
+    if not sep or not told or not head.endswith(tailed):
+        return head + sep + tail
+    called = {"gpu": f"GPU {who['gpu']}", "rank": f"rank {who['rank']}", "peer": f"with peer {who['peer']}"}
+    if gpus:
+        called["gpu"] = f"GPUs {gpus}"
+    places = [called.get(n, str(v)) for n, v in who.items() if v is not None and n != "label"]
+    label = _label(item)
+    after = _SUMMED.get(label, f" ({aloud(label)})") if label else ""
+    return f"{head[: -len(tailed)]}: {tail}{' on ' + ', '.join(places) if places else ''}{after}"
+
+
+def _label(item: Evidence) -> str:
+    """What else a fact is about, where that is no mere number of ours and says no word twice."""
+    label = printable(item.subject.label or "")
+    first, _, second = label.partition(": ")
+    return "" if label.isdigit() else first if first == second else label
+
+
+def _figured(item: Evidence, text: str) -> str:
+    """A sentence about a figure that was worked out, with that figure if it does not say it."""
+    value = item.value
+    if item.kind != "derived" or isinstance(value, bool) or not isinstance(value, (int, float)) or ": " in text:
+        return text
+    if _COMPARED.fullmatch(item.statement.rstrip("。.")) or (item.unit not in _UNITS and re.search(r"\d", text)):
+        return text
+    figures = [float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*(?:\.\d+)?", text)]
+    told = any(math.isclose(n, v, rel_tol=0.02) for n in figures for v in (value, value * 100))
+    return text if told or amount(item).partition(" ")[0] in text else f"{text}: {amount(item)}"
+
+
+def reading(item: Evidence, cat: Catalogue | None = None, lang: str = "en", gpus: str = "") -> str:
     """The fact itself, as short as it can be said: ``NCCL_P2P_DISABLE=1``, ``--max-num-seqs 4``, a quote, a figure."""
     label = item.subject.label or ""
     if item.signal == "env.var":
@@ -108,12 +163,12 @@ def reading(item: Evidence, cat: Catalogue | None = None, lang: str = "en") -> s
     if item.signal == "version":
         return printable(f"{label} {item.value}")
     if lang == "zh":
-        return _zh(item, cat)
+        return _zh(item, cat, gpus)
     if item.kind in ("derived", "absent") or (
         item.unit and item.statement.rstrip("。.")[-1:].isascii() and _told(item)
     ):
-        return said_statement(item)
-    return f"“{core(item)}”" if item.quote else said_statement(item)
+        return said_statement(item, cat, gpus)
+    return f"“{core(item)}”" if item.quote else said_statement(item, cat, gpus)
 
 
 def _told(item: Evidence) -> bool:
@@ -122,34 +177,45 @@ def _told(item: Evidence) -> bool:
 
 
 def core(item: Evidence) -> str:
-    """What a line says, without the time, process and level in front of it where it is long."""
+    """What a line says, without the time, process and level in front of it where it is long; its value stands in it."""
     text = quoted(item, 400).replace("“", '"').replace("”", '"')  # ours say where the quote begins and ends
     words = text.split(" ")
     first = 0
     while len(" ".join(words[first:])) > QUOTE and first < len(words) - 3 and _PREFIX.fullmatch(words[first]):
         first += 1
-    return cut(" ".join(words[first:]), QUOTE)
+    told = re.sub(r"^(?:\{\}|[,;:}\])])[,;:\s]*", "", " ".join(words[first:]))  # what is left of something cut
+    short = cut(told, QUOTE)
+    value = item.value if isinstance(item.value, str) else ""
+    if 4 <= len(value) <= QUOTE // 2 and value not in short and value in told:
+        return "…" + cut(told[told.index(value) :], QUOTE)
+    return short
 
 
-def _zh(item: Evidence, cat: Catalogue | None) -> str:
-    label = printable(item.subject.label or "")
+def _zh(item: Evidence, cat: Catalogue | None, gpus: str) -> str:
+    label = _label(item)
     known = cat.spoken_zh["signals"] if cat is not None else {}
     if item.signal == "compare.ratio" and label.count("|") == 3:
-        _, metric, worse, better = (cut(p, 40) for p in label.split("|"))
+        _, name, worse, better = (cut(p, 40) for p in label.split("|"))
+        name = metric(name, cat, "zh") or "指标"
         if told := _COMPARED.fullmatch(item.statement.rstrip("。.")):
-            _, slow, _, fast, _ = told.groups()
-            return f"{metric or '指标'} 在“{worse}”下为 {slow}，在“{better}”下为 {fast}"
-        return f"{metric or '指标'} 在“{worse}”和“{better}”之间差 {amount(item)} 倍"
+            at, (slow, fast) = told[2], alike(told[3], told[5])
+            at = f"（{at.removeprefix(' at ')}）" if at else ""
+            name += " " if name.isascii() and not at else ""
+            return f"{name}{at}在“{worse}”下为 {slow}，在“{better}”下为 {fast}"
+        return f"{name}在“{worse}”和“{better}”之间差 {float(item.value or 0):.3g} 倍"
+    if item.signal == "figure" and cat is not None:
+        name, _, label = label.partition("|")
+        known = {"figure": metric(name, cat, "zh")}
     if item.signal in known:
-        about = "".join(
-            f"（{name}{value}）"
-            for name, value in (("", _SUMMED_ZH.get(label, cut(label, 32))), ("GPU ", item.subject.gpu))
-            if value not in ("", None)
-        )
-        return f"{known[item.signal]}{about} {amount(item)}"
+        gpu = gpus.replace(" and ", "、").replace(", ", "、") or ("" if item.subject.gpu is None else item.subject.gpu)
+        said = _SUMMED_ZH.get(label, cut(aloud(label.replace("|", "，")), 32))
+        about = f"（{said}）" if said else ""
+        who = [*filter(None, (item.subject.host, item.subject.nic))]
+        who += [f"{what} {n}" for what, n in (("rank", item.subject.rank), ("GPU", gpu)) if n not in (None, "")]
+        return f"{''.join(f'{w} ' for w in who)}{known[item.signal]}{about} {amount(item)}"
     if item.quote:
         return f"“{core(item)}”"
-    return f"“{said_statement(item)}”"
+    return f"“{said_statement(item, cat)}”"
 
 
 def cite(item: Evidence, cat: Catalogue | None = None, lang: str = "en") -> str:
@@ -168,23 +234,57 @@ def cite(item: Evidence, cat: Catalogue | None = None, lang: str = "en") -> str:
 def support(items: list[Evidence], w: Words, cat: Catalogue, lang: str, known: str = "") -> list[str]:
     """Sentences around facts, one a kind; what kind of fact it is decides how it is told.
 
+    What several GPUs read alike is told once for all of them; a figure that was told, in whatever words, and a second
+    comparison of one metric are left out.
+
     Args:
         known: what has been said already; a reading in it is not told again.
     """
     told: dict[str, list[str]] = {}
-    for item in items:
-        fact = reading(item, cat, lang)
-        if fact not in known:
+    figures: dict[object, str] = {}
+    for group in _alike(items):
+        item = group[0]
+        gpus = sorted(e.subject.gpu for e in group if e.subject.gpu is not None)
+        fact = reading(item, cat, lang, _listed(gpus) if len(gpus) > 1 else "")
+        same = _figure_of(item)
+        if fact not in known and (same is None or figures.get(same, item.signal) == item.signal):
             frame = w.computed if item.kind == "derived" and not told and not known else _frame(item, w)
-            told.setdefault(frame, []).append(f"{fact} [{reference(item)}]")
+            if item.kind == "derived" and fact.startswith("“"):
+                frame = w.line
+            told.setdefault(frame, []).append(f"{fact} [{'; '.join(reference(e) for e in group)}]")
             known += fact
+        if same is not None:
+            figures[same] = "" if item.signal == "compare.ratio" else item.signal
     return [frame.format(facts=w.join.join(facts)) for frame, facts in told.items()]
+
+
+def _alike(items: list[Evidence]) -> list[list[Evidence]]:
+    """Items in their order, those that differ in the GPU only together."""
+    out: dict[object, list[Evidence]] = {}
+    for item in items:
+        who = item.subject
+        alone = item.id if who.gpu is None or item.kind == "absent" else ""
+        rest = (who.host, who.rank, who.nic, who.peer, who.label)
+        out.setdefault((alone, item.signal, item.value, item.unit, rest), []).append(item)
+    return list(out.values())
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
+
+
+def _figure_of(item: Evidence) -> object:
+    """What makes two facts one figure: the same amount of a unit, or a metric that was compared."""
+    if item.signal == "compare.ratio":
+        return split((item.subject.label or "").split("|")[1])[0] if "|" in (item.subject.label or "") else None
+    plain = isinstance(item.value, bool) or not isinstance(item.value, (int, float))
+    return None if plain or item.unit in (None, "count") else (f"{item.value:.4g}", item.unit)
 
 
 def _frame(item: Evidence, w: Words) -> str:
     if item.kind == "absent":
         return w.absent
-    if item.kind == "derived":
+    if item.kind == "derived" and not (item.unit == "count" and float(str(item.value or 0)).is_integer()):
         return w.derived
     if _SETTINGS.search(item.signal):
         return w.setting

@@ -26,16 +26,22 @@ class Words:
     ruled: str
     ruled_next: str
     ruled_sign: str
+    ruled_same: str
     ruled_bare: str
     change: str
     fix: str
     risk: str
     undo: str
+    undo_other: str
     check: str
+    check_act: str
+    check_must: str
+    surest: str
     gain: str
     doubt: str
     doubt_alone: str
     chain: str
+    leads: str
     also: str
     proved: str
     withdrawn: str
@@ -53,6 +59,7 @@ class Words:
     healthy_also: str
     healthy_unknown: str
     odd: str
+    odd_item: str
     keep: str
     healthy_mind: str
     healthy_validate: str
@@ -69,6 +76,7 @@ class Words:
     cut: str
     refused: str
     gap: str
+    unseen: str
     offline: str
     no_ceiling: str
     q_how: str
@@ -119,21 +127,25 @@ EN = Words(
     no_limit="{what}: {measured} {unit}, no ceiling to hold it against ({why})",
     ruled="It is not “{name}”: {why}.",
     ruled_next="Nor “{name}”: {why}.",
-    ruled_sign="the sign would be that {because}, and what is there reads {fact}",
+    ruled_sign="its sign is missing ({because}); instead {fact}",
+    ruled_same="the same line says so [{id}]",
     change="{text}.",
     fix="{text}.",
-    doubt="One reading carries this, and {rival} is still open, so get a second one before you touch production.",
+    doubt="I put this at {p}: “{rival}” is still open, so I want one more reading before production is touched.",
     chain="How it gets to you: {steps}.",
+    leads=", so ",
     also="Also at work: {names}.",
     proved="Proved: {change} it went from {before} to {after} {unit}, {predicted} predicted ({error} off).",
     withdrawn="Put to the test and withdrawn: {change} it went from {before} to {after} {unit}, {predicted} predicted.",
-    symptom="the symptom you report",
+    symptom=", and that is what you report",
     rivals="Next in line: {names}.",
     against="Speaking against it already: {ids}.",
-    next="Cheapest next step, {what}: `{command}`.",
+    next="Cheapest next step, to see {what}: `{command}`.",
     nothing_open="No reading I could ask for would settle more.",
     healthy="Nothing is wrong here: {reason} (confidence {p}).",
     odd="What looks alarming and is not: {items}.",
+    odd_item="{what} ({why})",
+    surest="above {p}",
     keep="Keep this run as the baseline, so that the next complaint is a comparison and not a guess.",
     healthy_mind="The same measurement out of its band under the load you really run, or a second run that disagrees.",
     healthy_validate="Repeat the measurement under the real load and compare it with this one.",
@@ -149,7 +161,8 @@ EN = Words(
     simulated="Part of that is simulated, and so is every figure taken from it.",
     cut="Incomplete: {names}.",
     refused="Not read: {names}.",
-    gap="{probe} was not read: {reason}.",
+    gap="Not read ({what}): {reason}.",
+    unseen="What I have not seen: {names}.",
     no_ceiling="Where the hardware is not known there is no ceiling, so the figure stands alone.",
     q_how="What makes you say “{title}”?",
     q_mind="What would make you drop “{title}”?",
@@ -185,16 +198,19 @@ EN = Words(
     absent="And what ought to be there is not: {facts}.",
     ruled_bare="Nor is it “{name}”.",
     risk="The price: {risk}.",
-    undo="If that was wrong: {rollback}.",
-    check="Then check it: {text}.",
-    gain="From these figures I would expect {change} to give {predicted}.",
-    falls="{check}; otherwise I drop it{step}.",
-    falls_step=", and until then I look at {what}: `{command}`",
+    undo="To back out, {rollback}.",
+    undo_other="The way back: {rollback}.",
+    check="It is fixed when {text}.",
+    check_act="To check it, {text}.",
+    check_must="Before I call it fixed, {text}.",
+    gain="{change}, and by these figures you get: {predicted}.",
+    falls="It stands or falls with one check: {check}{step}.",
+    falls_step="; before I change anything I would run this, to see {what}: `{command}`",
     separates="It tells {names} apart.",
     offline="I looked at the given evidence only",
     l_other="中文理解",
     doubt_alone="It stands on {ids} alone at {p}, so get a second reading before you touch production.",
-    next_said="Cheapest next step: {what}.",
+    next_said="Cheapest next step: see {what}.",
     healthy_bare="Nothing is wrong here (confidence {p}).",
     healthy_also="On top of that, {reasons}.",
     healthy_unknown="Not settled by this input: {what}.",
@@ -214,23 +230,27 @@ ZH = Words(
     beside_floor="离下限多远：{lines}。",
     floor="{what}：实测 {measured} {unit}，下限 {limit} {unit}（{times} 倍）",
     no_limit="{what}：实测 {measured} {unit}，没有可对照的上限（{why}）",
-    ruled="不是“{name}”，读数在这里：{why}。",
-    ruled_next="也不是“{name}”：{why}。",
+    ruled="“{name}”可以排除：{why}。",
+    ruled_same="同一行就能说明 [{id}]",
+    ruled_next="“{name}”也可以排除：{why}。",
     ruled_sign="{fact}",
     change="{text}。",
     fix="{text}。",
-    doubt="目前只有一个读数撑着，“{rival}”还没排掉，动生产之前再要一个读数。",
+    doubt="把握只有 {p}，“{rival}”还没排掉，动线上之前再取一个读数。",
     chain="传导路径：{steps}。",
+    leads="，于是",
     also="同时存在：{names}。",
     proved="实验证实：{change}，由 {before} 变为 {after} {unit}，预测为 {predicted}（偏差 {error}）。",
     withdrawn="经实验检验后撤回：{change}，由 {before} 变为 {after} {unit}，预测为 {predicted}。",
-    symptom="您反映的现象",
-    rivals="排在后面的是 {names}。",
+    symptom="，最后就是您看到的现象",
+    rivals="排在后面的是{names}。",
     against="已有的反面证据：{ids}。",
-    next="最省事的下一步（{what}）：`{command}`。",
+    next="最省事的下一步，看{what}：`{command}`。",
     nothing_open="手头没有哪个读数能再多定一点了。",
     healthy="这里没有问题：{reason}（置信度 {p}）。",
     odd="看着吓人其实正常的：{items}。",
+    odd_item="{what}（{why}）",
+    surest="{p} 以上",
     keep="把这次结果留作基线，下次再有人报慢，就是对比而不是猜测。",
     healthy_mind="在真实负载下同一指标跌出正常区间，或者复测结果与这次不一致。",
     healthy_validate="在真实负载下重测一次，与本次结果对比。",
@@ -246,7 +266,8 @@ ZH = Words(
     simulated="其中一部分是模拟数据，由它得出的数字同样是模拟的。",
     cut="不完整的输入：{names}。",
     refused="未读取：{names}。",
-    gap="没有读 {probe}：{reason}。",
+    gap="没有读到的（{what}）：{reason}。",
+    unseen="没看到的还有：{names}。",
     no_ceiling="硬件型号未知时没有上限可比，数字只能单独看。",
     q_how="凭什么说“{title}”？",
     q_mind="看到什么你会放弃“{title}”？",
@@ -280,18 +301,21 @@ ZH = Words(
     derived="算一下也对得上：{facts}。",
     computed="由数字算出来的：{facts}。",
     absent="该有的没有：{facts}。",
-    ruled_bare="也不是“{name}”。",
+    ruled_bare="“{name}”同样可以排除。",
     risk="代价：{risk}。",
     undo="不对就退回：{rollback}。",
+    undo_other="不对就退回：{rollback}。",
     check="改完再验证：{text}。",
+    check_act="改完再验证：{text}。",
+    check_must="改完之后，{text}。",
     gain="按这份数据估算，{change} 之后：{predicted}。",
-    falls="{check}；对不上我就放弃这个判断{step}。",
-    falls_step="；在那之前先看 {what}：`{command}`",
-    separates="它能把 {names} 分开。",
+    falls="成不成立看这一条：{check}；对不上，我就放弃这个判断{step}。",
+    falls_step="；动手之前先看{what}：`{command}`",
+    separates="它能把{names}分开。",
     offline="只看了给出的证据",
     l_other="English",
-    doubt_alone="只靠 {ids} 撑着，置信度 {p}，动生产之前再要一个读数。",
-    next_said="最省事的下一步是 {what}。",
+    doubt_alone="只有 {ids} 一处依据，把握 {p}，动线上之前再取一个读数。",
+    next_said="最省事的下一步：看{what}。",
     healthy_bare="这里没有问题（置信度 {p}）。",
     healthy_also="另外，{reasons}。",
     healthy_unknown="这份数据定不了的：{what}。",

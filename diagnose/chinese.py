@@ -9,7 +9,14 @@ _HAN = "一-鿿"
 _KEEP = re.compile(r"`[^`]*`|“[^”]*”")
 _MARKS = str.maketrans(",:;?!", "，：；？！")
 _BESIDE = re.compile(rf"(?<=[{_HAN}）”])[,:;?!] ?|(?<!\s)[,:;?!] ?(?=[{_HAN}“（])")
-_PARENS = re.compile(rf"\(([^()`]*[{_HAN}][^()`]*)\)")
+_PARENS = re.compile(
+    rf"\(([^()`]*[{_HAN}、][^()`]*)\)"
+    rf"|(?<=[{_HAN}])\(([^()`=]+)\)(?!/)"
+    rf"|(?<=\w)\(([^()`=]* [^()`=]*)\)(?=[{_HAN}，。；、,;])"
+)  # around Chinese, behind it, or words between a term and Chinese; code and arithmetic stay
+_LIST = re.compile(r"[^\s,;，；、。：（）]+(?:,[^\s,;，；、。：（）]+){2,}")  # bare commas between three words are code
+# no space behind it: typed as a Chinese comma is
+_TIGHT = re.compile(r"(?<=[A-Za-z0-9)%])[,;](?=[A-Za-z])|(?<=\d),(?=\d{4})")
 
 
 def native(text: str) -> str:
@@ -22,10 +29,14 @@ def native(text: str) -> str:
         kept.append(hit[0])
         return f"\0{len(kept) - 1}\0"
 
-    out = _KEEP.sub(aside, text)
-    out = _PARENS.sub(r"（\1）", out)
+    out = _LIST.sub(lambda m: m[0] if re.search(f"[{_HAN}]", m[0]) else aside(m), _KEEP.sub(aside, text))
+    out = _PARENS.sub(lambda m: f"（{m[1] or m[2] or m[3]}）", out)
+    out = _TIGHT.sub(lambda m: m[0].translate(_MARKS), out)
+    out = re.sub(r"[?!]$", lambda m: m[0].translate(_MARKS), out)
     out = _BESIDE.sub(lambda m: m[0].strip().translate(_MARKS), out)
-    return re.sub(r"\0(\d+)\0", lambda m: kept[int(m[1])], out)
+    while kept and "\0" in out:
+        out = re.sub(r"\0(\d+)\0", lambda m: kept[int(m[1])], out)
+    return out
 
 
 def set_natively(raw: Any) -> Any:

@@ -13,6 +13,12 @@ from diagnose.models import Fact, Subject
 from .generic_readings import Group, Reading, pair_facts, quotient, spans_of, tidy
 
 
+def _called(axis: str, setting: str) -> str:
+    """One of many as one says it: ``rank 2``, where a table says ``2``."""
+    name = tidy(setting)
+    return f"{axis} {name}" if name.isdigit() else name
+
+
 def _subject(axis: str, label: str, setting: str) -> Subject:
     step = amount(common([setting, f"{axis} x"])[1][0] or setting)
     digits = "".join(c for c in setting if c.isdecimal())
@@ -42,11 +48,11 @@ def spread(group: Group, members: Sequence[Reading], axis: str) -> Iterator[Fact
             off = max(member.level / center.level, center.level / member.level)
             if off >= 1.25 and sum(1 for v in levels if max(v / middle, middle / v) >= 1.25) <= max(1, len(good) // 3):
                 top, bottom = (member, center) if member.level > center.level else (center, member)
+                said = f"{_called(axis, member.setting)}: {group.metric.name} {member.figure.text} {member.figure.raw}"
                 yield Fact(
                     "spread.outlier", off, "count", _subject(axis, f"{name}|{tidy(member.setting)}", member.setting),
-                    spans_of(member, center), f"{tidy(member.setting)}: {group.metric.name} {member.figure.text} "
-                    f"{member.figure.raw}, median {center.figure.text}", kind="derived", formula=quotient(top, bottom),
-                    inputs=(top.fact, bottom.fact), status=member.status,
+                    spans_of(member, center), f"{said}, median {center.figure.text}", kind="derived",
+                    formula=quotient(top, bottom), inputs=(top.fact, bottom.fact), status=member.status,
                 )  # fmt: skip
         yield from pair_facts(axis, group, low, high)
     if len(good) >= 4 and high.level / low.level <= 1.15:

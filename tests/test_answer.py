@@ -9,8 +9,10 @@ from functools import lru_cache
 import pytest
 from diagnose.evals.suites import Case, own_cases
 
-from diagnose.answer import render
+from diagnose.answer import render, words
+from diagnose.answer_facts import support
 from diagnose.answer_fit import LONG, SHORT, Part, cut, fit, spoken
+from diagnose.answer_terms import alike, aloud, metric
 from diagnose.catalogue import catalogue
 from diagnose.document import Document
 from diagnose.engine import report as make_report
@@ -138,6 +140,10 @@ def test_what_the_chinese_answer_needs_is_translated() -> None:
     wanted = [t for t in (*healthy, *decoys) if not t.startswith("you said")]
     assert [t for t in wanted if t not in reasons] == []
     assert [s for s in signals if s not in cat.signals] == []
+    against = {i.because for c in cat.causes.values() for i in c.indicators if i.against and i.because}
+    assert [t for t in sorted(against) if t not in reasons and not t.startswith("you said")] == []
+    assert set(cat.spoken_zh["probes"]) == set(cat.probes)
+    assert set(cat.spoken_zh["metrics"]) == set(cat.axes["metrics"])
 
 
 def test_chinese_answers_are_chinese() -> None:
@@ -194,6 +200,48 @@ def test_parity_of_languages() -> None:
 def test_levels_of_follow_ups() -> None:
     for name, lang, answer in spoken_texts():
         assert {f.level for f in answer.follow_ups} == {1, 2, 3}, (name, lang)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("TTFT 134,173 ms", "TTFT 134.2 s"),
+        ("collective 8589934592 B out-of-place", "collective 8 GiB out-of-place"),
+        ("a transfer moves 2048 B", "a transfer moves 2048 B"),
+        ("38533.1 ms at 16100 B/s", "38.53 s at 16100 B/s"),
+    ],
+)
+def test_figures_are_said_in_units_people_say(text: str, said: str) -> None:
+    assert aloud(text) == said
+
+
+def test_metrics_have_the_names_people_say() -> None:
+    cat = catalogue()
+    assert [metric(n) for n in ("ttft_mean", "bytes_per_op", "step_time", "ITL p99")] == [
+        "mean TTFT", "bytes per operation", "step time", "ITL p99"
+    ]  # fmt: skip
+    assert [metric(n, cat, "zh") for n in ("ttft_p99", "step_time_mean", "request_rate")] == [
+        "P99 TTFT", "平均步时", "请求速率"
+    ]  # fmt: skip
+    assert alike("38533.1 ms", "4552.21 ms") == ("38.53 s", "4.552 s")
+
+
+def test_what_gpus_read_alike_is_told_once() -> None:
+    lines = "\n".join(
+        f"| {n}  NVIDIA GeForce RTX 3090   On  | 00000000:0{n + 1}:00.0 Off |  N/A |\n"
+        "| 30%   55C    P2   249W / 250W |  20000MiB / 24576MiB |     99%      Default |"
+        for n in range(2)
+    )
+    report = make_report("tokens per second are low", [Document.of("smi.txt", lines.encode())], (), LANGS)
+    same = [e for e in report.evidence if e.subject.gpu in (0, 1) and e.unit == "W" and e.value == 250.0]
+    assert len(same) >= 2, "the sample is read"
+    told = support(same, words("en"), catalogue(), "en")
+    assert len(told) == 1 and "GPUs 0 and 1" in told[0] and told[0].count("250") == 1
+
+
+def test_nothing_is_said_to_be_certain() -> None:
+    for name, lang, answer in spoken_texts():
+        assert not re.search(r"(?:confidence|置信度) 1\.00", answer.verdict + answer.long), (name, lang)
 
 
 def test_fitting_drops_by_rank_and_whole() -> None:

@@ -22,6 +22,12 @@ from diagnose.chinese import native
         ("1,024 个 token", "1,024 个 token"),
         ("跑 `echo 中,文` 看看", "跑 `echo 中,文` 看看"),
         ("no Chinese, at all: none", "no Chinese, at all: none"),
+        ("本该走 RDMA,NCCL 却退回了", "本该走 RDMA，NCCL 却退回了"),
+        ("9000 可用 4096,1500 只能 1024", "9000 可用 4096，1500 只能 1024"),
+        ("哪些 Xid 属于 NVLink?", "哪些 Xid 属于 NVLink？"),
+        ("报第一个失败的调用(invalid usage)", "报第一个失败的调用（invalid usage）"),
+        ("轮流使用 SM(time slicing),除非", "轮流使用 SM（time slicing），除非"),
+        ("乘以(n-1)/n,再除", "乘以(n-1)/n，再除"),
     ],
 )
 def test_full_width(text: str, want: str) -> None:

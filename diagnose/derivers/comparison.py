@@ -90,13 +90,15 @@ def _pair(name: str, low: Fact, high: Fact, low_only: frozenset[str], high_only:
     worse_low = better == "higher"
     worse, good = (low_text, high_text) if worse_low else (high_text, low_text)
     ratio = float(high.value or 0) / float(low.value or 1)
+    figures = (low, high) if worse_low else (high, low)
+    first, second = (f"{f.value:g} {f.unit or ''}".strip() for f in figures)
     for axis in axes:
         for signal in ("compare.ratio", "compare.same")[: 2 if ratio <= SAME else 1]:
             yield Fact(
                 signal, ratio, "count", Subject(label=f"{axis}|{name}|{worse}|{good}"),
                 (*high.spans[:1], *low.spans[:1]),
-                f"{name}: {high.value:g} beside {low.value:g} {low.unit or ''} in another text".strip(), kind="derived",
-                formula="a / b", inputs=(high, low), status=high.status,
+                f"{name}: {first} with '{worse}' beside {second} with '{good}'", kind="derived", formula="a / b",
+                inputs=(high, low), status=high.status,
             )  # fmt: skip
 
 
