@@ -29,6 +29,7 @@ SCHEMA = "diagnose.cassette/v1"
 INDEX = "cassette.json"
 FOLDER = "captures"
 SUFFIX = ".cassette"
+MOST_CAPTURE = 256 << 20  # bytes of one that is unpacked
 
 
 def key(probe: str, params: Mapping[str, str], part: str) -> tuple[str, str, str]:
@@ -180,15 +181,19 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def reopen(path: Path) -> Cassette:
-    """A cassette folder to go on with (`resume`): what ran stays, what is missing may be tried again."""
+    """A cassette to go on with (`resume`): what ran stays, what is missing may be tried again.
+
+    Raises:
+        InputError: it is none, or a listed capture is not in it (the list may name nothing outside of the cassette).
+    """
     listed = read(path)
     made = Cassette(
         path, str(listed.get("symptom", "")), tuple(listed.get("taint") or ("live",)), listed.get("host") or {}
     )
     for item in listed.get("captures") or []:
         try:
-            data = (path / str(item["file"])).read_bytes()
-        except (OSError, KeyError) as err:
+            data = _capture(path, str(item["file"]))
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as err:
             raise InputError(f"{path.name}: a listed capture cannot be read: {err}") from err
         capture = Capture(
             str(item["probe"]), data, str(item.get("part", "")), dict(item.get("parameters") or {}),
@@ -197,6 +202,30 @@ def reopen(path: Path) -> Cassette:
         )  # fmt: skip
         made.captures[key(capture.probe, capture.params, capture.part)] = (capture, int(item.get("sequence") or 0))
     return made
+
+
+def _capture(path: Path, name: str) -> bytes:
+    """A listed capture of a folder or a zip. Raises what reading does, ValueError for one outside of the cassette."""
+    if path.is_dir():
+        file = (path / name).resolve()
+        if not file.is_relative_to(path.resolve()):
+            raise ValueError(f"{name} lies outside of it")
+        return file.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        index = next(n for n in archive.namelist() if n.rpartition("/")[2] == INDEX)
+        info = archive.getinfo(index.removesuffix(INDEX) + name)
+        if info.file_size > MOST_CAPTURE:
+            raise ValueError(f"{name} is larger than {MOST_CAPTURE >> 20} MiB")
+        return archive.read(info)
+
+
+def not_captured(path: Path) -> Iterator[NotCaptured]:
+    """What a cassette says that it lacks, and why."""
+    for item in read(path).get("not_captured") or []:
+        yield NotCaptured(
+            str(item.get("probe", "")), str(item.get("reason", "")), str(item.get("part", "")),
+            str(item.get("enable") or ""),
+        )  # fmt: skip
 
 
 def played(path: Path) -> dict[str, Collector]:

@@ -8,11 +8,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from .cassette import SUFFIX, Cassette, pack, read, reopen
+from .cassette import SUFFIX, Cassette, not_captured, pack, read, reopen
 from .catalogue import ProbeSpec, catalogue, near
-from .collect import Capture, Collector, collectors
+from .collect import Collector, collectors
 from .errors import EXIT_ERROR, EXIT_OK, InputError, UsageError
 from .host import GPU_NODES, Host
 from .live import Live, allowed
@@ -46,8 +47,7 @@ def record(output: str, playbook: str, symptom: str, allow: str, params: dict[st
     if target.exists():
         raise UsageError(f"{output} exists", "name a new file or folder")
     with tempfile.TemporaryDirectory(prefix="diagnose-") as spare:
-        name = target.name.removesuffix(".zip")
-        folder = Path(spare) / (name if name.endswith(SUFFIX) else name + SUFFIX)
+        folder = Path(spare) / _folder_name(target)
         cassette = Cassette.create(folder, symptom)
         live = Live(Host(params), cassette, allowed(allow or "read"), budget=float("inf"))
         live.progress = lambda text: print(text, file=sys.stderr) if sys.stderr.isatty() else None
@@ -59,10 +59,7 @@ def record(output: str, playbook: str, symptom: str, allow: str, params: dict[st
                 live.run([item])
         except KeyboardInterrupt:
             print("diagnose: interrupted; keeping what was captured", file=sys.stderr)
-        if target.suffix == ".zip":
-            pack(folder, target)
-        else:
-            shutil.copytree(folder, target)
+        _place(folder, target)
     size = sum(len(c.data) for c, _ in cassette.captures.values())
     print(f"{output}: {len(cassette.captures)} captures, {size} bytes; {len(cassette.missing)} not captured")
     return EXIT_OK
@@ -148,24 +145,45 @@ def diff(first: str, second: str) -> int:
 
 
 def redact(path: str, words: list[str], output: str) -> int:
-    """A copy of a cassette folder with further words replaced, everything masked again by today's rules."""
-    source = Path(path)
-    if not source.is_dir():
-        raise InputError(f"{path} is no folder", "unpack the cassette first, then redact the folder")
-    old = reopen(source)
-    if Path(output).exists():
-        raise UsageError(f"{output} exists", "name a new folder")
-    new = Cassette.create(Path(output), old.symptom, old.taint)
-    new.host = old.host
-    for capture, _ in sorted(old.captures.values(), key=lambda pair: pair[1]):
-        data = capture.data
-        for word in words:
-            data = data.replace(word.encode(), b"[redacted]")
-        new.add([Capture(**{**capture.__dict__, "data": data})])
-    new.missing = old.missing
-    new.write()
+    """A copy of a cassette, folder or zip, with further words replaced and everything masked again by today's rules."""
+    target = Path(output)
+    if target.exists():
+        raise UsageError(f"{output} exists", "name a new file or folder")
+    old = reopen(Path(path))
+
+    def clean(text: str) -> str:
+        for word in filter(None, words):
+            text = text.replace(word, "[redacted]")
+        return text
+
+    with tempfile.TemporaryDirectory(prefix="diagnose-") as spare:
+        new = Cassette.create(Path(spare) / _folder_name(target), clean(old.symptom), old.taint)
+        new.host = old.host
+        for capture, _ in sorted(old.captures.values(), key=lambda pair: pair[1]):
+            data = clean(capture.data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+            env, params = ({k: clean(v) for k, v in said.items()} for said in (capture.env, capture.params))
+            argv = tuple(map(clean, capture.argv))
+            new.add([replace(capture, data=data, part=clean(capture.part), argv=argv, env=env, params=params)])
+        new.add(replace(m, part=clean(m.part), reason=clean(m.reason)) for m in not_captured(Path(path)))
+        _place(new.path, target)
     print(f"{output}: {len(new.captures)} captures")
     return EXIT_OK
+
+
+def _folder_name(target: Path) -> str:
+    name = target.name.removesuffix(".zip")
+    return name if name.endswith(SUFFIX) else name + SUFFIX
+
+
+def _place(folder: Path, target: Path) -> None:
+    """A finished cassette to where it was asked for: a zip when the name ends in .zip. Raises InputError."""
+    try:
+        if target.suffix == ".zip":
+            pack(folder, target)
+        else:
+            shutil.copytree(folder, target)
+    except OSError as err:
+        raise InputError(f"{target}: {err.strerror or err}", "name another place with -o") from err
 
 
 def probe_run(name: str, allow: str, params: dict[str, str], output: str) -> int:

@@ -86,8 +86,8 @@ def cassette_diff(
 
 @cassette_app.command("redact")
 def cassette_redact(
-    path: Annotated[str, typer.Argument(help="a cassette folder")],
-    output: Annotated[str, typer.Option("--output", "-o", help="the folder to write")],
+    path: Annotated[str, typer.Argument(help="a cassette: folder or zip")],
+    output: Annotated[str, typer.Option("--output", "-o", help="folder, or .zip, to write")],
     word: Annotated[list[str] | None, typer.Option("--word", help="a further word to take out; repeat")] = None,
 ) -> None:
     """A copy that is masked again by today's rules, with further words taken out."""

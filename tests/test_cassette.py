@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from diagnose import cassette
+from diagnose import cassette, record
 from diagnose.cassette import Cassette
 from diagnose.collect import Capture, NotCaptured
-from diagnose.errors import InputError
+from diagnose.errors import InputError, UsageError
 from diagnose.inputs import open_inputs
 
 SECRET = "hf_" + "a1B2c3D4e5" * 4
@@ -54,6 +54,37 @@ def test_the_same_probe_again_replaces_and_resume_goes_on(tmp_path: Path) -> Non
     listed = json.loads((tmp_path / "a.cassette" / "cassette.json").read_text())
     assert [c["sequence"] for c in listed["captures"]] == [1, 2]
     assert (tmp_path / "a.cassette" / listed["captures"][0]["file"]).read_bytes() == b"NCCL_DEBUG=WARN\n"
+
+
+@pytest.mark.parametrize(("source", "target"), [("a.cassette", "b.zip"), ("a.zip", "b.zip"), ("a.zip", "b.cassette")])
+def test_redacted_is_the_same_without_the_word(source: str, target: str, tmp_path: Path) -> None:
+    first = cassette.Cassette.create(tmp_path / "a.cassette", "Bluebird is slow")
+    first.add([
+        Capture("serving.args", b"vllm serve bluebird --port 8000\nBluebird\n", "ps", argv=("ps", "Bluebird")),
+        NotCaptured("nvidia_smi.q", "no Bluebird here", enable="a driver"),
+    ])  # fmt: skip
+    cassette.pack(tmp_path / "a.cassette", tmp_path / "a.zip")
+    assert record.redact(str(tmp_path / source), ["bluebird", "Bluebird", ""], str(tmp_path / target)) == 0
+    listed = cassette.read(tmp_path / target)
+    documents, bad = open_inputs([str(tmp_path / target)], None)
+    assert not bad and b"vllm serve [redacted] --port 8000\n[redacted]\n" in [d.data for d in documents]
+    assert "bluebird" not in json.dumps(listed).lower() and listed["symptom"] == "[redacted] is slow"
+    assert listed["not_captured"][0]["reason"] == "no [redacted] here" and listed["taint"] == ["live"]
+    with pytest.raises(UsageError):
+        record.redact(str(tmp_path / source), [], str(tmp_path / target))
+
+
+def test_a_listed_capture_lies_in_its_cassette(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    made(tmp_path / "a.cassette")
+    index = tmp_path / "a.cassette" / "cassette.json"
+    listed = json.loads(index.read_text())
+    listed["captures"][0]["file"] = "../secret"
+    index.write_text(json.dumps(listed))
+    cassette.pack(tmp_path / "a.cassette", tmp_path / "a.zip")
+    for name in ("a.cassette", "a.zip"):
+        with pytest.raises(InputError, match="cannot be read"):
+            cassette.reopen(tmp_path / name)
 
 
 def test_what_is_no_cassette_says_so(tmp_path: Path) -> None:
