@@ -79,11 +79,11 @@ def workers(cores: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(cores, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
 
 
-def read_all(paths: list[Path], options: Options) -> list[Read]:
-    """All entries; cassettes side by side on several cores, as each costs some tenths of a second."""
+def read_all(paths: list[Path], options: Options, alone: bool = False) -> list[Read]:
+    """All entries; cassettes side by side on several cores, as each costs some tenths of a second, unless `alone`."""
     heavy = [p for p in paths if p.suffix != ".json"]
     cores = min(os.cpu_count() or 1, len(heavy) // 2, 16)
-    if cores < 2:
+    if cores < 2 or alone:
         return [node(p, options) for p in paths]
     with workers(cores) as pool:
         done = dict(zip(heavy, pool.map(_one, [(p, options) for p in heavy], chunksize=4), strict=True))

@@ -112,11 +112,11 @@ def _judge(work: tuple[Path, str]) -> Judged | Failed | None:
     return judge(*work)
 
 
-def overview(paths: Sequence[Path], failed: Iterable[Failed], symptom: str) -> Overview:
-    """Judge all nodes, side by side on several cores, and compare them."""
+def overview(paths: Sequence[Path], failed: Iterable[Failed], symptom: str, alone: bool = False) -> Overview:
+    """Judge all nodes, side by side on several cores unless `alone`, and compare them."""
     cores = min(os.cpu_count() or 1, len(paths) // 2, 16)
     work = [(p, symptom) for p in paths]
-    if cores < 2:
+    if cores < 2 or alone:
         found = [_judge(w) for w in work]
     else:
         with workers(cores) as pool:
@@ -172,8 +172,11 @@ def opened(judged: Judged) -> tuple[list[Document], list[InputRef]]:
     return documents, rejected
 
 
-def report(made: Overview, symptom: str, langs: tuple[str, ...], folder: Path, stated: Sequence[Fact] = ()) -> Report:
-    """The report of a fleet. `fleet.txt` is kept in `folder` beside the cassettes."""
+def report(
+    made: Overview, symptom: str, langs: tuple[str, ...], folder: Path, stated: Sequence[Fact] = (),
+    seen: list[Document] | None = None,
+) -> Report:  # fmt: skip
+    """The report of a fleet. `fleet.txt` is kept in `folder` beside the cassettes; what was read is put into `seen`."""
     from . import said
     from .engine import conclude, told
     from .gather import gather
@@ -193,6 +196,8 @@ def report(made: Overview, symptom: str, langs: tuple[str, ...], folder: Path, s
     unsure = bool(made.failed) or any(v == "inconclusive" for v, _ in made.verdicts)
     if got.assessment.verdict == "healthy" and unsure:  # one node's health is not that of those that said nothing
         got.assessment = replace(got.assessment, verdict="inconclusive", confidence=1 - got.assessment.confidence)
+    if seen is not None:
+        seen += documents
     done = told(got, rejected, langs)
     for line in verify(done.model_dump(mode="json", by_alias=True), documents, again=False)[:5]:
         print(f"diagnose: this report does not verify: {line}", file=sys.stderr)

@@ -112,6 +112,19 @@ def build(service: Service) -> MCPServer[Any]:
             """What is wrong or wasteful about this machine (read only), or about a recorded one, without a symptom."""
             return answer(lambda: service.audit(evidence or [], cassette, only or [], profile, expect, lang))
 
+    @server.tool(annotations=hints("Compare the recorded nodes of a fleet"))
+    def fleet(
+        folder: Annotated[str, Field(description="folder of cassettes or audits, one a node, below the roots")],
+        symptom: Annotated[str, Field(description="what is slow; without it the nodes are audited")] = "",
+        expect: Annotated[str, Field(description="nodes that must be there: node[01-64]")] = "",
+        lang: Annotated[str, Field(description=_LANG)] = "en",
+    ) -> dict[str, Any]:
+        """Recorded nodes side by side: findings by check, readings that stand apart, mixed settings, missing nodes.
+
+        With a symptom each node is judged and the odd one named. No node is reached; `diagnose audit --fleet` records.
+        """
+        return answer(lambda: service.fleet(folder, symptom, expect, lang))
+
     _resources(server, service)
     return server
 

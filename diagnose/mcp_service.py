@@ -256,6 +256,31 @@ class Service:
         }  # fmt: skip
         return _fit(out, ("unavailable", "unknown"))
 
+    def fleet(self, folder: str, symptom: str = "", expect: str = "", lang: str = "en") -> dict[str, Any]:
+        """Recorded nodes compared; with a symptom each is judged and the odd one named. No node is reached."""
+        from . import fleet, fleet_triage
+        from .audit import Options
+        from .hostlist import expand
+
+        langs, paths = _language(lang), fleet.entries(Path(self.path(folder)))
+        for path in paths:
+            self.path(str(path))  # a link out of the roots is none of theirs
+        if symptom:
+            made = fleet_triage.overview(paths, [], symptom, alone=True)
+            if not made.judged:
+                raise InputError("; ".join(f"{f.name}: {f.reason}" for f in made.failed[:3]) or "no node to read")
+            documents: list[Document] = []
+            with tempfile.TemporaryDirectory(prefix="diagnose-") as spare:
+                report = fleet_triage.report(made, symptom, langs, Path(spare), seen=documents)
+            self.keep(documents)
+            return brief(report) | {"fleet": fleet_triage.summary(made).splitlines()[1:80]}
+        read = fleet.read_all(paths, Options(langs=langs), alone=True)
+        merged = fleet.merged(read, expand(expect) if expect else [])
+        out = merged.model_dump(mode="json", by_alias=True)
+        for check in out["checks"]:  # the lines of the first nodes say what the others' do
+            check["where"] = dict(list(check["where"].items())[:4])
+        return _fit(out, ("mixed", "outliers", "nodes"))
+
 
 def _language(lang: str) -> tuple[str, ...]:
     if lang not in LANGS:

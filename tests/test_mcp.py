@@ -21,6 +21,8 @@ from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from diagnose import cli, mcp_command, mcp_service
+from diagnose.cassette import Cassette
+from diagnose.collect import Capture
 from diagnose.errors import InputError, UsageError
 from diagnose.mcp_server import build
 from diagnose.mcp_service import MOST, Service, _fit, brief, size
@@ -87,7 +89,7 @@ async def refused(client: Client, name: str, /, **arguments: Any) -> str:
 def test_tools_over_stdio(work: Path) -> None:
     async def talk(client: Client) -> None:
         tools = {t.name: t for t in (await client.list_tools()).tools}
-        assert set(tools) == {"list_playbooks", "diagnose", "run_probe", "explain_cause", "audit", "replay"}
+        assert set(tools) == {"list_playbooks", "diagnose", "run_probe", "explain_cause", "audit", "replay", "fleet"}
         for tool in tools.values():
             hints = tool.annotations
             assert hints and hints.read_only_hint and hints.destructive_hint is False and hints.title
@@ -160,6 +162,27 @@ def test_a_recorded_machine_is_replayed(work: Path) -> None:
         got = await call(client, "replay", cassette="box.cassette")
         assert got["symptom"] == SYMPTOM and got["playbook"] == "slow-allreduce"
         assert got["inputs"] and got["verdict"] in ("inconclusive", "healthy", "cause")  # it depends on the machine
+
+    talk_to(work, talk)
+
+
+def test_recorded_nodes_are_compared(work: Path) -> None:
+    nodes = work / "nodes"
+    for name, gpus in (("n1", "none"), ("n2", "none"), ("n3", "none")):
+        made = Cassette.create(nodes / f"{name}.cassette", "")
+        made.add([Capture("devices.visible", f"# device nodes of GPUs\n/dev/nvidia[0-9]* {gpus}\n".encode(), "nodes")])
+    (nodes / "n4.zip").symlink_to(work.parent / "outside.log")
+
+    async def talk(client: Client) -> None:
+        assert "outside the folders" in await refused(client, "fleet", folder="nodes")
+        assert "outside the folders" in await refused(client, "fleet", folder="..")
+        (nodes / "n4.zip").unlink()
+        got = await call(client, "fleet", folder="nodes", expect="n[1-4]")
+        assert [n["name"] for n in got["nodes"]] == ["n1", "n2", "n3"] and got["missing"] == ["n4"]
+        gone = {c["check"]: c for c in got["checks"]}["platform.no_gpu"]
+        assert gone["nodes"] == ["n1", "n2", "n3"] and gone["where"]["n2"]["line"] == 2
+        judged = await call(client, "fleet", folder="nodes", symptom="all-reduce is slow")
+        assert judged["verdict"] == "inconclusive" and "3 of 3 nodes" in "\n".join(judged["fleet"])
 
     talk_to(work, talk)
 
