@@ -37,9 +37,9 @@ def junit(loaded: Loaded) -> str:
         "failures": str(sum(c.find("failure") is not None for c in cases)),
         "errors": str(sum(c.find("error") is not None for c in cases)),
         "skipped": str(sum(c.find("skipped") is not None for c in cases)),
-        "time": f"{seconds:g}",
+        "time": f"{seconds:.3f}",
     }
-    root = Element("testsuites", {"name": "diagnose", **counts})
+    root = Element("testsuites", {"name": "diagnose"} | {k: v for k, v in counts.items() if k != "skipped"})
     suite = SubElement(root, "testsuite", {"name": _text(name), **counts})
     suite.extend(cases)
     indent(root)

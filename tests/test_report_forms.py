@@ -12,6 +12,7 @@ from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import jsonschema
 import pytest
@@ -376,11 +377,19 @@ def test_a_withdrawn_finding_is_no_result() -> None:
     assert "withdrawn after an experiment" in page(got)
 
 
+_COUNTED = {"name", "tests", "failures", "errors", "time"}
+ALLOWED = {"testsuites": _COUNTED, "testsuite": _COUNTED | {"skipped"}, "testcase": {"name", "classname", "time"},
+           "failure": {"message", "type"}, "error": {"message", "type"}, "skipped": {"message", "type"},
+           "system-out": set()}  # fmt: skip
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_junit_is_read_by_an_independent_library(case: str) -> None:
     from junitparser import Error, Failure, JUnitXml, Skipped
 
     got = CASES[case]()
+    for element in ElementTree.fromstring(junit(got)).iter():  # what the schema of Jenkins' xUnit plugin allows
+        assert set(element.attrib) <= ALLOWED[element.tag]
     xml = JUnitXml.fromstring(junit(got).encode())
     suite = next(iter(xml))
     cases = list(suite)
