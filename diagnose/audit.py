@@ -22,6 +22,7 @@ from .audit_models import Audit, AuditCheck, AuditFinding, AuditFix, Drift, NotA
 from .catalogue import catalogue
 from .checks import Result, decide, load, select, signals
 from .document import Document
+from .document_plain import plain
 from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_OK, InputError, UsageError
 from .gather import Gathered, number, owns
 from .marks import Scanner
@@ -161,6 +162,7 @@ def facts(documents: Iterable[Document], wanted: set[str]) -> Gathered:
         if doc.is_binary:
             continue
         out.documents[doc.name] = doc
+        doc = plain(doc)
         head = doc.data if doc.size <= 8 << 20 else doc.read(0, 8 << 20)
         if doc.encoding != "utf-8":
             head = head.decode(doc.encoding, "replace").encode()

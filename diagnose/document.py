@@ -73,6 +73,7 @@ class Line:
         number: 1-based.
         text: decoded, without ANSI escapes, control bytes and launcher prefix; tabs kept.
         prefix: the launcher prefix that was taken off, or "".
+        by: what stood in front of all lines alike.
     """
 
     start: int
@@ -80,6 +81,7 @@ class Line:
     number: int
     text: str
     prefix: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,10 @@ class Document:
     def of(cls, name: str, data: bytes, status: tuple[str, ...] = ("provided",)) -> Document:
         """A document held in memory."""
         return cls(name, lambda: BytesIO(data), len(data), hashlib.sha256(data).hexdigest(), status)
+
+    def again(self, data: bytes) -> Document:
+        """The document with some of its bytes blanked or its end cut off; places stay."""
+        return Document.of(self.name, data, self.status)
 
     @cached_property
     def head(self) -> bytes:

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from .catalogue import catalogue
 from .document import Document, printable, uncoloured
+from .document_plain import plain
 from .marks import Scanner
 from .models import CaptureRef, Evidence, Fact, InputRef, SpanRef
 from .plugin import Reader, readers
@@ -74,6 +75,7 @@ def owns(reader: Reader, doc: Document) -> bool:
 def read_document(doc: Document, out: Gathered) -> None:
     """Run every matching reader and the marks over one document."""
     out.documents[doc.name] = doc
+    given, doc = doc, plain(doc)
     problems: list[str] = []
     names: list[tuple[int, str]] = []
     chosen = matching(doc)
@@ -92,7 +94,7 @@ def read_document(doc: Document, out: Gathered) -> None:
     if len(out.facts) > before:
         names.append((0, "marks"))
     names.sort(key=lambda n: (-n[0], n[1]))
-    doc.recognised = [n for _, n in names]
+    given.recognised = [n for _, n in names]
     reason = "; ".join(filter(None, [doc.cut, *problems])) or None
     if not names and reason is None:
         reason = "no known format; read by the generic reader"

@@ -54,7 +54,7 @@ def _without(reader: Reader, doc: Document) -> tuple[list[Fact], list[int]]:
     blank: dict[int, tuple[int, int]] = {}
 
     def attempt(lines: int) -> tuple[list[Fact], Exception | None]:
-        return _attempt(reader, Document.of(doc.name, bytes(data[: ends[lines]]), doc.status))
+        return _attempt(reader, doc.again(bytes(data[: ends[lines]])))
 
     while len(blank) < MOST_LINES:
         low, high = 0, len(ends) - 1

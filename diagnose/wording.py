@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from .document import Document
+from .document_plain import plain
 
 MOST_BYTES = 8192  # longer documents are logs, whose words are their program's, not the case's
 ALPHA = 0.3
@@ -43,7 +44,7 @@ def text_of(symptom: str, docs: Iterable[Document]) -> str:
     parts = [symptom]
     for doc in docs:
         if doc.size <= MOST_BYTES and not doc.is_binary:
-            parts.append("\n".join(line.text for line in doc.lines()))
+            parts.append("\n".join(line.text for line in plain(doc).lines()))
     return "\n".join(parts)
 
 

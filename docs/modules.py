@@ -32,8 +32,8 @@ LAYERS = (
     Layer(
         "ground",
         "Bytes, errors, units, models, masking: usable anywhere, know nothing of GPUs.",
-        ": errors units lazy document models mask mask_shapes masking arithmetic safe_json safe_xml unpack inputs "
-        "progress runner hostlist config chinese",
+        ": errors units lazy document document_* models mask mask_shapes masking arithmetic safe_json safe_xml unpack "
+        "inputs progress runner hostlist config chinese",
     ),
     Layer(
         "knowledge",

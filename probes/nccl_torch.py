@@ -49,7 +49,7 @@ class TorchDistributedReader:
 
     @staticmethod
     def _line(doc: Document, line: Line) -> Iterator[Fact]:
-        hit = _RANK.search(line.text) or re.search(r"rank ?(\d+)", line.prefix)
+        hit = _RANK.search(line.text) or re.search(r"rank ?(\d+)", line.prefix + line.by)
         rank = int(hit[1]) if hit else None
         span = (doc.span(line, "SeqNum"),)
         if work := _WORK.search(line.text):
