@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
@@ -53,6 +54,9 @@ _ITEM = regex(
 _KEYED = regex(
     rf"(?P<name>[A-Za-z_]{{3,40}}?)_(?P<unit>ms|us|s|sec|seconds)[\"']?\s*[:=]\s*(?P<value>{_NUMBER})(?![\w%])"
 )
+# the ends of both, by which most lines are passed over
+_TIMED = regex(rf"\d\s*(?:{_UNIT})(?![\w/])", re.IGNORECASE)
+_KEY_END = regex(r"_(?:ms|us|s|sec|seconds)[\"']?\s*[:=]\s*\d")
 _HEAD_UNIT = regex(r"(?:\(|\bin |,\s*|\s{2,}|\||^)(ms|us|µs|s|seconds|毫秒|秒)(?:\)|\s|\||,|$)")
 _NOT_TIME = regex(r"tok/s|tokens?\b|MB|GB|%|req|count|次|batch", re.IGNORECASE)
 _OTHER_UNIT = regex(r"\b(?:bytes|files|locks|processes|signals|tokens|pages|KB|KiB|MiB|GiB)\b|%")  # after the cells
@@ -68,6 +72,7 @@ _BARE_HOP = regex(
     rf"(?P<name>\b(?:DNS(?: lookup)?|TCP(?: connect)?|connect|TLS(?: handshake)?|SSL)\b)\s*[:=]?\s*(?P<value>{_NUMBER})(?![\w%])",  # noqa: E501
     re.IGNORECASE,
 )
+_HOP = regex("DNS|TCP|connect|TLS|SSL", re.IGNORECASE)
 _TRITON = regex(rf"nv_inference_(queue|compute_\w+|request)_duration_us(?:\{{[^}}]*\}})?\s+({_NUMBER})")
 _LEAST_MS = 20.0  # below this no stage is worth a complaint
 
@@ -84,6 +89,7 @@ class _Time:
     bare: bool = False  # the text prints no unit: only shares can be told
 
 
+@lru_cache(maxsize=1 << 12)  # a metrics page says the same names on each line
 def stage_of(words: str) -> str | None:
     """The canonical stage that these words name."""
     return next((name for name, pattern in _NAMED if pattern.search(words)), None)
@@ -177,7 +183,7 @@ def _tables(lines: list[Line]) -> Iterator[list[_Time]]:
         text = line.text if line is not None else ""
         hit = _ROW.match(text)
         cells = _CELL.findall(hit["cells"]) if hit else []
-        stage = (stage_of(hit["name"]) or "other") if hit else None
+        stage = (stage_of(hit["name"]) or "other") if hit and cells else None
         if (
             line is None
             or (not text.strip() and rows)
@@ -193,8 +199,8 @@ def _tables(lines: list[Line]) -> Iterator[list[_Time]]:
             rows = []
         if line is None:
             break
-        head = _HEAD_UNIT.search(text)
-        if not cells and head and "unlimited" not in text:  # /proc/PID/limits has a column of units, row by row
+        head = None if cells else _HEAD_UNIT.search(text)
+        if head and "unlimited" not in text:  # /proc/PID/limits has a column of units, row by row
             unit = head[1]
         if hit is None or not cells or stage is None or _NOT_TIME.search(hit["name"]) or _OTHER_UNIT.search(text):
             continue
@@ -207,6 +213,7 @@ def _tables(lines: list[Line]) -> Iterator[list[_Time]]:
             rows.append((stage, hit["name"].strip(), [v for v in values if v is not None], line, bare))
 
 
+_CELL_ONLY = regex(rf"~?({_NUMBER})\s*({_UNIT})?")
 _GAP = regex(r"\s{2,}|\t+|\s*\|\s*")
 
 
@@ -216,7 +223,7 @@ def _columns(lines: list[Line]) -> Iterator[list[_Time]]:
     best: tuple[float, list[_Time]] | None = None
     for line in [*lines, None]:
         parts = [p.strip() for p in _GAP.split(line.text.strip().strip("|").strip())] if line is not None else []
-        cells = [re.fullmatch(rf"~?({_NUMBER})\s*({_UNIT})?", p) for p in parts]
+        cells = [_CELL_ONLY.fullmatch(p) for p in parts]
         if head and line is not None and len(parts) == len(head) and sum(c is not None for c in cells) >= 3:
             row = _stage_row(line, head, cells)
             total = sum(t.ms for t in row if t.stage not in ("total", "prompt"))
@@ -225,7 +232,9 @@ def _columns(lines: list[Line]) -> Iterator[list[_Time]]:
             continue
         if best is not None:
             yield best[1]
-        best = None
+        best, head = None, []
+        if len(parts) < 2:
+            continue
         named = [(stage_of(p) or "", p, u[1] if (u := _HEAD_UNIT.search(p)) else "") for p in parts]
         stages = {n[0] for n in named} - {"", "total"}
         head = (
@@ -273,13 +282,15 @@ def _lists(lines: list[Line]) -> Iterator[list[_Time]]:
     """``queue 12 ms, tokenise 1900 ms, prefill 140 ms`` in one line."""
     for line in lines:
         found = []
-        for hit in (*_ITEM.finditer(line.text), *_KEYED.finditer(line.text)):
+        items = _ITEM.finditer(line.text) if _TIMED.search(line.text) else ()
+        keyed = _KEYED.finditer(line.text) if _KEY_END.search(line.text) else ()
+        for hit in (*items, *keyed):
             stage, ms = stage_of(hit["name"].replace("_", " ")), _ms(_value(hit["value"]), hit["unit"])
             if stage is not None and ms is not None:
                 found.append(_Time(stage, hit["name"].strip(), ms, line))
         if (len({t.stage for t in found}) >= 3 or _media(found)) and len(found) <= 12:
             yield found
-        elif not found:
+        elif not found and _HOP.search(line.text):
             bare = [
                 _Time(stage_of(hit["name"]) or "", hit["name"].strip(), _value(hit["value"]), line, bare=True)
                 for hit in _BARE_HOP.finditer(line.text)
@@ -299,17 +310,18 @@ def _curl(lines: list[Line]) -> list[_Time]:
     runs: list[tuple[dict[str, float], Line]] = []
     keyed: dict[str, float] = {}
     for line in lines:
-        named = _CURL_FORMAT.findall(line.text)
+        timed = "time_" in line.text
+        named = _CURL_FORMAT.findall(line.text) if timed else []
         if named:
             order = named
             continue
-        for key, value, unit in _CURL_KEY.findall(line.text):
+        for key, value, unit in _CURL_KEY.findall(line.text) if timed else ():
             if key in keyed:
                 keyed = {}
             keyed[key] = _value(value) / (1000 if unit == "ms" else 1)
             if key == "total" or len(keyed) == len(_CURL):
                 runs.append((keyed, line))
-        numbers = re.findall(r"(?<![\w.])\d+\.\d+", line.text)
+        numbers = re.findall(r"(?<![\w.])\d+\.\d+", line.text) if order else []
         if order and len(numbers) == len(order):
             runs.append((dict(zip(order, map(float, numbers), strict=True)), line))
     if not runs:
@@ -335,7 +347,8 @@ def _histograms(lines: list[Line]) -> list[_Time]:
     out: list[_Time] = []
     triton: dict[str, tuple[float, Line]] = {}
     for line in lines:
-        for hit in _SERIES.finditer(line.text):
+        series = "_sum" in line.text or "_count" in line.text
+        for hit in _SERIES.finditer(line.text) if series else ():
             key = hit["family"] + (hit["labels"] or hit["after"] or "")
             if hit["kind"] == "sum":
                 sums[key] = (_value(hit["value"]), line)
@@ -343,7 +356,7 @@ def _histograms(lines: list[Line]) -> list[_Time]:
                     counts[key] = _value(hit["count"])
             else:
                 counts[key] = _value(hit["value"])
-        for name, value in _TRITON.findall(line.text):
+        for name, value in _TRITON.findall(line.text) if "nv_inference_" in line.text else ():
             triton[name] = (_value(value), line)
     for key, (total, line) in sums.items():
         if counts.get(key, 0) < 1 or "tokens" in key.split("{")[0]:
