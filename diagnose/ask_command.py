@@ -180,10 +180,13 @@ def wrapped(row: str, width: int, indent: str) -> list[str]:
 
 
 def _pieces(row: str) -> list[str]:
-    """Words with the space behind them; single Chinese characters, closing punctuation kept to the one before."""
+    """Words with the space behind them; single Chinese characters; punctuation is kept to what it closes or opens."""
     import re
 
-    return re.findall(r"[\u2e80-\u9fff][,。;:、!?”)」]*\s*|[^\s\u2e80-\u9fff]+\s*", row) or [row]
+    shut, opened = ",。;:、!?”)」，；：！？）》…", "“（《「"
+    han = rf"[{opened}]?[\u2e80-\u9fff][{shut}]*"
+    word = rf"[{opened}]?[^\s\u2e80-\u9fff{opened}，；：！？）。、”]+[{shut}]*"
+    return re.findall(rf"(?:{han}|{word}|\S)\s*", row) or [row]
 
 
 def markdown(answer: Filled, langs: tuple[str, ...], notes: list[str]) -> str:

@@ -23,6 +23,7 @@ LANGS = ("en", "zh")
 FORMATS = ("text", "json")
 SCHEMA = "diagnose.practice/v1"
 WIDTH = 79
+PAGE = 22  # rows at a time: 24, less the line that asks and the one below it
 
 
 def run(
@@ -101,13 +102,27 @@ class Talk:
                 self.say([f"{prompt()}> {line.strip()}"])
                 yield line
 
+    def pages(self, lines: list[str]) -> None:
+        """Print what is longer than a screen; a player at the keys turns its pages."""
+        rows = [row for line in lines for row in self._broken(line)]
+        for start in range(0, len(rows), PAGE):
+            if start and self._keys and self.shows:
+                try:
+                    input(say(self.lang, "turn"))
+                except EOFError:
+                    self._keys = False
+            self.say(rows[start : start + PAGE])
+
+    @staticmethod
+    def _broken(line: str) -> list[str]:
+        return wrapped(line, WIDTH, "") if len(line) > WIDTH or not line.isascii() else [line]
+
     def say(self, lines: list[str]) -> None:
         """Print, broken at 79 columns."""
         if not self.shows:
             return
         for line in lines:
-            pieces = wrapped(line, WIDTH, "") if len(line) > WIDTH or not line.isascii() else [line]
-            print("\n".join(pieces))
+            print("\n".join(self._broken(line)))
         sys.stdout.flush()
 
 
@@ -170,7 +185,7 @@ def _drill(talk: Talk, name: str, track: str, seed: int, restart: bool) -> int:
     finished = drill.finished
     card = examiner.card(setup, drill.done) if finished else None
     if card is not None:
-        talk.say(debrief(drill, card))
+        talk.pages(debrief(drill, card))
     elif not drill.left:
         talk.say([say(talk.lang, "paused")])
     if not talk.shows:

@@ -310,7 +310,7 @@ class Drill:
         if not hits:
             return [self._say("no_grep", word=word)]
         out = [_around(f"E{n}:{i}  ", visible(row.strip()), word) for n, i, row in hits[:PAGE]]
-        return [*out, *([f"… {len(hits) - PAGE}"] if len(hits) > PAGE else [])]
+        return [*out, *([self._say("more_hits", n=len(hits) - PAGE)] if len(hits) > PAGE else [])]
 
     def _save(self, rest: str) -> list[str]:
         words = rest.split()
@@ -466,7 +466,7 @@ class Drill:
             return [got]
         self.done.answer = got
         self._wants = [] if self.done.fix or got[0] == HEALTHY else ["fix"]
-        if got[0] != HEALTHY and not self.done.minds:
+        if got[0] != HEALTHY and got[0] not in self.done.minds:
             self._wants.insert(0, "because")
         return self._next_question()
 

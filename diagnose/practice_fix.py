@@ -30,7 +30,8 @@ _BACK = (
 )
 _CHECK = (
     r"\b(?:check|verif|confirm|re-?run|repeat|re-?measure|measure|watch|compare|test|prove|validate|must|should"
-    r"|expect|until)\w*|确认|验证|重测|复测|再跑|再测|检查|观察|对比|应当|应该|坐实|直到"
+    r"|expect|until|would (?:show|say|read|mean|tell))\w*"
+    r"|确认|验证|重测|复测|再跑|再测|检查|观察|对比|应当|应该|坐实|直到"
 )
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|[;；。!?！？\n]+")
 _PIECE = re.compile(

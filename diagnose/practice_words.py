@@ -35,6 +35,8 @@ _SAID: dict[str, tuple[str, str]] = {
         "… {n} more lines: `more`, `grep WORD`, or `save E{e} FILE` for all of it",
         "…… 还有 {n} 行：more、grep 词，或 save E{e} 文件 存下全文",
     ),
+    "more_hits": ("… {n} more lines with it: grep something rarer", "…… 还有 {n} 行，换个更少见的词再找"),
+    "turn": ("-- Enter for the rest --", "-- 回车看下面 --"),
     "others": ("also captured: {names}; `more` goes through them", "还有：{names}；用 more 往下看"),
     "no_more": ("Nothing more to show.", "没有更多了。"),
     "saved": ("wrote {file}", "已写入 {file}"),

@@ -87,6 +87,14 @@ def test_lines_fit_the_window() -> None:
     assert "".join(wrapped(row, 60, "")).replace(" ", "") == row.replace(" ", "")
 
 
+def test_no_line_begins_with_closing_punctuation() -> None:
+    text = "这里没有问题：busbw 就是该有的水平（置信度 0.94），于是“RDMA 在用（中转）”就排除了！看 NCCL_P2P_DISABLE=1。"
+    for width in range(12, 60):
+        rows = wrapped(text, width, "")
+        assert "".join(r.replace(" ", "") for r in rows) == text.replace(" ", "")
+        assert not any(r[0] in "，。；：！？）”" or r[-1] in "（“" for r in rows), (width, rows)
+
+
 def test_nothing_heavy_is_imported() -> None:
     code = (
         "import sys; from diagnose.cli import _run; _run(['ask', 'kv-cache-size', '-f', 'json']); "

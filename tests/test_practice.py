@@ -21,12 +21,14 @@ from diagnose.arithmetic import check_numerals
 from diagnose.catalogue import catalogue
 from diagnose.concepts import concepts
 from diagnose.models import Report
+from diagnose.practice import Talk
 from diagnose.practice_drill import Drill, named
 from diagnose.practice_interview import WEAK, chosen
 from diagnose.practice_machine import aliases, asked
 from diagnose.practice_plan import plan, whole
 from diagnose.practice_store import Store
 from diagnose.practice_story import PARTS, Story, values
+from diagnose.practice_words import say
 
 pytestmark = pytest.mark.xdist_group("drills")  # one worker plans them
 ROOT = Path(__file__).parents[1]
@@ -201,6 +203,26 @@ def test_the_interviewer_answers_back() -> None:
     assert drill.feed("nvidia-smi")[-1].startswith("Interviewer: "), "the red herring"
     assert "No cause" in drill.feed("answer the moon 0.9")[0] and not drill.over
     assert "How sure" in drill.feed("answer nccl.p2p_disabled")[0] and not drill.over
+
+
+def test_a_doubt_about_another_hypothesis_does_not_spare_the_question() -> None:
+    drill = Drill(examiner.setup("the-gpu-that-is-there", "en"))
+    for line in ("hypothesis env.version_conflict 0.4", "because pip check would complain"):
+        drill.feed(line)
+    asked = drill.feed("answer env.gpu_hidden 0.9")
+    assert asked == [say("en", "ask_mind")] and not drill.over
+
+
+def test_a_debrief_is_turned_page_by_page(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    turned: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda prompt="": turned.append(prompt) or "")
+    talk = Talk("", True, "en")
+    talk._keys = True
+    talk.pages([f"line {n}" for n in range(50)])
+    assert len(turned) == 2 and capsys.readouterr().out.count("\n") == 50
+    talk._keys = False
+    talk.pages(["x"] * 50)
+    assert len(turned) == 2
 
 
 def test_hints_climb_and_time_stops_hard() -> None:

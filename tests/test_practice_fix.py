@@ -68,6 +68,11 @@ def test_the_change(cause: str, line: str, text: str, change: float) -> None:
     assert score(text, [cause], [line]).change == change
 
 
+def test_what_an_output_would_show_is_no_change() -> None:
+    told = "nvidia-smi topo -p2p r would show OK, so the driver offers peer access"
+    assert score(told, ("nccl.p2p_disabled",)).change == 0.0
+
+
 def test_rollback_and_check_count_beside_the_right_change() -> None:
     line = ["NCCL_P2P_DISABLE=1"]
     bare = score("unset NCCL_P2P_DISABLE", ["nccl.env_override"], line)
