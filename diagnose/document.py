@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +20,10 @@ from typing import BinaryIO
 QUOTE_CHARS = 400
 NOVEL_FROM = 1 << 20  # from this size on, `novel` leaves repeats out …
 NOVEL_MOST = 64  # … after so many lines that differ in digits only
-_MOST_SHAPES = 200_000
+_MANY_SHAPES = 10_000  # no program prints so many sentences: words vary in them
+THIN_FROM = 2 << 20  # from this size on, `lines` gives …
+_ALIKE_MOST = 20_000  # … so many lines of one shape
+_MOST_LINES = 100_000  # of all shapes, then
 _DROP = b"0123456789\r"
 _LOWER = bytes(range(256)).lower()
 _ADDRESS = re.compile(rb"0x[0-9a-fA-F]+")
@@ -129,15 +133,25 @@ def _shorter(hit: re.Match[str]) -> str:
     return run[: run.rfind(",", 0, 200) + 1 or 200]
 
 
-_Block = tuple[Iterable[int], Iterable[int], Iterable[bytes], Iterable[bytes]]  # numbers, offsets, raw lines, shapes
+@dataclass
+class Shapes:
+    """Whole lines, and their shapes: nothing is worked out for who does not ask."""
+
+    lines: bytes
+
+    @cached_property
+    def text(self) -> bytes:
+        """The shapes as one text."""
+        return shape(uncoloured(self.lines))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.text.split(b"\n"))
 
 
-def _shapes(lines: bytes) -> Iterator[bytes]:
-    """Shapes of whole lines; nothing is worked out for who does not ask."""
-    yield from shape(uncoloured(lines)).split(b"\n")
+Block = tuple[Iterable[int], Iterable[int], Iterable[bytes], Shapes]  # numbers, offsets, raw lines, their shapes
 
 
-def _pieces(raws: Iterable[bytes], offset: int, number: int) -> Iterator[_Block]:
+def _pieces(raws: Iterable[bytes], offset: int, number: int) -> Iterator[Block]:
     """Lines some of which are too long, in pieces."""
     for raw in raws:
         start = 0
@@ -150,8 +164,8 @@ def _pieces(raws: Iterable[bytes], offset: int, number: int) -> Iterator[_Block]
         number += 1
 
 
-def _single(number: int, start: int, raw: bytes) -> _Block:
-    return (number,), (start,), (raw,), _shapes(raw)
+def _single(number: int, start: int, raw: bytes) -> Block:
+    return (number,), (start,), (raw,), Shapes(raw)
 
 
 def _piece(block: bytes, start: int) -> int:
@@ -241,19 +255,19 @@ class Document:
 
     def raw_lines(self) -> Iterator[tuple[int, int, bytes]]:
         """``(line number, byte offset, raw line without newline)``; a fast path for big logs."""
-        for block in self._blocks():
+        for block in self.blocks():
             yield from zip(*block[:3], strict=False)
 
     def shaped_lines(self) -> Iterator[tuple[int, int, bytes, bytes]]:
         """`raw_lines` with the shape of each: the fastest way to pass over lines that differ in numbers only."""
-        for block in self._blocks():
+        for block in self.blocks():
             yield from zip(*block, strict=False)
 
-    def _blocks(self) -> Iterator[_Block]:
+    def blocks(self) -> Iterator[Block]:
         """Stretches of lines, each split and shaped at once."""
         if self.encoding != "utf-8":
             for number, start, raw in self._wide_lines():
-                yield (number,), (start,), (raw,), _shapes(raw.decode(self.encoding, "replace").encode())
+                yield (number,), (start,), (raw,), Shapes(raw.decode(self.encoding, "replace").encode())
             return
         rest, offset, number = b"", 0, 1
         for block in self.chunks():
@@ -265,7 +279,7 @@ class Document:
                 yield from _pieces(raws, offset, number)
             else:
                 starts = map(add, accumulate(map(len, raws), initial=offset), count())
-                yield range(number, number + len(raws)), starts, raws, _shapes(whole)
+                yield range(number, number + len(raws)), starts, raws, Shapes(whole)
             number, offset = number + len(raws), offset + stop
             while len(rest) > _MAX_LINE:
                 size = _piece(rest, 0)
@@ -289,50 +303,66 @@ class Document:
             pos = stop + 2
 
     def lines(self) -> Iterator[Line]:
-        """Cleaned lines; kept in memory for documents up to 16 MiB, streamed above."""
-        if self.size <= KEEP_BYTES:
-            return iter(self._kept)
-        return self._stream()
+        """Cleaned lines; of a document of more than 2 MiB at most 20,000 of each shape."""
+        return iter(self._kept if self.size <= THIN_FROM else self._thinned)
 
     def novel(self) -> Iterator[Line]:
         """Lines without the bulk of a long log: for readers of settings, versions and errors.
 
-        In a document of more than 1 MiB a line is left out once 64 before it had its shape.
+        In a document of more than 1 MiB a line is left out once 64 before it had its shape, or, where the shapes are
+        too many to remember, each of its words.
         """
         return iter(self._novel) if self.size > NOVEL_FROM else self.lines()
 
     @cached_property
     def _novel(self) -> list[Line]:
+        return self._few(NOVEL_MOST)
+
+    @cached_property
+    def _thinned(self) -> list[Line]:
+        return self._few(_ALIKE_MOST)
+
+    def _few(self, alike: int) -> list[Line]:
+        """Lines of which at most so many have one shape; what says nothing new is left out."""
         seen: dict[bytes, int] = {}
+        words: Counter[bytes] = Counter()
+        usual: set[bytes] = set()
         out: list[Line] = []
         for number, start, raw, key in self.shaped_lines():
             times = seen.get(key, 0)
-            if times >= NOVEL_MOST or len(seen) > _MOST_SHAPES:
+            if times >= alike:
                 continue
-            seen[key] = times + 1
+            if len(seen) < _MANY_SHAPES or times:
+                seen[key] = times + 1
+            elif usual.issuperset(parts := key.split()):
+                continue  # every line differs from all before it, in known words
+            else:
+                words.update(parts)
+                usual.update(w for w in parts if words[w] >= NOVEL_MOST)
             out.append(self.line(number, start, raw))
+            if len(out) >= _MOST_LINES:
+                break
         return out
 
     def holding(self, *words: str) -> Iterator[Line]:
         """Cleaned lines that may hold one of the words: decided once a shape, so digits and case do not count."""
         wanted = {shape(w.encode()) for w in words}
         known: dict[bytes, bool] = {}
-        for number, start, raw, key in self.shaped_lines():
-            found = known.get(key)
-            if found is None:
-                if len(known) > _MOST_SHAPES:
-                    known.clear()
-                found = known[key] = any(w in key for w in wanted)
-            if found:
-                yield self.line(number, start, raw)
+        for numbers, starts, raws, shapes in self.blocks():
+            if not any(w in shapes.text for w in wanted):
+                continue
+            for number, start, raw, key in zip(numbers, starts, raws, shapes, strict=False):
+                found = known.get(key)
+                if found is None:
+                    if len(known) > _MANY_SHAPES:
+                        known.clear()
+                    found = known[key] = any(w in key for w in wanted)
+                if found:
+                    yield self.line(number, start, raw)
 
     @cached_property
     def _kept(self) -> list[Line]:
-        return list(self._stream())
-
-    def _stream(self) -> Iterator[Line]:
-        for number, start, raw in self.raw_lines():
-            yield self.line(number, start, raw)
+        return [self.line(number, start, raw) for number, start, raw in self.raw_lines()]
 
     def line(self, number: int, start: int, raw: bytes) -> Line:
         """A raw line, cleaned."""

@@ -20,7 +20,7 @@ from .salvage import finite, read
 
 _HEAD = 8 << 20  # of a huge document, look for needles in this much of it
 _FEW_FROM = 1 << 18
-_SAME_DIGIT = bytes.maketrans(b"123456789", b"000000000")
+_DIGITS = b"0123456789"
 GENERIC = "generic"
 
 
@@ -47,23 +47,21 @@ def matching(doc: Document) -> list[Reader]:
     if doc.encoding != "utf-8":
         head = head.decode(doc.encoding, "replace").encode()
     head = uncoloured(head)
-    few = _distinct(head)
-    hits = [r for r in known if any(_found(n, head, few) for n in r.needles) or r.name == GENERIC]
+    words = _words(head)
+    hits = [r for r in known if any(_found(n, head, words) for n in r.needles) or r.name == GENERIC]
     return next(([r] for r in hits if owns(r, doc)), hits)
 
 
-def _distinct(head: bytes) -> bytes:
-    """The lines of a long text once each, digits aside: hundreds of needles are sought in it."""
-    if len(head) < _FEW_FROM:
-        return head
-    return b"\n".join(dict.fromkeys(head.translate(_SAME_DIGIT).split(b"\n")))
+def _words(head: bytes) -> bytes:
+    """The words of a long text once each, digits aside: hundreds of needles are sought among them first."""
+    return b"\n".join(set(head.translate(None, _DIGITS).split())) if len(head) >= _FEW_FROM else b""
 
 
-def _found(needle: bytes, head: bytes, few: bytes) -> bool:
-    """Is a needle in a text, of which `few` is the short form?"""
-    if few is head:
-        return needle in head
-    return needle.translate(_SAME_DIGIT) in few and needle in head
+def _found(needle: bytes, head: bytes, words: bytes) -> bool:
+    """Is a needle in a text, of which `words` are the words?"""
+    if words and (parts := needle.translate(None, _DIGITS).split()) and max(parts, key=len) not in words:
+        return False
+    return needle in head
 
 
 def owns(reader: Reader, doc: Document) -> bool:

@@ -13,11 +13,12 @@ import re._constants as sre  # type: ignore[import-not-found]
 import re._parser as sre_parser  # type: ignore[import-not-found]
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from .catalogue import Mark
-from .document import Document, Span, shape
+from .document import Document, Shapes, Span, shape, uncoloured
 from .lazy import regex
 from .models import Fact, Subject
 
@@ -26,11 +27,13 @@ _PATIENCE, _PATIENCE_BLIND = (
     64,
 )  # the lines of one shape differ in digits: a pattern without any misses all or none
 _FIGURES = re.compile(r"(?<!\\){[\d,]+}|\\\d")  # repetition and references are no digits of the line
-_MOST_SHAPES = 200_000
+_MANY_SHAPES = 30_000
+_MOST_WORDS = 200_000
 _Identity = tuple["str | float", "str | None", "int | None", "int | None"]  # value, label, rank, GPU
 
 # What a matching line must hold: literals (all of them) and alternatives (one of each, itself a Need).
 Need = tuple["bytes | tuple[Need, ...]", ...]
+Gate = tuple["tuple[bytes, ...]", "tuple[tuple[Gate, ...], ...]"]  # one of the literals, or all of one of the others
 
 
 def _need(tree: Any, plain: bool = False) -> Need:
@@ -73,14 +76,37 @@ def needles(pattern: str, plain: bool = False) -> Need:
     return _need(list(sre_parser.parse(pattern, re.IGNORECASE)), plain)
 
 
-def admits(need: Need, shaped: bytes) -> bool:
+def gates(need: Need) -> tuple[Gate, ...]:
+    """A `Need` as it is asked fast: what has the fewest alternatives first."""
+    made = [_gate((part,) if isinstance(part, bytes) else part) for part in need]
+    return tuple(sorted(made, key=lambda gate: len(gate[0]) + 9 * len(gate[1])))
+
+
+def _gate(options: tuple[bytes | Need, ...]) -> Gate:
+    single: list[bytes] = []
+    several: list[tuple[Gate, ...]] = []
+    for option in options:
+        if isinstance(option, bytes):
+            single.append(option)
+        elif len(option) == 1 and isinstance(option[0], bytes):
+            single.append(option[0])
+        else:
+            several.append(gates(option))
+    return tuple(dict.fromkeys(single)), tuple(several)
+
+
+def admits(need: tuple[Gate, ...], shaped: bytes) -> bool:
     """Could a line of this shape match?"""
-    for part in need:
-        if isinstance(part, bytes):
-            if part not in shaped:
+    for single, several in need:
+        for literal in single:
+            if literal in shaped:
+                break
+        else:
+            for other in several:
+                if admits(other, shaped):
+                    break
+            else:
                 return False
-        elif not any(admits(option, shaped) for option in part):
-            return False
     return True
 
 
@@ -94,8 +120,8 @@ def _either(options: tuple[Need, ...]) -> tuple[bytes, ...]:
     return tuple(literal for option in options for literal in primary(option))
 
 
-def _grams(text: bytes) -> set[bytes]:
-    return {text[i : i + 3] for i in range(len(text) - 2)}
+def _grams(text: bytes, size: int = 3) -> set[bytes]:
+    return {text[i : i + size] for i in range(len(text) - size + 1)}
 
 
 class _Ready:
@@ -105,8 +131,9 @@ class _Ready:
         self.mark, self.place = mark, place
         self.patience = _PATIENCE if re.search("[0-9]", _FIGURES.sub("", mark.pattern)) else _PATIENCE_BLIND
         self.needles = needles(mark.pattern)
+        self.gates = gates(self.needles)
         # a name that is mostly digits has no shape: "H200"
-        self.names = () if self.needles else tuple(n.decode() for n in primary(needles(mark.pattern, plain=True)))
+        self.names = () if self.needles else primary(needles(mark.pattern, plain=True))
 
     @cached_property
     def search(self) -> re.Pattern[str]:
@@ -115,6 +142,19 @@ class _Ready:
     @cached_property
     def veto(self) -> re.Pattern[str] | None:
         return re.compile(self.mark.unless, re.IGNORECASE) if self.mark.unless else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Sought:
+    """A literal, the word of it that is looked for first, and the marks that need it."""
+
+    word: bytes
+    literal: bytes
+    items: list[_Ready]
+
+
+def _stands(item: _Ready, lower: bytes) -> bool:
+    return not item.names or any(name in lower for name in item.names)
 
 
 class Scanner:
@@ -129,21 +169,51 @@ class Scanner:
         for item in self._ready:
             for literal in primary(item.needles):
                 index.setdefault(literal, []).append(item)
-        # A literal is looked for only in lines that hold its rarest three bytes.
-        usual = Counter(gram for literal in index for gram in _grams(literal))
-        self._index: dict[bytes, list[tuple[bytes, list[_Ready]]]] = {}
+        # A literal is looked for only in lines one of whose words holds the rarest three bytes of its longest word.
+        words = {literal: max(literal.split(), key=len, default=b"") for literal in index}
+        usual = Counter(gram for word in words.values() for gram in _grams(word))
+        self._index: dict[bytes, list[_Sought]] = {}
         for literal, items in index.items():
-            rarest = min(_grams(literal), key=lambda gram: (usual[gram], gram), default=b"")
-            self._index.setdefault(rarest, []).append((literal, items))
+            rarest = min(_grams(words[literal]), key=lambda gram: (usual[gram], gram), default=words[literal])
+            self._index.setdefault(rarest, []).append(_Sought(words[literal], literal, items))
+        self._short = [s for gram in [*self._index] if len(gram) < 2 for s in self._index.pop(gram)]
+        self._dull: set[bytes] = set()  # words that no literal has
+        self._told: dict[bytes, tuple[_Sought, ...]] = {}  # words that some have
+
+    def _sought(self, words: list[bytes]) -> set[_Sought]:
+        """Literals that have one of the words."""
+        out: set[_Sought] = set()
+        for word in words:
+            if word in self._dull:
+                continue
+            told = self._told.get(word)
+            if told is None:
+                if len(self._dull) + len(self._told) > _MOST_WORDS:
+                    self._dull.clear()
+                    self._told.clear()
+                hits = self._index.keys() & (_grams(word) | _grams(word, 2))
+                told = tuple(s for gram in hits for s in self._index[gram] if s.word in word)
+                if told:
+                    self._told[word] = told
+                else:
+                    self._dull.add(word)
+            out.update(told)
+        return out
 
     def candidates(self, shaped: bytes) -> tuple[_Ready, ...]:
-        """Marks that could match a line of this shape."""
-        found = {r.place: r for r in self._always}
-        for gram in (self._index.keys() & _grams(shaped)) | {b""}:
-            for literal, items in self._index.get(gram, ()):
-                if literal in shaped:
-                    found.update((r.place, r) for r in items)
-        return tuple(r for _, r in sorted(found.items()) if admits(r.needles, shaped))
+        """Marks that could match a line of this shape, less those that have no shape."""
+        words = shaped.split()
+        sought = () if self._dull.issuperset(words) else self._sought(words)
+        found: dict[int, _Ready] = {}
+        for one in (*self._short, *sought):
+            if one.literal in shaped:
+                found.update((r.place, r) for r in one.items if admits(r.gates, shaped))
+        return tuple(r for _, r in sorted(found.items())) if found else ()
+
+    def _named(self, shapes: Shapes) -> tuple[_Ready, ...]:
+        """Marks without a shape whose names stand in these lines."""
+        lower = uncoloured(shapes.lines).lower() if self._always else b""
+        return tuple(r for r in self._always if _stands(r, lower))
 
     def scan(self, doc: Document) -> Iterator[Fact]:
         """Facts of all marks in `doc`; at most `keep` distinct facts a mark, their repeats counted.
@@ -154,33 +224,39 @@ class Scanner:
         vain: dict[tuple[bytes, int], int] = {}
         kept: dict[str, dict[_Identity, Span]] = {}
         counts: dict[tuple[str, _Identity], int] = {}
-        for number, start, raw, key in doc.shaped_lines():
-            ready = cache.get(key)
-            if ready is None:
-                if len(cache) > _MOST_SHAPES:
-                    cache.clear()
-                    vain.clear()
-                ready = cache[key] = self.candidates(key)
-            if not ready:
-                continue
-            line = doc.line(number, start, raw)
-            if _MANUAL.match(line.text):
-                continue
-            for item in ready:
-                found = _match(line.text, item)
-                if found is None:
-                    tries = vain[key, id(item)] = vain.get((key, id(item)), 0) + 1
-                    if tries >= item.patience:
-                        cache[key] = tuple(r for r in cache[key] if r is not item)
+        plain = doc.encoding == "utf-8"
+        for block in doc.blocks():
+            named = self._named(block[3])
+            for number, start, raw, key in zip(*block, strict=False):
+                ready = cache.get(key)
+                if ready is None:
+                    if len(cache) > _MANY_SHAPES:
+                        cache.clear()
+                        vain.clear()
+                    ready = cache[key] = self.candidates(key)
+                if named:
+                    lower = raw.lower() if plain and b"\x1b" not in raw else block[3].lines.lower()
+                    ready = (*ready, *(r for r in named if _stands(r, lower)))
+                if not ready:
                     continue
-                identity, around = found
-                mine = kept.setdefault(item.mark.signal, {})
-                if identity not in mine:
-                    if len(mine) >= item.mark.keep:
+                line = doc.line(number, start, raw)
+                if _MANUAL.match(line.text):
+                    continue
+                for item in ready:
+                    found = _match(line.text, item)
+                    if found is None:
+                        tries = vain[key, id(item)] = vain.get((key, id(item)), 0) + 1
+                        if tries >= item.patience:
+                            cache[key] = tuple(r for r in cache.get(key, ()) if r is not item)
                         continue
-                    mine[identity] = doc.span(line, around)
-                place = (item.mark.signal, identity)
-                counts[place] = counts.get(place, 0) + 1
+                    identity, around = found
+                    mine = kept.setdefault(item.mark.signal, {})
+                    if identity not in mine:
+                        if len(mine) >= item.mark.keep:
+                            continue
+                        mine[identity] = doc.span(line, around)
+                    place = (item.mark.signal, identity)
+                    counts[place] = counts.get(place, 0) + 1
         for signal, mine in kept.items():
             mark = self._of[signal]
             for identity, span in mine.items():
@@ -198,7 +274,7 @@ _MANUAL = regex(r"\s*(?:mca:\S+?:(?:help|enumerator)\b|MCA [\w ]+: (?:parameter|
 def _match(text: str, item: _Ready) -> tuple[_Identity, str] | None:
     """What a matching line says, and the text to centre a long quote on."""
     if item.names:
-        lower = text.lower()
+        lower = text.lower().encode()
         if not any(name in lower for name in item.names):
             return None
     hit = item.search.search(text)

@@ -8,6 +8,7 @@ identical messages are only counted.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +17,8 @@ from diagnose.lazy import regex
 from diagnose.models import NOBODY, Fact, Subject
 
 PAIRS = 16  # pairs of ranks reported per transport; the rest is counted into the last
+TRANSPORTS = 64  # distinct ones
+ALIKE = 20_000  # facts of one signal
 WARNS = 24  # distinct warnings kept
 KNOWN = 60_000  # distinct messages remembered before forgetting
 
@@ -88,6 +91,9 @@ class _State:
     facts: dict[tuple[object, ...], _Seen] = field(default_factory=dict)
     pairs: dict[str, dict[tuple[int, int | None], _Seen]] = field(default_factory=dict)  # of each transport
     known: dict[bytes, _Seen | None] = field(default_factory=dict)
+    kept: Counter[str] = field(default_factory=Counter)  # facts of a signal
+    paths: int = 0  # lines that named a transport
+    bulk: dict[bytes, _Seen | None] = field(default_factory=dict)  # transports of which more lines are only counted
     ranks: dict[tuple[str | None, str | None, str | None], int] = field(default_factory=dict)
     warns: dict[str, tuple[str, Fact]] = field(default_factory=dict)
     started: int = 0
@@ -96,12 +102,15 @@ class _State:
     def put(
         self, line: Line, signal: str, value: str | float, unit: str | None = None, subject: Subject | None = None,
         around: str | None = None,
-    ) -> _Seen:  # fmt: skip
+    ) -> _Seen | None:  # fmt: skip
         """Keep a fact once; say how often it came."""
         subject = subject or NOBODY
         key = (signal, value, subject)
         got = self.facts.get(key)
         if got is None:
+            if self.kept[signal] >= ALIKE:
+                return None
+            self.kept[signal] += 1
             span = (self.doc.span(line, around),)
             got = self.facts[key] = _Seen(Fact(signal, value, unit, subject, span, status=self.doc.status))
         else:
@@ -127,6 +136,9 @@ def _via(st: _State, line: Line, msg: str, _head: re.Match[str] | None) -> _Seen
         return None
     rank, peer, transport = int(hit[1]), int(hit[2]) if hit[2] else None, hit[3]
     transport = {"direct shared memory": "SHM/direct shared memory"}.get(transport, transport)
+    st.paths += 1
+    if transport not in st.pairs and len(st.pairs) >= TRANSPORTS:
+        return None
     pairs = st.pairs.setdefault(transport, {})
     seen = pairs.get((rank, peer))
     if seen is None and len(pairs) >= PAIRS:
@@ -134,8 +146,27 @@ def _via(st: _State, line: Line, msg: str, _head: re.Match[str] | None) -> _Seen
     if seen is not None:
         seen.count += 1
         return seen
-    pairs[rank, peer] = made = st.put(line, "nccl.transport", transport, None, Subject(rank=rank, peer=peer), "via ")
+    made = st.put(line, "nccl.transport", transport, None, Subject(rank=rank, peer=peer), "via ")
+    if made is not None:
+        pairs[rank, peer] = made
     return made
+
+
+def _only_counted(st: _State, said: bytes) -> bool:
+    """Of a long log: is this line one more of a transport with all the pairs that are reported?"""
+    transport = said[said.rfind(b" via ") + 5 :].partition(b" comm ")[0].strip()
+    try:
+        seen = st.bulk[transport]
+    except KeyError:
+        pairs = st.pairs.get(transport.decode(errors="replace"))
+        if len(st.pairs) < TRANSPORTS if pairs is None else len(pairs) < PAIRS:
+            return False
+        seen = next(reversed(pairs.values())) if pairs else None
+        if len(st.bulk) < KNOWN:
+            st.bulk[transport] = seen
+    if seen is not None:
+        seen.count += 1
+    return True
 
 
 def _algo(st: _State, line: Line, msg: str, _head: re.Match[str] | None) -> _Seen | None:
@@ -249,14 +280,17 @@ _KINDS: tuple[tuple[bytes, Handler], ...] = (
     (b"WARN ", _warn),
 )  # fmt: skip
 _SHAPES = tuple((shape(literal), literal, handler) for literal, handler in _KINDS)
+_SHAPED = tuple({shaped for shaped, _, _ in _SHAPES})
 _BY_HEAD = (_comm, _topology, _warn)  # for the others it makes no difference who speaks, and when
 
 
-def _choose(key: bytes, raw: bytes) -> Handler | None:
+def _choose(key: bytes, raw: bytes, here: list[bytes], encoding: str) -> Handler | None:
     """The handler of a shape, from its first line."""
-    for shaped, literal, handler in _SHAPES:
-        if shaped in key and literal in raw:
-            return None if handler is _warn and not _WARN.search(raw) else handler
+    if any(s in key for s in here):
+        said = uncoloured(raw.decode(encoding, "replace").encode())
+        for shaped, literal, handler in _SHAPES:
+            if shaped in key and literal in said:
+                return None if handler is _warn and not _WARN.search(said) else handler
     return None
 
 
@@ -276,31 +310,37 @@ class NcclLogReader:
         encoding = doc.encoding
         wide = encoding != "utf-8"
         known = st.known
-        for number, start, raw, key in doc.shaped_lines():
-            try:
-                handler = chosen[key]
-            except KeyError:
-                if len(chosen) > KNOWN:
-                    chosen.clear()
-                handler = chosen[key] = _choose(key, uncoloured(raw.decode(encoding, "replace").encode()))
-            if handler is None:
+        for numbers, starts, raws, shapes in doc.blocks():
+            here = [s for s in _SHAPED if s in shapes.text]
+            if not here:
                 continue
-            said = raw.decode(encoding, "replace").encode() if wide else raw
-            if b"\x1b" in said:
-                said = uncoloured(said)
-            # the sentence without its head where that takes no part: repeats are only counted
-            tail = said if handler is _comm else said[said.find(b"NCCL ") + 5 :]
-            if tail in known:
-                if seen := known[tail]:
-                    seen.count += 1
-                continue
-            line = doc.line(number, start, raw)
-            head = _HEAD.search(line.text) if handler in _BY_HEAD else None
-            got = handler(st, line, head["msg"] if head else line.text, head)
-            if handler is not _warn and handler is not _version:
-                if len(known) > KNOWN:
-                    known.clear()
-                known[tail] = got
+            for number, start, raw, key in zip(numbers, starts, raws, shapes, strict=False):
+                try:
+                    handler = chosen[key]
+                except KeyError:
+                    if len(chosen) > KNOWN:
+                        chosen.clear()
+                    handler = chosen[key] = _choose(key, raw, here, encoding)
+                if handler is None:
+                    continue
+                said = raw.decode(encoding, "replace").encode() if wide else raw
+                if b"\x1b" in said:
+                    said = uncoloured(said)
+                # the sentence without its head where that takes no part: repeats are only counted
+                tail = said if handler is _comm else said[said.find(b"NCCL ") + 5 :]
+                if tail in known:
+                    if seen := known[tail]:
+                        seen.count += 1
+                    continue
+                if handler is _via and st.paths > KNOWN and _only_counted(st, said):
+                    continue
+                line = doc.line(number, start, raw)
+                head = _HEAD.search(line.text) if handler in _BY_HEAD else None
+                got = handler(st, line, head["msg"] if head else line.text, head)
+                if handler is not _warn and handler is not _version:
+                    if len(known) > KNOWN:
+                        known.clear()
+                    known[tail] = got
         yield from self._facts(st)
 
     def _facts(self, st: _State) -> Iterator[Fact]:

@@ -22,7 +22,7 @@ class RingReader:
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`nccl.ring` of the first channel that has an order, for the orders that differ."""
         seen: set[str] = set()
-        for line in doc.holding("Channel"):
+        for line in doc.lines():
             hit = _ORDER.search(line.text)
             if hit is None:
                 continue

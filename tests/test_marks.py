@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
+from diagnose.probes.nccl_log import TRANSPORTS, NcclLogReader
 from hypothesis import given
 from hypothesis import strategies as st
 
 from diagnose.catalogue import Mark, catalogue
-from diagnose.document import Document, shape
-from diagnose.marks import Scanner, admits, needles
+from diagnose.document import THIN_FROM, Document, shape
+from diagnose.gather import scanner
+from diagnose.marks import Scanner, admits, gates, needles
 
 
 def scan(text: str, *marks: Mark) -> list[tuple[str, object, str | None, int]]:
@@ -66,7 +69,7 @@ def test_numeric_value_must_parse() -> None:
 )
 def test_prefilter_admits_what_matches(pattern: str, line: str) -> None:
     assert re.search(pattern, line, re.IGNORECASE)
-    assert admits(needles(pattern), shape(line.encode()))
+    assert admits(gates(needles(pattern)), shape(line.encode()))
 
 
 def test_every_catalogue_mark_compiles_and_has_a_prefilter() -> None:
@@ -81,3 +84,23 @@ def test_scanning_any_text_raises_nothing_and_quotes_it(text: str) -> None:
     for fact in Scanner(marks).scan(Document.of("x", data)):
         span = fact.spans[0]
         assert data[span.start : span.end].decode("utf-8", "replace") == span.quote
+
+
+def test_a_long_log_in_which_every_line_differs() -> None:
+    """Lines that differ in words are many shapes: what is rare among them is found, what readers keep is bounded."""
+    words = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrs"]
+    told = itertools.cycle(itertools.permutations(words[:40], 3))
+    rows = [f"t={n} {' '.join(next(told))} value 0x{n * 7919:x}" for n in range(60_000)]
+    rows[50_000] = "n3:9:9 [3] NCCL WARN Error: failed to extend /dev/shm/nccl-f3 to 4194660 bytes"
+    doc = Document.of("t", "\n".join(rows).encode())
+    assert doc.size > THIN_FROM
+    assert {f.spans[0].line for f in scanner().scan(doc)} == {50_001}
+    read = [line.number for line in doc.lines()]
+    assert len(read) < 20_000 and 50_001 in read
+    assert 50_001 in [line.number for line in doc.novel()]
+
+
+def test_transports_of_a_long_log_are_bounded() -> None:
+    rows = (f"n1:{n}:9 [0] NCCL INFO Channel 00/0 : {n}[0] -> 1[1] via P2P/CUMEM/x/{n}" for n in range(70_000))
+    facts = list(NcclLogReader().parse(Document.of("t", "\n".join(rows).encode())))
+    assert len(facts) == TRANSPORTS
