@@ -63,9 +63,10 @@ def silent(fleet: Fleet) -> Iterator[InputRef]:
 def headline(fleet: Fleet) -> str:
     """The fleet in a sentence."""
     bad = sum(c.severity in ("high", "medium") for c in fleet.checks) + bool(fleet.missing)
-    said = [f"{len(fleet.nodes)} node(s) read: {bad} finding(s) of high or medium severity"]
+    found = f"{bad} finding{'s' if bad > 1 else ''}" if bad else "nothing"
+    said = [f"{len(fleet.nodes)} node{'s' * (len(fleet.nodes) != 1)} read: {found} of high or medium severity"]
     said += [f"slow: {', '.join(fleet.slow[:8])}"] if fleet.slow else []
-    said += [f"{len(fleet.outliers)} reading(s) stand apart"] if fleet.outliers else []
+    said += [f"readings that stand apart: {len(fleet.outliers)}"] if fleet.outliers else []
     said += [f"no result from {', '.join(f.name for f in fleet.failed[:8])}"] if fleet.failed else []
     said += [f"missing: {', '.join(fleet.missing[:8])}"] if fleet.missing else []
     return "; ".join(said)
