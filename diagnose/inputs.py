@@ -100,13 +100,17 @@ def open_inputs(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> t
         stdin: binary standard input, read when ``-`` is among the paths.
     """
     session = _Session()
+    named: list[tuple[Document, tuple[str, ...]]] = []
     for path in paths:
+        session.documents = []
         if str(path) == "-":
             _standard_input(stdin, session)
         else:
             _path(Path(path), session)
-    documents = _told_apart(session.documents)
-    documents = _cassettes(documents, session)
+        # names are those within one path, so what a cassette does not list is told from what was given beside it
+        kept = {id(d) for d in _cassettes([d for d, _ in session.documents], session)}
+        named += [pair for pair in session.documents if id(pair[0]) in kept]
+    documents = _told_apart(named)
     documents.sort(key=lambda d: (d.name, d.sha256))
     session.rejected.sort(key=lambda r: (r.name, r.reason or ""))
     return documents, session.rejected

@@ -212,6 +212,7 @@ class LoadReader:
             name = row.get("Command", words[-1])
             if (wait := number(row.get("%wait", "-"))) is not None and wait >= 5:
                 keep("host.process.wait", wait / 100, "fraction", name)
+                keep("host.process.cpus", number(row.get("CPUS", "-")), "count", name)
             if (cpu := number(row.get("%CPU", "-"))) is not None and cpu >= 50:
                 keep("host.process.cpu", cpu / 100, "count", name)
         else:

@@ -23,7 +23,7 @@ from diagnose.plugin import Reader
 
 from .facts import computed, fact
 from .host import cpu_list
-from .live_host import _ENV
+from .live_host import STEERS
 
 _HEAD = "# settings of this host"
 TOOLS = (
@@ -89,7 +89,7 @@ def _settings(host: Host) -> Iterator[Collected]:
     if host.root != Path("/"):
         yield Capture("host.settings", ("\n".join(lines) + "\n").encode(), started=time.time())
         return
-    lines.append(f"environment {sum(_ENV.match(name) is not None for name in host.environ)} variables")
+    lines.append(f"environment {sum(STEERS.match(name) is not None for name in host.environ)} variables")
     lines += [f"tool {name} {shutil.which(name) or 'none'}" for name in TOOLS]
     yield Capture("host.settings", ("\n".join(lines) + "\n").encode("utf-8", "replace"), started=time.time())
 

@@ -15,7 +15,7 @@ from diagnose.mask import mask
 from diagnose.models import Fact
 
 # Variables that steer GPU programs; whatever else a user keeps in the environment is not looked at.
-_ENV = regex(
+STEERS = regex(
     r"^(?:NCCL|RCCL|UCX|CUDA|NVIDIA|NVSHMEM|NVTE|OMP|KMP|MKL|VLLM|SGLANG|SGL|TRTLLM|TLLM|DYN|TORCH|PYTORCH|TORCHINDUCTOR"
     r"|TRITON|FI|NIXL|OMPI|PMIX|MPI|MPICH|SLURM|GLOO|TP|HF_HUB|TOKENIZERS|MALLOC|LD_PRELOAD|LD_LIBRARY_PATH|GPU"
     r"|ROCR|HIP|HSA|RAY|XLA|JAX|DS|FSDP|ACCELERATE|KUBERNETES_PORT|RANK|WORLD_SIZE|LOCAL_RANK|MASTER)(?:_|$)"
@@ -49,7 +49,7 @@ def _always(host: Host) -> None:
 
 
 def _environment(host: Host) -> Iterator[Collected]:
-    lines = [f"{name}={mask(value)}" for name, value in sorted(host.environ.items()) if _ENV.match(name)]
+    lines = [f"{name}={mask(value)}" for name, value in sorted(host.environ.items()) if STEERS.match(name)]
     if not lines:
         yield NotCaptured("env.dump", "no variable of a GPU library is set in this environment")
         return

@@ -17,6 +17,8 @@ from diagnose.host import Host
 from diagnose.lazy import regex
 from diagnose.mask import mask
 
+from .live_host import STEERS
+
 HEAD, TAIL = 256 << 10, 2 << 20  # of a log: what was decided at the start, and what goes on now
 _WHOLE = 64 << 20  # of a log that is searched for capacity
 _SERVERS = regex(
@@ -145,6 +147,18 @@ def command_lines(port: int) -> Iterator[Collected]:
         return
     text = "\n".join(lines) + "\n"
     yield Capture("serving.args", text.encode("utf-8", "replace"), "command line", started=time.time())
+
+
+def environment(port: int) -> Iterator[Collected]:
+    """Variables of GPU libraries that a server was started with, which need not be those of this shell."""
+    main = owner(port)  # its children also hold what the engine sets for itself
+    found = {n: v for n, v in _environ(main).items() if STEERS.match(n)} if main is not None else {}
+    if not found:
+        why = "no variable of a GPU library is set for the server, or its environment may not be read"
+        yield NotCaptured("serving.args", why, "environment")
+        return
+    text = "".join(f"{name}={mask(value)}\n" for name, value in sorted(found.items()))
+    yield Capture("serving.args", text.encode("utf-8", "replace"), "environment", started=time.time())
 
 
 def _log_files(port: int) -> list[Path]:

@@ -196,6 +196,7 @@ def _args(host: Host) -> Iterator[Collected]:
         yield NotCaptured("serving.args", why, "command line", "run it there, or give its command line with --evidence")
         return
     yield from live_process.command_lines(end.origin.port)
+    yield from live_process.environment(end.origin.port)
 
 
 def _log_ready(host: Host) -> str | None:

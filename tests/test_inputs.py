@@ -302,6 +302,17 @@ def test_cassette_lists_its_captures_with_their_taint(tmp_path: Path) -> None:
     assert "sha256" in refused["captures/2.txt"] and "not there" in refused["captures/3.txt"]
 
 
+def test_what_is_given_beside_a_cassette_stays(tmp_path: Path) -> None:
+    """A cassette drops what its own folder holds unlisted, not another input, and not another cassette."""
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.cassette/captures/1.txt", f"{name}\n".encode())
+        index = {"schema": "diagnose.cassette/v1", "taint": ["live"], "captures": [{"file": "captures/1.txt"}]}
+        write(tmp_path / f"{name}.cassette/cassette.json", json.dumps(index).encode())
+    docs, refused = opened(tmp_path / "a.cassette", write(tmp_path / "env.txt", b"A=1\n"), tmp_path / "b.cassette")
+    assert sorted(d.data for d in docs.values()) == [b"A=1\n", b"a\n", b"b\n"] and not refused
+    assert docs["env.txt"].status == ("provided",)
+
+
 def test_json_that_is_no_cassette_is_evidence(tmp_path: Path) -> None:
     docs, refused = opened(write(tmp_path / "cassette.json", b'{"schema": "other"}'), write(tmp_path / "i.json", b"{}"))
     assert sorted(docs) == ["cassette.json", "i.json"] and not refused

@@ -12,9 +12,10 @@ from diagnose.probes.kineto import KinetoReader, events
 from diagnose.probes.nsys_sqlite import NsysSqlite
 from diagnose.probes.timeline import COMM, COMPUTE, Timeline, analyse, is_comm, union
 
+from diagnose.derivers.training import late_rank
 from diagnose.document import Document
 from diagnose.engine import triage
-from diagnose.models import Fact
+from diagnose.models import Fact, Subject
 
 HERE = Path(__file__).parent / "data" / "kineto"
 SHARED = Path(__file__).parents[1].parent / "shared" / "captures"
@@ -225,3 +226,26 @@ def test_a_waiting_rank_does_not_count_as_launch_bound() -> None:
     spread = [e for e in result.evidence if e.signal == "trace.comm_spread"]
     assert spread and float(spread[0].value or 0) > 2  # type: ignore[arg-type]
     assert "train.launch_bound" not in [b.cause.id for b in result.assessment.accepted]
+
+
+def _shares(rank: int, busy: float, exposed: float) -> list[Fact]:
+    where = Subject(rank=rank)
+    return [Fact("trace.gpu_busy", busy, "fraction", where), Fact("trace.comm_exposed", exposed, "fraction", where)]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "more", "late"),
+    [
+        ([(0.99, 0.90), (0.99, 0.01)], [], [1]),  # recorded: rank 1 was given work of its own
+        ([(0.99, 0.45), (0.98, 0.40)], [], []),  # both wait: the link, not a rank
+        ([(0.99, 0.05), (0.60, 0.02)], [], []),  # nobody waits
+        ([(0.99, 0.40), (0.45, 0.02)], [], []),  # the other rank idles: it is late, but not by work on its GPU
+        ([(0.99, 0.90), (0.99, 0.01)], ["ncclDevKernel_SendRecv(args)"], []),  # stages of a pipeline
+    ],
+)
+def test_who_works_while_the_others_wait(ranks: list[tuple[float, float]], more: list[str], late: list[int]) -> None:
+    facts = [f for rank, (busy, exposed) in enumerate(ranks) for f in _shares(rank, busy, exposed)]
+    facts += [Fact("trace.kernel_share", 0.3, "fraction", Subject(label=name)) for name in more]
+    got = list(late_rank(facts, {}))
+    assert [f.subject.rank for f in got] == late
+    assert all(f.value == pytest.approx(f.inputs[0].value / f.inputs[1].value) for f in got)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from ..derive import Deriver
+from ..lazy import regex
 from ..models import Fact
+
+_POINT = regex(r"sendrecv|send_?recv|ncclDevKernel_Send|ncclKernel_Send", re.IGNORECASE)
 
 
 def comm_spread(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
@@ -29,4 +33,39 @@ def comm_spread(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact
         )
 
 
-DERIVERS: list[Deriver] = [comm_spread]
+WAITS = 0.2  # of its time that the waiting rank stands in communication which nothing hides
+LITTLE = 0.3  # of that, at most, for the rank that the others wait for
+MORE = 1.3  # times as much work of its own, at least
+
+
+def late_rank(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
+    """`trace.late_rank`: exposed communication of the rank that waits most over that of the rank that works most.
+
+    Shares of each rank's own window, because windows of ranks differ in length. Stages of a pipeline differ by design:
+    where point-to-point kernels lead the communication nothing is said.
+    """
+
+    def by_rank(signal: str) -> dict[int, Fact]:
+        return {f.subject.rank: f for f in facts if f.signal == signal and f.subject.rank is not None}
+
+    exposed, busy = by_rank("trace.comm_exposed"), by_rank("trace.gpu_busy")
+    ranks = [r for r in exposed if r in busy]
+    if len(ranks) < 2 or any(f.signal == "trace.kernel_share" and _POINT.search(f.subject.label or "") for f in facts):
+        return
+
+    def waits(rank: int) -> float:
+        return float(exposed[rank].value or 0)
+
+    def works(rank: int) -> float:
+        return float(busy[rank].value or 0) - waits(rank)
+
+    late, most = max(ranks, key=works), max(ranks, key=waits)
+    if waits(most) >= WAITS and 0 < waits(late) <= LITTLE * waits(most) and works(late) >= MORE * works(most):
+        high, low = exposed[most], exposed[late]
+        yield Fact(
+            "trace.late_rank", waits(most) / waits(late), "count", low.subject, low.spans[:1],
+            kind="derived", formula="a / b", inputs=(high, low), status=low.status,
+        )  # fmt: skip
+
+
+DERIVERS: list[Deriver] = [comm_spread, late_rank]

@@ -147,6 +147,9 @@ def most_requests_failed(ctx: Context) -> Outcome:
     return read.yes(failed[1], done[1]) if failed[0] >= done[0] and failed[0] >= 10 else read.no(failed[1])
 
 
+_RATED = regex(r"tok(?:en)?s?\s?/\s?s|req\w*\s?/\s?s|per second|throughput|TPS|吞吐|每秒", re.IGNORECASE)
+
+
 def bench_one_at_a_time(ctx: Context) -> Outcome:
     """Throughput of one request at a time held against a figure taken at many."""
     flight = [
@@ -155,10 +158,18 @@ def bench_one_at_a_time(ctx: Context) -> Outcome:
     ]
     if not flight or min(flight, key=lambda f: f[0])[0] > 1:
         return UNKNOWN
-    claim = regex(r"(?:concurrency|concurrent|clients|batch(?: size)?|并发)\D{0,12}(\d{2,5})\b", re.IGNORECASE)
+    # beside a rate: "Maximum concurrency for 20,000 tokens" of a server says what would fit, not what was measured
+    claim = regex(r"(?<![\w-])(?:concurrency|concurrent|clients|batch(?: size)?|并发)\D{0,12}(\d{2,5})\b", re.I)
     for item in ctx.evidence:
         got = claim.search(item.quote or "")
-        if got and int(got[1]) >= 16 and item.capture and flight[0][1].capture and item.quote != flight[0][1].quote:
+        if (
+            got
+            and _RATED.search(item.quote or "")
+            and int(got[1]) >= 16
+            and item.capture
+            and flight[0][1].capture
+            and item.quote != flight[0][1].quote
+        ):
             return read.yes(flight[0][1], item)
     return UNKNOWN
 

@@ -9,6 +9,7 @@ from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_prefix as prefix
 from . import serving_queue as queue
 from . import serving_read as read
+from .nccl_facts import overrides
 
 _LEAST = 10  # requests in the window
 _ONE = 1  # waiting at a moment: it came since the last step
@@ -52,4 +53,13 @@ def watched_calm(ctx: Context) -> Outcome:
     return read.yes(*used, tail[1], kv[1] if kv else None)
 
 
-RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in (watched_calm,)}
+def group_path_forbidden(ctx: Context) -> Outcome:
+    """A model is split over GPUs, and a variable of the server keeps NCCL off the path between them."""
+    split = [s for s in read.option(ctx, "^(tensor-parallel-size|tp-size|tp)$") if s[0] > 1]
+    forbidden = overrides(ctx)
+    if not split or not forbidden:
+        return UNKNOWN
+    return read.yes(split[0][1], *forbidden[:2])
+
+
+RULES: dict[str, Callable[[Context], Outcome]] = {r.__name__: r for r in (watched_calm, group_path_forbidden)}
