@@ -101,7 +101,7 @@ def plain(doc: Document) -> Document:
     """The document as its program wrote it; itself where nothing was put around its lines."""
     if doc.size > MOST or doc.encoding != "utf-8" or doc.is_binary:
         return doc
-    typed = doc.size <= NOVEL_FROM and not doc.data.isascii() and SIGN.search(doc.data)
+    typed = doc.size <= NOVEL_FROM and SIGN.search(doc.data)
     if not typed and not undone(pieces_of(doc.head, SAMPLE)):
         return doc
     pieces = undone(pieces_of(doc.data))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import unescape
 from itertools import groupby, pairwise
 
 from .errors import ParseError
@@ -23,7 +24,9 @@ _NEARLY = 0.9
 _WIDTHS = (80, 100, 120, 132, 140, 150, 160, 180, 200, 240)  # of terminals
 _CUTS = 4  # lines cut in a row of words that show a width which is none of these
 
-_ANSI = rb"(?:\x1b\[[0-9;]*[mK])*"
+_ESCAPE = rb"(?:\x1b|\^\[|\\(?:u001b|x1b|033|e)|\xef\xbf\xbd)"  # as it is, and as viewers show it
+_SGR = rb"(?:" + _ESCAPE + rb"\[[0-9;]{0,12}[mK]|\[\d{1,3}(?:;\d{1,3}){0,4}m(?!\]))"
+_ANSI = _SGR + rb"{0,6}"
 _CLOCK = rb"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
 _DAY = rb"\d{4}[-/]\d\d[-/]\d\d"
 _ZONE = rb"(?:Z|[+-]\d\d:?\d\d|[ ]UTC)?"
@@ -40,7 +43,7 @@ class _Prefix:
         who: a group names a rank, a node or a process.
         time: the program itself may have printed it.
         counted: a group is the number of the line.
-        bullet: every line has it.
+        every: each line has the same; else it is a column.
     """
 
     pattern: re.Pattern[bytes]
@@ -48,7 +51,7 @@ class _Prefix:
     who: bool = False
     time: bool = False
     counted: bool = False
-    bullet: bool = False
+    every: bool = False
 
 
 def _prefix(pattern: bytes, run: int = 2, **kind: bool) -> _Prefix:
@@ -56,8 +59,8 @@ def _prefix(pattern: bytes, run: int = 2, **kind: bool) -> _Prefix:
 
 
 _PREFIXES = (
-    _prefix(rb"\[(\d+,\d+)\]<std(?:out|err|diag)>:", who=True),
-    _prefix(rb"\[((?:rank|default|worker)[ _]?\d+)\]:?" + _END, who=True),
+    _prefix(rb"\[(?:[\w.@-]{1,80}@)?(\d+,\d+)\]<std(?:out|err|diag)>:", who=True),
+    _prefix(rb"\[((?:rank|default|worker)[ _]?\d+)\](?::[ ]?|[ ]|$)", who=True),
     _prefix(rb"(\([A-Za-z_][\w.:-]{0,60}(?:[ ][\w.-]{1,40})?,?[ ](?:\w+=[\w.:-]+(?:,[ ])?)*pid=\d+"
             rb"(?:,[ ]\w+=[\w.:-]+)*\))" + _ANSI + _END, who=True),
     _prefix(rb"(\[pod/[\w./-]{1,200}\])" + _END, who=True),
@@ -65,12 +68,16 @@ _PREFIXES = (
     _prefix(rb"([A-Za-z][\w.-]{0,60}[-_]\d{1,4})[ ]+\|" + _ANSI + _END, who=True),
     _prefix(rb"((?:gpu|node|host|worker|compute|dgx|n|cn|nid)[-\w.]{0,40}\d):" + _END, 4, who=True),
     _prefix(rb"(\d{1,4}):" + _END, 4, who=True),
-    _prefix(_MONTH + rb"[ ]" + _CLOCK + rb"[ ][\w.-]{1,80}[ ][\w./@()-]{1,60}(?:\[\d+\])?:" + _END),
+    _prefix(rb"((?:\d{1,3}\.){3}\d{1,3}|[a-z][a-z0-9]*(?:-[a-z0-9]+)*-\d+(?:\.[\w.-]+)?):" + _END, 4, who=True),
+    _prefix(rb"([a-z][a-z0-9-]*-[a-z0-9]{8,10}-[a-z0-9]{5})[ ][\w-]{1,60}" + _ANSI + _END, who=True),
+    _prefix(rb"([A-Za-z][\w.-]{1,60})[ ]{2,}\|" + _ANSI + _END, 4, every=True),
+    _prefix(rb"(?:" + _MONTH + rb"[ ]" + _CLOCK + rb"|" + _DAY + rb"T" + _CLOCK + _ZONE + rb")"
+            rb"[ ][\w.-]{1,80}[ ][\w./@()-]{1,60}(?:\[\d+\])?:" + _END),
     _prefix(_DAY + rb"T" + _CLOCK + _ZONE + rb"[ ](?:stdout|stderr)[ ][FP]" + _END),
     _prefix(_DAY + rb"[T ]" + _CLOCK + _ZONE + _END, time=True),
     _prefix(rb"\[(?:" + _DAY + rb"[T ])?" + _CLOCK + _ZONE + rb"\]" + _END, time=True),
-    _prefix(rb">" + _END),
-    _prefix(rb"[ ]{0,8}(?:[-*+]|\xe2\x80\xa2)[ ]", bullet=True),
+    _prefix(rb">{1,2}" + _END),
+    _prefix(rb"[ ]{0,8}([-*+]|\xe2\x80\xa2)[ ]", every=True),
     _prefix(rb"[\w/.-]{1,200}\.(?:log|txt|out|err|sh|ya?ml|conf|cfg|env|json|toml|service|sbatch):(\d{1,7})[:-]"),
     _prefix(rb"[\w/.-]{0,200}[/.][\w/.-]{1,200}:(\d{1,7})[:-]", 3, counted=True),
     _prefix(rb"(\d{1,7})[:-]", 3, counted=True),
@@ -90,8 +97,12 @@ _AROUND = frozenset(
         "insertId", "logName", "receiveTimestamp", "app", "application", "cluster", "region", "file", "filename",
     )
 )  # fmt: skip
-_SIGNS = str.maketrans("\u00a0\u2007\u202f\u2018\u2019\u201c\u201d", "   ''\"\"")
-SIGN = re.compile(rb"\xc2\xa0|\xe2\x80[\x87\xaf\x98\x99\x9c\x9d]")
+_SIGNS = str.maketrans("\u00a0\u2007\u202f\u2018\u2019\u201c\u201d", "   ''\"\"", "\u200b\u200e\u200f\u2060")
+SIGN = re.compile(  # not the single quotes: programs set them themselves
+    rb"\xc2\xa0|\xe2\x80[\x87\x8b\x8e\x8f\xaf\x9c\x9d]|\xe2\x81\xa0|&(?:lt|gt|amp|quot|nbsp|#39|#x27);"
+)
+_COLOUR = re.compile(_SGR)
+_RESET = re.compile(_ESCAPE + rb"?\[(?:0(?:;0)?|39|22)m(?!\])|" + _ESCAPE + rb"\[m")
 
 
 @dataclass(slots=True)
@@ -136,6 +147,7 @@ def undone(pieces: list[Piece]) -> list[Piece]:
             break
         changed = True
         lines = [p for p in lines if p.text.strip()]
+    changed |= _uncoloured(lines)
     changed |= _dedented(lines)
     changed |= _ascii_signs(kept)
     return kept if changed else []
@@ -152,7 +164,7 @@ def _unspaced(pieces: list[Piece]) -> list[Piece]:
 
 def _rejoined(pieces: list[Piece]) -> bool:
     """Join lines that a terminal cut at its width: full ones whose next begins in the middle of a word."""
-    widths = [len(p.text) if p.text.isascii() else len(p.text.decode("utf-8", "replace")) for p in pieces]
+    widths = [_width(p.text) for p in pieces]
     width = max(widths, default=0)
     if width < _WIDTHS[0]:
         return False
@@ -161,7 +173,7 @@ def _rejoined(pieces: list[Piece]) -> bool:
         if widths[n - 1] == width and pieces[n].text.strip() and not _bordered(pieces[n - 1].text, pieces[n].text)
     ]  # fmt: skip
     cut = [n for n in full if not _begins(pieces, n, widths[n] == width, len(full) < _CUTS)]
-    within = [n for n in cut if _INSIDE.match(pieces[n - 1].text[-1:] + pieces[n].text[:2])]
+    within = [n for n in cut if _INSIDE.match(pieces[n - 1].text[-2:] + pieces[n].text[:2])]
     rows = len(cut) > 2 and len({width, *(widths[n] for n in cut)}) == 2  # of a table: one rest behind each
     if not rows and (len(cut) < 3 or len(within) < 0.6 * len(cut)):
         cut = within
@@ -174,11 +186,18 @@ def _rejoined(pieces: list[Piece]) -> bool:
 
 # Two characters between which a word, a number or a command goes on
 _INSIDE = re.compile(
-    rb"[a-z][a-z]|[A-Z][A-Za-z]|\d[\d.,:%]|[.,]\d|\S? \S|[-/_=(\"'\[{<@&%+~#$]\w|\w[-/_=)\"'\]}>,;<@&%+(\[]|[:.][/_-]"
-    rb"|[,;]\S|\)[\].,;:/]"
+    rb".[a-z][a-z]|.[A-Z][A-Za-z]|.\d[\d.,:%]|.[.,]\d|.\S \S|\S \S|.[-/_=(\"'\[{<@&%+~#$]\w"
+    rb"|.\w[-/_=)\"'\]}>,;<@&%+(]|.[:.][/_-]|.[,;]\S|.\)[\].,;:/]"
 )
 _COLUMNS = re.compile(rb".*\S {2,}\S.*\S {2,}\S|[\w.]+, [^,]{1,30}, ")
 _BORDER = re.compile(rb"[|+=_*#-]{2}")
+
+
+def _width(text: bytes) -> int:
+    """Characters that a terminal shows."""
+    if b"\x1b" in text:
+        text = _COLOUR.sub(b"", text)
+    return len(text) if text.isascii() else len(text.decode("utf-8", "replace"))
 
 
 def _bordered(before: bytes, text: bytes) -> bool:
@@ -271,8 +290,8 @@ def _is_prefix(prefix: _Prefix, chosen: list[tuple[Piece, re.Match[bytes]]], lin
         flush = sum(1 for r in rests if r[:1] not in (b" ", b""))
         long = sum(map(len, rests)) > 20 * len(rests)
         return chosen[0][1][0][-1:] == b"\t" or (long and (flush > 0.3 * len(rests) or not sizes))
-    if prefix.bullet:
-        return len(chosen) == lines
+    if prefix.every:
+        return len(chosen) == lines and len({hit[1] for _, hit in chosen}) == 1
     if prefix.who:
         names = {hit[1] for _, hit in chosen}
         return len(names) == 1 or len(chosen) >= _FEW * len(names)
@@ -292,9 +311,21 @@ def _dedented(lines: list[Piece]) -> bool:
     return True
 
 
-def _ascii_signs(pieces: list[Piece]) -> bool:
-    """Typographic quotes and gaps as programs write them."""
-    found = [p for p in pieces if not p.text.isascii() and SIGN.search(p.text)]
+def _uncoloured(pieces: list[Piece]) -> bool:
+    """Without what is left of colours where the escape got lost: `[36m(pid=7)[0m`, `^[[1m`."""
+    found = [p for p in pieces if b"m" in p.text and b"\x1b" not in p.text and _RESET.search(p.text)]
     for piece in found:
-        piece.text, piece.skip = piece.text.decode("utf-8", "replace").translate(_SIGNS).encode(), -1
+        piece.text, piece.skip = _COLOUR.sub(b"", piece.text), -1
     return bool(found)
+
+
+def _ascii_signs(pieces: list[Piece]) -> bool:
+    """Quotes, gaps and HTML entities as programs write them."""
+    if not any(SIGN.search(p.text) for p in pieces):
+        return False
+    for piece in pieces:
+        if not piece.text.isascii() or b"&" in piece.text:
+            text = unescape(piece.text.decode("utf-8", "replace")).translate(_SIGNS).encode()
+            if text != piece.text:
+                piece.text, piece.skip = text, -1
+    return True

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 
 from diagnose.document import Document
@@ -92,6 +93,14 @@ FORMS: dict[str, Form] = {
     "[time]": _each(lambda n, x: f"[{_clock(n)}] {x}"),
     "syslog": _each(lambda n, x: f"Nov 22 {_clock(n)} gpu-07 app[1234]: {x}"),
     "docker compose": _before("web-1  | "),
+    "rsyslog": _each(lambda n, x: f"2026-11-22T{_clock(n)}.123456+00:00 gpu-07 app[1234]: {x}"),
+    "pdsh": _before("10.0.3.17: "),
+    "stern": _before("llm-7d9f8b6c5d-x2x9z server "),
+    "compose, named": _before("vllm-openai  | "),
+    "Ray, colours": _before("\x1b[36m(RayWorkerWrapper pid=4242)\x1b[0m "),
+    "Ray, colours, no escape": _before("[36m(RayWorkerWrapper pid=4242)[0m "),
+    "colours, no escape": _each(lambda n, x: _coloured(n, x).replace("\x1b", "")),
+    "HTML": lambda t: escape(t),
     "Ray": _before("(RayWorkerWrapper pid=4242) "),
     "vLLM process": _before("(EngineCore_DP0 pid=123) "),
     "kubectl --prefix": _before("[pod/llm-0/server] "),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from diagnose.evals.forms import FORMS, Case, compare
+from diagnose.evals.forms import FORMS, Case, cases, compare
 from diagnose.evals.scoring import HEALTHY, Key
 
 from diagnose.document import Document
@@ -24,6 +24,7 @@ torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 ha
 """
 AS_IT_IS = {"CRLF", "CR CR LF", "trailing spaces", "tabs to spaces", "colours", "UTF-8 BOM", "UTF-16", "fence",
             "fence, language"}  # fmt: skip
+REWORDED = {"docker json-file", "JSON export", "smart quotes, nbsp", "HTML", "colours, no escape"}
 NOT_UNDONE = {*AS_IT_IS, "two ranks interleaved"}
 
 
@@ -48,7 +49,7 @@ def test_undone(name: str) -> None:
             assert doc.data[span.start : span.end].decode() == span.quote
             assert doc.data.count(b"\n", 0, span.start) == span.line - 1
             places.append(span.start)
-        if name not in ("docker json-file", "JSON export", "smart quotes, nbsp") and "wrapped" not in name:
+        if name not in REWORDED and "wrapped" not in name:
             assert view.span(line).quote == line.text
     assert places == sorted(places)
 
@@ -75,6 +76,8 @@ def test_ranks_stay_as_the_prefix() -> None:
     [
         "node0: 12 GB/s\nnode1: 3 GB/s\nnode2: 12 GB/s\nnode3: 12 GB/s\n",
         "0: 12.1\n1: 12.2\n2: 3.0\n3: 12.0\n",
+        "FSDP  | 8 | 12.1 GB/s\nFSDP  | 16 | 11.9 GB/s\nDDP  | 8 | 3.1 GB/s\nDDP  | 16 | 3.0 GB/s\n",
+        "- 8 GPUs\n- 4.1 s\n* 3 s\n",
         "64:12 ms\n128:14 ms\n256:20 ms\n512:31 ms\n",
         "GPU0: 61 C\nGPU1: 88 C\nGPU2: 60 C\nGPU3: 61 C\n",
         "total: 3\nused: 2\n",
@@ -99,6 +102,16 @@ def test_tables_of_tools_are_left_alone() -> None:
     for file in (Path(__file__).parent / "data").glob("n*/*.txt"):
         view = plain(Document.of("t", file.read_bytes()))
         assert not isinstance(view, Plain) or not any(p.joined for p in view.pieces), file
+
+
+@pytest.mark.thorough
+def test_incidents_survive() -> None:
+    found = cases([Path(__file__).parents[1].parent / "shared" / "incidents"])
+    if not found:
+        pytest.skip("no incidents beside the checkout")
+    for name, tally in compare(found, FORMS).items():
+        assert tally.verdicts <= 0.03 * tally.cases, name
+        assert tally.readings <= (0.4 if name == "two ranks interleaved" else 0.1) * tally.cases, name
 
 
 def test_readings_and_verdict_survive() -> None:
