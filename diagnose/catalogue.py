@@ -27,6 +27,7 @@ from .units import UNITS
 Strength = Literal["decisive", "strong", "weak"]
 T = TypeVar("T", bound="Data")
 _BOUND = r"\s*(?:>=|<=|==|!=|>|<)\s*\d+(?:\.\d+)*\s*"
+_CONTENT = ("signals", "marks", "causes", "trees", "probes", "axes", "questions", "wording", "versions", "releases")
 RANGE = re.compile(f"{_BOUND}(?:,{_BOUND})*")
 
 
@@ -212,6 +213,23 @@ class Step(Data):
     branches: tuple[Branch, ...] = ()
     else_to: str
     else_unknown: str
+
+
+class Change(Data):
+    """What a release does differently by default, for questions that begin with an upgrade (`playbooks/releases`).
+
+    Attributes:
+        at, after: first release read that has it; last one read that has not.
+        cause: what it speaks for, weakly. source: where it was read.
+        settled: options and variables that decide it by hand.
+    """
+
+    at: str
+    after: str
+    cause: str
+    what: str
+    source: str
+    settled: str = ""
 
 
 class Playbook(Data):
@@ -411,9 +429,21 @@ class Catalogue:
                 cause = build(Cause, file, f"entry {i + 1} ({(item or {}).get('id', '?')})", item)
                 if cause.id in out:
                     raise CatalogueError(file, cause.id, "declared twice")
-                more = self._stated.get(cause.id)
+                more = [*self._stated.get(cause.id, ()), *self._changed(cause)]
                 out[cause.id] = cause.model_copy(update={"indicators": (*cause.indicators, *more)}) if more else cause
+        for change in (c for found in self.changes.values() for c in found):
+            if change.cause not in out:
+                raise CatalogueError("releases", change.at, f"no cause {change.cause}", near(change.cause, out))
         return out
+
+    def _changed(self, cause: Cause) -> list[Indicator]:
+        """A weak indicator where a default that changed between two releases in evidence speaks for a cause."""
+        if not any(c.cause == cause.id for found in self.changes.values() for c in found):
+            return []
+        seen = {"signal": "release.change", "where": {"label": f"^{re.escape(cause.id)}$"}}
+        asked = [{"playbook": list(cause.playbooks)}] if cause.playbooks else []
+        because = "a default that bears on it changed between the two releases"
+        return [Indicator(when={"all": [seen, *asked]}, strength="weak", group="release", because=because)]
 
     @cached_property
     def questions(self) -> tuple[Question, ...]:
@@ -480,6 +510,16 @@ class Catalogue:
         return out
 
     @cached_property
+    def changes(self) -> dict[str, tuple[Change, ...]]:
+        """Changed defaults by component."""
+        out: dict[str, tuple[Change, ...]] = {}
+        for file, raw in yaml_files("releases"):
+            for component, items in (raw or {}).items():
+                made = (build(Change, file, f"{component} {n + 1}", item) for n, item in enumerate(items or ()))
+                out[component] = (*out.get(component, ()), *made)
+        return out
+
+    @cached_property
     def probes(self) -> dict[str, ProbeSpec]:
         out: dict[str, ProbeSpec] = {}
         for file, raw in yaml_files("probes"):
@@ -510,7 +550,7 @@ class Catalogue:
 
         digest = hashlib.sha256()
         for root in _roots():
-            for folder in ("signals", "marks", "causes", "trees", "probes", "axes", "questions", "wording", "versions"):
+            for folder in _CONTENT:
                 place = root / folder
                 if place.is_dir():
                     for item in sorted(place.iterdir(), key=lambda t: t.name):

@@ -27,6 +27,7 @@ def derive(facts: list[Fact], recognised: dict[str, bool]) -> list[Fact]:
         "comparison",
         "microbench",
         "clock",
+        "releases",
     ):
         for deriver in import_module(f"diagnose.derivers.{family}").DERIVERS:
             out.extend(deriver([*facts, *out], recognised))

@@ -43,7 +43,7 @@ _NUMERIC: dict[str, Callable[[float, float], bool]] = {
     "at_least": operator.ge,
     "at_most": operator.le,
 }
-_VARIABLES = ("env.var", "ucx.env")
+_VARIABLES = ("env.var", "ucx.env", "serving.arg")
 _TESTS = (*_NUMERIC, "equals", "one_of", "matches", "count_at_least")
 _EXTRA: dict[str, tuple[str, ...]] = {
     "signal": ("where", *_TESTS),
@@ -107,13 +107,14 @@ class Context:
 
     @cached_property
     def unread(self) -> dict[str, tuple[Evidence, Evidence, str]]:
-        """Variables that the release at hand does not read, by evidence id: variable, version, range that does."""
+        """What is set and the release at hand does not read, by evidence id: it, version, range that does."""
         from .catalogue import catalogue
 
         known = catalogue().variables
         out: dict[str, tuple[Evidence, Evidence, str]] = {}
         for item in (e for name in _VARIABLES for e in self._index.get(name, ())):
-            versions = known.get((item.subject.label or "").upper())
+            name = item.subject.label or ""
+            versions = known.get(name if item.signal == "serving.arg" else name.upper())
             other = self.outside(versions) if versions else None
             if versions and other is not None:
                 out[item.id] = (item, other, versions[(other.subject.label or "").lower()])

@@ -14,7 +14,8 @@ from diagnose.plugin import Reader
 
 from .facts import fact
 
-# Xid -> (class, meaning). Source: NVIDIA "Xid Errors" (docs.nvidia.com/deploy/xid-errors).
+# Xid -> (class, meaning). Source: NVIDIA "Xid Errors" (docs.nvidia.com/deploy/xid-errors), and nverror.h of the open
+# kernel modules, 515.43.04 to 595.45.04: a number keeps its meaning there; 108, 126 and 136 on are younger than 515.
 XIDS: dict[int, tuple[str, str]] = {
     8: ("application", "GPU stopped processing (timeout)"),
     13: ("application", "graphics engine exception"),
@@ -42,6 +43,7 @@ XIDS: dict[int, tuple[str, str]] = {
     92: ("hardware", "high rate of single-bit ECC errors"),
     94: ("hardware", "contained ECC error"),
     95: ("hardware", "uncontained ECC error"),
+    108: ("nvlink", "NVLink translation failed at the remote end"),
     109: ("application", "context switch timeout"),
     110: ("hardware", "security fault"),
     119: ("driver", "GSP RPC timeout"),
@@ -51,7 +53,8 @@ XIDS: dict[int, tuple[str, str]] = {
     123: ("driver", "SPI PMU RPC write failure"),
     124: ("driver", "SPI PMU RPC erase failure"),
     125: ("hardware", "inforom error"),
-    126: ("nvlink", "NVLink error on a remote end"),
+    126: ("application", "copy engine exception"),
+    136: ("nvlink", "NVLink failed to train"),
     137: ("nvlink", "NVLink privilege error: remote access refused"),
     140: ("hardware", "unrecovered ECC error"),
     143: ("hardware", "GPU initialisation failure"),
@@ -68,10 +71,14 @@ XIDS: dict[int, tuple[str, str]] = {
     156: ("hardware", "resource retirement event"),
     157: ("hardware", "resource retirement failure"),
     158: ("hardware", "fatal timeout of the GPU"),
+    159: ("hardware", "CHI non-data error"),
     160: ("hardware", "channel retirement event"),
     161: ("hardware", "channel retirement failure"),
+    167: ("hardware", "fatal PCIe timeout"),
     171: ("hardware", "uncorrectable DRAM ECC error"),
     172: ("hardware", "uncorrectable SRAM ECC error"),
+    173: ("nvlink", "C2C link failed"),
+    175: ("hardware", "memory subsystem error"),
 }
 _XID = regex(r"\bXid\b\s*\((?:PCI:)?([^)]*)\)?:?\s*(\d{1,3})\b[,:]?\s*(.*)", re.I)
 _XID_SHORT = regex(

@@ -126,4 +126,35 @@ def _release(hit: re.Match[str]) -> str:
     return f"v{number}"
 
 
-READERS: list[Reader] = [VersionReader()]
+_STEP = regex(
+    r"(?<![\w.-])(?P<name>vllm|sglang|(?:py)?torch|nccl|ucx|nixl|cuda|(?:nvidia[ -])?driver|tensorrt[-_ ]?llm|trt-?llm"
+    r"|transformers|openmpi|triton|flashinfer|libfabric)"
+    r"(?:[\s:=(,]|version|release|package|wheel|was|went|upgraded?|bumped|moved|from|从|由|版本|升级)*"
+    r"(?<![\w.])v?(?P<old>\d+\.\d+[\w.+]*)\s*(?:->|→|=>|to|到|至|升级到|升到)\s*"
+    r"(?:(?P=name)[ =v]*)?v?(?P<new>\d+\.\d+[\w.+]*)"
+    r"(?![\w.+])(?!\s*(?:%|x\b|[µmun]?s\b|[MG]i?B|tok|req|Gb))",
+    re.IGNORECASE,
+)
+_LABELS = {"pytorch": "torch", "trt-llm": "tensorrt-llm", "trtllm": "tensorrt-llm", "nvidia driver": "driver",
+           "nvidia-driver": "driver"}  # fmt: skip
+
+
+class UpgradeReader:
+    """Both releases of a step from one to the other: ``vllm 0.9.2 -> 0.11.0``, ``NCCL from 2.18.5 to 2.20.5``."""
+
+    name = "upgrades"
+    needles = (b"->", b"=>", b"\xe2\x86\x92", b"pgrad", b"umped", b"from ", b"\xe5\x88\xb0")  # → 到
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`version`, twice a step."""
+        if doc.size > 1 << 16:
+            return
+        for line in doc.lines():
+            for hit in _STEP.finditer(line.text) if len(line.text) <= 400 else ():
+                label = re.sub(r"[_ ]", "-", hit["name"].lower())
+                for number in (hit["old"], hit["new"]):
+                    yield Fact("version", number.rstrip("."), None, Subject(label=_LABELS.get(label, label)),
+                               (doc.span(line),), status=doc.status)  # fmt: skip
+
+
+READERS: list[Reader] = [VersionReader(), UpgradeReader()]

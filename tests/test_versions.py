@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from diagnose.probes.serving_versions import UpgradeReader
 
 from diagnose.catalogue import Indicator, catalogue
 from diagnose.document import Document
 from diagnose.engine import report
+from diagnose.gather import gather, number
 from diagnose.models import Evidence, Report, Subject
-from diagnose.predicates import Context, may_lie_in
+from diagnose.predicates import Context, may_lie_in, parse_version
+from diagnose.rules import RULES
 
 MTU = "NCCL WARN NET/IB : Got completion from peer 10.0.0.4<5> with status=5 opcode=48 len=0 vendor err 249 (Recv)"
 CAP = "NCCL INFO NCCL_MAX_CTAS set by environment to 2.\nall_reduce_perf, 2 nodes, 8G: busbw 20 GB/s"
@@ -75,3 +80,103 @@ def test_every_range_of_the_catalogue_reads() -> None:
     for entry in (*cat.marks, *(i for c in cat.causes.values() for i in c.indicators)):
         for text in entry.versions.values():
             may_lie_in((1,), text)
+
+
+SET = "vllm serve m --gpu-memory-utilization 0.9"
+
+
+def changes(*texts: str) -> set[str]:
+    facts = gather([Document.of(f"c{n}", text.encode()) for n, text in enumerate(texts)]).facts
+    return {f.subject.label or "" for f in facts if f.signal == "release.change"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "cause", "named"),
+    [
+        (("vllm==0.18.0", "vllm==0.20.0"), "gpu.out_of_memory_capacity", True),
+        (
+            ("vllm==0.18.0", "vllm==0.20.0\nvllm serve m --gpu-memory-utilization 0.9"),
+            "gpu.out_of_memory_capacity",
+            False,
+        ),
+        (("vllm==0.20.0", "vllm==0.24.0"), "gpu.out_of_memory_capacity", False),
+        (("vllm==0.20.0",), "gpu.out_of_memory_capacity", False),
+        (("sglang 0.5.2 -> 0.5.3",), "serving.cold_start_compile", True),
+        (("NCCL version 2.21.5+cuda12.4", "NCCL version 2.22.3+cuda12.4"), "nccl.init_scaling", True),
+        (("NCCL version 2.22.3+cuda12.4", "NCCL version 2.23.4+cuda12.4"), "nccl.init_scaling", False),
+        (("vllm 0.8 -> 0.9.2",), "serving.kv_cache_exhausted", False),  # 0.8 may be any of them
+    ],
+)
+def test_a_default_that_changed_between_two_releases(texts: tuple[str, ...], cause: str, named: bool) -> None:
+    assert (cause in changes(*texts)) is named
+
+
+def test_a_changed_default_is_a_weak_sign_where_the_question_fits() -> None:
+    got = run("since the upgrade of vLLM the engine does not start: out of memory", "vllm==0.18.0", "vllm==0.20.0")
+    assert got.verdict == "inconclusive"
+    assert got.hypotheses[0].cause == "gpu.out_of_memory_capacity"
+    assert not any(h.basis == "evidence" for h in run("ibv latency is high", "vllm==0.18.0", "vllm==0.20.0").hypotheses)
+
+
+def test_every_change_says_where_it_was_read() -> None:
+    for component, items in catalogue().changes.items():
+        for item in items:
+            assert parse_version(item.after) < parse_version(item.at), (component, item)
+            assert item.source
+            assert item.what
+            assert not re.search(r"\d{2,}%", item.what)
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("vllm 0.9.2 → 0.11.0", {("vllm", "0.9.2"), ("vllm", "0.11.0")}),
+        ("we upgraded NCCL from 2.18.5 to 2.20.5 on Monday", {("nccl", "2.18.5"), ("nccl", "2.20.5")}),
+        ("PyTorch 从 2.3.1 升级到 2.7.0", {("torch", "2.3.1"), ("torch", "2.7.0")}),
+        ("torch 2.3.1 -> torch 2.7.0", {("torch", "2.3.1"), ("torch", "2.7.0")}),
+        ("UCX latency from 1.2 to 2.4 us", set()),
+        ("NCCL busbw 10.5 -> 20.12 GB/s", set()),
+        ("vllm 10.5 -> 20.12 ms", set()),
+    ],
+)
+def test_both_ends_of_an_upgrade_are_versions(text: str, want: set[tuple[str, str]]) -> None:
+    got = {(f.subject.label, str(f.value)) for f in UpgradeReader().parse(Document.of("u", text.encode()))}
+    assert got == want
+
+
+@pytest.mark.parametrize(
+    ("texts", "named"),
+    [
+        (("NCCL version 2.19.3+cuda12.3", "note: works with NCCL 2.18.5"), True),
+        (("known issue in NCCL 2.19; NCCL version 2.19.3+cuda12.3",), True),
+        (("NCCL version 2.21.5+cuda12.3", "note: fixed in NCCL 2.21"), False),
+        (("note: this was fixed in NCCL 2.21",), False),
+    ],
+)
+def test_a_note_about_another_release_needs_the_one_at_hand(texts: tuple[str, ...], named: bool) -> None:
+    seen = gather([Document.of(f"n{n}", text.encode()) for n, text in enumerate(texts)])
+    assert (RULES["nccl_note_of_a_release"](Context(number(seen))).holds is True) is named
+
+
+def test_one_release_after_the_other_is_no_mismatch() -> None:
+    lines = "NCCL version 2.20.5+cuda12.4, 410 ms/step", "NCCL version 2.26.2+cuda12.6, 470 ms/step"
+    upgrade = run("training is slower since the upgrade", f"before: {lines[0]}\nafter: {lines[1]}")
+    assert "nccl.version_mismatch" not in [f.cause for f in upgrade.findings]
+    hosts = run("all_reduce fails between two hosts", *(f"h: {line.split(',')[0]}" for line in lines))
+    assert "nccl.version_mismatch" in [f.cause for f in hosts.findings]
+
+
+def test_an_option_of_another_release_sets_nothing() -> None:
+    command = "vllm serve m --num-scheduler-steps 8"
+    facts = number(gather([Document.of("c", f"vLLM API server version 0.11.0\n{command}".encode())]))
+    ctx = Context(facts)
+    assert not ctx.of("serving.arg", {"label": "num-scheduler-steps"})
+    older = number(gather([Document.of("c", f"vLLM API server version 0.6.6\n{command}".encode())]))
+    assert Context(older).of("serving.arg", {"label": "num-scheduler-steps"})
+
+
+@pytest.mark.parametrize(("code", "kind"), [(126, "application"), (108, "nvlink"), (136, "nvlink"), (171, "hardware")])
+def test_xids_are_named_as_in_the_driver(code: int, kind: str) -> None:
+    line = f"NVRM: Xid (PCI:0000:0f:00): {code}, pid=77, name=python"
+    seen = {f.signal for f in gather([Document.of("dmesg", line.encode())]).facts}
+    assert f"gpu.xid.{kind}" in seen

@@ -11,6 +11,7 @@ from ..predicates import UNKNOWN, Context, Outcome
 from .collectives_links import LINKS
 from .collectives_more import MORE, varied
 from .nccl_facts import COLLECTIVE_QUESTIONS, env, found, one_node, overrides, rdma_wanted, several_nodes, text_of
+from .releases import one_after_the_other
 
 _TRIED = regex(r"\b(?:with|after|adding|using)\s+(?:export )?NCCL_\w+=|(?:加上?|设置)\s*NCCL_", re.IGNORECASE)
 
@@ -215,6 +216,8 @@ def versions_differ(ctx: Context) -> Outcome:
     for item in ctx.of("nccl.version.torch"):
         seen.setdefault(".".join(re.findall(r"\d+", text_of(item))), item)
     if any((e.subject.label or "").split("|")[0] == "version" for e in ctx.of("compare.ratio")):
+        return UNKNOWN
+    if one_after_the_other(seen.values()):
         return UNKNOWN
     return Outcome(True, tuple(seen.values())[:3]) if len(seen) > 1 else UNKNOWN
 

@@ -9,6 +9,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome, parse_version
 from . import movement_fabric, movement_kv, movement_paths
+from .releases import one_after_the_other
 
 _RDMA = regex(r"^(?:rc|dc|ud|ib|srd|gga|ugni|cxi)(?:_\w+)?$")
 _GPU_COPY = {"cuda", "cuda_copy", "rocm", "rocm_copy", "ze", "ze_copy"}
@@ -289,7 +290,7 @@ def two_versions(ctx: Context) -> Outcome:
     found: dict[tuple[int, ...], Evidence] = {}
     for item in [*(e for e in ctx.of("version") if (e.subject.label or "").lower() == "ucx"), *ctx.of("ucx.headers")]:
         found.setdefault(parse_version(str(item.value))[:2], item)
-    if not found:
+    if not found or one_after_the_other(found.values()):
         return UNKNOWN
     return Outcome(len(found) > 1, tuple(found.values())[:3])
 

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+
+_STEP = regex(
+    r"\b(?:before|after|previously|upgraded|downgraded|rolled back|bumped)\b|\d\s*(?:->|→|=>)\s*v?\d|升级|之前|之后",
+    re.IGNORECASE,
+)
+
+
+def one_after_the_other(items: Iterable[Evidence]) -> bool:
+    """Do the lines say that one release followed the other? Then they do not run side by side."""
+    return any(_STEP.search(e.quote or "") for e in items)
 
 
 def _foreign(ctx: Context, component: str) -> Iterator[Evidence]:
@@ -30,6 +41,20 @@ def _rule(component: str) -> Callable[[Context], Outcome]:
     return rule
 
 
+def nccl_note_of_a_release(ctx: Context) -> Outcome:
+    """A note says that another NCCL than the one at hand behaves, or calls the one at hand defective."""
+    running = {".".join(re.findall(r"\d+", str(e.value))[:2]): e for e in ctx.of("version", {"label": "^nccl$"})}
+    for note in ctx.of("nccl.mark.known_bug"):
+        named = set(re.findall(r"\b2\.\d+", note.quote or ""))
+        defect = re.search(r"regression|known (?:bug|issue)", note.quote or "", re.IGNORECASE)
+        if len(named) > 1:
+            return Outcome(True, (note,))
+        fits = [e for v, e in running.items() if named and (v in named) == bool(defect)]
+        if fits:
+            return Outcome(True, (note, fits[0]))
+    return UNKNOWN
+
+
 RULES: dict[str, Callable[[Context], Outcome]] = {
-    f"{component}_text_of_another_release": _rule(component) for component in ("nccl", "ucx", "nixl")
-}
+    "nccl_note_of_a_release": nccl_note_of_a_release,
+} | {f"{component}_text_of_another_release": _rule(component) for component in ("nccl", "ucx", "nixl")}
