@@ -12,6 +12,7 @@ from . import config, napkin
 from .catalogue import near
 from .concepts import Concept, Filled, Hit
 from .errors import EXIT_INCONCLUSIVE, EXIT_OK, UsageError
+from .linebreak import wrapped
 
 SCHEMA = "diagnose.ask/v1"
 FORMATS = ("text", "json", "md")
@@ -160,33 +161,6 @@ def text(answer: Filled, langs: tuple[str, ...], notes: list[str]) -> str:
     out += [f"{w['see']}: {', '.join(links)}"] if links else []
     out += [piece for s in concept.sources for piece in wrapped(f"{w['sources']}: {s.fact}. {s.by}", width, "")]
     return "\n".join(out)
-
-
-def wrapped(row: str, width: int, indent: str) -> list[str]:
-    """Break a line at spaces, or between Chinese characters, which fill two columns each."""
-    from unicodedata import east_asian_width
-
-    lines: list[str] = []
-    lead = indent + " " * (len(row) - len(row.lstrip()))
-    line, used = lead, len(lead)
-    for piece in _pieces(row.strip()):
-        wide = sum(2 if east_asian_width(c) in "WF" else 1 for c in piece.rstrip())
-        if used + wide > width and line.strip():
-            lines.append(line.rstrip())
-            line, used = lead, len(lead)
-        line += piece
-        used += wide + len(piece) - len(piece.rstrip())
-    return [*lines, line.rstrip()]
-
-
-def _pieces(row: str) -> list[str]:
-    """Words with the space behind them; single Chinese characters; punctuation is kept to what it closes or opens."""
-    import re
-
-    shut, opened = ",。;:、!?”)」，；：！？）》…", "“（《「"
-    han = rf"[{opened}]?[\u2e80-\u9fff][{shut}]*"
-    word = rf"[{opened}]?[^\s\u2e80-\u9fff{opened}，；：！？）。、”]+[{shut}]*"
-    return re.findall(rf"(?:{han}|{word}|\S)\s*", row) or [row]
 
 
 def markdown(answer: Filled, langs: tuple[str, ...], notes: list[str]) -> str:

@@ -16,7 +16,7 @@ _PARENS = re.compile(
 )  # around Chinese, behind it, or words between a term and Chinese; code and arithmetic stay
 _LIST = re.compile(r"[^\s,;，；、。：（）]+(?:,[^\s,;，；、。：（）]+){2,}")  # bare commas between three words are code
 # no space behind it: typed as a Chinese comma is
-_TIGHT = re.compile(r"(?<=[A-Za-z0-9)%])[,;](?=[A-Za-z])|(?<=\d),(?=\d{4})")
+_TIGHT = re.compile(r"(?<=[A-Za-z0-9)%}])[,;](?=[A-Za-z{])|(?<=\d),(?=\d{4})")
 
 
 def native(text: str) -> str:

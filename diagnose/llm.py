@@ -22,7 +22,7 @@ from .catalogue import Catalogue, catalogue
 from .document import Document
 from .errors import UsageError
 from .llm_check import FAILURES, Checker
-from .llm_client import Budget, Client, Endpoint, LlmError, OpenAiClient, parsed
+from .llm_client import Budget, Client, Endpoint, LlmError, OpenAiClient, bare, parsed
 from .mask import mask, secrets
 from .models import Proposal, Report
 
@@ -62,7 +62,7 @@ def options(flags: Mapping[str, str], user: Mapping[str, Any], *, on: bool, dry_
         seconds = float(user.get("seconds", 20.0))
     except (TypeError, ValueError) as err:
         raise UsageError("[llm] seconds is no number") from err
-    return Options(Endpoint(**said), dry_run, max(0.1, min(seconds, 120.0)))
+    return Options(Endpoint(**said, schema=user.get("schema") is not False), dry_run, max(0.1, min(seconds, 120.0)))
 
 
 def bodies(report: Report, documents: Sequence[Document], model: str, veil: prompts.Veil) -> list[dict[str, Any]]:
@@ -74,6 +74,7 @@ def bodies(report: Report, documents: Sequence[Document], model: str, veil: prom
 def shown(report: Report, documents: Sequence[Document], chosen: Options) -> str:
     """What would be sent, for ``--llm-dry-run``."""
     sent = bodies(report, documents, chosen.endpoint.model, prompts.Veil())
+    sent = sent if chosen.endpoint.schema else [bare(b) for b in sent]
     place = mask(chosen.endpoint.base_url.rstrip("/") + "/chat/completions")
     requests = [{**b, "stream": True} for b in sent]
     return json.dumps({"post": place, "key from": chosen.endpoint.key_env or None, "requests": requests},

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,11 +30,17 @@ class LlmError(DiagnoseError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the model is. The key is read from the variable that was named, never from one that happens to be set."""
+    """Where the model is. The key is read from the variable that was named, never from one that happens to be set.
+
+    Attributes:
+        schema: ask for structured outputs. Some servers constrain so slowly that nothing comes in time; without it
+            the model is only asked for JSON in words.
+    """
 
     model: str
     base_url: str
     key_env: str = ""
+    schema: bool = True
 
     def key(self) -> str:
         """The key, or a placeholder for endpoints that need none.
@@ -92,12 +99,24 @@ def older(body: dict[str, Any]) -> dict[str, Any]:
     return {**body, "response_format": {"type": "json_object", "schema": schema}}
 
 
+def bare(body: dict[str, Any]) -> dict[str, Any]:
+    """A request that asks for JSON in words alone: the schema stands behind the rules."""
+    rest = {name: value for name, value in body.items() if name != "response_format"}
+    if "messages" in rest and "response_format" in body:
+        schema = json.dumps(body["response_format"]["json_schema"]["schema"])
+        first, *others = rest["messages"]
+        rest["messages"] = [{**first, "content": f"{first['content']} The schema: {schema}"}, *others]
+    return rest
+
+
 class OpenAiClient:
-    """The real one. The form of structured outputs is OpenAI's, or llama.cpp's where the server refuses that."""
+    """The real one. The form of structured outputs is OpenAI's, llama.cpp's where the server refuses that, or none."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self._older: bool | None = None  # which form the server takes, once that is known
+        self._forms: list[Callable[[dict[str, Any]], dict[str, Any]]] = (
+            [dict, older, bare] if endpoint.schema else [bare]
+        )
 
     def complete(self, body: dict[str, Any], budget: Budget) -> str:
         """Stream one answer; no longer than the budget, no larger than `MOST_CHARS`.
@@ -106,17 +125,16 @@ class OpenAiClient:
             LlmError: there is none.
         """
         budget.take(int(body["max_tokens"]))
-        if self._older:
-            return self._ask(older(body), budget)
-        try:
-            text = self._ask(body, budget)
-        except LlmError as err:
-            if self._older is not None or err.status not in _FORM or "response_format" not in body:
-                raise
-            self._older = True
-            return self._ask(older(body), budget)
-        self._older = False
-        return text
+        while True:
+            try:
+                text = self._ask(self._forms[0](body), budget)
+            except LlmError as err:
+                if len(self._forms) < 2 or err.status not in _FORM or "response_format" not in body:
+                    raise
+                self._forms.pop(0)  # the server does not know this form, nor will it for the next request
+            else:
+                del self._forms[1:]
+                return text
 
     def _ask(self, body: dict[str, Any], budget: Budget) -> str:
         import httpx

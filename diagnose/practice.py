@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from . import config
-from .ask_command import wrapped
 from .catalogue import near
 from .concepts import TRACKS
 from .errors import EXIT_OK, UsageError
+from .linebreak import wrapped
 from .practice_words import say
 
 KINDS = ("drill", "interview", "story")

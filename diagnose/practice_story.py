@@ -283,7 +283,7 @@ def told(report: Report, langs: tuple[str, ...]) -> dict[str, Any]:
 
 def run(path: Path, langs: tuple[str, ...], format_: str) -> int:
     """Tell a report."""
-    from .ask_command import wrapped
+    from .linebreak import wrapped
     from .practice import WIDTH, emit
 
     made = told(read(path), langs)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console, Group, RenderableType
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -11,7 +14,9 @@ from .answer import fix_text, quoted, title_text, where, words
 from .answer_facts import figure, in_percent, phrase, reading, reason_text
 from .catalogue import Catalogue
 from .decision import lines as decision_lines
+from .fold import folded
 from .limits import is_floor
+from .linebreak import wrapped
 from .models import Evidence, Limit, Report, RuledOut, Stage
 from .stages import METRICS
 
@@ -21,6 +26,27 @@ class Terminal(Console):
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
+
+
+@dataclass(frozen=True)
+class Prose:
+    """Sentences in any language; Rich alone breaks Chinese at blanks, and puts commas at the start of a line."""
+
+    text: str
+    style: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        whole = self.text.isascii()
+        for row in [self.text] if whole else wrapped(self.text, options.max_width, ""):
+            yield Text(row, style=self.style, overflow="fold")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, Text(self.text))
+
+
+def labelled(lang: str, label: str, text: str) -> str:
+    """``Risk: …``, with the colon of the language."""
+    return f"{label}：{text}" if lang == "zh" else f"{label}: {text}"
 
 
 _COLOUR = {"cause": "bold red", "healthy": "bold green", "inconclusive": "bold yellow"}
@@ -109,15 +135,15 @@ def show(report: Report, cat: Catalogue, console: Console, verbose: bool = False
     With two languages the report is in the first one, and its answer stands in the other beside it.
     """
     lang, *others = report.answer
-    answer, w = report.answer[lang], words(lang)
-    console.print(Text(answer.verdict, style=_COLOUR[report.verdict]))
-    for other in others:
-        console.print(Text(report.answer[other].verdict, style=_COLOUR[report.verdict]))
+    w = words(lang)
+    for one in (lang, *others):
+        console.print(Prose(report.answer[one].verdict, _COLOUR[report.verdict]))
     parts = [report.playbook, report.symptom, w.l_inferred if report.symptom_inferred else ""]
     console.print(Text(" · ".join(p for p in parts if p), style="dim"))
     console.print()
     if report.decision is not None:
-        console.print("\n".join(decision_lines(report.decision, lang)) + "\n", markup=False, highlight=False)
+        folds = (part for line in decision_lines(report.decision, lang) for part in folded(line, console.width))
+        console.print("\n".join(folds) + "\n", markup=False, highlight=False, soft_wrap=True)
     _findings(report, cat, console, lang, verbose)
     _context(report, cat, console, lang, verbose)
     if report.findings:
@@ -134,7 +160,7 @@ def show(report: Report, cat: Catalogue, console: Console, verbose: bool = False
             )
             rows.append(Text(line, style="dim"))
         console.print(_section(w.l_next, Group(*rows)))
-    told = [Text(a.long if verbose else a.short) for a in report.answer.values()]
+    told = [Prose(a.long if verbose else a.short) for a in report.answer.values()]
     if others and console.width >= BESIDE:
         table = Table(box=None, pad_edge=False, padding=(0, 2), expand=True)
         for title in (w.l_say, w.l_other):
@@ -145,7 +171,7 @@ def show(report: Report, cat: Catalogue, console: Console, verbose: bool = False
         for title, text in zip((w.l_say, w.l_other), told, strict=False):
             console.print(_section(title, text))
     for one in report.answer:
-        console.print(Text(f"{words(one).l_boundary}: {report.answer[one].boundary}", style="dim"))
+        console.print(Prose(labelled(one, words(one).l_boundary, report.answer[one].boundary), "dim"))
 
 
 def show_model(report: Report, console: Console, verbose: bool = False) -> None:
@@ -154,7 +180,7 @@ def show_model(report: Report, console: Console, verbose: bool = False) -> None:
         if f"{lang} short: reworded" in (report.stats.llm or "") or f"{lang} long: reworded" in (
             report.stats.llm or ""
         ):
-            console.print(_section(words(lang).l_model, Text(answer.long if verbose else answer.short)))
+            console.print(_section(words(lang).l_model, Prose(answer.long if verbose else answer.short)))
     for item in report.proposals:
         line = f"{item.kind}: {item.value}" + (f"  {item.where}" if item.where else "")
         console.print(Text(f"{item.status} by the model, weighs nothing  {line}", style="dim"))
@@ -165,10 +191,10 @@ def _fix(report: Report, cat: Catalogue, console: Console, lang: str) -> None:
     w = words(lang)
     lead = report.findings[0]
     text, risk, undo = fix_text(cat.causes[lead.cause], lang)
-    rows = [Text(text)]
+    rows = [Prose(text)]
     for label, value in ((w.l_risk, risk), (w.l_undo, undo), (w.l_check, report.answer[lang].validate_)):
         if value:
-            rows.append(Text(f"{label}: {value}", style="dim"))
+            rows.append(Prose(labelled(lang, label, value), "dim"))
     console.print(_section(w.l_fix, Group(*rows)))
 
 
@@ -182,7 +208,7 @@ def _findings(report: Report, cat: Catalogue, console: Console, lang: str, verbo
             _section(
                 title,
                 Group(
-                    Text(title_text(cat.causes[finding.cause], lang)),
+                    Prose(title_text(cat.causes[finding.cause], lang)),
                     _evidence(items if verbose else items[:3], verbose, cat, lang),
                 ),
             )
@@ -190,7 +216,7 @@ def _findings(report: Report, cat: Catalogue, console: Console, lang: str, verbo
     if report.verdict == "healthy":
         ids = list(dict.fromkeys(i for c in report.checked for i in c.evidence))
         items = [by_id[i] for i in ids if i in by_id]
-        told = [Text(f"✓ {reason_text(cat, c.what, lang)}") for c in report.checked[:5]]
+        told = [Prose(f"✓ {reason_text(cat, c.what, lang)}") for c in report.checked[:5]]
         shown = _evidence(items if verbose else items[:3], verbose, cat, lang)
         console.print(_section(w.l_checked, Group(*told, shown)))
 

@@ -49,6 +49,11 @@ SETTINGS = {
     "llm.model": ("", "name of the model at the endpoint", "the user's file"),
     "llm.base_url": ("", "address of the endpoint, `http://127.0.0.1:8000/v1`", "the user's file"),
     "llm.key_env": ("", "name of the variable that holds the key", "the user's file"),
+    "llm.schema": (
+        "true",
+        "ask for structured outputs; false for a server that constrains too slowly",
+        "the user's file",
+    ),
     "llm.seconds": ("20", "how long to wait for the model, 0.1 to 120", "the user's file"),
 }
 

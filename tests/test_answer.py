@@ -274,3 +274,21 @@ def test_a_cause_without_evidence_in_the_report_is_still_said() -> None:
     for lang in LANGS:
         answer = render(bare, cat, lang)
         assert answer.verdict and answer.long
+
+
+def test_chinese_on_the_screen_is_broken_where_a_reader_breaks_it() -> None:
+    """Both languages, narrow and wide: no row begins with a comma, and nothing is wider than the window."""
+    import io
+    from unicodedata import east_asian_width
+
+    from diagnose.screen import Terminal, show
+
+    report = reports()["nccl.env_override"]
+    for width in (80, 120):
+        out = io.StringIO()
+        show(report, catalogue(), Terminal(file=out, width=width, highlight=False))
+        rows = out.getvalue().splitlines()
+        assert any("中文理解" in row for row in rows)
+        for row in rows:
+            assert not re.match(r"\s*[，。；：！？）”、]", row), row
+            assert sum(2 if east_asian_width(c) in "WF" else 1 for c in row) <= width, row

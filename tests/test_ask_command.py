@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from diagnose.ask_command import wrapped
 from diagnose.cli import _run
+from diagnose.linebreak import wrapped
 
 QUESTION = "Why is decode memory-bound?"
 

@@ -231,6 +231,30 @@ def test_a_failing_sentence_is_dropped_and_two_give_the_text_up(report: Report) 
     assert one.proposals == []
 
 
+def test_a_server_that_knows_no_form_or_is_not_to_be_asked_for_one() -> None:
+    from diagnose.llm_client import LlmError, OpenAiClient
+
+    seen: list[str] = []
+
+    class Bare(OpenAiClient):
+        def _ask(self, body: dict[str, Any], budget: Budget) -> str:
+            seen.append(body.get("response_format", {}).get("type", "none"))
+            if seen[-1] != "none":
+                raise LlmError("no", status=400)
+            return "{}"
+
+    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
+    body = {"max_tokens": 1, "response_format": schema}
+    client = Bare(Endpoint("m", "http://127.0.0.1:1/v1"))
+    assert [client.complete(body, Budget()) for _ in range(2)] == ["{}", "{}"]
+    assert seen == ["json_schema", "json_object", "none", "none"]
+    seen.clear()
+    Bare(Endpoint("m", "http://127.0.0.1:1/v1", schema=False)).complete(body, Budget())
+    assert seen == ["none"]
+    got = options({"model": "m", "base_url": "http://h/v1"}, {"schema": False}, on=True, dry_run=False)
+    assert got is not None and got.endpoint.schema is False
+
+
 def test_a_server_that_knows_another_form_of_schemas() -> None:
     """llama.cpp's Python server answers 500 to OpenAI's form and takes its own; asked once, it is remembered."""
     from diagnose.llm_client import LlmError, OpenAiClient
