@@ -20,6 +20,7 @@ from diagnose.salvage import finite
 from diagnose.units import UNITS
 
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d[\d,_]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+")
+_GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?:\.\d+)?(?!\d)")  # thousands by blanks
 _CLOCK = re.compile(r"(?:(\d+)[-d ]+)?(\d+):(\d\d)(?::(\d\d(?:\.\d+)?))?")
 _AGE = re.compile(r"(?:(\d+)\s?d)?\s*(?:(\d+)\s?h)?\s*(?:(\d+)\s?m(?:in)?)?\s*(?:([\d.]+)\s?s)?", re.IGNORECASE)
 # InfiniBand generations name a rate as "four" names a number.
@@ -47,6 +48,8 @@ def printed(quote: str) -> Iterator[float]:
             except ValueError:
                 continue
     yield from map(float, re.findall(r"\d+", quote))
+    for grouped in _GROUPED.findall(quote):
+        yield float(re.sub(r"\s", "", grouped))
     for days, hours, minutes, seconds in _CLOCK.findall(quote):
         yield int(days or 0) * 86400 + int(hours) * 3600 + int(minutes) * 60 + float(seconds or 0)
         yield int(hours) * 60 + float(f"{minutes}")

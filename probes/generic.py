@@ -31,7 +31,8 @@ SMALL = 60  # lines up to which a document is taken as typed by hand
 
 # Profiles list parts of one run, not settings of several.
 _PROFILE = regex(
-    r"function|self cpu|own ?time|(num|# of|nb) ?calls|instances|%mem|\bpid\b|command|\bpclk\b",
+    r"function|self cpu|own ?time|(num|# of|nb) ?calls|instances|%mem|\bpid\b|command|\bpclk\b"
+    r"|%(?:usr|user|sys|iowait|idle|util)\b",
     re.IGNORECASE,
 )
 

@@ -58,11 +58,12 @@ def _stat(text: str) -> str | None:
     return _STATS.get(low) or (low if re.fullmatch(r"p\d{2}(?:\.\d+)?", low) else None)
 
 
+_FIGURE = regex(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?(?:[eE][-+]?\d+)?|-?\.\d+", re.ASCII)
+
+
 def _number(text: str) -> float | None:
-    try:
-        return float(text.replace(",", "").strip())
-    except ValueError:
-        return None
+    hit = _FIGURE.fullmatch(text.strip())
+    return float(hit.group().replace(",", "")) if hit is not None else None
 
 
 class PerfCsv:
@@ -78,8 +79,12 @@ class PerfCsv:
             if line.text.startswith("Metric,"):
                 stats = [_stat(c) for c in line.text.split(",")[1:]]
                 continue
-            row = next(csv.reader([line.text]), [])
-            if not stats or len(row) < 2:
+            try:
+                row = next(csv.reader([line.text], strict=True), []) if stats else []
+            except csv.Error:  # a stray quote: which figure is in which column, nobody knows
+                doc.lines_skipped += 1
+                continue
+            if len(row) < 2:
                 continue
             metric, unit = _metric(row[0]), _UNIT.search(row[0])
             if metric is not None and "second" not in row[0].lower().split("(")[0]:

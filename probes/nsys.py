@@ -26,6 +26,8 @@ _NVPROF = regex(
 )
 _NUMBER = r"(\d[\d,]*(?:\.\d+)?)"
 _ROW = regex(rf"^[\s|]*{_NUMBER}[\s|]+{_NUMBER}[\s|]+{_NUMBER}[\s|]+{_NUMBER}((?:[\s|]+[\d,.]+)*)[\s|]+(\S.*?)[\s|]*$")
+_GAP = regex(r"\s{2,}|\s*\|\s*")  # between columns
+_GROUPED = regex(r"(?<=\d)[ \u00a0\u202f](?=\d{3}(?!\d))")  # thousands, where blanks set them apart
 _CSV = regex(r'^"?(\d+(?:\.\d+)?)"?,"?(\d+)"?,"?(\d+)"?,"?(\d+(?:\.\d+)?)"?,(?:"?[\d.]*"?,){1,4}(.+)$')
 _API = regex(r"^(?:cuda|cu|nvtx|ncclGroup)[A-Z]\w+")
 _COPY = regex(r"\[CUDA mem(?:cpy|set)", re.IGNORECASE)
@@ -115,7 +117,8 @@ class NsysSummary:
         if hit is not None:
             share, calls, avg, name = hit.group(1), hit.group(3), hit.group(4), hit.group(5).strip().strip('"')
         else:
-            hit = _ROW.match(text)
+            cells = _GAP.split(text.strip()) if _GROUPED.search(text) else []
+            hit = _ROW.match(_GROUPED.sub("", text) if len(cells) >= 5 else text)
             if hit is None:
                 return None
             share, calls, avg, name = hit.group(1), hit.group(3), hit.group(4), hit.group(6)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from diagnose.probes.nsys import NsysSummary
 
 from diagnose.catalogue import catalogue
 from diagnose.document import Document
@@ -277,3 +279,40 @@ def test_what_they_decide(name: str, symptom: str, cause: str) -> None:
 def test_inventory_decides_nothing(name: str) -> None:
     got = report("all-reduce over two nodes is slow", [doc((DATA / "formats" / f"{name}.txt").read_bytes())])
     assert got.verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        'Time To First Token (ms),321.45,45.12,"1,234."56",900.1',
+        'Time To First Token (ms),321.4_5,"1,1"1002600.1,.12"',
+    ],
+)
+def test_a_stray_quote_mark_makes_no_figure(row: str) -> None:
+    text = f"Metric,avg,min,max,p99\n{row}\n"
+    printed = set(re.findall(r"[\d.]+", row))
+    assert {f"{float(v):g}" for f in read("x", text) for v in [f.value or 0]} <= {
+        f"{float(p):g}" for p in printed if p.strip(".")
+    }
+
+
+def test_averages_of_mpstat_are_no_comparison() -> None:
+    """Its columns are read by name; the time in the head is no column of the `Average:` rows."""
+    head = "12:00:01 PM  CPU    %usr   %nice    %sys %iowait    %irq   %soft  %steal  %guest  %gnice   %idle\n"
+    rows = ("all   12.34    0.00    3.10    0.20    0.00    1.50    0.00    0.00    0.00   82.86\n",
+            "  0   10.00    0.00    2.00    0.00    0.00   88.00    0.00    0.00    0.00    0.00\n")  # fmt: skip
+    text = head + "".join(f"12:00:02 PM  {r}" for r in rows) + "\n" + "".join(f"Average:     {r}" for r in rows)
+    out = Gathered()
+    read_document(doc(text.encode()), out)
+    assert not [f for f in out.facts if f.signal in ("compare.ratio", "figure")]
+    assert values(out.facts, "host.cpu.softirq") == [0.88] and values(out.facts, "host.cpu.user", label=None) == [
+        0.1234
+    ]
+
+
+@pytest.mark.parametrize("blank", [" ", "\u202f", "\xa0", ","])
+def test_thousands_apart_in_nsys_stats(blank: str) -> None:
+    text = (" ** CUDA API Summary (cuda_api_sum):\n\n Time (%)  Total Time (ns)  Num Calls   Avg (ns)  Med (ns)  Name\n"
+            "     71.2    1 234 567 890      1 024  1 205 632.7        900  cudaStreamSynchronize\n")  # fmt: skip
+    facts = list(NsysSummary().parse(doc(re.sub(r"(?<=\d) (?=\d{3})", blank, text).encode())))
+    assert values(facts, "api.calls") == [1024.0] and values(facts, "api.avg") == [pytest.approx(1205.6327)]
