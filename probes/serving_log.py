@@ -96,7 +96,7 @@ _VERSION = (
         regex(r"(?:vllm/vllm-openai:|image:\s*vllm:|\bvllm[ =]=?=?v?)v?(\d+\.\d+\.\d+[\w.]*)", re.IGNORECASE),
     ),
     ("sglang", regex(r"(?:lmsysorg/sglang:|\bsglang(?:==| version:? | v))v?(\d+\.\d+\.\d+[\w.]*)", re.IGNORECASE)),
-    ("tensorrt_llm", regex(r"TensorRT-LLM\]?(?: version)?:? v?(\d+\.\d+\.\d+[\w.]*)")),
+    ("tensorrt-llm", regex(r"TensorRT-LLM\]?(?: version)?:? v?(\d+\.\d+\.\d+[\w.]*)")),
     ("tgi", regex(r"text-generation-inference:v?(\d+\.\d+\.\d+)")),
 )
 

@@ -102,6 +102,8 @@ def changes(*texts: str) -> set[str]:
         (("vllm==0.20.0", "vllm==0.24.0"), "gpu.out_of_memory_capacity", False),
         (("vllm==0.20.0",), "gpu.out_of_memory_capacity", False),
         (("sglang 0.5.2 -> 0.5.3",), "serving.cold_start_compile", True),
+        (("tensorrt_llm 0.21.0 -> 1.0.0",), "serving.engine_regression", True),
+        (("[TensorRT-LLM] TensorRT-LLM version: 0.19.0", "tensorrt-llm==0.20.0"), "serving.engine_regression", True),
         (("NCCL version 2.21.5+cuda12.4", "NCCL version 2.22.3+cuda12.4"), "nccl.init_scaling", True),
         (("NCCL version 2.22.3+cuda12.4", "NCCL version 2.23.4+cuda12.4"), "nccl.init_scaling", False),
         (("vllm 0.8 -> 0.9.2",), "serving.kv_cache_exhausted", False),  # 0.8 may be any of them
