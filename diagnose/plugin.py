@@ -46,7 +46,8 @@ BUILTIN = (
     "rdma_sysfs", "live_nixl", "live_repeat", "splits", "columns", "engine_stats", "host_settings",
     "client_bounds", "answer_ends", "registrations", "version_counts", "named_ports", "weight_reads", "piece_sizes",
     "net_words", "pair_words", "levers",
-    "token_work", "turns", "path_bytes", "clock", "pci_acs", "bench_blocks", "engine_config", "stack_dump", "generic",
+    "token_work", "turns", "path_bytes", "clock", "pci_acs", "bench_blocks", "engine_config", "stack_dump",
+    "control_runs", "traffic_rows", "rank_notes", "generic",
 )  # fmt: skip
 
 

@@ -199,7 +199,7 @@ class PciReader:
             text = line.text
             if (hit := _DEVICE.match(text)) is not None:
                 device = f"{hit.group(1)} {hit.group(2)}"[:100]
-            elif (cap := _LNKCAP.search(text)) is not None:
+            if (cap := _LNKCAP.search(text)) is not None:
                 yield fact(doc, line, "pci.link.speed.max", float(cap.group(1)), "count", label=device)
                 yield fact(doc, line, "pci.link.width.max", float(cap.group(2)), "count", label=device)
             elif (sta := _LNKSTA.search(text)) is not None:

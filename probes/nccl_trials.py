@@ -48,7 +48,7 @@ _VERSION = regex(r"\b(?:lib)?nccl[ -]?(?:version)?\s*[=v]{0,3}\s?(2\.\d+(?:\.\d+
 # A list of bare versions; no other library that is tried like this counts so.
 _BARE_VERSION = regex(r"^\s*(2\.(?:1[4-9]|[23]\d)\.\d+)(?:\+cuda[\d.]+)?(?=\s{2,}|\s*[:|])")
 _CONTROL = regex(
-    r"^\W*(?:default\w*|baseline|base|\(none\)|none|nothing(?: set)?|unset|\(unset\)|stock|as (?:is|shipped"
+    r"^\W*(?:(?:NCCL|GLOO|UCX)_[A-Z0-9_]+ ?[:=]? ?\(?(?:unset|not set|default|removed)\)?|default\w*|baseline|base|\(none\)|none|nothing(?: set)?|unset|\(unset\)|stock|as (?:is|shipped"  # noqa: E501
     r"|before)|plain|control|"
     r"without(?: (?:it|any|the variable|variables?))?|no (?:env|variables?|settings?)|original|clean env|原样|默认"
     r"|不设(?:置)?|不加|对照|去掉)(?![\w-])",

@@ -60,7 +60,7 @@ _PERFQUERY = {
 }  # fmt: skip
 _PRIO = r"(?:rx|tx)_prio\d_(?:pause|pause_duration|discards|buf_discard|cong_discard)"
 _COUNTER = regex(
-    rf"\b({'|'.join(sorted(_COUNTER_NAMES, key=len, reverse=True))}|{_PRIO})\b\s*(?:[:=]|\s|\.\.)\s*\.*\s*(\d+)\b"
+    rf"\b({'|'.join(sorted(_COUNTER_NAMES, key=len, reverse=True))}|{_PRIO})\b\s*(?:[:=]|\s|\.\.)\s*\.*\s*(\d+)\b(?! ?(?:min|sec|hours?|s|h)\b)"  # noqa: E501
 )
 _QUERY = regex(rf"^\s*({'|'.join(_PERFQUERY)})(?::\.*|\s)\s*(\d+)\b")
 _SENT = regex(r"^\s*(?:PortXmitData(?::\.*|\s)|port_xmit_data\s*(?:[:=]|\s))\s*(\d+)\s*$")

@@ -146,7 +146,10 @@ class LonelyRanks:
 
 _DOWN_UP = regex(
     r"(?<![\w.])(?P<down>\d{1,3}) ?x? ?(?:x ?\d+G\S* )?(?:downlinks?|host[- ](?:facing )?ports|server ports|下行\w*)"
-    r"[^\n]{0,40}?(?<![\w.])(?P<up>\d{1,3}) ?x? ?(?:x ?\d+G\S* )?(?:uplinks?|spine ports|上行\w*)",
+    r"[^\n]{0,40}?(?<![\w.])(?P<up>\d{1,3}) ?x? ?(?:x ?\d+G\S* )?(?:uplinks?|spine ports|上行\w*)"
+    # With the rate of a port between the number and its direction.
+    r"|(?<![\w.])(?P<down2>\d{1,3}) ?[x×] ?\d+ ?G\S* ?(?:ports )?(?:down|to (?:hosts?|servers?)|host)\w*[^\n]{0,40}?"
+    r"(?<![\w.])(?P<up2>\d{1,3}) ?[x×] ?\d+ ?G\S* ?(?:ports )?(?:up|to (?:the )?spines?|spine)",
     re.IGNORECASE,
 )
 _RATIO = regex(
@@ -170,6 +173,9 @@ class NetworkCounts:
         b"link",
         b"ports",
         b":1",
+        b"down",
+        b"spine",
+        b" up",
         b" per ",
         b"per-",
         b"/token",
@@ -184,10 +190,11 @@ class NetworkCounts:
             return
         for line in islice(doc.lines(), _LINES):
             text = line.prefix + line.text
-            if (hit := _DOWN_UP.search(text)) is not None and int(hit["up"]) > 0:
-                a, b = (fact(doc, line, "net.ports", float(hit[k]), "count", label=k) for k in ("down", "up"))
+            if (hit := _DOWN_UP.search(text)) is not None and int(hit["up"] or hit["up2"]) > 0:
+                down, up = (float(hit[k] or hit[f"{k}2"]) for k in ("down", "up"))
+                a, b = (fact(doc, line, "net.ports", v, "count", label=k) for k, v in (("down", down), ("up", up)))
                 yield Fact(
-                    "net.oversubscription", float(hit["down"]) / float(hit["up"]), "count", Subject(),
+                    "net.oversubscription", down / up, "count", Subject(),
                     (doc.span(line),), kind="derived", formula="a / b", inputs=(a, b), status=doc.status,
                 )  # fmt: skip
             elif (hit := _RATIO.search(text)) is not None:

@@ -38,6 +38,8 @@ FAMILIES = (
     "defaults",
     "paths",
     "network",
+    "controls",
+    "ceilings",
     "releases",
     "clock",
 )

@@ -266,7 +266,7 @@ def decode_reads_the_weights(ctx: Context) -> Outcome:
 
 
 _WIDE = regex(
-    r"\b(?:[2-9]|\d\d+|two|four|several|multi(?:ple)?)[ -]?(?:nodes?|hosts?|machines?|servers?)|inter-?node"
+    r"\b(?:[2-9]|\d{2,3}|two|four|several|multi(?:ple)?)[ -]?(?:nodes?|hosts?|machines?|servers?)|inter-?node"
     r"|between nodes|跨机|多机|两台|节点间", re.I,
 )  # fmt: skip
 

@@ -230,6 +230,7 @@ def lever_port_rate(ctx: Context) -> Outcome:
     return UNKNOWN
 
 
+_TIMED = regex(r"\((?:ms|us|s)\)|\b(?:ms|us|time|latency|seconds)\b|耗时|时间", re.I)  # a time is no number of calls
 _COLLECTIVES = regex(r"all_?-?(?:reduce|gather)\w*|collectives|nccl calls|kernels?/step|buckets", re.I)
 
 
@@ -238,7 +239,14 @@ def lever_calls(ctx: Context) -> Outcome:
     for turn in turns(ctx):
         many, few = _RATE.match(turn.worse.replace(",", "")), _RATE.match(turn.better.replace(",", ""))
         timed = re.search(r"comm|all_?-?reduce|nccl|time|ms|step", turn.metric, re.I)
-        if _COLLECTIVES.search(turn.head) and many and few and timed and float(many[1]) >= 5 * float(few[1]) >= 5:
+        if (
+            _COLLECTIVES.search(turn.head)
+            and not _TIMED.search(turn.head)
+            and many
+            and few
+            and timed
+            and float(many[1]) >= 5 * float(few[1]) >= 5
+        ):
             return read.yes(turn.evidence)
     return UNKNOWN
 

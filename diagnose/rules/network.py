@@ -195,6 +195,11 @@ def tree_counts_more_than_the_wire(ctx: Context) -> Outcome:
 # ---------------------------------------------------------------- what an override costs
 
 
+def _tried(ctx: Context, name: str) -> set[str]:
+    """Values of a variable that the text shows."""
+    return {str(e.value).lower() for e in ctx.of("env.var") if (e.subject.label or "").upper() == name}
+
+
 def slower_with_override(ctx: Context) -> Outcome:
     """Of two measured settings the worse names a variable that overrides NCCL's choice, and the better does not."""
     names = {(e.subject.label or "").upper(): e for e in overrides(ctx)}
@@ -202,7 +207,8 @@ def slower_with_override(ctx: Context) -> Outcome:
         if ratio.value < 1.2 or not re.search("busbw|algbw|bandwidth|throughput|iterations|time|latency", ratio.metric):
             continue
         said = set(re.findall(r"NCCL_\w+", ratio.worse)) - set(re.findall(r"NCCL_\w+", ratio.better))
-        hits = [names[name] for name in said if name in names]
+        # Several values of one variable are an experiment, nothing that was left behind.
+        hits = [names[name] for name in said if name in names and len(_tried(ctx, name)) < 2]
         if hits:
             return read.yes(ratio.evidence, *hits[:2])
     return UNKNOWN

@@ -1,0 +1,270 @@
+"""Traffic by interface, as `sar`, counters read twice and hand-made lists give it; backlogs; calls by size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+
+from diagnose.document import Document, Line
+from diagnose.lazy import regex
+from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
+
+from .facts import amount, computed, fact
+
+_SMALL = 1 << 18
+_LINES = 2000
+_SAR = regex(r"\bIFACE\b.*\brxkB/s\b\s+txkB/s\b")
+_IFACE = r"(?:mlx[45]_\w+|hsn\d|(?:en|eth|ib|bond|ens|eno|enp|roce|rdma|br|docker|virbr|wl)\w*[\d]\w*(?:\.\d+)?)"
+_NIC = regex(rf"^(?:{_IFACE})$")
+_TOTAL = regex(
+    rf"(?<![\w/])(?P<nic>{_IFACE})\b(?![\w-]*:\d)[^\n]{{0,40}}?(?<![\w.])(?P<v>\d[\d,]*(?:\.\d+)?) ?(?P<u>Gb/s|Gbit/s|Gbps|GB/s|MB/s|MiB/s|kB/s|KB/s|Mb/s|Mbps|Mbit/s)\b"  # noqa: E501
+)
+_SCALE = {
+    "gb/s": 0.125, "gbit/s": 0.125, "gbps": 0.125, "mb/s": 1e-3, "mib/s": 1.048576e-3, "kb/s": 1e-6,
+    "mbps": 1.25e-4, "mbit/s": 1.25e-4,
+}  # fmt: skip
+_TWICE = regex(
+    r"(?:/sys/class/(?:infiniband|net)/)?(?P<nic>"
+    + _IFACE
+    + r")\S*?[/ :]+(?:\S*/)?(?P<name>port_(?:xmit|rcv)_data|[rt]x_bytes(?:_phy)?|[rt]x_vport_rdma_\w*bytes)"
+    r"\W+(?:before|t0|start|first)?\W*(?P<a>\d{3,})\W{1,12}(?:after|t1|end|then|\w{0,6})?\W*(?P<b>\d{3,})\b",
+    re.IGNORECASE,
+)
+
+
+class TrafficReader:
+    """How fast each interface sends or receives."""
+
+    name = "traffic_rows"
+    needles: tuple[bytes, ...] = (b"IFACE", b"b/s", b"B/s", b"bps", b"bit/s", b"_data", b"x_bytes", b"_bytes")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`net.traffic` of an interface, the larger direction; `counter.delta` of counters read twice on one line."""
+        if doc.is_binary or doc.size > _SMALL:
+            return
+        columns: list[str] = []
+        for line in islice(doc.lines(), _LINES):
+            text = line.prefix + line.text
+            words = text.split()
+            if _SAR.search(text):
+                columns = words[words.index("IFACE") :]
+                continue
+            at = next((k for k, w in enumerate(words[:4]) if _NIC.match(w)), None)
+            if columns and at is not None and len(words) - at >= len(columns):
+                row = dict(zip(columns, words[at:], strict=False))
+                rate = max((amount(row.get(k, "0")) for k in ("rxkB/s", "txkB/s")), default=0.0)
+                yield computed(
+                    doc, line, "net.traffic", rate * 1024 / 1e9, "GB/s", self.name, nic=words[at], label="sar"
+                )
+            elif (both := _TWICE.search(text)) is not None:
+                yield _delta(doc, line, both)
+            elif (grown := _grown(text)) is not None:
+                yield fact(doc, line, "counter.delta", amount(grown[1]), "count", around=grown[1], label=grown[0])
+            elif not columns and (hit := _TOTAL.search(text)) is not None and _moving(text):
+                scale = 1.0 if hit["u"] == "GB/s" else 1.25e-4 if hit["u"] == "Mb/s" else _SCALE[hit["u"].lower()]
+                if hit["u"] == "MB/s":
+                    scale = 1e-3
+                value = amount(hit["v"]) * scale
+                yield computed(doc, line, "net.traffic", value, "GB/s", self.name, nic=hit["nic"], label="noted")
+
+
+_NAMED = regex(
+    r"^\W*(?P<name>[a-z]\w*(?:cnp|ecn|pause|discard|drop|wait|out_of|retrans)\w*|\w*(?:cnp|pause)_\w+)\b(?P<rest>.*)$",
+    re.I,
+)
+_WINDOW = regex(r"delta|diff|increase|growth|per (?:min|s|hour)|/ ?(?:s|min)\b|增量|增长", re.I)
+_PART = regex(r"(?<![\w.])[A-Za-z][A-Za-z \-]{2,30}[ :=]+(\d[\d,]*)(?![\w.:])")
+
+
+def _grown(text: str) -> tuple[str, str] | None:
+    """A counter's growth in two circumstances on one line: the larger, where it is a multiple of the other."""
+    hit = _NAMED.match(text)
+    if hit is None or _WINDOW.search(text) is None:
+        return None
+    parts = sorted(_PART.findall(hit["rest"]), key=amount)
+    if len(parts) < 2 or amount(parts[-1]) < max(1000.0, 20 * amount(parts[0])):
+        return None
+    return hit["name"], parts[-1]
+
+
+_MOVING = regex(
+    r"\b[rt]x\b|\bin\b|\bout\b|sent|recv|receiv|transmit|traffic|util|busy|throughput|xmit|rcv|流量|发送|接收", re.I
+)
+_TOOL = regex(r"iperf|perftest|ib_\w+_(?:bw|lat)|\bspeed\b|capable|max|link|qperf|busbw", re.I)
+
+
+def _moving(text: str) -> bool:
+    return _MOVING.search(text) is not None and _TOOL.search(text) is None
+
+
+def _delta(doc: Document, line: Line, hit: re.Match[str]) -> Fact:
+    who = Subject(nic=hit["nic"], label=hit["name"])
+    ends = tuple(
+        Fact("counter.read", amount(hit[k]), "count", Subject(nic=hit["nic"], label=f"{hit['name']} {k}"),
+             (doc.span(line, hit[k]),), status=doc.status)
+        for k in ("b", "a")
+    )  # fmt: skip
+    return Fact(
+        "counter.delta", amount(hit["b"]) - amount(hit["a"]), "count", who, (doc.span(line),), kind="derived",
+        formula="a - b", inputs=ends, status=doc.status,
+    )  # fmt: skip
+
+
+_OVERFLOW = regex(
+    r"(?:TcpExt)?Listen(?:Overflows|Drops)[\s:=]+(?P<a>\d+)|(?P<b>\d+) (?:times the listen queue of a socket overflowed|SYNs to LISTEN sockets (?:dropped|ignored))"  # noqa: E501
+)
+_LISTEN = regex(r"^\s*(?:tcp\s+)?LISTEN\s+(?P<have>\d+)\s+(?P<most>\d+)\s+\S+:\d+")
+
+
+class BacklogReader:
+    """Connections that a full listen queue turned away: `nstat`, `netstat -s`, `ss -l`."""
+
+    name = "listen_backlog"
+    needles: tuple[bytes, ...] = (b"ListenOverflows", b"ListenDrops", b"listen queue", b"SYNs to LISTEN", b"LISTEN ")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`net.backlog`; a queue that is fuller than its length counts too."""
+        for line in islice(doc.lines(), _LINES):
+            text = line.prefix + line.text
+            if (hit := _OVERFLOW.search(text)) is not None and int(hit["a"] or hit["b"]) > 0:
+                yield fact(doc, line, "net.backlog", float(hit["a"] or hit["b"]), "count", around=hit["a"] or hit["b"])
+            elif (row := _LISTEN.match(text)) is not None and int(row["have"]) >= int(row["most"]) > 0:
+                yield fact(doc, line, "net.backlog", float(row["have"]), "count", around=row["have"])
+
+
+_HEAD = regex(r"\b(?:message|msg|buffer|tensor)?\s?size\b|\bbytes\b|大小", re.I)
+_NAMES = (
+    ("count", regex(r"count|calls|\bnum\b|#|次数|\bn\b", re.I)),
+    ("total", regex(r"total|sum|总", re.I)),
+    ("each", regex(r"avg|mean|average|per call|each|平均|median|p50", re.I)),
+)
+_SIZED = regex(
+    r"^\W*(?:(?P<op>[A-Za-z_][\w.]*)\s*\|?\s+)?(?P<size>\d+(?:\.\d+)?)\s*(?P<u>[KMG]?i?B|bytes)\b\s*\|?\s*(?P<rest>\d.*)$"
+)
+_BYTES = {"b": 1.0, "bytes": 1.0, "kb": 1e3, "kib": 1024.0, "mb": 1e6, "mib": 2.0**20, "gb": 1e9, "gib": 2.0**30}
+_LITTLE = 256 * 1024
+_MANY = 500
+
+
+class CallSizes:
+    """Collectives by size, each with how many there were and how long they took."""
+
+    name = "comm_sizes"
+    needles: tuple[bytes, ...] = (b"Size", b"size", b"bytes", b"Bytes", "大小".encode())
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`message.small_time`: the share of small calls in the time of all."""
+        if doc.is_binary or doc.size > _SMALL:
+            return
+        order: list[tuple[str, str]] = []
+        rows: list[tuple[float, Fact, Fact, Line]] = []
+        for line in islice(doc.lines(), _LINES):
+            text = line.prefix + line.text
+            if (size := _HEAD.search(text)) is not None and (made := _order(text[size.end() :])):
+                order = made
+            elif order and (hit := _SIZED.match(line.text)) is not None:
+                row = _row(doc, line, hit, order)
+                rows += [row] if row is not None else []
+        if len(rows) < 2:
+            return
+        small = [r for r in rows if r[0] <= _LITTLE]
+        calls = sum(float(r[1].value or 0) for r in small)
+        whole = sum(float(r[2].value or 0) for r in rows)
+        if small and calls >= _MANY and whole > 0:
+            part = sum(float(r[2].value or 0) for r in small)
+            yield Fact(
+                "message.small_time", part / whole, "fraction", Subject(), tuple(doc.span(r[3]) for r in small[:3]),
+                kind="derived", formula="reader:comm_sizes", inputs=tuple(f for r in rows[:8] for f in r[1:3]),
+                status=doc.status,
+            )  # fmt: skip
+
+
+def _order(head: str) -> list[tuple[str, str]]:
+    """What the columns behind the size hold, in their order, with the unit in brackets."""
+    found = []
+    for part in re.split(r"\s{2,}|\t|\|", head.strip()):
+        name = next((n for n, words in _NAMES if words.search(part)), "")
+        unit = re.search(r"\((us|ms|s)\)|\b(us|ms)\b", part)
+        found.append((name, (unit[1] or unit[2]) if unit else ""))
+    named = [n for n, _ in found]
+    return found if "count" in named and ("total" in named or "each" in named) else []
+
+
+def _row(
+    doc: Document, line: Line, hit: re.Match[str], order: list[tuple[str, str]]
+) -> tuple[float, Fact, Fact, Line] | None:
+    size = float(hit["size"]) * _BYTES[hit["u"].lower()]
+    cells = re.findall(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(us|ms|s)?(?![\w.])", hit["rest"])
+    got = {name: (amount(v), u or unit) for (name, unit), (v, u) in zip(order, cells, strict=False) if name}
+    if "count" not in got:
+        return None
+    count = got["count"][0]
+    value, unit = got.get("total") or (got["each"][0] * count if "each" in got else 0.0, got.get("each", (0, "ms"))[1])
+    scale = {"us": 1e-3, "s": 1e3}.get(unit, 1.0)
+    label = f"{hit['size']} {hit['u']}"
+    calls = fact(doc, line, "message.row", count, "count", label=label)
+    time = computed(doc, line, "message.time", value * scale, "ms", "comm_sizes", label=label)
+    return (size, calls, time, line) if value > 0 and count > 0 else None
+
+
+_ALONE = regex(
+    r"\b(?:1|one|single) (?:pair|flow|stream|job|node|host|qp|rank)\b|\balone\b|\bsolo\b|单(?:独|对|流)", re.I
+)
+_MANY_AT_ONCE = regex(
+    r"\b(?:[2-9]|\d{2,4}|all|many) (?:pairs|flows|streams|jobs|nodes|hosts|ranks)\b|at once|together|concurrent|simultan|in parallel|同时|并发",  # noqa: E501
+    re.I,
+)
+_SUMMED = regex(r"aggregat|total|\bsum\b|总|合计", re.I)
+_ROW = regex(
+    r"^(?P<who>\S.*?)\s{2,}(?P<a>\d+(?:\.\d+)?) ?(?:[GM]i?[Bb](?:it)?/s|Gbps)?\s{2,}(?P<b>\d+(?:\.\d+)?) ?(?:[GM]i?[Bb](?:it)?/s|Gbps)?\s*$"  # noqa: E501
+)
+
+
+class ManyAtOnce:
+    """Bandwidth of one pair alone and of each of many at once, in two columns."""
+
+    name = "many_at_once"
+    needles: tuple[bytes, ...] = (
+        b"pair",
+        b"flow",
+        b"alone",
+        b"at once",
+        b"stream",
+        b"jobs",
+        b"together",
+        "同时".encode(),
+    )
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`load.slows` for the row that loses most."""
+        if doc.is_binary or doc.size > _SMALL:
+            return
+        found: list[tuple[float, re.Match[str], Line]] = []
+        heads = 0
+        for line in islice(doc.lines(), _LINES):
+            text = (line.prefix + line.text).strip()
+            cells = [c for c in re.split(r"\s{2,}|\t|\|", text) if c.strip()]
+            alone = next((k for k, c in enumerate(cells) if _ALONE.search(c)), None)
+            many = next((k for k, c in enumerate(cells) if k != alone and _MANY_AT_ONCE.search(c)), None)
+            if alone is not None and many is not None and alone < many and not _SUMMED.search(text):
+                heads += 1
+            elif heads and (row := _ROW.match(text)) is not None and float(row["b"]) > 0:
+                found.append((float(row["a"]) / float(row["b"]), row, line))
+        if not found:
+            return
+        ratio, row, line = max(found, key=lambda f: f[0])
+        if ratio < 1.3:
+            return
+        label = row["who"][:60]
+        inputs = tuple(
+            fact(doc, line, "load.result", float(row[k]), "count", around=row[k], label=f"{label} {k}") for k in "ab"
+        )
+        yield Fact(
+            "load.slows", ratio, "count", Subject(label=label), (doc.span(line),), kind="derived", formula="a / b",
+            inputs=inputs, status=doc.status,
+        )  # fmt: skip
+
+
+READERS: list[Reader] = [TrafficReader(), BacklogReader(), CallSizes(), ManyAtOnce()]
