@@ -40,14 +40,13 @@ BUILTIN = (
     "serving_sched", "serving_stages", "serving_llama", "serving_versions",
     "model_config", "kineto", "nsight", "torch_text",
     "nccl_trials", "nccl_samples", "nccl_paths", "nccl_ras", "nccl_inspector", "nccl_xml", "nccl_hosts", "siblings",
-    "rank_lines", "code_notes",
+    "rank_lines", "code_notes", "reruns", "traffic_rows", "rank_notes",
     "dcgm", "gpu_tools", "engine_lines", "load_tools", "request_trace", "proxy", "small_notes",
     "allocator", "placement", "copy_notes", "bench_json", "served", "live_host", "live_nccl", "live_ucx",
     "rdma_sysfs", "live_nixl", "live_repeat", "splits", "columns", "engine_stats", "host_settings",
     "client_bounds", "answer_ends", "registrations", "version_counts", "named_ports", "weight_reads", "piece_sizes",
     "net_words", "pair_words", "levers",
-    "token_work", "turns", "path_bytes", "clock", "pci_acs", "bench_blocks", "engine_config", "stack_dump",
-    "control_runs", "traffic_rows", "rank_notes", "generic",
+    "token_work", "turns", "path_bytes", "clock", "pci_acs", "bench_blocks", "engine_config", "stack_dump", "generic",
 )  # fmt: skip
 
 

@@ -27,6 +27,8 @@ FAMILIES = (
     "healthy",
     "joins",
     "joins_training",
+    "reruns",
+    "ceilings",
     "relations",
     "relations_more",
     "limits_met",
@@ -38,8 +40,6 @@ FAMILIES = (
     "defaults",
     "paths",
     "network",
-    "controls",
-    "ceilings",
     "releases",
     "clock",
 )

@@ -10,9 +10,9 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from .comparison import ratios
-from .controls import faster_control
 from .healthy import _busbw, _fault, _single_node
 from .limits_met import candidates
+from .reruns import faster_rerun
 
 _ASKS = regex(
     r"\?|？|\bonly\b|limit|\blos[es]|\bwrong\b|\bbug\b|broken|expect|should|normal|\bok\b|problem|fix|slow|beat|bad|far from|worse"  # noqa: E501
@@ -32,7 +32,7 @@ _SHARE = 1.12  # a hand-written kernel within this factor of the library's
 def _plain(ctx: Context) -> bool:
     """Nothing is broken, nothing made it faster, and nothing got worse over time."""
     return bool(_ASKS.search(ctx.symptom)) and not (
-        _CHANGED.search(ctx.symptom) or _fault(ctx) or faster_control(ctx).holds
+        _CHANGED.search(ctx.symptom) or _fault(ctx) or faster_rerun(ctx).holds
     )
 
 
@@ -129,7 +129,7 @@ def gdr_without_the_module(ctx: Context) -> Outcome:
     """The peer-memory module is not loaded, and every channel carries GPUDirect RDMA all the same."""
     ways = [e for e in ctx.of("nccl.transport") if str(e.value).startswith("NET/")]
     gone = ctx.of("rdma.module.missing", {"label": "peer"})
-    if not ways or not (gone or _ABOUT_MODULE.search(ctx.symptom)) or _fault(ctx) or faster_control(ctx).holds:
+    if not ways or not (gone or _ABOUT_MODULE.search(ctx.symptom)) or _fault(ctx) or faster_rerun(ctx).holds:
         return UNKNOWN
     if not all("GDRDMA" in str(e.value) for e in ways) or not _ABOUT_MODULE.search(ctx.symptom):
         return UNKNOWN

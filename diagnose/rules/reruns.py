@@ -16,20 +16,20 @@ _MOST = 40.0  # a larger quotient sets two different things side by side
 
 # What the words of the change name. The worse run is the one without it.
 _LEVERS: dict[str, str] = {
-    "control_algorithm": r"tuner|(?<![a-z])algo|\bring\b|\btree\b|(?<![a-z])nvls|(?<![a-z])proto|\bLL(?:128)?\b|\bsimple\b|collnet|nchannels|max_?ctas",  # noqa: E501
-    "control_acs": r"\bACS\b|ECAP_ACS|setpci|iommu|vt-?d\b|pcie_acs|DMAR|redirect",
-    "control_gdr": r"peer_?mem|nv_peer|dma-?buf|\bGDR\b|gpudirect",
-    "control_binding": r"numactl|taskset|cpunodebind|membind|\bbind(?:ing)?\b|pinn(?:ed|ing) (?:to|the|each|on)|affinity|numa|local node|near(?:est)? (?:node|socket|cpu)|绑核|绑定|绑到",  # noqa: E501
-    "control_mtu": r"\bMTU\b|jumbo|\b9000\b|\b9216\b",
-    "control_roce": r"traffic class|(?<![a-z])TC\b|traffic_class|dscp|\bPFC\b|trust|lossless|no-?drop|GID_INDEX|\bgid\b|cma_roce_tos|ECN",  # noqa: E501
-    "control_relaxed": r"relaxed.?order|PCI_WR_ORDERING|MaxReadReq|\bMRRS\b|max read request",
+    "rerun_algorithm": r"tuner|(?<![a-z])algo|\bring\b|\btree\b|(?<![a-z])nvls|(?<![a-z])proto|\bLL(?:128)?\b|\bsimple\b|collnet|nchannels|max_?ctas",  # noqa: E501
+    "rerun_acs": r"\bACS\b|ECAP_ACS|setpci|iommu|vt-?d\b|pcie_acs|DMAR|redirect",
+    "rerun_gdr": r"peer_?mem|nv_peer|dma-?buf|\bGDR\b|gpudirect",
+    "rerun_binding": r"numactl|taskset|cpunodebind|membind|\bbind(?:ing)?\b|pinn(?:ed|ing) (?:to|the|each|on)|affinity|numa|local node|near(?:est)? (?:node|socket|cpu)|绑核|绑定|绑到",  # noqa: E501
+    "rerun_mtu": r"\bMTU\b|jumbo|\b9000\b|\b9216\b",
+    "rerun_roce": r"traffic class|(?<![a-z])TC\b|traffic_class|dscp|\bPFC\b|trust|lossless|no-?drop|GID_INDEX|\bgid\b|cma_roce_tos|ECN",  # noqa: E501
+    "rerun_relaxed": r"relaxed.?order|PCI_WR_ORDERING|MaxReadReq|\bMRRS\b|max read request",
 }
 _VERSION = regex(r"\b(?:lib)?nccl\b[^\n]{0,24}?\d+\.\d+|\bNCCL_?VERSION", re.I)
 
 
 def gains(ctx: Context) -> Iterator[tuple[float, str, Evidence]]:
     """How much better a changed run is, in what words, and what says so."""
-    for value, item in ctx.numbers("control.gain"):
+    for value, item in ctx.numbers("rerun.gain"):
         if _LEAST <= value <= _MOST:
             yield value, item.subject.label or "", item
     yield from _beside_table(ctx)
@@ -40,7 +40,7 @@ def _beside_table(ctx: Context) -> Iterator[tuple[float, str, Evidence]]:
     table = _busbw(ctx)
     if table is None or table[0] <= 0:
         return
-    for value, item in ctx.numbers("control.figure"):
+    for value, item in ctx.numbers("rerun.figure"):
         unit, _, words = (item.subject.label or "").partition("|")
         if unit.lower() not in ("", "gb/s") or item.quote == table[1].quote:
             continue
@@ -50,7 +50,7 @@ def _beside_table(ctx: Context) -> Iterator[tuple[float, str, Evidence]]:
             yield ratio, words, item
 
 
-def faster_control(ctx: Context) -> Outcome:
+def faster_rerun(ctx: Context) -> Outcome:
     """The same run was clearly faster once something was changed: what was measured first is no ceiling."""
     found = [e for _, _, e in gains(ctx)]
     return Outcome(True, tuple(found[:2])) if found else UNKNOWN
@@ -61,17 +61,17 @@ def _lever(name: str, words: re.Pattern[str]) -> Callable[[Context], Outcome]:
         found = [e for _, said, e in gains(ctx) if words.search(said)]
         return Outcome(True, tuple(found[:2])) if found else UNKNOWN
 
-    rule.__name__, rule.__doc__ = name, f"The run is faster once {name.removeprefix('control_')} is changed."
+    rule.__name__, rule.__doc__ = name, f"The run is faster once {name.removeprefix('rerun_')} is changed."
     return rule
 
 
-def control_version(ctx: Context) -> Outcome:
+def rerun_version(ctx: Context) -> Outcome:
     """The run is faster with another release of NCCL in its place."""
     found = [e for _, said, e in gains(ctx) if _VERSION.search(said)]
     return Outcome(True, tuple(found[:2])) if found else UNKNOWN
 
 
-def control_environment(ctx: Context) -> Outcome:
+def rerun_environment(ctx: Context) -> Outcome:
     """The run is faster once a variable of NCCL that was set is taken away."""
     taken = regex(
         r"(?:without|unset\w*|remov\w*|去掉|不设)[^\n]{0,30}NCCL_\w+|NCCL_\w+[^\n]{0,20}(?:unset|removed|去掉)", re.I
@@ -199,7 +199,7 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     **{
         rule.__name__: rule
         for rule in (
-            faster_control, control_version, control_environment, network_moves_with_it, network_moves_in_two_ways,
+            faster_rerun, rerun_version, rerun_environment, network_moves_with_it, network_moves_in_two_ways,
             ethernet_carries_it, two_networks_in_two_logs, all_on_one_node, one_rank_works_elsewhere,
             mtu_below_its_peer,
         )

@@ -71,14 +71,14 @@ def _text(line: Line) -> str:
 class ControlReader:
     """A figure behind the words that say what was changed for it."""
 
-    name = "control_runs"
+    name = "reruns"
     needles: tuple[bytes, ...] = (
         b"with", b"With", b"other ", b"sister", b"neighbo", b"reference", b"good ", b"after", b"After", b"once", b"when", b"isabl", b"emov", b"->", b"=>",  # noqa: E501
         "→".encode(), "去掉".encode(), "换成".encode(), "改成".encode(), "关掉".encode(), "恢复".encode(),
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
-        """`control.figure`; `control.gain` where the line, or one above it, also tells of the run before."""
+        """`rerun.figure`; `rerun.gain` where the line, or one above it, also tells of the run before."""
         base: tuple[float, str, Line] | None = None
         for line in _small(doc):
             text = line.prefix + line.text
@@ -102,7 +102,7 @@ class ControlReader:
                 continue
             unit = hit["u"] or ""
             yield Fact(
-                "control.figure", amount(hit["v"]), "count", Subject(label=f"{unit}|{_text(line)[:140]}"),
+                "rerun.figure", amount(hit["v"]), "count", Subject(label=f"{unit}|{_text(line)[:140]}"),
                 (doc.span(line, hit["v"]),), status=doc.status,
             )  # fmt: skip
             if base is not None and base[1] == unit:
@@ -118,14 +118,12 @@ def _gain(doc: Document, before: tuple[float, Line], after: tuple[float, Line], 
     if top[0] < _LEAST * bottom[0]:
         return
     inputs = tuple(
-        Fact(
-            "control.figure", v, "count", Subject(label=f"{unit}|{_text(at)[:140]}"), (doc.span(at),), status=doc.status
-        )
+        Fact("rerun.figure", v, "count", Subject(label=f"{unit}|{_text(at)[:140]}"), (doc.span(at),), status=doc.status)
         for v, at in (top, bottom)
     )
     label = re.sub(r"\s+", " ", said.replace("|", "/").strip())[:200]
     yield Fact(
-        "control.gain", top[0] / bottom[0], "count", Subject(label=label), (doc.span(after[1]), doc.span(before[1])),
+        "rerun.gain", top[0] / bottom[0], "count", Subject(label=label), (doc.span(after[1]), doc.span(before[1])),
         kind="derived", formula="a / b", inputs=inputs, status=doc.status,
     )  # fmt: skip
 
@@ -147,7 +145,7 @@ class RepeatReader:
     needles: tuple[bytes, ...] = (b"->", b"=>", b":", b"  ", "→".encode())
 
     def parse(self, doc: Document) -> Iterator[Fact]:
-        """`control.gain`, labelled with the lines in between."""
+        """`rerun.gain`, labelled with the lines in between."""
         runs: list[_Run] = []
         texts: list[str] = []
         for line in _small(doc):
@@ -232,7 +230,7 @@ class VariableRows:
     needles: tuple[bytes, ...] = (b"NCCL_", b"UCX_", b"TORCH_", b"CUDA_", b"FI_", b"OMP_", b"VLLM_", b"PYTORCH_")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
-        """`control.gain` of every row that is better than the one with nothing set."""
+        """`rerun.gain` of every row that is better than the one with nothing set."""
         words, base = "", None
         arms: list[tuple[str, float, str, Line]] = []
         for line in _small(doc):
