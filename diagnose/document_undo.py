@@ -80,12 +80,15 @@ _PREFIXES = (
     _prefix(rb"[ ]{0,8}([-*+]|\xe2\x80\xa2)[ ]", every=True),
     _prefix(rb"[\w/.-]{1,200}\.(?:log|txt|out|err|sh|ya?ml|conf|cfg|env|json|toml|service|sbatch):(\d{1,7})[:-]"),
     _prefix(rb"[\w/.-]{0,200}[/.][\w/.-]{1,200}:(\d{1,7})[:-]", 3, counted=True),
-    _prefix(rb"(\d{1,7})[:-]", 3, counted=True),
+    _prefix(rb"(\d{1,7})[:-](?!\d\d\b)", 4, counted=True),
     _prefix(rb"[ ]{1,5}(\d{1,6})\t", 3, counted=True),
 )  # fmt: skip
 
-# Behind a time: a level or a separator, so the time is of the program's own line, which its reader knows.
-_OWN = re.compile(rb"[\[ ]*(?:TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|FATAL|CRITICAL)\b|[ ]*[-|][ ]", re.IGNORECASE)
+# Behind a time: a level without its own time, or a separator: the whole line is the program's and its reader knows it.
+_OWN = re.compile(
+    rb"[\[ ]*(?:TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|FATAL|CRITICAL)\b(?!.{0,12}\d\d:\d\d)|[ ]*[-|][ ]",
+    re.IGNORECASE,
+)
 _WORD = re.compile(rb"[A-Za-z]{2}")
 
 _SAID = ("log", "message", "msg", "line", "textPayload")  # where collectors keep the line of a program
@@ -227,19 +230,22 @@ _CLASSES = bytes(48 if 48 <= c < 58 else 97 if chr(c).isalpha() else c for c in 
 
 def _unpacked(lines: list[Piece]) -> bool:
     """Take a program's lines out of the objects in which a collector keeps them."""
-    if not lines or not lines[0].text.lstrip().startswith(b"{"):
+    if not any(_said(p.text) is not None for p in lines[:SAMPLE]):
         return False
     said = [_said(p.text) for p in lines]
-    if sum(t is not None for t in said) < _NEARLY * len(lines):
-        return False
-    for piece, text in zip(lines, said, strict=True):
-        if text is not None:
-            piece.text, piece.skip = text.rstrip("\r\n").encode("utf-8", "replace"), -1
-    return True
+    found = [n for run in _runs(said) if len(run) >= min(2, len(lines)) for n in run]
+    for n in found:
+        lines[n].text, lines[n].skip = (said[n] or "").rstrip("\r\n").encode("utf-8", "replace"), -1
+    return bool(found)
+
+
+def _runs(found: Sequence[object]) -> list[list[int]]:
+    """Places next to each other that have something."""
+    return [list(g) for has, g in groupby(range(len(found)), lambda n: found[n] is not None) if has]
 
 
 def _said(raw: bytes) -> str | None:
-    if len(raw) > _MOST_LINE or not raw.rstrip().endswith(b"}"):
+    if len(raw) > _MOST_LINE or raw.lstrip()[:1] != b"{" or raw.rstrip()[-1:] != b"}":
         return None
     try:
         made = loads(raw)
@@ -259,9 +265,11 @@ def _stripped(lines: list[Piece], prefix: _Prefix) -> bool:
     if not any(prefix.pattern.match(p.text, 0, _START) for p in lines[:SAMPLE]):
         return False
     hits = [prefix.pattern.match(p.text, 0, _START) for p in lines]
-    runs = [list(g) for k, g in groupby(range(len(lines)), lambda n: hits[n] is not None) if k]
     needed = min(prefix.run, max(len(lines), 1 if prefix.run == 2 else 2))
-    chosen = [(lines[n], hit) for run in runs if len(run) >= needed for n in run if (hit := hits[n]) is not None]
+    runs = [[(lines[n], hit) for n in run if (hit := hits[n])] for run in _runs(hits) if len(run) >= needed]
+    if prefix.counted:
+        runs = [run for run in runs if _numbered(run)]
+    chosen = [one for run in runs for one in run]
     if not chosen or not _is_prefix(prefix, chosen, len(lines)):
         return False
     label = prefix.who and (len({hit[1] for _, hit in chosen}) > 1 or b"gpu" in chosen[0][1][0].lower())
@@ -281,21 +289,24 @@ def _is_prefix(prefix: _Prefix, chosen: list[tuple[Piece, re.Match[bytes]]], lin
         own = sum(1 for r in rests if _OWN.match(r))
         words = sum(1 for r in rests if _WORD.search(r))
         return own < 0.3 * len(rests) and (words > 0.5 * len(rests) or _WORD.search(rests[0]) is not None)
-    if prefix.counted:
-        numbers = [int(hit[1]) for _, hit in chosen]
-        rising = sum(a < b for a, b in pairwise(numbers))
-        if len(chosen) < _NEARLY * lines or rising < len(numbers) - 1:
-            return False
-        sizes = all(n % max(numbers[0], 1) == 0 for n in numbers)  # ranks, batches: rows of a table
-        flush = sum(1 for r in rests if r[:1] not in (b" ", b""))
-        long = sum(map(len, rests)) > 20 * len(rests)
-        return chosen[0][1][0][-1:] == b"\t" or (long and (flush > 0.3 * len(rests) or not sizes))
     if prefix.every:
         return len(chosen) == lines and len({hit[1] for _, hit in chosen}) == 1
     if prefix.who:
         names = {hit[1] for _, hit in chosen}
         return len(names) == 1 or len(chosen) >= _FEW * len(names)
     return True
+
+
+def _numbered(run: list[tuple[Piece, re.Match[bytes]]]) -> bool:
+    """Are these numbers of lines, not ranks, batches or times?"""
+    numbers = [int(hit[1]) for _, hit in run]
+    if any(a >= b for a, b in pairwise(numbers)):
+        return False
+    rests = [p.text[hit.end() : hit.end() + _START] for p, hit in run]
+    sizes = all(n % max(numbers[0], 1) == 0 for n in numbers)
+    flush = sum(1 for r in rests if r[:1] not in (b" ", b""))
+    long = sum(map(len, rests)) > 20 * len(rests)
+    return run[0][1][0][-1:] == b"\t" or (long and (flush > 0.3 * len(rests) or not sizes))
 
 
 def _dedented(lines: list[Piece]) -> bool:

@@ -66,6 +66,12 @@ def test_prefixes_behind_each_other() -> None:
     assert _texts(view) == [line for line in LOG.split("\n") if line]
 
 
+def test_a_time_before_lines_that_have_their_own() -> None:
+    lines = [f"INFO 09-30 12:00:0{n} [loggers.py:1] Running: {n} reqs" for n in range(4)]
+    view = plain(Document.of("t", "\n".join(f"2026-11-22T12:00:0{n}.1Z {x}" for n, x in enumerate(lines)).encode()))
+    assert _texts(view) == lines
+
+
 def test_ranks_stay_as_the_prefix() -> None:
     view = plain(_changed("two ranks interleaved"))
     assert isinstance(view, Plain) and {line.prefix for line in view.lines()} == {"[rank0]: ", "[rank1]: "}
@@ -78,6 +84,8 @@ def test_ranks_stay_as_the_prefix() -> None:
         "0: 12.1\n1: 12.2\n2: 3.0\n3: 12.0\n",
         "FSDP  | 8 | 12.1 GB/s\nFSDP  | 16 | 11.9 GB/s\nDDP  | 8 | 3.1 GB/s\nDDP  | 16 | 3.0 GB/s\n",
         "- 8 GPUs\n- 4.1 s\n* 3 s\n",
+        "09:00   11    96       0        74%       0.4 s\n11:00   19   205      14        91%       2.1 s\n"
+        "14:00   26   256    1190        99%        41 s\n18:00   12   101       0        75%       0.4 s\n",
         "64:12 ms\n128:14 ms\n256:20 ms\n512:31 ms\n",
         "GPU0: 61 C\nGPU1: 88 C\nGPU2: 60 C\nGPU3: 61 C\n",
         "total: 3\nused: 2\n",
