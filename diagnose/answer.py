@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 
+from . import decision
 from .answer_facts import (
     cite,
     limit_line,
@@ -446,6 +447,8 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
         names, verdict = [h for h in names if h.p >= 0.2], w.open_server.format(reason=server)
     elif no_gpu and all(h.p < 0.2 for h in names):
         names, verdict = [], w.open_no_gpu
+    if report.decision is not None and not server:  # "should we" asks for no cause
+        verdict = decision.verdict(report.decision, lang)
     leading = [
         w.leading.format(
             names=w.join.join(f"{title_text(cat.causes[h.cause], lang).rstrip('。.')} ({h.p:.2f})" for h in some)

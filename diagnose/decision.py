@@ -58,12 +58,15 @@ def _needed(number: dict[str, Any], lang: str) -> str:
 def _figure(number: dict[str, Any], evidence: list[Evidence], lang: str) -> DecisionFigure:
     found = [e for e in evidence if e.signal == number["signal"]]
     met = [e for e in found if _holds(number, e)]
-    shown = (met or found)[:3]
+    lacking: list[Evidence] = []
+    if not found and number["signal"].startswith("rdma."):  # what a machine without an adapter says of all of them
+        lacking = [e for e in evidence if e.signal == "rdma.none"]
+    shown = (met or found or lacking)[:3]
     return DecisionFigure(
         what=number["what"][lang],
         needed=_needed(number, lang),
         measured="; ".join(e.statement for e in shown) or None,
-        holds=bool(met) if found else None,
+        holds=bool(met) if found or lacking else None,
         evidence=[e.id for e in shown],
         how=number["how"] if isinstance(number["how"], str) else number["how"][lang],
     )
@@ -97,6 +100,26 @@ _WORDS = {
            "figures": "支持它需要的数字", "costs": "代价", "not_when": "什么时候不要用", "plan": "原型计划",
            True: "满足", False: "不满足", None: "未测量："},
 }  # fmt: skip
+
+
+def verdict(decision: Decision, lang: str) -> str:
+    """The decision in a sentence: what to do, and how many of its figures hold, do not hold, or are not known."""
+    zh = lang == "zh"
+    w = _WORDS["zh" if zh else "en"]
+    counts = [(said, sum(f.holds is holds for f in decision.figures)) for holds, said in _COUNTED["zh" if zh else "en"]]
+    of = len(decision.figures)
+    told = [said.format(n=n, of=of) for said, n in counts if n]
+    titles: dict[str, str] = next((d["title"] for d in decisions() if d["id"] == decision.topic), {})
+    title = titles.get("zh" if zh else "en", decision.title)
+    if zh:
+        return f"{title}：{w[decision.stand]}（{'，'.join(told)}）。"
+    return f"{title}: {w[decision.stand]} ({', '.join(told)})."
+
+
+_COUNTED: dict[str, tuple[tuple[bool | None, str], ...]] = {
+    "en": ((True, "{n} of {of} conditions hold"), (False, "{n} of {of} fail"), (None, "{n} of {of} not measured")),
+    "zh": ((True, "{of} 个条件中 {n} 个满足"), (False, "{of} 个中 {n} 个不满足"), (None, "{of} 个中 {n} 个未测量")),
+}
 
 
 def lines(decision: Decision, lang: str) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
+from .linebreak import wrapped
+
 WIDEST = 120
 
 
@@ -22,11 +24,8 @@ def folded(text: str, width: int) -> Iterator[str]:
     if room < 20 or cell_len(text) <= width or text[head:].startswith("$"):
         yield text
         return
-    from rich.console import Console
-    from rich.text import Text
-
-    for number, line in enumerate(Text(text[head:]).wrap(Console(width=width), room)):
-        yield " " * (head + (2 if number else 0)) + line.plain.rstrip()
+    for number, line in enumerate(wrapped(text[head:], room, "")):
+        yield " " * (head + (2 if number else 0)) + line
 
 
 def padded(text: str, width: int) -> str:

@@ -45,6 +45,8 @@ def build(
     accepted = findings(got)
     advice, predicted = advise(ctx.evidence, ctx.limits, [f.cause for f in accepted])
     missing = [m for m in missing if why_unavailable(m) != OFFLINE or not _was_read(cat, ctx, path, m)]
+    decision = decide(symptom, ctx.evidence, langs[0])
+    still_open = [h for h in hypotheses(got) if decision is None or h.basis == "evidence"]
     report = Report(
         tool=Tool(version=__version__, catalogue=cat.version),
         symptom=symptom,
@@ -55,7 +57,7 @@ def build(
         confidence=round(got.confidence, 2),
         findings=accepted,
         chain=chain(got),
-        hypotheses=hypotheses(got),
+        hypotheses=still_open,
         ruled_out=ruled_out(got, ctx),
         red_herrings=red_herrings(cat, got, ctx),
         checked=checked(got, ctx.limits),
@@ -68,7 +70,7 @@ def build(
         inputs=inputs,
         unavailable=unavailable(cat, missing, why_unavailable) if got.verdict != "healthy" else [],
         next_probes=next_probes(found),
-        decision=decide(symptom, ctx.evidence, langs[0]),
+        decision=decision,
         stats=Stats(probes_run=len(ran), seconds=round(sum(ran.values()), 1)),
     )
     report.evidence = _kept(report)

@@ -68,7 +68,7 @@ LAYERS = (
         "forms",
         "What people and programs read: screen, page, pictures, SARIF, JUnit, model.",
         "screen markdown report_excerpts report_file report_labels report_page sarif junit pictures pictures.* "
-        "audit_screen fleet_screen catalogue_commands session llm llm_client llm_prompts",
+        "audit_screen fleet_screen fold report_fleet catalogue_commands session llm llm_client llm_prompts",
     ),
     Layer("commands", "One module a command, and what only it needs.", "*"),
 )

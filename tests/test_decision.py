@@ -81,6 +81,21 @@ def test_this_machine_fills_it_in(tmp_path: Path) -> None:
     assert holds == {"kv.post_share": None, "kv.bytes_per_descriptor": None, "rdma.near": True, "rdma.gpudirect": False}
 
 
+def test_the_answer_is_the_decision_and_no_list_of_causes() -> None:
+    none = Document.of("rdma.txt", b"$ ibv_devinfo\nNo IB devices found\n")
+    wanted = {
+        "should we use NIXL?": "not now (1 of 3 fail, 2 of 3 not measured).",
+        "should we use GPUDirect RDMA?": "not now (2 of 3 fail, 1 of 3 not measured).",
+    }
+    for symptom, said in wanted.items():
+        made = engine.report(symptom, [none], [], ("en", "zh"))
+        assert made.verdict == "inconclusive" and all(h.basis == "evidence" for h in made.hypotheses)
+        assert made.answer["en"].verdict.endswith(said) and made.answer["en"].short.startswith(
+            made.answer["en"].verdict
+        )
+        assert "现在不做" in made.answer["zh"].verdict and "个未测量" in made.answer["zh"].verdict
+
+
 def test_the_chinese_decision_is_chinese() -> None:
     """Outside names, signals and commands no English clause is left."""
     clause = re.compile(r"(?:\b[a-z]{2,}\b[ ,]+){4,}[a-z]{2,}")

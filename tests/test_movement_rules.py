@@ -73,6 +73,8 @@ def test_chosen_device_against_the_others() -> None:
 def test_partial_listing_decides_nothing() -> None:
     assert RULES["listing_lacks_rdma"](context(("ucx.transports", "cuda_copy,cuda_ipc", None, None))).holds is None
     assert RULES["listing_lacks_rdma"](context(("ucx.transports", "cma,posix,self,sysv,tcp", None, None))).holds is True
+    bare = context(("ucx.transports", "cma,posix,self,sysv,tcp", None, None), ("host.gpu_nodes", "none", None, None))
+    assert RULES["listing_lacks_cuda_asked"](bare).holds is None  # where no GPU is, no build lists a transport for one
     assert RULES["listing_lacks_cuda"](context(("ucx.transports", "cuda_copy,self,tcp", None, None))).holds is False
 
 

@@ -253,6 +253,8 @@ def listing_lacks_cuda_asked(ctx: Context) -> Outcome:
     got = listing_lacks_cuda(ctx)
     if not got.holds:
         return got
+    if any(e.value == "none" for e in ctx.of("host.gpu_nodes")) and not ctx.of("gpu.name"):
+        return UNKNOWN  # where no GPU is, no build lists a transport for one
     asked, seen = _gpu_asked(ctx)
     return Outcome(asked, (*got.used, *seen))
 
