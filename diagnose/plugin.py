@@ -45,7 +45,7 @@ BUILTIN = (
     "allocator", "placement", "copy_notes", "bench_json", "served", "live_host", "live_nccl", "live_ucx",
     "rdma_sysfs", "live_nixl", "live_repeat", "splits", "columns", "engine_stats", "host_settings",
     "client_bounds", "answer_ends", "registrations", "version_counts", "named_ports", "weight_reads", "piece_sizes",
-    "net_words", "pair_words", "levers",
+    "net_words", "pair_words", "levers", "control_rows", "prompt_code",
     "token_work", "turns", "path_bytes", "clock", "pci_acs", "bench_blocks", "engine_config", "stack_dump", "generic",
 )  # fmt: skip
 

@@ -115,13 +115,15 @@ def _levels(name: str, rows: list[_Row], column: int) -> list[float | None]:
     texts = [r.cells[column] for r in rows]
     found = [cell(t, unit) or cell(t.split(",")[0].split("(")[0], unit) for t in texts]
     known = next((f for f in found if f is not None and f.unit not in (None, "count")), next(filter(None, found), None))
+    scale = {"s": 1e3, "us": 1e-3, "ns": 1e-6}  # a column may hold both milliseconds and seconds
     metric = name_metric(name, known.unit, known.raw, known.per) if known is not None else None
     out: list[float | None] = []
     for text, figure in zip(texts, found, strict=True):
         if _FAILS.search(text) and figure is None:
             out.append(0.0)
         elif figure is not None and metric is not None and metric.better is not None and figure.value > 0:
-            out.append(figure.value if metric.better == "higher" else 1 / figure.value)
+            level = figure.value * scale.get(figure.unit or "", 1.0)
+            out.append(level if metric.better == "higher" else 1 / level)
         else:
             out.append(1.0 if figure is None and _RUNS.search(text) else None)
     return out

@@ -18,6 +18,7 @@ _WHOLE = regex(
     re.IGNORECASE,
 )
 _BENCH = regex(r"\|\s*(?P<size>\d+(?:\.\d+)?) GiB\s*\|.*\|\s*tg\d+\s*(?:@ d\d+\s*)?\|\s*(?P<rate>\d+(?:\.\d+)?)")
+_LOADED = regex(r"Load weight end\..*\bmem usage=(?P<n>\d+(?:\.\d+)?) ?GB")  # SGLang divides by 2**30
 _JSON = regex(
     r'"prompt_n"\s*:\s*(?P<n>\d+).{0,40}?"prompt_ms"\s*:\s*(?P<prompt>\d+(?:\.\d+)?).{0,200}?"predicted_ms"\s*:\s*(?P<made>\d+(?:\.\d+)?)'
 )
@@ -78,6 +79,8 @@ class WeightReadReader:
                 factor = 1.0 if whole["u"] == "GiB" else 1e9 / 2**30
                 if float(whole["n"]) >= 0.5:
                     yield labelled(doc, line, "serving.weights_part", float(whole["n"]) * factor, "GiB", "whole")
+            elif loaded := _LOADED.search(text):
+                yield labelled(doc, line, "serving.weights_part", float(loaded["n"]), "GiB", "whole")
             rate = _RATE.search(text) if doc.size < 1 << 14 else None
             if rate and 1 <= float(rate["n"]) < 1000 and not _RUN_OF_MANY.search(text):
                 yield labelled(doc, line, "serving.single_rate", float(rate["n"]), "tokens/s", "note")

@@ -37,6 +37,8 @@ FAMILIES = (
     "steady",
     "levers",
     "lever_tables",
+    "control_rows",
+    "control_healthy",
     "defaults",
     "paths",
     "network",

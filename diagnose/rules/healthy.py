@@ -136,7 +136,8 @@ def power_cap_at_default(ctx: Context) -> Outcome:
     ):
         return UNKNOWN
     references = [r for r in ratios(ctx) if r.axis == "expected" and _QUANTITY.search(r.metric)]
-    if _differences(ctx, 1.05) or _fault(ctx) or any(r.value > 1.03 for r in references):
+    apart = [r for r in _differences(ctx, 1.05) if _QUANTITY.search(r.metric)]
+    if apart or _fault(ctx) or any(r.value > 1.03 for r in references):
         return Outcome(False, (low[1],))
     drawn = ctx.numbers("gpu.power")
     drawn += [n for n in ctx.numbers("figure", {"label": "^power"}) if re.search("draw|usage", n[1].quote or "", re.I)]

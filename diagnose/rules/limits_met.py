@@ -67,6 +67,8 @@ def _weights(ctx: Context) -> tuple[float, list[Evidence]] | None:
 def _token_times(ctx: Context) -> list[tuple[float, Evidence]]:
     times = [(v, e) for v, e in ctx.numbers("serving.server.itl", {"label": "^(median|mean)"})]
     times += [(1000 / v, e) for v, e in ctx.numbers("serving.single_rate") if v > 0]
+    if not times and {v for v, _ in ctx.numbers("serving.running")} == {1.0}:
+        times = [(1000 / v, e) for v, e in ctx.numbers("serving.gen_tput", {"label": "^max$"}) if v > 0]
     if not times:
         times = [(v, e) for v, e in ctx.numbers("serving.client.tpot", {"label": "^(median|mean)"})]
     if not times:

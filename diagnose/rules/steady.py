@@ -113,7 +113,8 @@ def throttling_negligible(ctx: Context) -> Outcome:
     if share is None or not _ASKS_THROTTLE.search(ctx.symptom) or _fault(ctx):
         return UNKNOWN
     tails = [v for v, _ in ctx.numbers("stat.tail")]
-    apart = [r for r in ratios(ctx) if r.value > 1.15 and r.axis not in _LOAD]
+    # The fields of cpu.stat are no settings to compare.
+    apart = [r for r in ratios(ctx) if r.value > 1.15 and r.axis not in _LOAD and "_usec" not in r.worse + r.better]
     return Outcome(share[0] <= 0.005 and not apart and all(t <= 2.0 for t in tails), (share[1],))
 
 
