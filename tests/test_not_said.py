@@ -106,3 +106,23 @@ def test_what_speaks_against_a_cause_is_said_in_percent() -> None:
     said = " ".join(r.because for r in got.ruled_out)
     assert " fraction" not in said
     assert "0.5 %" in said
+
+
+def marks(text: str) -> set[str]:
+    return {f.signal for f in gather([Document.of("x", text.encode())]).facts if ".mark." in f.signal}
+
+
+def test_lines_of_recent_engines() -> None:
+    """vLLM counts preemptions of the interval in its line; caches of other kinds stand beside the one for prefixes."""
+    line = (
+        "INFO 11-02 10:00:00 [loggers.py:271] Engine 000: Avg prompt throughput: 120.3 tokens/s, "
+        "Avg generation throughput: 812.4 tokens/s, Running: 48 reqs, Waiting: 30 reqs, {}GPU KV cache usage: 98.7%, "
+        "Prefix cache hit rate: 12.1%{}"
+    )
+    assert "serving.mark.preempted" in marks(line.format("Deferred: 2 reqs, Preemptions: 4, ", ""))
+    assert "serving.mark.preempted" not in marks(line.format("", ""))
+    others = ", External prefix cache hit rate: 0.0%, MM cache hit rate: 0.0%"
+    assert "serving.mark.cached_none" not in marks(line.format("", others))
+    assert "serving.mark.cached_none" in marks(line.format("", "").replace("12.1%", "0.0%"))
+    sglang = "Prefill batch, #new-seq: 1, #new-token: 512, #cached-token: 5, cuda graph: False, #queue-req: 0"
+    assert "serving.mark.eager" not in marks(sglang)
