@@ -217,15 +217,20 @@ def practice_command(
     script: Annotated[str, typer.Option("--script", help="lines to play, a file or -")] = "",
     rounds: Annotated[int, typer.Option("--rounds", help="questions of an interview")] = 3,
     restart: Annotated[bool, typer.Option("--restart", help="begin a drill anew that was left half way")] = False,
+    llm: Annotated[bool, typer.Option("--llm", help="a model asks back in an interview; the score is not its")] = False,
+    llm_model: Annotated[str, typer.Option("--llm-model", help="its name at the endpoint")] = "",
+    llm_base_url: Annotated[str, typer.Option("--llm-base-url", help="its address: http://127.0.0.1:8000/v1")] = "",
+    llm_key_env: Annotated[str, typer.Option("--llm-key-env", help="variable that holds its key")] = "",
     format_: Format = "",
 ) -> None:
     """Practise: an incident on a recorded machine, interview questions, or a report told as a story."""
     from .practice import run
 
+    named = {"model": llm_model, "base_url": llm_base_url, "key_env": llm_key_env}
     raise typer.Exit(
         run(
             words or [], list_=list_, drill=drill, track=track, lang=lang, seed=seed, script=script, format_=format_,
-            rounds=rounds, restart=restart,
+            rounds=rounds, restart=restart, llm=_model(named, on=llm, dry_run=False),
         )
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import config
 from .catalogue import near
@@ -17,6 +17,9 @@ from .concepts import TRACKS
 from .errors import EXIT_OK, UsageError
 from .linebreak import wrapped
 from .practice_words import say
+
+if TYPE_CHECKING:
+    from .llm import Options
 
 KINDS = ("drill", "interview", "story")
 LANGS = ("en", "zh")
@@ -28,7 +31,7 @@ PAGE = 22  # rows at a time: 24, less the line that asks and the one below it
 
 def run(
     words: list[str], *, list_: bool, drill: str, track: str, lang: str, seed: int, script: str, format_: str,
-    rounds: int, restart: bool,
+    rounds: int, restart: bool, llm: Options | None = None,
 ) -> int:  # fmt: skip
     """Practise.
 
@@ -58,7 +61,12 @@ def run(
     if kind == "interview":
         from .practice_interview import run as interview
 
-        return interview(talk, track=track, seed=seed, rounds=rounds, list_=list_)
+        examiner = None
+        if llm is not None:
+            from .practice_llm import Examiner
+
+            examiner = Examiner(llm)
+        return interview(talk, track=track, seed=seed, rounds=rounds, list_=list_, examiner=examiner)
     if list_:
         return _list(track, one, settings.format)
     return _drill(talk, drill or (words[1] if len(words) > 1 else ""), track, seed, restart)

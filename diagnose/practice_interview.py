@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import rubric
 from .concepts import Concept, Filled, Rubric, concepts, filled, tokens
@@ -19,6 +19,9 @@ from .napkin import DEFAULT_GPU, pick_gpu
 from .practice import SCHEMA, Talk, emit
 from .practice_store import Store
 from .practice_words import say
+
+if TYPE_CHECKING:
+    from .practice_llm import Examiner
 
 DEPTH = 3
 WEAK = 0.5  # a score below this is a weak spot
@@ -100,8 +103,8 @@ def _common(word: str) -> int:
 class Interview:
     """One sitting."""
 
-    def __init__(self, talk: Talk, picked: list[Concept]) -> None:
-        self.talk, self.picked = talk, picked
+    def __init__(self, talk: Talk, picked: list[Concept], examiner: Examiner | None = None) -> None:
+        self.talk, self.picked, self.examiner = talk, picked, examiner
         self.lang = talk.lang
         self.done: list[Asked] = []
         self.gone = False
@@ -144,6 +147,9 @@ class Interview:
                 if depth == 0:
                     chain.dimensions = {name: d.score for name, d in got.dimensions.items()}
                 self.talk.say([self._say("i_score", score=got.total), *self._react(got, full, depth)])
+                if self.examiner is not None and self.talk.shows:
+                    asked = self.examiner.ask(question, model, answer, self.lang)
+                    self.talk.say([self._say("i_examiner", text=asked)] if asked else [])
             poor = poor + 1 if got is None or got.total < POOR else 0
             if poor == 2 and depth < DEPTH:
                 self.talk.say([self._say("i_moving")])
@@ -214,7 +220,7 @@ class Interview:
         return out
 
 
-def run(talk: Talk, *, track: str, seed: int, rounds: int, list_: bool) -> int:
+def run(talk: Talk, *, track: str, seed: int, rounds: int, list_: bool, examiner: Examiner | None = None) -> int:
     """Hold an interview, and remember what went badly.
 
     Raises:
@@ -235,7 +241,7 @@ def run(talk: Talk, *, track: str, seed: int, rounds: int, list_: bool) -> int:
             return EXIT_OK
         if store.note:
             talk.say([say(talk.lang, "memory", why=store.note)])
-        held = Interview(talk, picked)
+        held = Interview(talk, picked, examiner)
         try:
             held.hold()
         finally:  # what was answered counts, also when Ctrl-C ends the talk

@@ -63,7 +63,7 @@ EN = Frames(
     {"context": "Context", "problem": "Problem", "action": "Action", "depth": "Depth", "result": "Result"},
     "In 60 seconds",
     "The complaint was: “{symptom}”.", "Nobody had named a symptom; I was given the output and asked what is wrong.",
-    "I had {n} captures to read: {names}.", "The measurement: {lines}.", "`{what}`: {measured} {unit}, no known limit",
+    "What I had to read: {names}.", "The measurement: {lines}.", "`{what}`: {measured} {unit}, no known limit",
     "What stood out first was {fact}.", "There was no figure to hold against a limit, only state.",
     "I went from the symptom down, one question at a time.", "I could rule out {items}.",
     "I ran {probes} on the machine for that.", "What decided it: {facts}.", "Why that happens: {text}",

