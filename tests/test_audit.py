@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from diagnose import audit, checks
 from diagnose.audit_models import Audit
-from diagnose.catalogue import catalogue
+from diagnose.catalogue import catalogue, plain_yaml
 from diagnose.document import Document
 from diagnose.errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_OK, InputError, UsageError
 from diagnose.gather import number
@@ -23,7 +22,7 @@ from diagnose.predicates import Context
 HERE = Path(__file__).parent
 DATA = HERE / "data" / "audit"
 SHARED = HERE.parents[1] / "shared"
-PLANTED: dict[str, Any] = yaml.safe_load((DATA / "planted.yaml").read_text("utf-8"))
+PLANTED: dict[str, Any] = plain_yaml((DATA / "planted.yaml").read_text("utf-8"))
 IDLE = HERE / "data" / "cassettes" / "h100x2-idle.cassette"
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -92,18 +92,23 @@ def test_powershell_form() -> None:
     assert powershell("NCCL_DEBUG=INFO prog -x") == "$env:NCCL_DEBUG='INFO'; prog -x"
 
 
-@pytest.mark.parametrize("format_", ["text", "json", "md"])
-def test_command_is_quick(format_: str) -> None:
-    begin = time.monotonic()
-    ran = subprocess.run(
-        [sys.executable, "-m", "diagnose.cli", "boundary", "-f", format_], capture_output=True, text=True, check=True
-    )
-    assert time.monotonic() - begin < 20  # 5 s on a quiet machine; tests share theirs
-    if format_ == "json":
-        data = json.loads(ran.stdout)
-        assert data["schema"] == "diagnose.boundary/v1" and len(data["parts"]) == len(WANTED)
-    else:
-        assert "GPUDirect RDMA" in ran.stdout
+def test_command_is_quick() -> None:
+    def spent() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    begin = spent()
+    argv = [sys.executable, "-m", "diagnose.cli", "boundary", "-f", "json"]
+    ran = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert spent() - begin < 8  # CPU seconds, of which it takes one or two: the clock also counts who else runs
+    data = json.loads(ran.stdout)
+    assert data["schema"] == "diagnose.boundary/v1" and len(data["parts"]) == len(WANTED)
+
+
+@pytest.mark.parametrize("format_", ["text", "md"])
+def test_forms_for_the_eye(format_: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(format_, "", "", "en", "") == 0
+    assert "GPUDirect RDMA" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["ib", "roce", "container", "memlock", "misplaced", "gdr_off", "", "here"])

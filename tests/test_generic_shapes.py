@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from diagnose.catalogue import plain_yaml
 from diagnose.document import Document
 from diagnose.gather import gather
 from diagnose.models import Fact
 
-SHAPES = yaml.safe_load((Path(__file__).parent / "data" / "generic" / "shapes.yaml").read_text("utf-8"))
+SHAPES = plain_yaml((Path(__file__).parent / "data" / "generic" / "shapes.yaml").read_text("utf-8"))
 DERIVED = ("compare", "spread", "trend", "stat")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diagnose.catalogue import catalogue
+from diagnose.catalogue import catalogue, plain_yaml
 from diagnose.engine import report
 from diagnose.inputs import open_inputs
 
@@ -57,12 +57,11 @@ def test_order_of_inputs_does_not_matter() -> None:
 @pytest.mark.parametrize("file", ["serving_a", "movement", "platform_b", "training_a", "generic", "collectives_c"])
 def test_graph_and_plain_call_agree_on_pasted_cases(file: str) -> None:
     """The command line takes the plain call where nothing is asked or probed; the graph must say the same."""
-    import yaml
 
     from diagnose.document import Document
     from diagnose.graph import Session, build
 
-    cases = yaml.safe_load((SAMPLE.parents[1] / "cases" / f"{file}.yaml").read_text("utf-8"))[:4]
+    cases = plain_yaml((SAMPLE.parents[1] / "cases" / f"{file}.yaml").read_text("utf-8"))[:4]
     for case in cases:
         docs = [Document.of(f"{n}.txt", a["text"].encode()) for n, a in enumerate(case["artifacts"])]
         plain = report(case["symptom"], docs).model_dump(mode="json", by_alias=True)

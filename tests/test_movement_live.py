@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from diagnose.probes import live_ucx
 from diagnose.probes.live_ucx import joined, pair, tool
 
 from diagnose import engine
@@ -100,7 +101,9 @@ def test_a_busy_cpu_is_found_and_is_no_fault_of_the_transport() -> None:
 
 
 @needs_ucx
-def test_loopback_is_measured_beside_a_plain_copy() -> None:
+def test_loopback_is_measured_beside_a_plain_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_ucx, "_VOLUME", 1 << 26)  # an eighth of what a measurement takes
+    monkeypatch.setattr(live_ucx, "_LATENCY_SECONDS", 0.02)
     report = seen("UCX transfers are slow", "ucx.perftest")
     rates = {e.subject.label: e.value for e in report.evidence if e.signal == "ucx.perftest.bw"}
     assert {f"tag match bandwidth, Send host, Recv host, {n} B" for n in (65536, 1 << 20, 1 << 24)} <= set(rates)

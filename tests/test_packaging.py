@@ -14,9 +14,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-pytestmark = pytest.mark.xdist_group("wheel")  # two builds at once in one folder spoil each other
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     out = tmp_path_factory.mktemp("dist")

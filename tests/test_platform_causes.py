@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from diagnose.catalogue import plain_yaml
 from diagnose.document import Document
 from diagnose.engine import Triage, triage
 
@@ -18,7 +18,7 @@ OURS = ("gpu.", "host.cpu", "host.numa", "host.memory", "host.storage", "env.")
 
 @lru_cache(maxsize=1)
 def cases() -> dict[str, dict[str, Any]]:
-    return {c["id"]: c for f in CASES.glob("platform_?.yaml") for c in yaml.safe_load(f.read_text("utf-8"))}
+    return {c["id"]: c for f in CASES.glob("platform_?.yaml") for c in plain_yaml(f.read_text("utf-8"))}
 
 
 def run(symptom: str, *texts: str) -> Triage:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from diagnose.catalogue import plain_yaml
 from diagnose.document import Document
 from diagnose.engine import Triage, triage
 from diagnose.rules import RULES
 
 FILES = sorted((Path(__file__).parents[1] / "evals" / "cases").glob("platform_more_?.yaml"))
-CASES: list[dict[str, Any]] = [case for place in FILES for case in yaml.safe_load(place.read_text("utf-8"))]
+CASES: list[dict[str, Any]] = [case for place in FILES for case in plain_yaml(place.read_text("utf-8"))]
 
 
 def run(symptom: str, *texts: str) -> Triage:

@@ -30,7 +30,6 @@ from diagnose.practice_store import Store
 from diagnose.practice_story import PARTS, Story, values
 from diagnose.practice_words import say
 
-pytestmark = pytest.mark.xdist_group("drills")  # one worker plans them
 ROOT = Path(__file__).parents[1]
 P2P = "four-gpus-half-asleep"
 SMALL = "half-the-ranks-limp"

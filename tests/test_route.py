@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
-from diagnose.catalogue import Catalogue, catalogue
+from diagnose.catalogue import Catalogue, catalogue, plain_yaml
 from diagnose.errors import CatalogueError
 from diagnose.models import Evidence
 from diagnose.route import Lexicon, asked, decides, infer, ranking, route, words
@@ -19,7 +18,7 @@ SHARED = Path(__file__).parents[1].parent / "shared"
 
 
 def phrases(name: str) -> list[tuple[str, str]]:
-    known: dict[str, list[str]] = yaml.safe_load((DATA / name).read_text("utf-8"))
+    known: dict[str, list[str]] = plain_yaml((DATA / name).read_text("utf-8"))
     return [(want, text) for want, texts in known.items() for text in texts]
 
 

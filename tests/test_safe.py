@@ -88,9 +88,9 @@ def test_locating_in_broken_json_is_a_parse_error(data: bytes) -> None:
 def test_locating_is_linear() -> None:
     def seconds(n: int) -> float:
         data = b'{"t":[' + b",".join(b'{"n":%d,"s":"a,]}"}' % i for i in range(n)) + b"]}"
-        before = time.perf_counter()
+        before = time.thread_time()  # not the clock: others may have the processor meanwhile
         assert safe_json.locate(data, ("t", n - 1, "n")) is not None
-        return time.perf_counter() - before
+        return time.thread_time() - before
 
     small, large = min(seconds(2_000) for _ in range(3)), min(seconds(16_000) for _ in range(3))
     assert large < 24 * small

@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
+from diagnose.catalogue import plain_yaml
 from diagnose.document import Document
 from diagnose.engine import triage
 
 ROOT = Path(__file__).parents[1]
 CAPTURES = ROOT.parent / "shared" / "captures"
 FILES = sorted((ROOT / "evals" / "cases").glob("serving_?.yaml"))
-CASES = [case for place in FILES for case in yaml.safe_load(place.read_text("utf-8"))]
+CASES = [case for place in FILES for case in plain_yaml(place.read_text("utf-8"))]
 KEY = json.loads((CAPTURES / "KEY.json").read_text())["cases"] if CAPTURES.is_dir() else []
 
 

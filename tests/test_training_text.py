@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 from diagnose.probes import kineto, nsight, torch_text
 from diagnose.probes.copies import BandwidthTest, Matrices, MicroLines
 from diagnose.probes.nsys import NsysSummary
@@ -14,6 +13,7 @@ from diagnose.probes.torch_text import ProfilerTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diagnose.catalogue import plain_yaml
 from diagnose.document import Document
 from diagnose.engine import triage
 from diagnose.models import Fact
@@ -21,7 +21,7 @@ from diagnose.plugin import Reader
 
 HERE = Path(__file__).parent / "data"
 FILES = sorted((Path(__file__).parents[1] / "evals" / "cases").glob("training_?.yaml"))
-CASES = [case for place in FILES for case in yaml.safe_load(place.read_text("utf-8"))]
+CASES = [case for place in FILES for case in plain_yaml(place.read_text("utf-8"))]
 READERS: list[Reader] = [*kineto.READERS, *nsight.READERS, *torch_text.READERS]
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
+from diagnose.catalogue import plain_yaml
 
 RATES = {400: "400 Gb/sec (4X NDR)", 200: "200 Gb/sec (4X HDR)", 100: "100 Gb/sec (4X EDR)", 25: "25 Gb/sec (1X EDR)"}
 EMPTY = "0000:0000:0000:0000:0000:0000:0000:0000"
-SPECS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "data" / "rdma" / "trees.yaml").read_text("utf-8"))
+SPECS: dict[str, Any] = plain_yaml((Path(__file__).parent / "data" / "rdma" / "trees.yaml").read_text("utf-8"))
 
 
 def write(root: Path, name: str, text: str) -> None:

@@ -1,0 +1,16 @@
+"""Which files the workers take first: those that take longest, so that neither worker ends with one of them."""
+
+from __future__ import annotations
+
+import pytest
+
+LONGEST = (
+    "fleet_ray", "movement_live", "reader_properties", "practice", "mcp", "answer", "microbench", "bad_input",
+    "serving_causes", "live_server", "docs", "cli", "report_forms", "advice", "security", "movement_trees", "boundary",
+    "llm", "live_repeat", "bench_stub", "graph", "packaging", "probe_new", "plugin",
+)  # fmt: skip
+_PLACE = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _PLACE.get(item.path.stem, len(_PLACE)))
