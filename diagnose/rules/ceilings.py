@@ -123,13 +123,14 @@ def nodes_at_their_rails(ctx: Context) -> Outcome:
 
 
 _ABOUT_MODULE = regex(r"peer_?mem|nv_peer|dma-?buf|gpudirect|\bGDR\b", re.I)
+_MODULE_NAMED = regex(r"peer_?mem|nv_peer|dma-?buf", re.I)  # that GPUDirect is on answers no question about a rate
 
 
 def gdr_without_the_module(ctx: Context) -> Outcome:
     """The peer-memory module is not loaded, and every channel carries GPUDirect RDMA all the same."""
     ways = [e for e in ctx.of("nccl.transport") if str(e.value).startswith("NET/")]
     gone = ctx.of("rdma.module.missing", {"label": "peer"})
-    if not ways or not (gone or _ABOUT_MODULE.search(ctx.symptom)) or _fault(ctx) or faster_rerun(ctx).holds:
+    if not ways or not (gone or _MODULE_NAMED.search(ctx.symptom)) or _fault(ctx) or faster_rerun(ctx).holds:
         return UNKNOWN
     if not all("GDRDMA" in str(e.value) for e in ways) or not _ABOUT_MODULE.search(ctx.symptom):
         return UNKNOWN
