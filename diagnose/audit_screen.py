@@ -21,7 +21,7 @@ SAYS = {
     "zh": {"fix": "处理", "risk": "风险", "passed": "项正常", "unknown": "项未知", "not_applicable": "项不适用",
            "finding": "项异常", "nothing": "未发现问题", "drift": "与基线相比的变化", "same": "与基线相比没有变化",
            "all": "-v 列出全部检查项", "missing": "未读取", "high": "高", "medium": "中", "low": "低", "info": "提示",
-           "of": "审计", "was": "原为", "none": "无"},
+           "of": "审计", "was": "原为", "none": "无", "this machine": "本机"},
 }  # fmt: skip
 _COLOUR = {"high": "1;31", "medium": "1;33", "low": "33", "info": "36"}
 ORDER: tuple[Severity, ...] = ("high", "medium", "low", "info")
@@ -56,7 +56,7 @@ def screen(made: Audit, groups: dict[str, Group], lang: str, verbose: bool) -> N
     """Print the audit."""
     page, w = _Page(), SAYS[lang]
     by_id = {e.id: e for e in made.evidence}
-    page.say(f"{w['of']} {made.machine}: {_counts(made, w)}\n")
+    page.say(f"{w['of']} {w.get(made.machine, made.machine)}: {_counts(made, w)}\n")
     for item in made.inputs:
         if item.sha256 is None:
             page.say(f"  {item.name}: {item.reason}")

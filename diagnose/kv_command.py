@@ -13,6 +13,7 @@ from .errors import EXIT_OK, InputError, UsageError
 from .floors import Figure, figure
 from .floors_command import read_model, this_gpu
 from .floors_sheet import KV_BYTES
+from .fold import columns, folded
 from .shapes import Shape
 
 SCHEMA = "diagnose.kv/v1"
@@ -155,6 +156,29 @@ def figures(options: Options) -> tuple[list[tuple[str, str, Figure]], list[str]]
     return out, remarks
 
 
+def _said(value: float, unit: str = "") -> str:
+    """A figure as a person reads it: bytes in full and in MiB, shares in percent, whole numbers whole."""
+    if unit == "fraction":
+        return f"{value:.1%}".replace("%", " %")
+    text = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    if unit == "B" and value >= 1 << 20:
+        text += f" B ({value / (1 << 20):,.4g} MiB)"
+        return text
+    return f"{text} {unit}" if unit not in ("", "count") else text
+
+
+def _sum(rows: list[tuple[str, str, Figure]]) -> str:
+    """What all rows come to, in a line."""
+    by = {name: figure for name, _, figure in rows}
+    took = by.get("time") or by.get("wire_time")
+    told = f"{_said(by['bytes'].value, 'B')} a rank in {_said(by['descriptors'].value)} descriptors at most"
+    if took is not None:
+        told += f", {_said(took.value, 'ms')} to move at best"
+    if "ttft_share" in by:
+        told += f", {_said(by['ttft_share'].value, 'fraction')} of TTFT"
+    return told
+
+
 def run(options: Options, format_: str) -> int:
     """Print the figures."""
     if format_ not in ("text", "json", "md"):
@@ -168,12 +192,14 @@ def run(options: Options, format_: str) -> int:
         }  # fmt: skip
         sys.stdout.write(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
     elif format_ == "md":
-        table = "\n".join(f"| {w} | {f.value:,.6g} {f.unit} | `{f.formula}` |" for _, w, f in rows)
+        table = "\n".join(f"| {w} | {_said(f.value, f.unit)} | `{f.formula}` |" for _, w, f in rows)
         notes = "\n".join(f"- {r}" for r in remarks)
-        sys.stdout.write(
-            f"# KV transfer of {options.model}\n\n| what | value | formula |\n|---|---|---|\n{table}\n\n{notes}\n"
-        )
+        head = f"# KV transfer of {options.model}\n\n{_sum(rows)}\n\n| what | value | formula |\n|---|---|---|"
+        sys.stdout.write(f"{head}\n{table}\n\n{notes}\n")
     else:
-        lines = [f"{w}\n  {f.shown()}" for _, w, f in rows]
-        sys.stdout.write("\n".join([*lines, "", *remarks]) + "\n")
+        lines = [_sum(rows), *remarks, ""]
+        for _, what, made in rows:
+            terms = ", ".join(f"{name} {_said(value)}" for name, value in made.terms.items())
+            lines += [f"{what}: {_said(made.value, made.unit)}", f"  {made.formula} ({terms})"]
+        sys.stdout.writelines(f"{part}\n" for line in lines for part in folded(line, columns()))
     return EXIT_OK

@@ -70,3 +70,12 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     run(LLAMA, "json")
     data = json.loads(capsys.readouterr().out)
     assert data["schema"] == "diagnose.kv/v1" and data["figures"]["bytes"]["unit"] == "B"
+
+
+def test_the_sum_stands_first_in_figures_that_people_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(Options("llama-3.1-8b", input=4096, link=25.0, gpu="H100"), "text") == 0
+    said = capsys.readouterr().out
+    assert said.startswith(
+        "536,870,912 B (512 MiB) a rank in 16,384 descriptors at most, 21.47 ms to move at best, 25.7 %"
+    )
+    assert "e+0" not in said and " count" not in said and "fraction" not in said
