@@ -72,7 +72,7 @@ _PREFIXES = (
     _prefix(rb"([a-z][a-z0-9-]*-[a-z0-9]{8,10}-[a-z0-9]{5})[ ][\w-]{1,60}" + _ANSI + _END, who=True),
     _prefix(rb"([A-Za-z][\w.-]{1,60})[ ]{2,}\|" + _ANSI + _END, 4, every=True),
     _prefix(rb"(?:" + _MONTH + rb"[ ]" + _CLOCK + rb"|" + _DAY + rb"T" + _CLOCK + _ZONE + rb")"
-            rb"[ ][\w.-]{1,80}[ ][\w./@()-]{1,60}(?:\[\d+\])?:" + _END),
+            rb"[ ]([\w.-]{1,80})[ ][\w./@()-]{1,60}(?:\[\d+\])?:" + _END, who=True),
     _prefix(_DAY + rb"T" + _CLOCK + _ZONE + rb"[ ](?:stdout|stderr)[ ][FP]" + _END),
     _prefix(_DAY + rb"[T ]" + _CLOCK + _ZONE + _END, time=True),
     _prefix(rb"\[(?:" + _DAY + rb"[T ])?" + _CLOCK + _ZONE + rb"\]" + _END, time=True),
@@ -84,9 +84,10 @@ _PREFIXES = (
     _prefix(rb"[ ]{1,5}(\d{1,6})\t", 3, counted=True),
 )  # fmt: skip
 
-# Behind a time: a level without its own time, or a separator: the whole line is the program's and its reader knows it.
+# Behind a time: a level without its own time, so the whole line is the program's and its reader knows it.
 _OWN = re.compile(
-    rb"[\[ ]*(?:TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|FATAL|CRITICAL)\b(?!.{0,12}\d\d:\d\d)|[ ]*[-|][ ]",
+    rb"(?:[ ]*[-|][ ].{0,80}?|[\[ ]*)"
+    rb"\b(?:TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|FATAL|CRITICAL)\b(?!.{0,12}\d\d:\d\d)",
     re.IGNORECASE,
 )
 _WORD = re.compile(rb"[A-Za-z]{2}")
@@ -288,7 +289,7 @@ def _is_prefix(prefix: _Prefix, chosen: list[tuple[Piece, re.Match[bytes]]], lin
     if prefix.time:
         own = sum(1 for r in rests if _OWN.match(r))
         words = sum(1 for r in rests if _WORD.search(r))
-        return own < 0.3 * len(rests) and (words > 0.5 * len(rests) or _WORD.search(rests[0]) is not None)
+        return own < 0.5 * len(rests) and (words > 0.5 * len(rests) or _WORD.search(rests[0]) is not None)
     if prefix.every:
         return len(chosen) == lines and len({hit[1] for _, hit in chosen}) == 1
     if prefix.who:
