@@ -195,7 +195,8 @@ def _zh(item: Evidence, cat: Catalogue | None, gpus: str) -> str:
     label = _label(item)
     known = cat.spoken_zh["signals"] if cat is not None else {}
     if item.signal == "compare.ratio" and label.count("|") == 3:
-        _, name, worse, better = (cut(p, 40) for p in label.split("|"))
+        axis, name, worse, better = (cut(p, 40) for p in label.split("|"))
+        worse, better = (f"{axis}={p}" if p.isdigit() else p for p in (worse, better))
         name = metric(name, cat, "zh") or "指标"
         if told := _COMPARED.fullmatch(item.statement.rstrip("。.")):
             at, (slow, fast) = told[2], alike(told[3], told[5])
@@ -209,7 +210,7 @@ def _zh(item: Evidence, cat: Catalogue | None, gpus: str) -> str:
     if item.signal in known:
         gpu = gpus.replace(" and ", "、").replace(", ", "、") or ("" if item.subject.gpu is None else item.subject.gpu)
         said = _SUMMED_ZH.get(label, cut(aloud(label.replace("|", "，")), 32))
-        about = f"（{said}）" if said else ""
+        about = f"（{said}）" if said and said.count(" ") < 4 else ""  # a clause of ours is no name
         who = [*filter(None, (item.subject.host, item.subject.nic))]
         who += [f"{what} {n}" for what, n in (("rank", item.subject.rank), ("GPU", gpu)) if n not in (None, "")]
         return f"{''.join(f'{w} ' for w in who)}{known[item.signal]}{about} {amount(item)}"
