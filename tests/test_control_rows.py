@@ -109,6 +109,13 @@ def test_deferred_wait() -> None:
     assert _lead(symptom, table.format(1400)) != "nixl.no_overlap"
 
 
+def test_queue_column_says_why_rows_are_late() -> None:
+    rows = "request  prompt_tokens  queue   TTFT\na  900  0.01 s  0.08 s\nb  1,100  {}  3.98 s\nc  950  {}  4.10 s\n"
+    rows = "\n".join("    ".join(line.split("  ")) for line in rows.splitlines()) + "\n"
+    assert _lead("TTFT of four seconds for some", rows.format("3.90 s", "4.02 s")) == "serving.queueing_saturation"
+    assert _lead("TTFT of four seconds for some", rows.format("0.01 s", "0.02 s")) != "serving.queueing_saturation"
+
+
 def test_overlap_of_blocks_is_no_transfer() -> None:
     log = "INFO kv_router: worker 5, 0 overlap blocks\nafter restart: overlap blocks 0 -> 88, TTFT 1.7 s -> 0.2 s\n"
     assert _lead("routing sends repeats anywhere", log) != "nixl.no_overlap"

@@ -38,6 +38,7 @@ FAMILIES = (
     "levers",
     "lever_tables",
     "control_rows",
+    "control_load",
     "control_healthy",
     "defaults",
     "paths",

@@ -153,7 +153,7 @@ def repeated_prompt_hits(ctx: Context) -> Outcome:
         e for e in ctx.of("serving.bench_arg", {"label": "^dataset(?:-name)?$"}) if str(e.value).startswith(("random", "synthetic"))  # noqa: E501
     ]  # fmt: skip
     load += [e for e in ctx.of("serving.bench_arg", {"label": "^data$"}) if "prompt_tokens=" in str(e.value)]
-    load += list(ctx.of("serving.bench_arg", {"label": "^random-(?:input-len|prefix-len)$"}))
+    load += list(ctx.of("serving.bench_arg", {"label": "^(?:random|synthetic)-(?:input-len|prefix-len|input-tokens)"}))
     shared = [v for v, _ in read.option(ctx, "^random-prefix-len$|prefix-len", "serving.bench_arg") if v > 0]
     asked = re.search(r"prefix|cach|hit.?rate|命中|前缀|缓存", ctx.symptom, re.I)
     return read.yes(hits[0], load[0]) if hits and load and asked and not shared else UNKNOWN

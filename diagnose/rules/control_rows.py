@@ -1,13 +1,12 @@
-"""Named predicates over control rows: one thing was set otherwise and the figure came back, or an edge stands at a limit.
+"""Named predicates over control rows: one thing was set otherwise and the figure came back.
 
 A table or a line that varies one thing decides more than any log: what it varied is named, what it gave is measured.
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 
 from ..lazy import regex
 from ..models import Evidence
@@ -140,104 +139,6 @@ def larger_budget_is_faster(ctx: Context) -> Outcome:
     return UNKNOWN
 
 
-# ---------------------------------------------------------------- steps at a configured size
-
-_SIZES = r"(?:cuda-?graph|cudagraph)[\w.-]*(?:size|bs|batch)"
-Rows = list[tuple[int, float, Evidence]]
-
-
-def _series(ctx: Context, metric: str) -> Rows:
-    """Rows of a sweep over the load by their size, for one metric: times in ms, rates as they stand."""
-    out: dict[int, tuple[float, Evidence]] = {}
-    for value, item in ctx.numbers("figure", {"label": rf"^(?:{metric})[^|]*\|"}):
-        name = (item.subject.label or "").split("|")[1].strip()
-        said = re.search(r"(?:concurrency|clients|users|streams|vus?|threads|并发)\W{1,3}(\d+)", item.quote or "", re.I)
-        size = int(said[1]) if said else int(name) if re.fullmatch(r"\d{1,6}", name) else None
-        if size is None or value <= 0:
-            continue
-        out.setdefault(size, (value * {"s": 1e3, "us": 1e-3}.get(item.unit or "", 1.0), item))
-    for value, item in ctx.numbers("load.point", {"label": rf"^(?:{metric})\|"}):
-        out.setdefault(int((item.subject.label or "").split("|")[1]), (value, item))
-    return [(size, *out[size]) for size in sorted(out)]
-
-
-def _edge(rows: Rows) -> tuple[int, int, Evidence] | None:
-    """The two sizes between which alone the figure jumps; on both sides of it hardly anything changes."""
-    if len(rows) < 4:
-        return None
-    steps = [(b[1] / a[1], a, b) for a, b in pairwise(rows)]
-    jump, low, high = max(steps, key=lambda s: s[0])
-    rest = [s for s in steps if s[1] is not low]
-    if jump < 1.3 or any(s[0] > 1 + 0.4 * (jump - 1) for s in rest):
-        return None
-    return low[0], high[0], high[2]
-
-
-def _limits(ctx: Context, label: str) -> Iterator[tuple[int, Evidence]]:
-    for item in ctx.of("serving.arg", {"label": label}):
-        flag = re.search(rf"--{re.escape(item.subject.label or '')}[= ]((?:\d+[ ,]*)+)", item.quote or "")
-        numbers = [int(n) for n in re.findall(r"\d+", flag[1] if flag else str(item.value))]
-        if numbers:
-            yield max(numbers), item
-
-
-def step_past_captured_size(ctx: Context) -> Outcome:
-    """The time of a token jumps just past the largest captured graph and nowhere else."""
-    edge = _edge(_series(ctx, "tpot|itl|step_time|decode_time"))
-    if edge is None:
-        return UNKNOWN
-    held = [*_limits(ctx, _SIZES), *((int(v), e) for v, e in ctx.numbers("serving.graph_batch"))]
-    for size, item in held:
-        if edge[0] <= size < edge[1] and edge[1] <= 1.5 * size + 1:
-            return read.yes(edge[2], item)
-    return UNKNOWN
-
-
-def step_past_admission(ctx: Context) -> Outcome:
-    """First tokens come late just past the number of requests that the server admits."""
-    edge = _edge(_series(ctx, "ttft|queue_time"))
-    if edge is None:
-        return UNKNOWN
-    for size, item in _limits(ctx, read.CAPS):
-        if edge[0] <= size < edge[1] and edge[1] <= 1.5 * size + 1:
-            return read.yes(edge[2], item)
-    return UNKNOWN
-
-
-# ---------------------------------------------------------------- Little's law
-
-
-def _flat(ctx: Context) -> tuple[Rows, Rows] | None:
-    """Rates that stay while the load rises fourfold or more, and latencies that are the load over the rate."""
-    rates, times = _series(ctx, "request_rate|throughput"), _series(ctx, "latency|e2e|time|ttft")
-    flat = [r for r in rates if r[1] >= 0.93 * max(v for _, v, _ in rates)] if len(rates) >= 3 else []
-    if len(flat) < 2 or flat[-1][0] < 4 * flat[0][0] or flat[-1][0] != rates[-1][0]:
-        return None
-    by_size = {size: (value, item) for size, value, item in times}
-    both = [(size, *by_size[size]) for size, _, _ in flat if size in by_size]
-    law = [(s, t, e) for (s, t, e) in both for z, r, _ in flat if z == s and 0.8 <= t / 1000 * r / s <= 1.25]
-    return (flat, law) if len(law) >= 2 else None
-
-
-def saturated_by_little(ctx: Context) -> Outcome:
-    """More clients bring no more requests a second, only latency: clients over rate."""
-    got = _flat(ctx)
-    return read.yes(got[0][-1][2], got[1][-1][2], got[1][0][2]) if got else UNKNOWN
-
-
-def saturated_in_the_queue(ctx: Context) -> Outcome:
-    """So it is, and the server's own account puts most of that latency in its queue."""
-    got = _flat(ctx)
-    if got is None:
-        return UNKNOWN
-    top = got[1][-1][1]
-    queued = [
-        (v * {"s": 1e3, "us": 1e-3}.get(e.unit or "", 1.0), e) for v, e in ctx.numbers("figure", {"label": "^queue_time"})  # noqa: E501
-    ]  # fmt: skip
-    most = [e for v, e in queued if 0.65 * top <= v <= 1.05 * top]
-    return read.yes(got[1][-1][2], most[0]) if most else UNKNOWN
-
-
 # ---------------------------------------------------------------- transfer and compute
 
 _WITHOUT = regex(
@@ -273,6 +174,30 @@ def deferred_wait_is_free(ctx: Context) -> Outcome:
         worst, once, none = (t for t in times if t is not None)
         if once <= 1.15 * none and worst >= 1.35 * none:
             return read.yes(base[1], late[1])
+    return UNKNOWN
+
+
+_DEFERRED = regex(r"at the end|behind|afterwards|later|async|collect|events|overlap|go on|最后|结束后|异步", re.I)
+
+
+def deferring_gains_nothing(ctx: Context) -> Outcome:
+    """Waiting once at the end takes as long as waiting each time, and without the transfer it is far shorter."""
+    rows: dict[str, dict[str, tuple[float, Evidence]]] = {}
+    for value, item in ctx.numbers("figure", {"label": r"^(?:e2e|ttft|time|latency|prefill)[^|]*\|"}):
+        metric, _, name = (item.subject.label or "").partition("|")
+        rows.setdefault(f"{metric} {item.unit}", {})[name] = value, item
+    for named in rows.values():
+        late = [v for k, v in named.items() if _DEFERRED.search(k)]
+        none = [v for k, v in named.items() if _WITHOUT.search(k)]
+        worst = max(named.values(), key=lambda v: v[0])
+        if (
+            late
+            and none
+            and late[0][1].id != worst[1].id
+            and late[0][0] >= 0.88 * worst[0]
+            and none[0][0] <= 0.75 * worst[0]
+        ):
+            return read.yes(worst[1], late[0][1], none[0][1])
     return UNKNOWN
 
 
@@ -341,8 +266,8 @@ def blocks_of_two_sizes(ctx: Context) -> Outcome:
 
 _ALL: tuple[Callable[[Context], Outcome], ...] = (
     rebound_is_faster, near_device_is_faster, other_device_is_faster, ucx_release_drifts, nccl_release_drifts,
-    engine_release_drifts, prompt_tokens_set_ttft, larger_budget_is_faster, step_past_captured_size, step_past_admission,  # noqa: E501
-    saturated_by_little, saturated_in_the_queue, deferred_wait_is_free, something_is_transferred,
+    engine_release_drifts, prompt_tokens_set_ttft, larger_budget_is_faster,
+    deferred_wait_is_free, deferring_gains_nothing, something_is_transferred,
     head_varies_and_misses, blocks_of_two_sizes,
 )  # fmt: skip
 RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in _ALL}

@@ -79,7 +79,7 @@ def core_lever(ctx: Context) -> Outcome:
     got = [
         r
         for r in _turned(ctx, _CORES, 1.5)
-        if not re.search("mem-?bind|interleave|numa", f"{r.worse} {r.better}", re.I)
+        if not re.search("mem-?bind|cpuset-mems|interleave|numa", f"{r.worse} {r.better}", re.I)
     ]
     return read.yes(*(r.evidence for r in got[:2])) if got else UNKNOWN
 
