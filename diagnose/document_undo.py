@@ -91,6 +91,7 @@ _OWN = re.compile(
     re.IGNORECASE,
 )
 _WORD = re.compile(rb"[A-Za-z]{2}")
+_DEVICE = re.compile(rb"gpu[ _]?\d{1,2}", re.IGNORECASE)  # says of what a line speaks, even where all lines have it
 
 _SAID = ("log", "message", "msg", "line", "textPayload")  # where collectors keep the line of a program
 _AROUND = frozenset(
@@ -273,7 +274,7 @@ def _stripped(lines: list[Piece], prefix: _Prefix) -> bool:
     chosen = [one for run in runs for one in run]
     if not chosen or not _is_prefix(prefix, chosen, len(lines)):
         return False
-    label = prefix.who and (len({hit[1] for _, hit in chosen}) > 1 or b"gpu" in chosen[0][1][0].lower())
+    label = prefix.who and (len({hit[1] for _, hit in chosen}) > 1 or _DEVICE.fullmatch(chosen[0][1][1]) is not None)
     for piece, hit in chosen:
         piece.text = piece.text[hit.end() :]
         piece.skip += hit.end() if piece.skip >= 0 else 0
