@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {"ablation": tuple(MADE), "mutations": ("m
 Engine = Callable[[str, list[Document]], Report]
 _MOST_TEXT = 200_000  # characters of a case that a baseline reads
 _LONGEST = 400  # characters that a quote may have beyond the evidence in it
+_MANY = 100  # cases that are worth processes of their own
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
@@ -106,8 +111,7 @@ def run(
             cases = [c for whole in cases if (c := _uncited(whole, under_test)) is not None]
         elif name in CHANGED:
             cases = list(changed(name, cases, right, seed, quick))
-        for case in cases:
-            got, outcome = judge(name, case, asked)
+        for case, (got, outcome) in zip(cases, judged(name, cases, asked, watch is not None), strict=True):
             outcomes.append(outcome)
             if watch is not None:
                 watch(case, got, outcome)
@@ -120,6 +124,28 @@ def run(
     from diagnose.catalogue import catalogue
 
     return Result(tuple(scores), catalogue().version)
+
+
+def judged(
+    suite: str, cases: Sequence[Case], under_test: Engine, reports: bool
+) -> Iterator[tuple[Report | None, Outcome]]:
+    """`judge` of each case in order; many cases in a process a core, which all have what this one has read so far.
+
+    Args:
+        reports: give the answers too, not the outcomes alone.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    one = partial(_one, suite, under_test, reports)
+    if cores < 2 or len(cases) < _MANY or under_test not in (engine, _with_model):
+        yield from map(one, cases)
+        return
+    with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as pool:
+        yield from pool.map(one, cases, chunksize=8)
+
+
+def _one(suite: str, under_test: Engine, reports: bool, case: Case) -> tuple[Report | None, Outcome]:
+    got, outcome = judge(suite, case, under_test)
+    return got if reports else None, outcome
 
 
 def _uncited(whole: Case, under_test: Engine) -> Case | None:

@@ -182,8 +182,9 @@ def collect(
     if unknown:
         raise UsageError(f"no suite {unknown[0]!r}", f"suites: {', '.join(SUITES)}; a path is a suite of its own")
     pasted: list[Case] = []
+    given = False
     for path in paths:
-        found = load(path)
+        found, given = load(path), True
         pasted += [c for c in found if c.texts]
         yield path.name, sample(found) if quick else found
     for name in names:
@@ -196,7 +197,7 @@ def collect(
                 yield name, [*found, *well]
             continue
         if name in DERIVED:
-            base = pasted or [*sample(own_cases(), _DERIVED_FROM), *_suite("incidents")]
+            base = pasted if given and pasted else [*sample(own_cases(), _DERIVED_FROM), *_suite("incidents")]
             base = sample(base) if quick else base
             found = base if name == "citations" else [a for c in base if (a := MADE[name](c)) is not None]
         elif name not in GENERATED:
