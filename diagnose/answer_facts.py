@@ -48,7 +48,9 @@ def quoted(item: Evidence, width: int = 110) -> str:
 
 def reference(item: Evidence) -> str:
     """``E3, file:line``, or the id alone for what was computed."""
-    return f"{item.id}, {where(item)}" if item.capture is not None else item.id
+    if item.capture is None:
+        return item.id
+    return f"{item.id}, {item.capture.name.rpartition('/')[2]}:{item.capture.line}"  # the folders are not said aloud
 
 
 def amount(item: Evidence) -> str:
@@ -130,7 +132,7 @@ def _placed(item: Evidence, text: str, gpus: str) -> str:
         called["gpu"] = f"GPUs {gpus}"
     places = [called.get(n, str(v)) for n, v in who.items() if v is not None and n != "label"]
     label = _label(item)
-    after = _SUMMED.get(label, f" ({aloud(label)})") if label else ""
+    after = _SUMMED.get(label, f" ({aloud(label.replace('|', ', '))})") if label else ""
     return f"{head[: -len(tailed)]}: {tail}{' on ' + ', '.join(places) if places else ''}{after}"
 
 
@@ -213,7 +215,8 @@ def _zh(item: Evidence, cat: Catalogue | None, gpus: str) -> str:
         about = f"（{said}）" if said and said.count(" ") < 4 else ""  # a clause of ours is no name
         who = [*filter(None, (item.subject.host, item.subject.nic))]
         who += [f"{what} {n}" for what, n in (("rank", item.subject.rank), ("GPU", gpu)) if n not in (None, "")]
-        return f"{''.join(f'{w} ' for w in who)}{known[item.signal]}{about} {amount(item)}"
+        name = known[item.signal].removeprefix("GPU " if gpu not in (None, "") else "\0")
+        return f"{''.join(f'{w} ' for w in who)}{name}{about} {amount(item)}"
     if item.quote:
         return f"“{core(item)}”"
     return f"“{said_statement(item, cat)}”"
@@ -245,7 +248,7 @@ def support(items: list[Evidence], w: Words, cat: Catalogue, lang: str, known: s
     figures: dict[object, str] = {}
     for group in _alike(items):
         item = group[0]
-        gpus = sorted(e.subject.gpu for e in group if e.subject.gpu is not None)
+        gpus = sorted({e.subject.gpu for e in group if e.subject.gpu is not None})
         fact = reading(item, cat, lang, _listed(gpus) if len(gpus) > 1 else "")
         same = _figure_of(item)
         if fact not in known and (same is None or figures.get(same, item.signal) == item.signal):
