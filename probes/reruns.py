@@ -27,10 +27,12 @@ _VALUE = rf"(?P<v>\d[\d,]*(?:\.\d+)?)\s*(?P<u>{_UNIT})?(?![\w%.:/-])"
 _CHANGED = regex(
     r"^\W*(?P<what>(?:[\w ,]{0,30}?\b)?(?:with(?:out)?|after|once|when|disabling|removing|renaming|unsetting|setting"
     r"|switching|no more|-?minus|去掉|换成|改成|关掉|禁用|恢复)(?:[^:=→>\n]|(?<=\w)=(?=\w)){2,90}?"
+    r"|[^:：=→>\n]{2,90}?(?:之后|以后|后)"
     # A machine of the same kind is a control as well.
     r"|(?:the |an? )?(?:sister|other|another|good|neighbou?r\w*|old|reference|known[- ]good|second) (?:box|node|host|machine|rack|server|cluster)\b"  # noqa: E501
     r"[^:=→>\n]{0,60}?)"
-    rf"\s*(?::|=|->|→|=>|：|gives|reaches|it is|is)\s*(?:busbw|bus bandwidth|~|about)?\s*{_VALUE}",
+    rf"\s*(?::|=|->|→|=>|：|gives|reaches|it is|is)\s*(?:busbw|bus bandwidth|step|~|about)?\s*{_VALUE}"
+    r"(?(u)|\s*(?:$|[;,(，。（]))",
     re.IGNORECASE,
 )
 _LOG = regex(r"NCCL (?:INFO|WARN)|^\s*#|^\s*\d+\s+\d+\s+\w+\s+\w+\s|\]:|^\s*\[")
@@ -44,7 +46,9 @@ _DONE = regex(
     r"\b(?:after|with(?:out)?|when|once|by|via|removing|disabling|setting|switching|moving|pinning|加|改|去掉|关|换|绑)\b|改|去掉|关掉|换成|绑",
     re.I,
 )
-_RESULT = regex(rf"^(?P<left>.{{6,160}}?)\s*(?:->|→|=>|:|=|\s{{2,}})\s*{_VALUE}\s*(?P<rest>\(.*\)|#.*|//.*)?\s*$")
+_RESULT = regex(
+    rf"^(?P<left>.{{3,160}}?)\s*(?:->|→|=>|:|：|=|\s{{2,}}|\s(?=[a-z]+ \d))\s*(?:(?:bus_?bw|alg_?bw|bw|bandwidth|step|time|latency)[ =:]+)?{_VALUE}\s*(?P<rest>\(.*\)|#.*|//.*)?\s*$"  # noqa: E501
+)
 # Words of a line that measures; the lines of a status dump repeat too, section by section.
 _MEASURES = regex(
     r"_perf\b|_bw\b|_lat\b|perftest|osu_|iperf|bandwidth|busbw|throughput|latency|GB/s|tok\w*/s|step|train\w*\.py|torchrun|mpirun|srun|bench",
@@ -73,8 +77,9 @@ class ControlReader:
 
     name = "reruns"
     needles: tuple[bytes, ...] = (
-        b"with", b"With", b"other ", b"sister", b"neighbo", b"reference", b"good ", b"after", b"After", b"once", b"when", b"isabl", b"emov", b"->", b"=>",  # noqa: E501
-        "→".encode(), "去掉".encode(), "换成".encode(), "改成".encode(), "关掉".encode(), "恢复".encode(),
+        b"with", b"With", b"other ", b"sister", b"neighbo", b"reference", b"good ",
+        b"after", b"After", b"once", b"when", b"isabl", b"emov", b"->", b"=>",
+        "→".encode(), "后".encode(), "去掉".encode(), "换成".encode(), "改成".encode(), "关掉".encode(), "恢复".encode(),  # noqa: E501
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:

@@ -74,7 +74,7 @@ def pair_fills_its_slot(ctx: Context) -> Outcome:
 
 
 _RAILS = regex(
-    r"(?<![\w.])(?P<n>\d{1,2}|two|four|eight)(?: ?[x×*] ?| )(?:(?P<g>\d{2,3}) ?(?-i:G(?:b|bit|bps|b/s|bE|E)?\b)|(?P<k>NDR|HDR|EDR|XDR)\b(?:200)?)",  # noqa: E501
+    r"(?<![\w.])(?P<n>\d{1,2}|two|four|eight)(?: ?(?:[x×*]|张|块) ?| )(?:(?P<g>\d{2,3}) ?(?-i:G(?:b|bit|bps|b/s|bE|E)?\b)|(?P<k>NDR|HDR|EDR|XDR)\b(?:200)?)",  # noqa: E501
     re.I,
 )
 _KIND = {"edr": 100.0, "hdr": 200.0, "ndr": 400.0, "xdr": 800.0}
@@ -82,7 +82,21 @@ _NUMBER = {"two": 2, "four": 4, "eight": 8}
 _EACH = regex(
     r"per (?:rail|nic|hca|port|adapter)|each (?:rail|nic|hca|port)|on all|every (?:rail|nic|port)|每(?:条|张|个)", re.I
 )
-_COUNT = regex(r"\b(?:all )?(?P<n>two|four|eight|[248]|16)\b(?: (?:rails|nics|hcas|ports|adapters))?", re.I)
+_COUNT = regex(r"\b(?:all )?(?P<n>two|four|eight|[248]|16)\b(?! ?[GM]i?b)", re.I)
+
+
+def _counted(ctx: Context) -> tuple[int, float] | None:
+    """Adapters of a node and their rate in Gb/s, as they are written down: ``8x NDR``, ``4 x 200G``."""
+    places = ("net.adapters", "net.adapter.rate", "launch.hosts")
+    texts = [ctx.symptom, *(e.quote or "" for e in ctx.evidence if e.signal in places)]
+    found = {
+        (_NUMBER.get(h["n"].lower()) or int(h["n"]), float(h["g"]) if h["g"] else _KIND[h["k"].lower()])
+        for t in texts for h in _RAILS.finditer(t)
+    }  # fmt: skip
+    if len(found) != 1:
+        return None
+    count, gbits = found.pop()
+    return (count, gbits) if 1 < count <= 16 else None
 
 
 def _rails(ctx: Context) -> tuple[float, tuple[Evidence, ...]] | None:
@@ -90,27 +104,28 @@ def _rails(ctx: Context) -> tuple[float, tuple[Evidence, ...]] | None:
     for value, item in ctx.numbers("figure", {"label": "^bandwidth"}):
         quote = item.quote or ""
         if item.unit == "Gb/s" and _EACH.search(quote) and re.search(r"ib_\w+_bw|perftest|iperf", quote):
-            count = [h for h in _COUNT.finditer(quote) if not re.match(r"\s*Gb", quote[h.end() :])]
-            numbers = [
-                _NUMBER.get(h["n"].lower()) or int(h["n"])
-                for h in count
-                if h["n"].lower() in _NUMBER or h["n"].isdecimal()
-            ]
-            numbers = [n for n in numbers if n in (2, 4, 8, 16)]
-            if numbers:
-                return numbers[-1] * value / 8, (item,)
-    texts = [
-        ctx.symptom,
-        *(e.quote or "" for e in ctx.evidence if e.signal in ("net.adapters", "net.adapter.rate", "launch.hosts")),
-    ]
-    found = {
-        (_NUMBER.get(h["n"].lower()) or int(h["n"]), float(h["g"]) if h["g"] else _KIND[h["k"].lower()])
-        for t in texts for h in _RAILS.finditer(t)
-    }  # fmt: skip
-    if len(found) != 1:
-        return None
-    count_, gbits = found.pop()
-    return (count_ * gbits / 8, ()) if 1 < count_ <= 16 else None
+            said = [_NUMBER.get(h["n"].lower()) or int(h["n"]) for h in _COUNT.finditer(quote)]
+            if said:
+                return said[-1] * value / 8, (item,)
+    counted = _counted(ctx)
+    return (counted[0] * counted[1] / 8, ()) if counted else None
+
+
+_PORT = regex(r"[a-z]\w*\d")
+
+
+def named_rails_are_the_ceiling(ctx: Context) -> Outcome:
+    """A variable names some of the adapters of a node, and the rate is what just these give together."""
+    table, counted = _busbw(ctx), _counted(ctx)
+    lists = ctx.of("env.var", {"label": "^NCCL_IB_HCA$"})
+    if table is None or counted is None or len({str(e.value) for e in lists}) != 1 or _single_node(ctx):
+        return UNKNOWN
+    listed = str(lists[0].value)
+    named = len({part for part in listed.lstrip("=").split(",") if _PORT.match(part)})
+    if listed.startswith("^") or not 0 < named < counted[0]:
+        return UNKNOWN
+    share = table[0] / (named * counted[1] / 8)
+    return Outcome(_RAIL[0] <= share <= _RAIL[1], (table[1], lists[0]))
 
 
 def nodes_at_their_rails(ctx: Context) -> Outcome:
@@ -230,7 +245,7 @@ def only_the_start_is_slow(ctx: Context) -> Outcome:
 RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
-        pair_fills_its_slot, nodes_at_their_rails, gdr_without_the_module, small_sizes_below_plateau,
+        pair_fills_its_slot, nodes_at_their_rails, named_rails_are_the_ceiling, gdr_without_the_module, small_sizes_below_plateau,  # noqa: E501
         kernel_like_the_library, first_steps_only, only_the_start_is_slow,
     )
 }  # fmt: skip
