@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from diagnose.document import Document, Line
+from diagnose.document import Document
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
@@ -14,7 +14,7 @@ from diagnose.plugin import Reader
 _SMALL = 1 << 14
 _LINES = 200
 _VARIES = regex(
-    r"datetime\.(?:now|utcnow|today)|\btime\.time\(|strftime\(|\bDate\.now\(|new Date\(|\buuid[14]?\b|uuid\.uuid|randomUUID\("  # noqa: E501
+    r"datetime\.(?:now|utcnow|today)|\btime\.time\(|strftime\(|\bDate\.now\(|new Date\(|\buuid[14]?\b|uuid\.uuid|(?:UUID\.|crypto\.)?randomUUID\("  # noqa: E501
     r"|random\.(?:shuffle|choice|choices|sample|random|randint)\(|secrets\.token|\bnonce\b|\b(?:request|trace|session|req)_?[iI]d\b"
     r"|time\.Now\(|LocalDateTime\.now|Instant\.now|\bnow\(\)"
 )
@@ -35,6 +35,7 @@ _NO_TEXT = frozenset(
         "ID",
         "OK",
         "TODO",
+        "UUID",
         "WRITE",
         "READ",
         "DONE",
@@ -89,7 +90,7 @@ _NEW = regex(r"(?:#new-tokens?|prompt_tokens|input[_ ]tokens)\W{1,4}(?P<new>\d[\
 
 
 class CachedShare:
-    """`serving.cached_share`: the largest share of a prompt that came from the cache, over lines that say both."""
+    """`serving.cached_share`: the share of all prompt tokens that came from the cache, over lines that say both."""
 
     name = "cached_share"
     needles: tuple[bytes, ...] = (b"cached-token", b"cached_token")
@@ -98,19 +99,19 @@ class CachedShare:
         """One fact for the text; prompts of fewer than a thousand tokens are left out."""
         if doc.is_binary:
             return
-        best: tuple[float, Line] | None = None
+        cached, tokens, first = 0.0, 0.0, None
         for line in islice(doc.lines(), 4000):
             hit, new = _ROW.search(line.text), _NEW.search(line.text)
             if hit is None or new is None:
                 continue
             held, fresh = (float(n.replace(",", "")) for n in (hit["hit"], new["new"]))
             whole = held + fresh if "new" in new.group() else fresh
-            if whole >= 1000 and (best is None or held / whole > best[0]):
-                best = held / whole, line
-        if best is not None:
+            if whole >= 1000:
+                cached, tokens, first = cached + held, tokens + whole, first or line
+        if first is not None:
             yield Fact(
-                "serving.cached_share", round(best[0], 4), "fraction", Subject(), (doc.span(best[1]),), kind="derived",
-                formula="reader:cached_share", status=doc.status,
+                "serving.cached_share", round(cached / tokens, 4), "fraction", Subject(), (doc.span(first),),
+                kind="derived", formula="reader:cached_share", status=doc.status,
             )  # fmt: skip
 
 

@@ -68,6 +68,7 @@ def test_repeat_and_load_points() -> None:
         ('prompt = f"[{uuid.uuid4()}]\\n"\nprompt += HANDBOOK', True),
         ("random.shuffle(shots)\nprompt = SYSTEM + ''.join(shots)", True),
         ('messages = [{"content": POLICY}, {"content": f"{q} ({datetime.now()})"}]', False),
+        ('String system = "Request " + UUID.randomUUID() + INSTRUCTIONS; // prompt', True),
         ("start = time.time()\nresp = client.create(model=MODEL, messages=messages)", False),
     ],
 )
@@ -127,6 +128,8 @@ def test_overlap_of_blocks_is_no_transfer() -> None:
         ("TPOT 11.2 ms; burn-in report 11.3 ms; neighbour node 11.2 ms", True),
         ("TTFT 231 ms; 验收报告 229 ms; 另一机房同型号 233 ms", True),
         ("TPOT 9.1 ms, TTFT 204 ms (上线验收: 9.2 / 203)", True),
+        ("prefill 8k: 188 ms (baseline 189 ms); decode 10.2 ms/token (baseline 10.2)", True),
+        ("prefill 8k: 312 ms (baseline 189 ms); decode 12.9 ms/token (baseline 10.2)", False),
         ("TPOT 12.6 ms, TTFT 204 ms (上线验收: 9.2 / 203)", False),
         ("TPOT 14.9 ms; burn-in report 11.3 ms; neighbour node 11.2 ms", False),
     ],

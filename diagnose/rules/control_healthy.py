@@ -23,7 +23,7 @@ _FIGURE = regex(
     r"(?<![\w.:/-])(\d[\d,]*(?:\.\d+)?)(?: ?(ms|us|µs|s|GB/s|GiB/s|MB/s|Gb/s|Gbit/s|tok(?:ens)?/s|req/s|it/s|TFLOP/?s?|TFLOPS))?(?![\w%.-]*[A-Za-z%])(?![\w:])"  # noqa: E501
 )
 _MEASURES = regex(
-    r"ttft|tpot|\bitl\b|latency|throughput|bandwidth|p50|p99|p95|step|tok(?:ens)?/s|GB/s|Gb/s|pull|push|rate|首字|延迟|吞吐|带宽|每步|inter_token",
+    r"ttft|tpot|prefill|decode|offload|\bitl\b|latency|throughput|bandwidth|p50|p99|p95|step|tok(?:ens)?/s|GB/s|Gb/s|pull|push|rate|首字|延迟|吞吐|带宽|每步|inter_token",
     re.I,
 )
 # A loss that is claimed with a figure or as a fact is not answered by an equal figure beside it.

@@ -11,7 +11,7 @@ from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
 
-_SIZES = r"(?:cuda-?graph|cudagraph)[\w.-]*(?:size|bs|batch)"
+_SIZES = r"(?:cuda-?graph|cudagraph)(?:s$|[\w.-]*(?:size|bs|batch))"
 Rows = list[tuple[int, float, Evidence]]
 
 
@@ -60,7 +60,9 @@ def _limits(ctx: Context, label: str) -> Iterator[tuple[int, Evidence]]:
 
 def step_past_captured_size(ctx: Context) -> Outcome:
     """The time of a token jumps just past the largest captured graph and nowhere else."""
-    edge = _edge(_series(ctx, "tpot|itl|step_time|decode_time"))
+    edge = _edge(_series(ctx, "tpot|itl|step_time|decode"))
+    if edge is None and ctx.asks("bad-tpot"):  # a column that says no more than that it is a time
+        edge = _edge(_series(ctx, "time(?=\\|)"))
     if edge is None:
         return UNKNOWN
     held = [*_limits(ctx, _SIZES), *((int(v), e) for v, e in ctx.numbers("serving.graph_batch"))]
