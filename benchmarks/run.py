@@ -45,13 +45,17 @@ class Side:
         return json.loads(last[0]) if last and last[0].startswith("{") else {}
 
 
+def _beside(mine: float, other: float) -> str:
+    if mine == other:
+        return f"{mine:g}"
+    return f"{mine:g}, there {other:g}" if abs(mine - other) <= 0.03 * abs(other) else f"{mine:g} **and {other:g}**"
+
+
 def row(what: str, size: str, ours: Side, reference: Side) -> str:
     """A row of the table; figures that both sides print must be equal."""
     mine, other = ours.figures, reference.figures
     same = [k for k in mine if k in other]
-    said = (
-        "; ".join(f"{k} {mine[k]:g}" + ("" if mine[k] == other[k] else f" **and {other[k]:g}**") for k in same) or "-"
-    )
+    said = "; ".join(f"{k} {_beside(mine[k], other[k])}" for k in same) or "-"
     faster = reference.cost.seconds / max(ours.cost.seconds, 0.01)
     return (
         f"| {what} | {size} | {ours.cost.seconds:.2f} | {ours.cost.mib:.0f} | {reference.name} | "
@@ -199,7 +203,8 @@ def write(folder: Path, rows: list[str], left: list[str], growth: list[tuple[flo
 Written by `python benchmarks/run.py` (version {__version__}). CPU seconds of user and system, interpreter
 start included, and peak resident memory; each in a process of its own, ours and the reference on the same input in the
 same run. A busy machine makes both slower, so compare within a row. Inputs are made, not recorded: they stand for an
-amount of work. A figure in bold differs between the two.
+amount of work. A figure in bold differs between the two by more than 3 %
+(HolisticTraceAnalysis rounds each event down to whole microseconds).
 {missing}
 {head}
 |---|---|---|---|---|---|---|---|---|

@@ -81,7 +81,7 @@ def trace(place: Path) -> dict[str, float]:
 
     facts = list(KinetoReader().parse(Document(place.name, lambda: place.open("rb"), place.stat().st_size, "")))
     share = max(float(f.value or 0) for f in facts if f.signal == "trace.kernel_share")
-    return {"largest kernel's share": round(share, 2)}
+    return {"largest kernel's share": round(share, 3)}
 
 
 def trace_naive(place: Path) -> dict[str, float]:
@@ -90,7 +90,7 @@ def trace_naive(place: Path) -> dict[str, float]:
     for event in json.loads(place.read_bytes())["traceEvents"]:
         if event.get("cat") == "kernel":
             spent[event["name"]] += event["dur"]
-    return {"largest kernel's share": round(max(spent.values()) / sum(spent.values()), 2)}
+    return {"largest kernel's share": round(max(spent.values()) / sum(spent.values()), 3)}
 
 
 def trace_hta(place: Path) -> dict[str, float]:
@@ -101,7 +101,7 @@ def trace_hta(place: Path) -> dict[str, float]:
     made.get_temporal_breakdown(visualize=False)
     _, kernels = made.get_gpu_kernel_breakdown(visualize=False, duration_ratio=1.0, num_kernels=1000)
     spent = kernels[kernels["kernel_type"] != "MEMORY"]["sum (us)"]  # whole microseconds
-    return {"largest kernel's share": round(float(spent.max() / spent.sum()), 2)}
+    return {"largest kernel's share": round(float(spent.max() / spent.sum()), 3)}
 
 
 def audits(folder: Path) -> dict[str, float]:
