@@ -54,6 +54,7 @@ _MEASURES = regex(
     r"_perf\b|_bw\b|_lat\b|perftest|osu_|iperf|bandwidth|busbw|throughput|latency|GB/s|tok\w*/s|step|train\w*\.py|torchrun|mpirun|srun|bench",
     re.I,
 )
+_RATED = regex(rf"\d\s*(?:{_UNIT})\s*(?:$|\(|#|//)", re.IGNORECASE)
 _VERSIONED = regex(
     r"^\W*(?:lib)?(?P<lib>nccl|ucx|torch|pytorch|cuda|driver|nixl|openmpi|hpc-?x|rccl)\b(?:[\w-]*)(?:\.so)?[ .=@vV_:-]{0,3}"  # noqa: E501
     r"(?P<ver>\d+(?:\.\d+){1,3})(?:[-+.]\w+)?\s*[:|=]?\s+(?P<rest>\d.*)$",
@@ -155,7 +156,8 @@ class RepeatReader:
         texts: list[str] = []
         for line in _small(doc):
             text = _text(line)
-            hit = _RESULT.match((line.prefix + line.text).strip()) if text and not _LOG.search(text) else None
+            worth = _MEASURES.search(text) or _RATED.search(text)  # the pattern below is slow on lines that only name
+            hit = _RESULT.match((line.prefix + line.text).strip()) if worth and not _LOG.search(text) else None
             if hit is not None and (hit["u"] or _MEASURES.search(hit["left"])):
                 left = re.sub(r"^\W+|\W+$|\s+", " ", hit["left"]).strip().lower()
                 runs.append(_Run(left, amount(hit["v"]), hit["u"] or "", hit["rest"] or "", line, len(texts)))
