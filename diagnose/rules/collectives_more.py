@@ -58,7 +58,10 @@ def p2p_switched_off(ctx: Context) -> Outcome:
 def algorithm_forced(ctx: Context) -> Outcome:
     """Algorithm, protocol or channels are forced, not just tried."""
     names = re.compile(r"^NCCL_(?:ALGO|PROTO|(?:MAX|MIN)_(?:NCHANNELS|CTAS)|NTHREADS|BUFFSIZE)$")
-    return found(e for e in ctx.of("env.var") if names.match((e.subject.label or "").upper()) and not varied(ctx, e))
+    # A line that says what the run gave with it is an attempt, not a setting left behind.
+    tries = {(t.capture.name, t.capture.line) for t in ctx.of("rerun.figure") if t.capture}
+    kept = [e for e in ctx.of("env.var") if not (e.capture and (e.capture.name, e.capture.line) in tries)]
+    return found(e for e in kept if names.match((e.subject.label or "").upper()) and not varied(ctx, e))
 
 
 def tried_override_is_worse(ctx: Context) -> Outcome:
