@@ -61,3 +61,14 @@ def count() -> int:
     """
     with opened() as api:
         return int(api.nvmlDeviceGetCount())
+
+
+def least_free() -> int:
+    """Bytes of GPU memory that are free on the fullest GPU.
+
+    Raises:
+        NvmlGap: nothing can be read.
+    """
+    with opened() as api:
+        handles = [api.nvmlDeviceGetHandleByIndex(i) for i in range(api.nvmlDeviceGetCount())]
+        return min((int(api.nvmlDeviceGetMemoryInfo(h).free) for h in handles), default=0)

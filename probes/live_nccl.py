@@ -22,7 +22,10 @@ _TESTS = {"all_reduce": "all_reduce_perf", "sendrecv": "sendrecv_perf", "all_gat
           "reduce_scatter": "reduce_scatter_perf", "alltoall": "alltoall_perf"}  # fmt: skip
 _DEBUG = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,ENV,NET,GRAPH,P2P,SHM,TUNING"}
 _LOCKSTEP = regex(r"# lockstep (\d+) own=(\d+(?:\.\d+)?) waits=(\d+(?:\.\d+)?)")
-_MOST = 1 << 30
+_MOST, _LEAST = 1 << 30, 1 << 26
+_OWN = 1536 << 20  # bytes of a GPU that a process of its own takes for CUDA and NCCL, generously
+_BUFFERS = 4  # a sweep holds at most so many of its largest size
+_FAILED = b"OutOfMemoryError"
 _SWEEP_SECONDS, _LOG_SECONDS, _BYTES_SECONDS = 90.0, 60.0, 45.0
 
 
@@ -40,9 +43,22 @@ def _ready(host: Host) -> str | None:
     count = gpu_count()
     if count < 2:
         return f"a collective needs two GPUs; this machine shows {count or 'none'}"
+    if largest() < _LEAST:
+        return f"the GPUs are full: {_OWN + _BUFFERS * _LEAST >> 20} MiB must be free on each; run it without the job"
     if any(host.find(tool) for tool in _TESTS.values()) or importlib.util.find_spec("torch") is not None:
         return None
     return "neither nccl-tests nor PyTorch is installed in this Python"
+
+
+def largest() -> int:
+    """Bytes of the largest size that fits beside what runs on the GPUs: a power of two up to 1 GiB."""
+    from diagnose import nvml
+
+    try:
+        room = max(0, nvml.least_free() - _OWN) // _BUFFERS
+    except nvml.NvmlGap:
+        return _MOST
+    return min(_MOST, 1 << max(room, 1).bit_length() - 1)
 
 
 def _op(host: Host) -> str:
@@ -56,10 +72,11 @@ def _tool(host: Host) -> str:
 
 
 def _command(host: Host, least: int, step: int, quiet: bool) -> list[str]:
-    """A sweep from `least` bytes to 1 GiB (below that the ceiling is not reached); a quiet one measures more."""
+    """A sweep from `least` bytes up (below 1 GiB the ceiling is not quite reached); a quiet one measures more."""
+    most = str(largest())
     if tool := _tool(host):
-        return [tool, "-b", str(least), "-e", str(_MOST), "-f", str(step), "-g", str(gpu_count())]
-    command = [*_WORKER, "--op", _op(host), "-b", str(least), "-e", str(_MOST), "-f", str(step)]
+        return [tool, "-b", str(least), "-e", most, "-f", str(step), "-g", str(gpu_count())]
+    command = [*_WORKER, "--op", _op(host), "-b", str(least), "-e", most, "-f", str(step)]
     return [*command, "--lockstep", "--bytes"] if quiet else [*command, "--bytes"]
 
 
@@ -67,7 +84,7 @@ def _bytes_command(host: Host) -> list[str]:
     """Beside nccl-tests the bytes are counted around our own run: how often a tool repeats differs by version."""
     if not _tool(host) or importlib.util.find_spec("torch") is None:
         return []
-    return [*_WORKER, "--op", _op(host), "--no-table", "--bytes"]
+    return [*_WORKER, "--op", _op(host), "-e", str(largest()), "--no-table", "--bytes"]
 
 
 def _sweep(host: Host) -> Iterator[Collected]:
@@ -84,7 +101,9 @@ def _run(
     host: Host, probe: str, command: list[str], env: dict[str, str], seconds: float, part: str = ""
 ) -> Iterator[Collected]:
     ran = host.run(command, timeout=seconds, env=env)
-    if ran.output.strip():
+    if _FAILED in ran.output:  # memory that somebody took meanwhile; what this probe lacked is no finding
+        yield NotCaptured(probe, "the GPUs' memory ran out under the sweep: something else holds it", part)
+    elif ran.output.strip():
         yield Capture.of(probe, ran, part, params={"op": _op(host)})
     else:
         yield NotCaptured(probe, f"{command[0]} printed nothing (exit {ran.status})", part)
