@@ -202,7 +202,9 @@ def _zh(item: Evidence, cat: Catalogue | None, gpus: str) -> str:
         name = metric(name, cat, "zh") or "指标"
         if told := _COMPARED.fullmatch(item.statement.rstrip("。.")):
             at, (slow, fast) = told[2], alike(told[3], told[5])
-            at = f"（{at.removeprefix(' at ')}）" if at else ""
+            # A phrase of the text itself is quoted; a length or a count is not.
+            place = (at or "").removeprefix(" at ")
+            at = f"（“{place}”）" if place.count(" ") > 3 else f"（{place}）" if place else ""
             name += " " if name.isascii() and not at else ""
             return f"{name}{at}在“{worse}”下为 {slow}，在“{better}”下为 {fast}"
         return f"{name}在“{worse}”和“{better}”之间差 {float(item.value or 0):.3g} 倍"
