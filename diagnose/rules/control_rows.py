@@ -24,10 +24,13 @@ def _controls(ctx: Context, lever: str) -> Iterator[tuple[float, str, bool, Evid
         yield value, setting, peers == "peers", item
 
 
+_NETWORK = regex(r"ib_(?:write|read|send)_|perftest|osu_|iperf|\bRDMA\b|(?-i:Gb/s|Gbit/s)", re.I)
+
+
 def rebound_is_faster(ctx: Context) -> Outcome:
-    """Bound to other cores and memory, the same work is faster."""
+    """Bound to other cores and memory, the same work is faster; a test of the network is another matter."""
     for value, _, _, item in _controls(ctx, "binding"):
-        if value >= 1.15:
+        if value >= 1.15 and not _NETWORK.search(item.quote or ""):
             return read.yes(item, *ctx.of("host.numa.bind")[:1])
     return UNKNOWN
 
