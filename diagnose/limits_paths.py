@@ -29,6 +29,13 @@ def judge(book: Book) -> None:
                          f"{got.gpu.links} links x {per:g} GB/s ({got.gpu.source_of()})")  # fmt: skip
         else:
             book.ceiling(what, value, None, "GB/s", (item,), reason=got.reason or "it has no NVLink by its sheet")
+    between = [(v, e) for v, e in book.numbers("nixl.sweep.rate") if (e.subject.label or "").startswith("VRAM|")]
+    linked = any(e.value == "two GPUs" for e in book.of("nixl.sweep.between"))
+    if between and linked and got.gpu is not None and got.gpu.links:
+        value, item = max(between, key=lambda r: r[0])
+        per = hardware.NVLINK_RAW[got.gpu.nvlink]
+        book.ceiling("NIXL from GPU to GPU, best case", value, per * got.gpu.links, "GB/s", (item, *got.used),
+                     f"{got.gpu.links} links x {per:g} GB/s ({got.gpu.source_of()})")  # fmt: skip
     speeds = {e.subject.nic: (v, e) for v, e in book.numbers("net.speed")}
     for value, item in book.numbers("path.rate"):
         if item.subject.label == "nic tx" and item.subject.nic in speeds:

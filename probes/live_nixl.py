@@ -19,6 +19,7 @@ _ENV = {"NIXL_LOG_LEVEL": "WARN"}
 _ROW = regex(
     r"^\s*((?:DRAM|VRAM)(?:>(?:DRAM|VRAM))?)\s+(\w+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+(?:\.\d+)?)\s+(\d+(?:\.\d+)?)\s+(\d+(?:\.\d+)?)\s+(\d+)\s*$"
 )
+_PLACE = regex(r"^# from and to: GPU (\d+) and GPU (\d+)$")
 _END = regex(r"^# (data arrived|failed): (.*)$")
 
 
@@ -62,6 +63,9 @@ class SweepReader:
                 made = self._row(doc, line, hit.groups())
                 yield from made
                 rows.append((int(hit[3]), f"{hit[1]} {hit[2]}" if hit[4] == hit[5] or hit[5] == "1" else "", made[0]))
+            elif (place := _PLACE.match(line.text)) is not None:
+                other = "two GPUs" if place[1] != place[2] else "one GPU"
+                yield Fact("nixl.sweep.between", other, spans=(doc.span(line),), status=doc.status)
             elif (end := _END.match(line.text)) is not None:
                 yield Fact("nixl.sweep.end", end[2][:200], None, Subject(label=end[1]), (doc.span(line),),
                            status=doc.status)  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 from diagnose.probes import live_nixl, nixl_worker
 
 from diagnose.document import Document
+from diagnose.engine import report
 
 ROWS = """# nixl sweep: UCX backend, VRAM to DRAM, two processes of one host, nixl 1.5.1
 memory how block_bytes blocks per_transfer best_ms us_per_descriptor GB_per_s post_us
@@ -74,3 +75,18 @@ def test_rows_between_two_kinds_are_read() -> None:
     assert [(f.subject.label, f.value) for f in facts if f.signal == "nixl.sweep.batching"] == [
         ("VRAM>DRAM|4096", 10.0)
     ]
+
+
+@pytest.mark.parametrize(("gpus", "judged"), [("GPU 0 and GPU 1", True), ("GPU 0 and GPU 0", False)])
+def test_between_two_gpus_the_best_rate_stands_beside_their_links(gpus: str, judged: bool) -> None:
+    """Within one GPU it is a copy of its own memory, which the links do not limit."""
+    sweep = "\n".join([nixl_worker.HEAD + " UCX backend, VRAM to VRAM", nixl_worker.row(nixl_worker.COLUMNS),
+                       f"# from and to: {gpus}",
+                       nixl_worker.row(("VRAM", "contiguous", 268435456, 1, 1, "0.757", "757.00", "354.638", 6))])  # fmt: skip
+    smi = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-87162aae-6d21-24be-b411-7c08a83a547c)\n"
+    docs = [Document.of("sweep", sweep.encode() + b"\n"), Document.of("smi", smi.encode())]
+    limits = {row.what: row for row in report("KV transfer is slow", docs).limits}
+    row = limits.get("NIXL from GPU to GPU, best case")
+    assert (row is not None) is judged
+    if row is not None:
+        assert (row.measured, row.limit) == (354.638, 450.0) and row.ratio == pytest.approx(354.638 / 450, abs=1e-4)
