@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def _rate(load: Load) -> str:
     return "inf" if math.isinf(load.rate) else f"{load.rate:g}"
 
 
-class _Tool:
+class _Tool(ABC):
     """What both have in common."""
 
     name = ""
@@ -46,13 +47,13 @@ class _Tool:
         self.endpoint, self.model, self.api = endpoint, model, "chat" if api == "chat" else "completions"
         self.tokenizer, self.slo, self._say = tokenizer, slo or {}, say
 
+    @abstractmethod
     def argv(self, load: Load, folder: str) -> list[str]:
         """The command line of one run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, folder: Path, load: Load) -> dict[str, Any]:
         """Its result in vLLM's layout."""
-        raise NotImplementedError
 
     def measure(self, load: Load) -> Result:
         """One run.

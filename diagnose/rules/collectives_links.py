@@ -31,14 +31,17 @@ def something_measured(ctx: Context) -> Outcome:
 
 def no_nvlink_matrix_measured(ctx: Context) -> Outcome:
     """No pair has NVLink, and a measurement stands beside the matrix."""
-    matrix, measured = no_nvlink_matrix(ctx), something_measured(ctx)
-    return Outcome(True, (*matrix.used, *measured.used[:2])) if matrix.holds and measured.holds else UNKNOWN
+    return _and_measured(ctx, no_nvlink_matrix(ctx))
 
 
 def far_pair_measured(ctx: Context) -> Outcome:
     """The pairs are SYS, and a measurement stands beside the matrix."""
-    far, measured = far_pair(ctx), something_measured(ctx)
-    return Outcome(True, (*far.used, *measured.used[:2])) if far.holds and measured.holds else UNKNOWN
+    return _and_measured(ctx, far_pair(ctx))
+
+
+def _and_measured(ctx: Context, layout: Outcome) -> Outcome:
+    measured = something_measured(ctx)
+    return Outcome(True, (*layout.used, *measured.used[:2])) if layout.holds and measured.holds else UNKNOWN
 
 
 def nvlink_uneven(ctx: Context) -> Outcome:

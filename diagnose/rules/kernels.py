@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
@@ -39,14 +40,12 @@ def _named(label: str, asked: str) -> bool:
     return len(stem) >= 6 and stem not in ("kernel", "elementwise") and stem in asked
 
 
-def _most(kernel: _Kernel, *signals: str) -> float | None:
+def _extreme(pick: Callable[[list[float]], float], kernel: _Kernel, *signals: str) -> float | None:
     values = [v for s in signals for v, _ in kernel.get(s, [])]
-    return max(values) if values else None
+    return pick(values) if values else None
 
 
-def _least(kernel: _Kernel, *signals: str) -> float | None:
-    values = [v for s in signals for v, _ in kernel.get(s, [])]
-    return min(values) if values else None
+_most, _least = partial(_extreme, max), partial(_extreme, min)
 
 
 def _cite(kernel: _Kernel, *signals: str) -> tuple[Evidence, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import partial
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
@@ -39,14 +40,12 @@ def no(*used: Evidence | None) -> Outcome:
     return Outcome(False, unique(used))
 
 
-def top(ctx: Context, signal: str, label: str | None = None) -> Reading | None:
+def _extreme(sign: int, ctx: Context, signal: str, label: str | None = None) -> Reading | None:
     got = ctx.numbers(signal, {"label": label} if label else None)
-    return max(got, key=lambda n: n[0]) if got else None
+    return max(got, key=lambda n: sign * n[0]) if got else None
 
 
-def low(ctx: Context, signal: str, label: str | None = None) -> Reading | None:
-    got = ctx.numbers(signal, {"label": label} if label else None)
-    return min(got, key=lambda n: n[0]) if got else None
+top, low = partial(_extreme, 1), partial(_extreme, -1)
 
 
 def option(ctx: Context, label: str, signal: str = "serving.arg") -> list[Reading]:
