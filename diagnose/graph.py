@@ -2,6 +2,8 @@
 
 In a live run `look` reads the machine first, and as long as `assess` leaves the verdict open the
 planner's best probe runs (after `consent`, where it disturbs) and the evidence is gathered again.
+Where nobody is there to be asked, `walk` goes the same way without LangGraph, which takes longer to import than all
+nodes take to run.
 
 Each playbook compiles to a subgraph with one node per step, so that Studio and Mermaid show the
 tree being walked. The state holds evidence and capture references, never raw text; documents live
@@ -14,35 +16,32 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict
+
+from . import said
+from .assess import Assessment, assess
+from .catalogue import Playbook, Step, catalogue
+from .document import Document
+from .gather import Gathered, gather, gather_known, number
+from .limits import limits
+from .mask import mask_evidence
+from .models import Evidence, Fact, InputRef, Limit, PathStep, Reference
+from .playbook import CONCLUDE, decide
+from .predicates import Context
+from .report import OFFLINE, finished
+from .report import build as build_report
+from .route import asked, infer
+from .verify import verify
+from .wording import shifts, text_of
 
 if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
+
     from .live import Live
 
-# No trace leaves this process, whatever the environment says (design, principle 6).
+# No trace leaves this process, whatever the environment says (design, principle 6): set before LangGraph is imported.
 for _name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING"):
     os.environ[_name] = "false"
-
-from langgraph.graph import END, START, StateGraph  # noqa: E402
-from langgraph.graph.state import CompiledStateGraph  # noqa: E402
-from langgraph.runtime import Runtime  # noqa: E402
-from langgraph.types import interrupt  # noqa: E402
-
-from . import said  # noqa: E402
-from .assess import Assessment, assess  # noqa: E402
-from .catalogue import Playbook, Step, catalogue  # noqa: E402
-from .document import Document  # noqa: E402
-from .gather import Gathered, gather, gather_known, number  # noqa: E402
-from .limits import limits  # noqa: E402
-from .mask import mask_evidence  # noqa: E402
-from .models import Evidence, Fact, InputRef, Limit, PathStep, Reference  # noqa: E402
-from .playbook import CONCLUDE, decide  # noqa: E402
-from .predicates import Context  # noqa: E402
-from .report import OFFLINE, finished  # noqa: E402
-from .report import build as build_report  # noqa: E402
-from .route import asked, infer  # noqa: E402
-from .verify import verify  # noqa: E402
-from .wording import shifts, text_of  # noqa: E402
 
 
 def _extend(old: list[Any], new: list[Any] | None) -> list[Any]:
@@ -79,6 +78,9 @@ class State(TypedDict, total=False):
     mismatches: list[str]
 
 
+_GROWING = frozenset(["path", "missing", "ran"])  # what `_extend` reduces
+
+
 class Walked(TypedDict, total=False):
     """What a playbook's subgraph gives back: only what it added, or lists that nodes extend would double."""
 
@@ -103,6 +105,13 @@ class Session:
     judged: tuple[Context, Assessment] | None = None
 
 
+class Run(Protocol):
+    """What a node sees of the run; LangGraph's `Runtime` is one."""
+
+    @property
+    def context(self) -> Session | None: ...
+
+
 def _open(state: State, session: Session) -> None:
     if session.documents or session.rejected or not state.get("paths"):
         return
@@ -111,7 +120,7 @@ def _open(state: State, session: Session) -> None:
     session.documents, session.rejected = open_inputs(state["paths"], None)
 
 
-def _look(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+def _look(state: State, runtime: Run) -> dict[str, Any]:
     """Live only: the quick read probes that tell something about the question, side by side."""
     session = runtime.context
     if session is None or session.live is None:
@@ -124,7 +133,7 @@ def _look(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
     return {"cassette": str(live.cassette.path)}
 
 
-def _gather(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+def _gather(state: State, runtime: Run) -> dict[str, Any]:
     session = runtime.context or Session()
     _open(state, session)
     session.progress(f"reading {len(session.documents)} input(s)")
@@ -187,7 +196,7 @@ class StepNode:
 
     step: Step
 
-    def __call__(self, state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+    def __call__(self, state: State, runtime: Run) -> dict[str, Any]:
         got = decide(self.step, context(state, runtime.context))
         return {
             "path": [got.record().model_dump(mode="json")],
@@ -206,6 +215,8 @@ def _chosen_playbook(state: State) -> str:
 
 def playbook_graph(book: Playbook) -> CompiledStateGraph[State, Session, State, Walked]:
     """One playbook as a graph: a node per step, conditional edges along its branches."""
+    from langgraph.graph import END, START, StateGraph
+
     graph: StateGraph[State, Session, State, Walked] = StateGraph(State, context_schema=Session, output_schema=Walked)
     for step in book.steps:
         graph.add_node(step.id, StepNode(step))
@@ -229,7 +240,7 @@ def _judge(ctx: Context, session: Session | None) -> Assessment:
     return got
 
 
-def _assess(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+def _assess(state: State, runtime: Run) -> dict[str, Any]:
     session = runtime.context
     ctx = context(state, session)
     got = _judge(ctx, session)
@@ -247,15 +258,17 @@ def _probe_or_explain(state: State) -> str:
     return "consent" if state.get("next") else "explain"
 
 
-def _consent(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+def _consent(state: State, runtime: Run) -> dict[str, Any]:
     """Ask before a probe that disturbs; the answer comes back through the graph's own interrupt."""
     session = runtime.context
     assert session is not None and session.live is not None
-    from .live import consent_question
-
     live, name = session.live, state["next"]
     if catalogue().probes[name].footprint in live.allow:
         return {}
+    from langgraph.types import interrupt
+
+    from .live import consent_question
+
     if interrupt(consent_question(name, live.host)) is True:
         return {}
     live.refused.add(name)
@@ -266,7 +279,7 @@ def _run_or_assess(state: State) -> str:
     return "probe" if state.get("next") else "assess"
 
 
-def _probe(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+def _probe(state: State, runtime: Run) -> dict[str, Any]:
     """Run the probe that the planner chose."""
     session = runtime.context
     assert session is not None and session.live is not None
@@ -279,7 +292,7 @@ def _probe(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
     return {"ran": [step.model_dump(mode="json")], "next": ""}
 
 
-def _explain(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+def _explain(state: State, runtime: Run) -> dict[str, Any]:
     cat, ctx = catalogue(), context(state, runtime.context)
     session = runtime.context or Session()
     noted = session.live.noted() if session.live else {}
@@ -302,7 +315,7 @@ def _explain(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
     return {"report": finished(report, cat, session.documents).model_dump(mode="json", by_alias=True)}
 
 
-def _verify(state: State, runtime: Runtime[Session]) -> dict[str, Any]:
+def _verify(state: State, runtime: Run) -> dict[str, Any]:
     session = runtime.context or Session()
     _open(state, session)
     # what the readers made was made a moment ago; `diagnose verify` runs them again
@@ -314,6 +327,8 @@ def build(
     playbooks: Iterable[str] | None = None, checkpointer: Any = None
 ) -> CompiledStateGraph[State, Session, State, State]:
     """The outer graph with the named playbooks as subgraphs (all of them by default)."""
+    from langgraph.graph import END, START, StateGraph
+
     cat = catalogue()
     names = sorted(playbooks if playbooks is not None else cat.playbooks)
     graph: StateGraph[State, Session, State, State] = StateGraph(State, context_schema=Session)
@@ -338,6 +353,40 @@ def build(
     graph.add_edge("explain", "verify")
     graph.add_edge("verify", END)
     return graph.compile(checkpointer=checkpointer)
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """A run without LangGraph."""
+
+    context: Session
+
+
+def walk(start: State, session: Session) -> State:
+    """The nodes in the order in which the graph takes them, for a run in which nobody can be asked."""
+    state, run = start.copy(), _Alone(session)
+
+    def take(made: dict[str, Any]) -> None:
+        known: Any = state
+        for name, value in made.items():
+            known[name] = _extend(known.get(name, []), value) if name in _GROWING else value
+
+    take(_look(state, run))
+    while True:
+        take(_gather(state, run))
+        take(_route(state))
+        steps = {s.id: StepNode(s) for s in catalogue().playbooks[state["playbook"]].steps}
+        state["step"] = next(iter(steps))
+        while state["step"] != CONCLUDE:
+            take(steps[state["step"]](state, run))
+        take(_assess(state, run))
+        if _probe_or_explain(state) == "explain":
+            break
+        take(_consent(state, run))  # finds it allowed: nothing else is chosen where nobody can be asked
+        take(_probe(state, run))
+    take(_explain(state, run))
+    take(_verify(state, run))
+    return state
 
 
 def checkpointer(session: Session) -> Any:

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
 
     from .document import Document
-    from .graph import Session
+    from .graph import Session, State
     from .live import Live
     from .llm import Options as LlmOptions
+    from .progress import Progress
 
 SEVERITY = {"info": 0, "low": 1, "medium": 2, "high": 3, "never": 9}
 FORMATS = ("text", "json", "md")
-STEPS = 200  # of the graph: a tree of some ten steps, walked again after each probe
+# of the graph; the limit is on steps: a tree of some ten, walked again after each probe
+CONFIG: RunnableConfig = {"configurable": {"thread_id": "run"}, "recursion_limit": 200}
 LANGS = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh")}
 
 
@@ -224,50 +226,27 @@ def investigate(
     With `live` this machine is looked at too. Returns the report, and False when Ctrl-C cut the run short:
     then it says what was found until then. What was read is put into `seen`.
 
-    Where nothing is asked and nothing is probed, the graph's own functions
-    are called in their order: the same report (a test holds that) without a second spent on importing LangGraph.
+    Where nobody is there to be asked, the graph's own functions are called in their order (offline without its state,
+    too): the same report (a test holds that) without a second spent on importing LangGraph.
     """
     if live is None and read is None:
         return _plain(symptom, paths, stdin, langs, stated, seen)
-    import sqlite3
-
-    from langgraph.checkpoint.memory import InMemorySaver
-    from langgraph.types import Command
-
-    from .ask import consents, converse
-    from .catalogue import catalogue
-    from .graph import Session, State, build, checkpointer
+    from .graph import Session, walk
     from .inputs import open_inputs
     from .progress import Progress
-    from .route import ranking
 
     documents, rejected = open_inputs(paths, stdin)
     session = Session(documents=documents, rejected=rejected, live=live, given=bool(documents), stated=[*stated])
+    start: State = {"symptom": symptom, "paths": [], "langs": list(langs)}  # opened above
     with Progress() as progress:
         session.progress = progress.say
         if live is not None:
             live.progress = progress.say
-        names = None
-        if symptom and (ranked := ranking(catalogue(), symptom)):
-            names = [ranked[0][0]]  # only the playbook that will be walked has to be compiled
-        start: State = {"symptom": symptom, "paths": [], "langs": list(langs)}  # opened above
-        config: RunnableConfig = {"configurable": {"thread_id": "run"}, "recursion_limit": STEPS}
-
-        def go(saver: Any) -> tuple[Any, Any]:
-            graph = build(names, saver)
-            result = graph.invoke(start, config, context=session)
-            while waiting := result.get("__interrupt__"):
-                with progress.paused():
-                    answer = consents(waiting[0].value, read) if read else False
-                result = graph.invoke(Command(resume=answer), config, context=session)
-            return graph, result
-
         try:
-            try:
-                graph, result = go(checkpointer(session))
-            except sqlite3.Error as err:  # a full disk, or another run with the same file
-                print(f"diagnose: the state of this run is not kept: {err}", file=sys.stderr)
-                graph, result = go(InMemorySaver())
+            if read is None:
+                result = walk(start, session)
+            else:
+                graph, result = _with_graph(start, session, progress, read)
         except KeyboardInterrupt:
             return _partial(symptom, session, langs), False
     report = Report.model_validate(result["report"])
@@ -279,15 +258,50 @@ def investigate(
         except KeyboardInterrupt:
             return report, False  # the verdict stands without its proof
     if read is not None and report.verdict == "inconclusive":
+        from .ask import converse
+        from .catalogue import catalogue
+
         answers = converse(catalogue(), report.hypotheses, langs[0], read)
         session.stated += answers
         if answers:
-            result = graph.invoke(start, config, context=session)
+            result = graph.invoke(start, CONFIG, context=session)
             report = Report.model_validate(result["report"])
     if seen is not None:
         seen += session.documents
     _complain(result["mismatches"])
     return report, True
+
+
+def _with_graph(start: State, session: Session, progress: Progress, read: Callable[[str], str]) -> tuple[Any, Any]:
+    """The graph and what it came to; its interrupts put the question of consent to the user."""
+    import sqlite3
+
+    from langgraph.checkpoint.memory import InMemorySaver
+    from langgraph.types import Command
+
+    from .ask import consents
+    from .catalogue import catalogue
+    from .graph import build, checkpointer
+    from .route import ranking
+
+    names = None
+    if start["symptom"] and (ranked := ranking(catalogue(), start["symptom"])):
+        names = [ranked[0][0]]  # only the playbook that will be walked has to be compiled
+
+    def go(saver: Any) -> tuple[Any, Any]:
+        graph = build(names, saver)
+        result = graph.invoke(start, CONFIG, context=session)
+        while waiting := result.get("__interrupt__"):
+            with progress.paused():
+                answer = consents(waiting[0].value, read)
+            result = graph.invoke(Command(resume=answer), CONFIG, context=session)
+        return graph, result
+
+    try:
+        return go(checkpointer(session))
+    except sqlite3.Error as err:  # a full disk, or another run with the same file
+        print(f"diagnose: the state of this run is not kept: {err}", file=sys.stderr)
+        return go(InMemorySaver())
 
 
 def _complain(mismatches: Iterable[object]) -> None:

@@ -6,6 +6,7 @@ import getpass
 import io
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def test_state_that_cannot_be_kept_costs_no_verdict(
     held_open: list[sqlite3.Connection] = []
     kept = graph.checkpointer
     monkeypatch.setattr(graph, "checkpointer", refused)
-    report, complete = triage.investigate(SLOW, [str(log)], None, ("en",), live=live(tmp_path))
+    report, complete = triage.investigate(SLOW, [str(log)], None, ("en",), read=str.upper, live=live(tmp_path))
     for connection in held_open:
         connection.close()
     assert complete and report.verdict == "cause"
@@ -108,13 +109,16 @@ def test_state_that_cannot_be_kept_costs_no_verdict(
 NODES = ["_gather", "_route", "_assess", "_explain", "_verify", "_look"]
 
 
+@pytest.mark.parametrize("read", [None, str.upper])
 @pytest.mark.parametrize("node", NODES)
-def test_ctrl_c_at_every_node(node: str, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_at_every_node(
+    node: str, read: Callable[[str], str] | None, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(graph, node, stop)
-    report, complete = triage.investigate(SLOW, [str(log)], None, ("en",), live=live(tmp_path))
+    report, complete = triage.investigate(SLOW, [str(log)], None, ("en",), read=read, live=live(tmp_path))
     assert not complete and report.verdict == "cause"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -110,6 +111,26 @@ def test_ctrl_c_where_a_live_run_asks_probes_and_walks(node: str, tmp_path: Path
     live.known = played(tmp_path / "m.cassette")
     report, complete = triage.investigate("all-reduce between my two GPUs is slow", [], None, ("en",), live=live)
     assert not complete and any(e.signal == "env.var" for e in report.evidence)
+
+
+def test_graph_and_plain_walk_agree_on_a_live_run(tmp_path: Path) -> None:
+    """Probes that the planner chooses run in both; only with somebody to ask it is LangGraph that walks."""
+    made = Cassette.create(tmp_path / "m.cassette", "all-reduce is slow")
+    made.add([Capture("env.dump", b"NCCL_P2P_DISABLE=1\n"), Capture("nccl.debug_log", LINE, seconds=15)])
+    reports = []
+    for name, read in (("walk", None), ("graph", str.upper)):
+        live = Live(Box(), Cassette.create(tmp_path / name / "out.cassette", "x"), allowed("load"), 600)
+        live.known = played(tmp_path / "m.cassette")
+        report, complete = triage.investigate("all-reduce is slow", [], None, ("en",), read=read, live=live)
+        assert complete and "nccl.debug_log" in live.ran
+        assert live.cassette.path.with_suffix(".sqlite").exists() == (name == "graph")
+        reports.append(report.model_dump(mode="json", exclude={"stats"}))
+    assert reports[0] == reports[1]
+
+
+def test_a_run_in_which_nobody_is_asked_imports_no_langgraph() -> None:
+    for module in (graph, triage):
+        assert not re.search(r"^(?:from|import) lang", Path(str(module.__file__)).read_text("utf-8"), re.MULTILINE)
 
 
 # --- far more than memory
