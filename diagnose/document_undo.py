@@ -141,6 +141,12 @@ def pieces_of(data: bytes, most: int = -1) -> list[Piece]:
     return out
 
 
+def cut_lines(data: bytes) -> list[int]:
+    """Lines, counted from 0, that go on where a terminal cut the one before."""
+    pieces = pieces_of(data)
+    return [n for n, p in enumerate(pieces) if p.joined] if _rejoined(pieces) else []
+
+
 def undone(pieces: list[Piece]) -> list[Piece]:
     """The lines with all that was done to them taken back; none where that is nothing."""
     kept = _unspaced(pieces)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .document import Document
+from .document_undo import cut_lines
 from .lazy import regex
 from .mask_shapes import CASELESS, SHAPES
 from .models import Evidence, Model
@@ -49,6 +50,7 @@ _NAMED_HINTS = ("token", "key", "secret", "pass", "pwd", "credential", "masterau
 _BEARER = re.compile(r"\b(bearer|basic)\s+([A-Za-z0-9._~+/=-]{8,})", re.IGNORECASE)
 # NULs, escapes that colour (of a terminal, or as a JSON string or `cat -v` writes them), a backslash before a quote
 _UNSEEN = regex(r"\x00|\x1b\[[0-9;:]*[A-Za-z]|(?:\\u001b|\\x1b|\\033|\^\[)\[[0-9;]*m|\\+(?=[\"'])")
+_NARROW = 80  # characters; no terminal that cuts lines is narrower
 _KUBERNETES = regex(r"(?m)^[ \t]+[\w.-]+:[ \t]+(?![|>][-+]?[ \t]*$)([A-Za-z0-9+/]{4,}={0,2}|\S{6,})[ \t]*$")
 _DOCUMENTS = regex(r"(?m)^---$")
 _KIND_SECRET = regex(r"(?im)^[ \t-]*kind:\s*[\"']?Secret\b|\"kind\"\s*:\s*\"Secret\"")
@@ -122,10 +124,26 @@ for _place, _shape in enumerate(_COMPILED):
 
 def secrets(text: bytes | str) -> list[Secret]:
     """Secrets in a text, in order, without overlaps; offsets are into `text` as it was given."""
+    raw = text if isinstance(text, bytes) else b""
     if isinstance(text, bytes):
         text = text.decode("latin-1")  # one character a byte, so that offsets stay byte offsets
-    if _UNSEEN.search(text):  # UTF-16 seen as bytes, colours: search without them, answer with them
-        return _around(text)
+    unseen = [hit.span() for hit in _UNSEEN.finditer(text)]  # UTF-16 seen as bytes, colours
+    found = _around(text, unseen) if unseen else _seen(text)
+    if len(text) > _NARROW and "\n" in text:
+        cuts = _cuts(text, raw or text.encode("utf-8", "replace"))
+        if cuts:
+            return _merged([*found, *_around(text, sorted([*unseen, *cuts]))])
+    return found
+
+
+def _cuts(text: str, raw: bytes) -> list[tuple[int, int]]:
+    """Line ends that a terminal put where its width was full."""
+    joined = cut_lines(raw)
+    ends = [hit.span() for hit in re.finditer(r"\r?\n", text)] if joined else []
+    return [ends[n - 1] for n in joined]
+
+
+def _seen(text: str) -> list[Secret]:
     lower = text.lower()
     found = []
     for place in sorted(_ALWAYS.union(*[_HINTED[h] for h in _HINTED if h in lower])):
@@ -145,23 +163,22 @@ def secrets(text: bytes | str) -> list[Secret]:
     return _merged(found)
 
 
-def _around(text: str) -> list[Secret]:
-    """Secrets of a text with bytes that nobody sees, which may stand before a secret or in it."""
+def _around(text: str, gaps: Sequence[tuple[int, int]]) -> list[Secret]:
+    """Secrets of a text without these parts of it, which may stand before a secret or in it."""
     kept, starts, places, at, size = [], [], [], 0, 0
-    for hit in [*_UNSEEN.finditer(text), None]:
-        stop = hit.start() if hit else len(text)
+    for stop, after in [*gaps, (len(text), len(text))]:
         if stop > at:
             kept.append(text[at:stop])
             starts.append(size)
             places.append(at)
             size += stop - at
-        at = hit.end() if hit else stop
+        at = after
 
     def place(offset: int) -> int:
         run = bisect_right(starts, offset) - 1
         return places[run] + offset - starts[run]
 
-    return [(place(a), place(b - 1) + 1, kind) for a, b, kind in secrets("".join(kept))]
+    return [(place(a), place(b - 1) + 1, kind) for a, b, kind in _seen("".join(kept))]
 
 
 def _named(text: str, lower: str) -> Iterator[Secret]:

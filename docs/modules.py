@@ -32,7 +32,7 @@ LAYERS = (
     Layer(
         "ground",
         "Bytes, errors, units, models, masking: usable anywhere, know nothing of GPUs.",
-        ": errors units lazy document document_* models mask mask_shapes masking arithmetic safe_json safe_xml unpack "
+        ": errors units lazy document document_* models mask mask_shapes masking arithmetic safe_json unpack "
         "inputs progress runner hostlist config chinese linebreak",
     ),
     Layer(

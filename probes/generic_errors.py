@@ -44,6 +44,12 @@ _RAISED = regex(
 )
 
 
+_AROUND = regex(  # before a line that stands alone, where nothing shows that the program did not write it
+    r"(?:\s*(?:\d{1,6}:(?!\d)|\d{1,6}\t|(?:\d{1,3}\.){3}\d{1,3}: |[\w.-]{2,60} {2,}\| "
+    r"|\d{4}-\d\d-\d\dT[\d:]{8}(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)? ))+"
+)
+
+
 def errors(doc: Document) -> Iterator[Fact]:
     """`text.error` (distinct lines, digits aside, in order) and `text.exception` (last line of each traceback)."""
     if doc.size > MAX_BYTES:
@@ -75,4 +81,6 @@ def errors(doc: Document) -> Iterator[Fact]:
 
 
 def _fact(doc: Document, line: Line, signal: str, label: str | None) -> Fact:
-    return Fact(signal, line.text.strip()[:200], None, Subject(label=label), (doc.span(line),), status=doc.status)
+    around = _AROUND.match(line.text)
+    said = line.text[around.end() if around else 0 :].strip() or line.text.strip()
+    return Fact(signal, said[:200], None, Subject(label=label), (doc.span(line),), status=doc.status)

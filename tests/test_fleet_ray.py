@@ -26,7 +26,7 @@ from diagnose.fleet import merged, results_of, status
 from diagnose.fleet_collect import collect, is_folder
 
 NODES = ("alpha", "beta", "gamma")
-SLOW = 'echo "### host.limits"; sleep 5; cat /proc/self/limits'
+SLOW = 'echo "### host.limits"; touch {0}/$$; until [ -e {0}/$$.go ]; do sleep 0.1; done; cat /proc/self/limits'
 
 
 def test_names_of_nodes() -> None:
@@ -102,10 +102,23 @@ def test_one_node_dies_and_one_hangs(cluster: tuple[str, dict[str, psutil.Proces
     how = fleet_ray.Ray.connect(address)
     assert how.nodes == sorted(NODES)
     raylets["gamma"].send_signal(signal.SIGSTOP)  # it neither takes the task nor says that it cannot
-    killer = threading.Timer(4, lambda: raylets["beta"].kill())
-    killer.start()
+    out, flags = tmp_path / "out", tmp_path / "flags"
+    out.mkdir()
+    flags.mkdir()
+
+    def kill_at_work() -> None:
+        """Beta dies once it and alpha are at work; alpha may go on then, and beta's script never may."""
+        until = time.monotonic() + 60
+        while len(at_work := [f.name for f in flags.iterdir()]) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+        of_beta = {str(child.pid) for child in raylets["beta"].children(recursive=True)}
+        raylets["beta"].kill()
+        for pid in set(at_work) - of_beta:
+            (flags / f"{pid}.go").touch()
+
+    threading.Thread(target=kill_at_work, daemon=True).start()
     begin = time.monotonic()
-    got = collect(how, tmp_path, command=["no-such-command"], plain=SLOW, limit=40)
+    got = collect(how, out, command=["no-such-command"], plain=SLOW.format(flags), limit=40)
     took = time.monotonic() - begin
     assert sorted(got.cassettes) == ["alpha"], got.failed
     why = {f.name: f.reason for f in got.failed}

@@ -6,6 +6,7 @@ import re
 import time
 
 import pytest
+from diagnose.evals.forms import FORMS
 from diagnose.probes.generic import MAX_FACTS, READERS
 from diagnose.probes.generic_errors import KEEP
 from hypothesis import HealthCheck, given, settings
@@ -125,6 +126,13 @@ def test_errors_in_order_without_repeats() -> None:
         ("text.error", None, "worker 1 failed: connection refused"),
         ("text.exception", "ValueError", "ValueError: bad shape 12"),
     ]
+
+
+@pytest.mark.parametrize("name", ["grep -n", "cat -n", "pdsh", "compose, named", "launcher and time", "kubectl time"])
+def test_an_error_alone_is_what_the_program_said(name: str) -> None:
+    said = "worker failed: connection refused"
+    (got,) = [f for f in parse(str(FORMS[name](said))) if f.signal == "text.error"]
+    assert got.value == said and said in got.spans[0].quote
 
 
 def test_progress_bar_is_no_series() -> None:

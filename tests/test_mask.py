@@ -167,6 +167,30 @@ def test_quote_is_cut_to_the_part_that_backs_the_value() -> None:
     assert data[start:end].decode() == item.quote and item.capture is not None and item.capture.bytes == (start, end)
 
 
+@pytest.mark.parametrize(("width", "ending"), [(80, "\n"), (100, "\r\n"), (91, "\n")])
+def test_a_secret_that_a_terminal_cut_is_seen_whole(width: int, ending: str) -> None:
+    token = "h" + "f_" + A40[:34]
+    lines = [
+        f"INFO worker {i} started with these arguments on the node, \u2713 and so on" + "ly" * 30 for i in range(6)
+    ]
+    before = "ERROR no permission for this repository with the token "
+    lines += [
+        before + "x" * (width - len(before) - 18) + " " + token + " at the hub, giving up now",
+        "RuntimeError: done",
+    ]
+    cut = ending.join(line[i : i + width] for line in lines for i in range(0, len(line), width))
+    assert token not in cut and token[:16] in cut
+    for text in (cut, f"\x1b[31m{cut}\x1b[0m"):
+        raw = text.encode()
+        assert [raw[a:b].decode().replace(ending, "") for a, b, _ in secrets(raw)] == [token]
+        assert [text[a:b].replace(ending, "") for a, b, _ in secrets(text)] == [token]
+    first = cut.index("ERROR")
+    data = cut.encode()
+    item = evidence("E1", data, data.index(b"ERROR"), data.index(b"ERROR") + width, value=token)
+    shown = mask_report(report(item), [Document.of("x", data)]).model_dump_json()
+    assert first and not any(part in shown for part in (token[:16], token[-16:]))
+
+
 def test_value_symptom_and_statement_lose_the_secret_too() -> None:
     data = b"MY_TOKEN=abcdef123456"
     item = evidence("E1", data, 0, len(data), value="abcdef123456", statement="MY_TOKEN: abcdef123456")

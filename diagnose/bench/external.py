@@ -74,7 +74,7 @@ class _Tool(ABC):
         data["load"] = {"input": load.input, "output": load.output, "prefix": load.prefix, "seed": load.seed}
         return Result(data, {f"{self.name}.txt": ran.output.decode("utf-8", "replace")})
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (what measures has it; here nothing is kept)
         """Nothing is kept."""
 
 
