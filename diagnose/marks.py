@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .catalogue import Mark
+from .catalogue import Mark, ahead
 from .document import Document, Shapes, Span, shape, uncoloured
 from .lazy import regex
 from .models import Fact, Subject
@@ -73,7 +73,18 @@ def _need(tree: Any, plain: bool = False) -> Need:
 
 def needles(pattern: str, plain: bool = False) -> Need:
     """What a line must hold for the pattern to be worth trying; empty if it has no usable literal."""
+    known = ahead()["plain" if plain else "shaped"].get(pattern)
+    return parsed(pattern, plain) if known is None else _as_need(known)
+
+
+def parsed(pattern: str, plain: bool = False) -> Need:
+    """`needles`, worked out anew."""
     return _need(list(sre_parser.parse(pattern, re.IGNORECASE)), plain)
+
+
+def _as_need(told: list[Any]) -> Need:
+    """A `Need` as JSON has it."""
+    return tuple(part.encode() if isinstance(part, str) else tuple(map(_as_need, part)) for part in told)
 
 
 def gates(need: Need) -> tuple[Gate, ...]:

@@ -1,5 +1,5 @@
 """Writes what the documentation takes from the code: `docs/reference/*.md` and the marked parts of `docs/howto/*.md`
-and `docs/architecture.md`.
+and `docs/architecture.md`, and `playbooks/parsed/parsed.json`, which spares each run the YAML.
 
     python docs/generate.py            # write
     python docs/generate.py --check    # say what is out of date, exit 1
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import sys
 from collections import Counter
@@ -22,10 +23,11 @@ from typing import Any
 
 from diagnose import checks, rules
 from diagnose.audit_models import Audit
-from diagnose.catalogue import Cause, Playbook, Signal, Step, catalogue
+from diagnose.catalogue import AHEAD, Cause, Playbook, Signal, Step, catalogue, digest, from_yaml
 from diagnose.catalogue_commands import condition
 from diagnose.config import LOCAL, PRESENTATION
 from diagnose.fleet_models import Fleet
+from diagnose.marks import Need, parsed
 from diagnose.models import Model, Report
 from diagnose.runner import KNOBS
 
@@ -469,6 +471,29 @@ def modules() -> Any:
     return made
 
 
+def parsed_ahead() -> str:
+    """`playbooks/parsed/parsed.json`: what each run would work out of the catalogue's YAML, a line a file."""
+    files = {}
+    for folder in sorted(AHEAD):
+        for path in sorted((ROOT / "playbooks" / folder).glob("*.yaml")):
+            data = path.read_bytes()
+            files[digest(data)] = from_yaml(data)
+    shaped = {mark.pattern: told(parsed(mark.pattern)) for mark in catalogue().marks}
+    plain = {pattern: told(parsed(pattern, plain=True)) for pattern, need in shaped.items() if not need}
+    parts = []
+    for name, entries in (("files", files), ("shaped", shaped), ("plain", plain)):
+        lines = (
+            f"{json.dumps(k)}:{json.dumps(v, ensure_ascii=False, separators=(',', ':'))}" for k, v in entries.items()
+        )
+        parts.append(f'"{name}":{{\n' + ",\n".join(lines) + "\n}")
+    return "{" + ",".join(parts) + "}\n"
+
+
+def told(need: Need) -> list[Any]:
+    """What a line must hold, as JSON has it."""
+    return [part.decode() if isinstance(part, bytes) else [told(other) for other in part] for part in need]
+
+
 def pages() -> dict[Path, str]:
     """Every page as it should be. A page of a playbook that is not there is empty."""
     docs = ROOT / "docs"
@@ -477,6 +502,7 @@ def pages() -> dict[Path, str]:
         "signals": signals_page(), "causes": causes_page(), "probes": probes_page(), "json": schema_page(),
     }.items()}  # fmt: skip
     out[docs / "howto" / "README.md"] = howto_index()
+    out[ROOT / "playbooks" / "parsed" / "parsed.json"] = parsed_ahead()
     page_of_modules = docs / "architecture.md"
     out[page_of_modules] = filled(page_of_modules.read_text("utf-8"), "modules", modules().listed())
     for book in catalogue().playbooks.values():

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from diagnose.catalogue import catalogue
+from diagnose.catalogue import Catalogue, ahead, catalogue
 from diagnose.check import check_all
+from diagnose.marks import needles, parsed
 
 CAUSES = [
     "nccl.transport.socket_fallback",
@@ -157,3 +158,14 @@ def test_engine_code_never_reads_an_answer_key() -> None:
     for path in [*root.glob("diagnose/**/*.py"), *root.glob("probes/**/*.py")]:
         text = path.read_text("utf-8")
         assert not re.search(r"root_cause|also_accept|KEY\.json", text), path
+
+
+def test_what_is_parsed_ahead_says_what_the_files_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it is current is held by `test_docs`; here that models come out the same, trees' whole numbers included."""
+    names = ("marks", "signals", "causes", "playbooks", "words", "probes", "axes", "questions", "changes", "variables")
+    assert len(ahead()["files"]) > 50 and ahead()["shaped"]
+    quick = {name: getattr(Catalogue(), name) for name in names}
+    needs = [(needles(m.pattern), needles(m.pattern, plain=True)) for m in catalogue().marks]
+    monkeypatch.setattr("diagnose.catalogue.ahead", lambda: {"files": {}})
+    assert quick == {name: getattr(Catalogue(), name) for name in names}
+    assert needs == [(parsed(m.pattern), parsed(m.pattern, plain=True)) for m in catalogue().marks]
