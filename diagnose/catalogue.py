@@ -417,7 +417,14 @@ def build(model: type[T], file: str, where: str, raw: Any) -> T:
 
 
 class Catalogue:
-    """Everything in `playbooks/`, loaded lazily and checked once."""
+    """Everything in `playbooks/`, loaded lazily and checked once.
+
+    Attributes:
+        files: file of each cause and playbook that was loaded.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, str] = {}
 
     @cached_property
     def marks(self) -> list[Mark]:
@@ -459,6 +466,7 @@ class Catalogue:
                 cause = build(Cause, file, f"entry {i + 1} ({(item or {}).get('id', '?')})", item)
                 if cause.id in out:
                     raise CatalogueError(file, cause.id, "declared twice")
+                self.files[cause.id] = file
                 more = [*self._stated.get(cause.id, ()), *self._changed(cause)]
                 out[cause.id] = cause.model_copy(update={"indicators": (*cause.indicators, *more)}) if more else cause
         for change in (c for found in self.changes.values() for c in found):
@@ -504,6 +512,7 @@ class Catalogue:
             book = build(Playbook, file, str((raw or {}).get("id", "?")), raw)
             if book.id in out:
                 raise CatalogueError(file, book.id, "declared twice")
+            self.files[book.id] = file
             out[book.id] = book
         return out
 

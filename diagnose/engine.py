@@ -16,7 +16,7 @@ from .gather import Gathered, gather, number
 from .limits import limits
 from .models import Evidence, InputRef, Limit, Reference, Report
 from .playbook import walk
-from .predicates import Context
+from .predicates import Context, registered
 from .report import OFFLINE, build, finished
 from .wording import shifts, text_of
 
@@ -44,6 +44,7 @@ def triage(symptom: str, docs: Iterable[Document]) -> Triage:
 def conclude(symptom: str, gathered: Gathered) -> Triage:
     """Assess what was gathered."""
     cat = catalogue()
+    registered(cat)
     evidence = number(gathered)
     known, references = limits(evidence)
     inferred = not symptom.strip()

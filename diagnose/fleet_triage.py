@@ -24,7 +24,7 @@ from .fleet_collect import Collected, collect, is_folder, launcher, tell
 from .fleet_models import Failed, Fleet, Node
 from .fleet_rank import compare
 from .models import Fact, InputRef, Report
-from .predicates import Context
+from .predicates import Context, registered
 
 SUMMARY = "fleet.txt"
 HEAD = "# diagnose fleet, one line each: what its nodes came to, and what stands apart"
@@ -216,6 +216,7 @@ def reach(target: str, symptom: str, limit: float) -> Collected:
 
     how = launcher(target)
     known = catalogue()
+    registered(known)
     book = asked(known, symptom, [])[0] if symptom else ""
     words = ["record", "-o", "{cassette}", "--symptom", mask(symptom)]
     words += ["--playbook", book] if book in known.playbooks else []

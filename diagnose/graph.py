@@ -27,7 +27,7 @@ from .limits import limits
 from .mask import mask_evidence
 from .models import Evidence, Fact, InputRef, Limit, PathStep, Reference
 from .playbook import CONCLUDE, decide
-from .predicates import Context
+from .predicates import Context, registered
 from .report import OFFLINE, finished
 from .report import build as build_report
 from .route import asked, infer
@@ -126,6 +126,7 @@ def _look(state: State, runtime: Run) -> dict[str, Any]:
     if session is None or session.live is None:
         return {}
     cat, live = catalogue(), session.live
+    registered(cat)  # before anything is recorded that could then not be judged
     playbooks = asked(cat, state.get("symptom", ""), [])
     chosen = live.first(playbooks, state.get("symptom", ""))
     session.progress(f"reading this machine: {len(chosen)} probes")

@@ -24,13 +24,16 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import CatalogueError
 from .models import Evidence, Limit
+
+if TYPE_CHECKING:
+    from .catalogue import Catalogue
 
 LEAVES = (
     "signal", "no", "absent", "version", "limit", "ratio", "spread", "compare", "playbook",
@@ -396,6 +399,31 @@ def _python(when: Mapping[str, Any], ctx: Context) -> Outcome:
     from . import rules
 
     return rules.RULES[when["python"]](ctx)
+
+
+def named(when: Mapping[str, Any]) -> Iterator[str]:
+    """Predicates that a condition names."""
+    for key, value in when.items():
+        if key == "python":
+            yield value
+        elif key in ("all", "any", "not"):
+            for part in [value] if key == "not" else value:
+                yield from named(part)
+
+
+@lru_cache(maxsize=4)
+def registered(cat: Catalogue) -> None:
+    """Refuse a catalogue that names a predicate which nobody wrote. Raises CatalogueError."""
+    from . import rules
+    from .catalogue import near
+
+    asked = [(c.id, i.when) for c in cat.causes.values() for i in c.indicators]
+    asked += [(c.id, d.when) for c in cat.causes.values() for d in c.decoys]
+    asked += [(b.id, branch.when) for b in cat.playbooks.values() for s in b.steps for branch in s.branches]
+    for ident, when in asked:
+        for name in named(when):
+            if name not in rules.RULES:
+                raise CatalogueError(cat.files[ident], ident, f"no predicate {name}", near(name, rules.RULES))
 
 
 _LEAF: dict[str, Callable[[Mapping[str, Any], Context], Outcome]] = {

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .config import load
-from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_OK, UsageError
+from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_OK, DiagnoseError, UsageError
 from .mask import mask
 from .models import Fact, InputRef, Report
 
@@ -151,27 +151,30 @@ def run(
     talks = ask and format_ == "text" and sys.stdin.isatty() and sys.stdout.isatty()
     live = None
     if reach.resume:
-        from .live_run import resumed
+        from .live_run import finish, resumed
 
         symptom, live = resumed(Path(reach.resume), reach, talks)
     elif reach.live(bool(paths)):
-        from .live_run import dry_run, prepare
+        from .live_run import dry_run, finish, prepare
 
         if reach.dry_run:
             return dry_run(symptom, reach)
         live = prepare(symptom, reach, talks)
     paths += said.evidence_path(reach.params)
     documents: list[Document] = []
-    report, complete = investigate(
-        symptom, paths, stdin, LANGS[lang], input if talks else None, live, stated, documents
-    )
+    try:
+        report, complete = investigate(
+            symptom, paths, stdin, LANGS[lang], input if talks else None, live, stated, documents
+        )
+    except DiagnoseError:
+        if live is not None:  # what was recorded until then is kept
+            finish(live, False)
+        raise
     if llm is not None and complete:
         report = _with_model(report, documents, llm, format_, verbose)
     elif llm is None or not llm.dry_run:
         emit(report, format_, verbose)
     if live is not None:
-        from .live_run import finish
-
         finish(live, complete)
     if not complete:
         print("diagnose: above is what was found until then", file=sys.stderr)

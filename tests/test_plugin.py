@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from diagnose import catalogue, check, collect, doctor, engine, gather, plugin
+from diagnose import catalogue, check, collect, doctor, engine, gather, live_run, plugin, triage
 from diagnose.document import Document
+from diagnose.errors import CatalogueError
 from diagnose.route import route
 from diagnose.verify import verify
 
@@ -65,6 +67,39 @@ def test_everything_that_a_plugin_brings_is_used() -> None:
     assert mark.evidence[0].signal == "acme.mark.retrain"
     assert mark.next_probes[0].probe == "acme.status", "a strong sign alone is open, and its own probe decides"
     assert "acme.status" in collect.collectors()
+
+
+def test_a_rule_that_nobody_wrote_is_one_line_with_file_and_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(DATA / "acme_link", tmp_path / "acme_link")
+    place = tmp_path / "acme_link/causes/acme.yaml"
+    text = place.read_text()
+    more = "    - {when: {python: nvlink_unevenn}, strength: weak, because: it is uneven}\n"
+    place.write_text(text.replace("  indicators:\n", "  indicators:\n" + more))
+    sys.modules.pop("acme_link", None)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    entries(monkeypatch)
+    with pytest.raises(CatalogueError, match=r"acme\.yaml: acme\.lanes_down: no predicate nvlink_unevenn") as got:
+        engine.report("the acme link is slow", [Document.of("status.txt", SICK)])
+    assert got.value.hint == "did you mean nvlink_uneven?"
+
+
+def test_what_was_recorded_is_kept_where_the_judgement_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    live, kept = object(), list[object]()
+
+    def fails(*_: object) -> None:
+        raise CatalogueError("acme.yaml", "acme.lanes_down", "no predicate nobody")
+
+    monkeypatch.setattr(live_run, "prepare", lambda *_: live)
+    monkeypatch.setattr(live_run, "finish", lambda run, complete: kept.append((run, complete)))
+    monkeypatch.setattr(triage, "investigate", fails)
+    monkeypatch.setattr(triage, "_piped", lambda: None)
+    reach = triage.Reach(allow="read")
+    with pytest.raises(CatalogueError):
+        triage.run(["slow"], [], reach=reach, lang="en", format_="text", fail_on="never", ask=False, verbose=False)
+    assert kept == [(live, False)]
 
 
 def test_its_chinese_is_spoken() -> None:
