@@ -76,7 +76,8 @@ class ServingMetricsReader:
 
     name = "serving_metrics"
     needles: tuple[bytes, ...] = (b"vllm:", b"sglang:", b"trtllm_", b"tgi_", b"dynamo_frontend_", b"dynamo_component_", b"nv_trt_llm_",  # noqa: E501
-               b"lmdeploy:", b"llamacpp:", b"request_queue_time", b"request_prefill_time")  # fmt: skip
+               b"lmdeploy:", b"llamacpp:", b"nv_inference_pending", b"request_queue_time",
+               b"request_prefill_time")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Yield gauges at the busiest moment, and counters as read at both ends."""

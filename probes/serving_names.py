@@ -9,7 +9,7 @@ _GAUGES = {
     " llamacpp:requests_processing",
     "waiting": "vllm:num_requests_waiting sglang:num_queue_reqs trtllm_num_requests_waiting tgi_queue_size"
     " dynamo_frontend_queued_requests nv_trt_llm_request_metrics@request_type=waiting lmdeploy:num_requests_waiting"
-    " llamacpp:requests_deferred",
+    " llamacpp:requests_deferred nv_inference_pending_request_count",
     "swapped": "vllm:num_requests_swapped",
     "kv_usage": "vllm:kv_cache_usage_perc vllm:gpu_cache_usage_perc sglang:token_usage trtllm_kv_cache_utilization"
     " dynamo_component_kvstats_gpu_cache_usage_percent dynamo_component_gpu_cache_usage_percent"

@@ -35,4 +35,28 @@ def cpus_few_for_gpus(ctx: Context) -> Outcome:
     return Outcome(quota[0] <= count[0], (quota[1], count[1]))
 
 
-RULES = {"cpus_few_for_gpus": cpus_few_for_gpus, "ras_ranks_diverge": ras_ranks_diverge}
+def named_interface_unusable(ctx: Context) -> Outcome:
+    """NCCL or Gloo is given an interface that the list of interfaces shows as down, or does not show at all."""
+    shown = ctx.of("net.interface.state")
+    names = [e for e in ctx.of("env.var") if e.subject.label in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")]
+    if not shown or not names:
+        return UNKNOWN
+    states: dict[str, str] = {e.subject.nic or "": str(e.value) for e in shown}
+    for item in names:
+        wanted = str(item.value).strip("\"' ")
+        if not wanted or wanted.startswith("^"):
+            continue
+        exact, stems = wanted.startswith("="), tuple(wanted.lstrip("=").split(","))
+        met = [nic for nic in states if (nic in stems if exact else nic.startswith(stems))]
+        down = all(states[nic] != "UP" and states[nic] != "UNKNOWN" for nic in met)
+        if down and (met or (len(states) >= 3 and "UP" in states.values())):
+            seen = [e for e in shown if e.subject.nic in met] or shown
+            return Outcome(True, (item, seen[0]))
+    return Outcome(False, (names[0], shown[0]))
+
+
+RULES = {
+    "named_interface_unusable": named_interface_unusable,
+    "cpus_few_for_gpus": cpus_few_for_gpus,
+    "ras_ranks_diverge": ras_ranks_diverge,
+}
