@@ -1,6 +1,6 @@
 """A prior from words: which causes people describe in words like these.
 
-A complement naive Bayes over words and word pairs, fitted on this project's own cases and on the
+A linear classifier over words and word pairs, fitted on this project's own cases and on the
 catalogue's texts (`evals/wording.py`; never on what it is scored on). It shifts the prior of a
 cause by a bounded amount, so that it orders hypotheses and settles near ties; it is no evidence,
 and no verdict rests on it alone. Numbers are not words: no figure takes part.
@@ -18,13 +18,12 @@ from .document import Document
 from .document_plain import plain
 
 MOST_BYTES = 8192  # longer documents are logs, whose words are their program's, not the case's
-ALPHA = 0.3
-TEMPERATURE = 0.12
+TEMPERATURE = 0.1  # of the margins: log loss over cases whose source was left out (docs/notes.md, "Calibration")
 GAIN = 0.5
 LOWEST, HIGHEST = 0.0, 1.6
 ENOUGH = 30  # known terms from which the shift counts in full: one sentence names the right cause in a fifth of cases
 
-_WORD = re.compile(r"[a-z][a-z0-9_]+")
+_WORD = re.compile(r"[a-z][a-z0-9]+")  # parts of an identifier are words of their own
 _HAN = re.compile(r"[\u4e00-\u9fff]+")
 
 
@@ -49,29 +48,23 @@ def text_of(symptom: str, docs: Iterable[Document]) -> str:
 
 
 def scores(text: str, model: Mapping[str, Any]) -> dict[str, float]:
-    """Complement naive Bayes score of every cause in the model.
-
-    With w the weight of a term for a cause, W its weight over all causes and a the smoothing, each term adds
-    ``idf * (log((w + a) / own) - log((W - w + a) / rest))``; terms a cause never saw add the same but for the
-    cause's two constants, so only the seen ones are visited.
+    """Margin of every cause: ``bias + sum over known terms of idf * weight / norm``; {} where no term is known.
 
     Args:
-        model: ``terms``: term -> [idf, {cause: weight}]; ``sums``: cause -> weight of all its terms.
+        model: ``causes``; ``bias`` of each; ``terms``: term -> [idf, number of a cause, hundredfold weight, …], where
+            small weights are left out.
     """
-    table, sums = model["terms"], model["sums"]
+    table = model["terms"]
     known = sorted(t for t in terms(text) if t in table)
     norm = math.sqrt(sum(table[t][0] ** 2 for t in known))
     if not norm:
         return {}
-    smooth, everything = ALPHA * len(table), sum(sums.values())
-    weight_of_all = sum(table[t][0] for t in known)
-    out = {c: weight_of_all * math.log((everything - s + smooth) / (s + smooth)) for c, s in sums.items()}
+    out = list(model["bias"])
     for term in known:
-        idf, of = table[term]
-        total = sum(of.values()) + ALPHA
-        for cause, weight in of.items():
-            out[cause] += idf * (math.log((weight + ALPHA) / ALPHA) - math.log((total - weight) / total))
-    return {cause: score / norm for cause, score in out.items()}
+        idf, *weights = table[term]
+        for number, weight in zip(weights[::2], weights[1::2], strict=True):
+            out[number] += idf * weight / (100 * norm)
+    return dict(zip(model["causes"], out, strict=True))
 
 
 def shifts(text: str, model: Mapping[str, Any]) -> dict[str, float]:
