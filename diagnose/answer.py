@@ -30,6 +30,7 @@ from .answer_words import EN, ZH, Words
 from .catalogue import Catalogue, Cause, FollowUpText
 from .limits import is_floor
 from .models import Answer, Evidence, Finding, FollowUp, Report, RuledOut
+from .units import percent
 
 MOST_CITED = 4
 _SPEAKS = 0.2  # probability from which a cause is worth a word where the question does not ask about it
@@ -273,7 +274,7 @@ def _proof(finding: Finding, w: Words) -> str:
     change = str(told["change"])
     if w is ZH:
         change = change.replace("without ", "去掉 ").replace("with ", "改用 ")
-    return frame.format(change=change, unit=told["unit"], error=f"{told['error']:.0%}", **shown)
+    return frame.format(change=change, unit=told["unit"], error=percent(float(told["error"] or 0)), **shown)
 
 
 def _own(cause: Cause, lang: str) -> list[FollowUp]:

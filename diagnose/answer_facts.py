@@ -15,6 +15,7 @@ from .catalogue import Catalogue
 from .document import printable
 from .limits import is_floor, met
 from .models import Evidence, Limit, Report
+from .units import percent
 
 QUOTE = 64  # characters of machine output that one says aloud
 STATEMENT = 100
@@ -332,7 +333,7 @@ def limit_line(limit: Limit, w: Words = EN, cat: Catalogue | None = None, lang: 
     frame = w.floor if is_floor(limit) else w.limit
     return frame.format(
         what=what, measured=figure(limit.measured), limit=figure(limit.limit), unit=limit.unit,
-        ratio=f"{limit.ratio:.0%}", times=f"{limit.ratio:.1f}",
+        ratio=percent(limit.ratio), times=f"{limit.ratio:.1f}",
     )  # fmt: skip
 
 
@@ -341,12 +342,17 @@ def figure(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= _LONG else f"{value:.4g}"
 
 
+_WELL = 0.6  # of a ceiling
+
+
 def telling(report: Report) -> list[Limit]:
     """Limits worth saying: those that back the verdict, the most telling first."""
     small = {s.floor for s in report.stages if s.floor and s.share is not None and s.share < _MINOR}
     known = [x for x in report.limits if x.ratio is not None and not (x.limit and x.limit / 1000 in small)]
     if report.verdict == "cause":  # a time that is near its floor is not what is wrong
         known = [x for x in known if not (is_floor(x) and met(x))]
+        own = {i for f in report.findings for i in f.evidence}  # a link that does well is no news beside another cause
+        known = [x for x in known if is_floor(x) or (x.ratio or 0.0) < _WELL or own & set(x.evidence)]
     known.sort(key=lambda x: (abs((x.ratio or 1.0) - 1.0) * (-1 if report.verdict == "cause" else 1), x.what))
     return known[:2] or [x for x in report.limits if x.ratio is None][:1]
 

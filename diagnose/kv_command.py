@@ -15,6 +15,7 @@ from .floors_command import read_model, this_gpu
 from .floors_sheet import KV_BYTES
 from .fold import columns, folded
 from .shapes import Shape
+from .units import percent
 
 SCHEMA = "diagnose.kv/v1"
 # Tokens of a block by default, and regions of memory a layer has: keys and values apart, or one latent vector (MLA).
@@ -159,7 +160,7 @@ def figures(options: Options) -> tuple[list[tuple[str, str, Figure]], list[str]]
 def _said(value: float, unit: str = "") -> str:
     """A figure as a person reads it: bytes in full and in MiB, shares in percent, whole numbers whole."""
     if unit == "fraction":
-        return f"{value:.1%}".replace("%", " %")
+        return percent(value, 1)
     text = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
     if unit == "B" and value >= 1 << 20:
         text += f" B ({value / (1 << 20):,.4g} MiB)"

@@ -16,6 +16,7 @@ import typer
 from . import __version__, nvml
 from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_OK, UsageError
 from .runner import run as run_program
+from .units import percent
 
 SCHEMA = "diagnose.microbench/v1"
 START = 20.0  # seconds for a driver to come up and for the first compilation
@@ -196,8 +197,8 @@ HEAD = ("what", "measured", "p10-p90", "limit", "ratio", "at clock", "x slower t
 def cells(row: Row) -> tuple[str, ...]:
     """One row of the table."""
     unit = "" if row["unit"] == "fraction" else f" {row['unit']}"
-    share = "" if row["ratio"] is None else f"{row['ratio']:.1%}"
-    now = "" if row["ratio_now"] is None else f"{row['ratio_now']:.1%} at {row['clock']:.0f} MHz"
+    share = "" if row["ratio"] is None else percent(row["ratio"], 1)
+    now = "" if row["ratio_now"] is None else f"{percent(row['ratio_now'], 1)} at {row['clock']:.0f} MHz"
     twin = f"{row['slower']:g}x  {row['twin']}" if row["slower"] else ""
     return (
         f"{row['name']}: {row['what']}", _figure(row["value"]) + unit, f"{_figure(row['p10'])}-{_figure(row['p90'])}",
@@ -226,7 +227,7 @@ def render(result: dict[str, Any], format_: str) -> str:
         widths = [max(len(r[i]) for r in table) for i in range(len(HEAD))]
         lines += ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in table]
     lines.append("")
-    lines += [f"{c['what']}: {c['ratio']:.1%}" for c in compare(result["rows"])]
+    lines += [f"{c['what']}: {percent(c['ratio'], 1)}" for c in compare(result["rows"])]
     reasons = {r["reason"]: r["name"] for r in reversed(result["rows"]) if r["limit"] is None and r["reason"]}
     lines += [f"no limit for {name} and its like: {reason}" for reason, name in reasons.items()]
     lines += [f"not available here: {f['name']}: {f['reason']}" for f in result["skipped"]]

@@ -19,6 +19,7 @@ from .napkin import DEFAULT_GPU, pick_gpu
 from .practice import SCHEMA, Talk, emit
 from .practice_store import Store
 from .practice_words import say
+from .units import percent
 
 if TYPE_CHECKING:
     from .practice_llm import Examiner
@@ -213,7 +214,8 @@ class Interview:
         known = [a.dimensions for a, _ in answered if a.dimensions]
         means = {n: sum(d[n] for d in known) / len(known) for n in rubric.WEIGHTS} if known else {}
         if means:
-            out.append(self._say("i_dimensions", rows=", ".join(f"{self._say(n)} {v:.0%}" for n, v in means.items())))
+            rows = ", ".join(f"{self._say(n)} {percent(v)}" for n, v in means.items())
+            out.append(self._say("i_dimensions", rows=rows))
         if weak := [a.concept.id for a, score in answered if score < WEAK]:
             out.append(self._say("i_weak", names=", ".join(weak)))
             out.append(self._say("d_read", commands=" · ".join(f"diagnose ask {name}" for name in weak[:3])))
@@ -236,7 +238,7 @@ def run(talk: Talk, *, track: str, seed: int, rounds: int, list_: bool, examiner
             return EXIT_OK
         if list_:
             for concept in picked:
-                last = f"{weak[concept.id]:.0%}" if concept.id in weak else ""
+                last = percent(weak[concept.id]) if concept.id in weak else ""
                 print(f"{concept.id:32}{last:>5}  {concept.words(talk.lang).question}")
             return EXIT_OK
         if store.note:

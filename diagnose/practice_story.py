@@ -18,6 +18,7 @@ from .catalogue import Cause, catalogue
 from .document import printable
 from .errors import EXIT_OK, ReportError
 from .models import Evidence, Limit, Report
+from .units import percent
 
 SCHEMA = "diagnose.practice/v1"
 PARTS = ("context", "problem", "action", "depth", "result")
@@ -192,10 +193,10 @@ class Story:
 
     def _verdict(self) -> list[str]:
         r, f = self.report, self.f
-        p = f"{r.confidence:.0%}".replace("%", " %")
+        p = percent(r.confidence)
         if r.verdict == "cause" and self.cause is not None:
             title = self.backed(title_text(self.cause, self.lang)).rstrip("。.") or self.cause.id
-            p = f"{r.findings[0].confidence:.0%}".replace("%", " %")
+            p = percent(r.findings[0].confidence)
             return [f.cause.format(title=title, cause=self.cause.id, p=p)]
         if r.verdict == "healthy":
             return [f.healthy.format(p=p)]
@@ -235,7 +236,7 @@ class Story:
     def _limit(self, item: Limit) -> str:
         if item.limit is None or item.ratio is None:
             return self.f.no_limit.format(what=_code(item.what), measured=f"{item.measured:.4g}", unit=item.unit)
-        shown = f"{item.measured:.4g} {item.unit} / {item.limit:.4g} {item.unit} ({item.ratio:.0%})".replace("%", " %")
+        shown = f"{item.measured:.4g} {item.unit} / {item.limit:.4g} {item.unit} ({percent(item.ratio)})"
         return f"`{_code(item.what)}`: {shown}"
 
 

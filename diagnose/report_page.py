@@ -30,6 +30,7 @@ from .report_excerpts import BUDGET, Excerpt, excerpts, visible
 from .report_file import Item, Loaded
 from .report_labels import labels
 from .stages import METRICS
+from .units import percent
 
 MAX_BYTES = 1_000_000
 MOST_JSON = 450_000  # characters of the JSON in the page
@@ -224,7 +225,7 @@ def _stages(report: Report) -> list[Metric]:
             share = s.share or 0.0
             rows.append(
                 StageRow(
-                    stage=s, time=_time(s.seconds), share=f"{share if abs(share) >= 0.0005 else 0:.1%}",
+                    stage=s, time=_time(s.seconds), share=percent(share if abs(share) >= 0.0005 else 0, 1),
                     floor="" if s.floor is None else _time(s.floor), start=start, width=max(width, 0.002),
                     mark=start + s.floor / whole if s.floor else None,
                     bad=s.floor is not None and width >= 0.5 and s.seconds > 2 * s.floor,

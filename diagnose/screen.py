@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +22,7 @@ from .limits import is_floor
 from .linebreak import wrapped
 from .models import Evidence, Limit, Report, RuledOut, Stage
 from .stages import METRICS
+from .units import percent
 
 
 class Terminal(Console):
@@ -26,6 +30,13 @@ class Terminal(Console):
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
+
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        text = super()._render_buffer(buffer)
+        return text if self.is_terminal else _PADDING.sub("", text)
+
+
+_PADDING = re.compile(r"[ \t]+$", re.MULTILINE)  # Rich fills the cells of a table, also where nobody sees them
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ def _limits(items: list[Limit], cat: Catalogue, lang: str) -> Table:
             floor = is_floor(item)
             word = phrase(cat, "floor" if floor else "of") if lang == "zh" else "floor" if floor else "of"
             beside = f"{figure(item.measured)} {word} {figure(item.limit)} {item.unit}"
-            table.add_row(what, beside, f"{item.ratio:.0%}", bar(1 / item.ratio if floor else item.ratio))
+            table.add_row(what, beside, percent(item.ratio), bar(1 / item.ratio if floor else item.ratio))
     return table
 
 
@@ -121,7 +132,7 @@ def _stages(items: list[Stage], cat: Catalogue, lang: str) -> Table:
             continue  # the parts are all there is
         note = "" if item.metric == last and item.stage != "residual" else item.note
         head = item.metric.upper() if item.metric != last else ""
-        share = "" if item.share is None else f"{abs(item.share) if abs(item.share) < 0.005 else item.share:.0%}"
+        share = "" if item.share is None else percent(abs(item.share) if abs(item.share) < 0.005 else item.share)
         told = ", ".join(filter(None, [floor, note]))
         said = Text(phrase(cat, told) if lang == "zh" else told, style="dim")
         table.add_row(head, item.stage, _time(item.seconds), share, said)

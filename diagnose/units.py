@@ -62,3 +62,9 @@ def canonical(value: float, spelling: str) -> tuple[float, str] | None:
         return None
     unit, factor = hit
     return value * factor, unit
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """A share as every text spells it: ``99.5 %``."""
+    text = f"{100 * share:.{decimals}f}"
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"

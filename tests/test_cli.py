@@ -16,6 +16,7 @@ import pytest
 from diagnose import cli
 from diagnose.cli import arrange
 from diagnose.errors import UsageError
+from diagnose.units import percent
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "evals" / "samples" / "nccl-p2p-disabled"
@@ -89,6 +90,13 @@ def test_the_main_job_as_json() -> None:
 def test_a_pipe_is_evidence_and_gets_no_colour() -> None:
     got = run("all-reduce is slow", stdin=(SAMPLE / "nccl.log").read_bytes())
     assert got.returncode == 0 and b"\x1b" not in got.stdout and b"NCCL_P2P_DISABLE" in got.stdout
+    assert [line for line in got.stdout.split(b"\n") if line != line.rstrip()] == []
+
+
+def test_a_share_is_spelled_in_one_way() -> None:
+    assert [percent(0.995, 1), percent(0.01, 2), percent(1), percent(0.3, 1), percent(0.2)] == [
+        "99.5 %", "1 %", "100 %", "30 %", "20 %",
+    ]  # fmt: skip
 
 
 def test_fail_on(call: Callable[..., Said]) -> None:

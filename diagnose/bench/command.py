@@ -15,6 +15,7 @@ import typer
 
 from ..errors import EXIT_ERROR, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_OK, DiagnoseError, UsageError
 from ..progress import Progress
+from ..units import percent
 from . import plan, plots, show
 from .embedded import Embedded
 from .external import AiPerf, VllmBench, key_in_environment, missing
@@ -142,7 +143,7 @@ def preview(options: Options, todo: Work) -> str:
     if todo.search:
         lines.append(
             f"  again at other rates, at most {plan.MOST_RUNS} runs of {plan.TRIAL_SECONDS:g} s or more, "
-            f"until the highest rate with {options.attain:.0%} within {options.slo} is known"
+            f"until the highest rate with {percent(options.attain)} within {options.slo} is known"
         )
     total = sum(load.num + load.warmup for load in todo.loads)
     tokens = sum((load.num + load.warmup) * (load.input + load.output) for load in todo.loads)

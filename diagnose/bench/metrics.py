@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from ..units import percent
 from .records import DEFINITIONS, Load, Outcome, Sample
 from .target import Target
 
@@ -82,12 +83,13 @@ def self_check(outcome: Outcome, load: Load, median_ttft_ms: float | None) -> di
         if values and percentile(values, 99) > limit:
             reasons.append(f"{what}: p99 {percentile(values, 99):.2f} ms, bound {limit:.2f} ms")
     if cpu > CPU_LIMIT:
-        reasons.append(f"the generator used {cpu:.0%} of a core, bound {CPU_LIMIT:.0%}")
+        reasons.append(f"the generator used {percent(cpu)} of a core, bound {percent(CPU_LIMIT)}")
     return {
         "valid": not reasons,
         "reasons": reasons,
         "bound_ms": limit,
-        "bound": f"the least of {LAG_LIMIT:g} ms and {LAG_SHARE:.0%} of the median TTFT, not under {LAG_LEAST:g} ms",
+        "bound": f"the least of {LAG_LIMIT:g} ms and {percent(LAG_SHARE)} of the median TTFT, "
+        f"not under {LAG_LEAST:g} ms",
         "send_lag_ms": _tail(lags),
         "loop_lag_ms": _tail(loop),
         "cpu_of_one_core": cpu,

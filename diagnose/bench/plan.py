@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import UsageError
+from ..units import percent
 from .metrics import SLO_NAMES
 from .records import Load, Result
 
@@ -138,14 +139,14 @@ def judge(result: Result, offered: float, attain: float = ATTAIN) -> Verdict:
     elif isinstance(data.get("request_goodput"), int | float) and data.get("num_prompts"):
         attained = data["request_goodput"] * data["duration"] / data["num_prompts"]  # a tool that gives goodput only
     if attained is None or attained < attain:
-        seen = "no request counted" if attained is None else f"{attained:.1%} within the SLO"
-        return Verdict(offered, False, attained, f"{seen}, wanted {attain:.0%}")
+        seen = "no request counted" if attained is None else f"{percent(attained, 1)} within the SLO"
+        return Verdict(offered, False, attained, f"{seen}, wanted {percent(attain)}")
     window = data.get("steady")
     if isinstance(window, dict):
         middle, last = window["under_way_middle"], window["under_way_last"]
         if last > GROWTH * middle + GROWTH_SLACK:
             return Verdict(offered, False, attained, f"the queue grows: {middle} under way midway, {last} at the end")
-    return Verdict(offered, True, attained, f"{attained:.1%} within the SLO")
+    return Verdict(offered, True, attained, f"{percent(attained, 1)} within the SLO")
 
 
 def search(measure: Callable[[float], Result], start: float, attain: float, found: Saturation) -> None:
@@ -173,7 +174,7 @@ def search(measure: Callable[[float], Result], start: float, attain: float, foun
         else:
             found.refused = min(offered, found.refused or math.inf)
         if found.taken and found.refused and found.refused <= CLOSE * found.taken:
-            found.end = f"known within {found.refused / found.taken - 1:.0%}"
+            found.end = f"known within {percent(found.refused / found.taken - 1)}"
             return
         if not found.refused:
             offered *= 2

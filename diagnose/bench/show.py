@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..units import percent
 from .plan import Saturation
 from .records import DEFINITIONS, Result, dump
 
@@ -39,7 +40,7 @@ def verdict(result: Result) -> str:
         f"left late p99 {figure(lag['p99'])} ms" if lag else "",
         f"loop p99 {figure(loop['p99'])} ms" if loop else "",
     ]
-    text = ", ".join(s for s in [*seen, f"CPU {check['cpu_of_one_core']:.0%} of a core"] if s)
+    text = ", ".join(s for s in [*seen, f"CPU {percent(check['cpu_of_one_core'])} of a core"] if s)
     if check["valid"]:
         return f"self-check: valid ({text}; bound {check['bound_ms']:.2f} ms)"
     return f"self-check: INVALID, measure elsewhere or less: {'; '.join(check['reasons'])}"
@@ -73,7 +74,7 @@ def remarks(result: Result) -> list[str]:
         out.append(f"{acc['tokens_per_chunk']:.2f} tokens a chunk: ITL is a gap between chunks, not tokens")
     if acc.get("cached_prompt_tokens"):
         share = acc["cached_prompt_tokens"] / max(1, data["total_input_tokens"])
-        out.append(f"the server took {share:.0%} of the prompt tokens from its prefix cache")
+        out.append(f"the server took {percent(share)} of the prompt tokens from its prefix cache")
     if sizing := data.get("prompt_sizing"):
         span = acc.get("prompt_tokens")
         seen = f"; the server saw {span['min']} to {span['max']}" if span else ""
@@ -149,7 +150,7 @@ def saturation_text(found: Saturation, attain: float) -> str:
         return f"saturation: not known: {found.end}"
     taken = f"{found.taken:.3g} req/s" if found.taken else "no rate tried"
     refused = f", {found.refused:.3g} req/s is too much" if found.refused else ""
-    return f"saturation: {taken} is taken with {attain:.0%} of requests within the SLO{refused} ({found.end})"
+    return f"saturation: {taken} is taken with {percent(attain)} of requests within the SLO{refused} ({found.end})"
 
 
 def _cells(table: Sequence[Sequence[str]]) -> str:

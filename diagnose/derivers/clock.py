@@ -12,6 +12,7 @@ from statistics import fmean, median
 
 from ..derive import Deriver
 from ..models import Fact, Subject
+from ..units import percent
 
 IDLE = 0.3  # of a GPU's time: below it does not compute
 BUSY = 0.5  # of the highest rate seen: above it the network is at work
@@ -130,9 +131,8 @@ def clock(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
     nobody = Subject()
     if any(working):
         mean = fmean(n for n, w in zip(rates, working, strict=True) if w)
-        yield _fact(
-            "clock.net_busy", share, "fraction", wires, nobody, f"the network is at work in {share:.0%} of the time"
-        )
+        told = f"the network is at work in {percent(share)} of the time"
+        yield _fact("clock.net_busy", share, "fraction", wires, nobody, told)
         yield _fact("clock.net_rate", mean, "GB/s", wires, nobody, f"it then carries {mean:.3g} GB/s")
         yield from _of_link(facts, wires, mean)
     if gpus:
@@ -145,12 +145,12 @@ def _beside(
     gpus: list[Line], wires: list[Line], times: list[float], used: list[float], rates: list[float], working: list[bool]
 ) -> Iterator[Fact]:
     both, nobody, mean = [gpus[0], wires[0]], Subject(), fmean(used)
-    yield _fact("clock.gpu_busy", mean, "fraction", gpus, nobody, f"the GPUs are busy {mean:.0%} of the time")
+    yield _fact("clock.gpu_busy", mean, "fraction", gpus, nobody, f"the GPUs are busy {percent(mean)} of the time")
     if not any(working):
         return
     idle = fmean(float(g < IDLE) for g, w in zip(used, working, strict=True) if w)
     yield _fact("clock.idle_in_net", idle, "fraction", both, nobody,
-                f"while the network is at work the GPUs are idle in {idle:.0%} of the moments")  # fmt: skip
+                f"while the network is at work the GPUs are idle in {percent(idle)} of the moments")  # fmt: skip
     r = pearson(used, rates)
     if r is not None:
         yield _fact("clock.correlation", r, "count", both, nobody, f"GPU and network go together with r = {r:.2f}")
@@ -174,7 +174,7 @@ def _of_link(facts: list[Fact], wires: list[Line], mean: float) -> Iterator[Fact
         value = mean / total
         yield Fact("clock.net_of_link", value, "fraction", kind="derived", formula="reader:clock",
                    inputs=(*(line.fact for line in alive), *(f for f in known if f is not None)),
-                   status=alive[0].fact.status, statement=f"that is {value:.0%} of the links' speed")  # fmt: skip
+                   status=alive[0].fact.status, statement=f"that is {percent(value)} of the links' speed")  # fmt: skip
 
 
 def _companions(
@@ -198,7 +198,7 @@ def _companions(
         of = mean("segments", "sum") or mean("packets", "sum")
         if of:
             yield _fact("clock.retransmit_share", again / of, "fraction", [*said, *lines.get("segments", [])], nobody,
-                        f"{again / of:.2%} of what is sent is sent again")  # fmt: skip
+                        f"{percent(again / of, 2)} of what is sent is sent again")  # fmt: skip
     size, number = mean("size", "mean"), mean("transfers", "sum")
     if size is None and number:
         size = carried * 1e9 / number
@@ -212,16 +212,18 @@ def _companions(
     useful = mean("payload", "sum")
     if useful is not None and carried > 0 and useful <= 1.05 * carried:
         yield _fact("clock.payload_share", useful / carried, "fraction", [*lines["payload"], *wires], nobody,
-                    f"{useful / carried:.0%} of the bytes on the wire are payload")  # fmt: skip
+                    f"{percent(useful / carried)} of the bytes on the wire are payload")  # fmt: skip
     for role, how, words in (
-        ("core", "max", "the busiest core is used {:.0%}"),
-        ("softirq", "max", "{:.0%} of a core goes to soft interrupts"),
-        ("gap", "max", "threads are ready and have no CPU {:.0%} of the time"),
-        ("exposed", "mean", "{:.0%} of the GPU's time passes in collectives alone"),
-        ("unfed", "mean", "nothing runs on the GPU in {:.0%} of its time"),
+        ("core", "max", "the busiest core is used {}"),
+        ("softirq", "max", "{} of a core goes to soft interrupts"),
+        ("gap", "max", "threads are ready and have no CPU {} of the time"),
+        ("exposed", "mean", "{} of the GPU's time passes in collectives alone"),
+        ("unfed", "mean", "nothing runs on the GPU in {} of its time"),
     ):  # fmt: skip
         if (value := mean(role, how)) is not None:
-            yield _fact(f"clock.{role}", value, "fraction", lines[role], nobody, words.format(value) + " meanwhile")
+            yield _fact(
+                f"clock.{role}", value, "fraction", lines[role], nobody, words.format(percent(value)) + " meanwhile"
+            )
     fast = [line for line in lines.get("ib", []) if line.points]
     plain = [line for line in lines.get("net", []) if line.points]
     if fast and plain:
@@ -229,7 +231,7 @@ def _companions(
         if sum(sums) >= QUIET:
             value = sums[0] / sum(sums)
             yield _fact("clock.rdma_share", value, "fraction", [*fast, *plain], nobody,
-                        f"{value:.0%} of the bytes go over RDMA ports, the rest over network interfaces")  # fmt: skip
+                        f"{percent(value)} of the bytes go over RDMA ports, the rest over interfaces")  # fmt: skip
 
 
 def _waits(lines: list[Line]) -> Iterator[Fact]:
@@ -244,7 +246,7 @@ def _waits(lines: list[Line]) -> Iterator[Fact]:
     others = median(v for rank, v in means.items() if rank != least)
     if others > 0:
         yield _fact("clock.wait_least", means[least] / others, "fraction", lines, Subject(rank=least),
-                    f"rank {least} waits {means[least] / others:.0%} of what the others wait")  # fmt: skip
+                    f"rank {least} waits {percent(means[least] / others)} of what the others wait")  # fmt: skip
 
 
 DERIVERS: list[Deriver] = [clock]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from ..derive import Deriver
 from ..lazy import regex
 from ..models import Fact, Subject
+from ..units import percent
 from .serving import _ends, _servers, buckets
 from .stages import said, servers
 
@@ -131,7 +132,7 @@ def demand(facts: list[Fact]) -> Iterator[Fact]:
     yield Fact(
         "serving.kv_demand", value, "fraction", kind="derived", formula="a * (b + c) / d",
         inputs=(flight, prompt, answer, pool), status=flight.status,
-        statement=f"KV cache wanted by all requests in flight: {value:.0%} of what there is",
+        statement=f"KV cache wanted by all requests in flight: {percent(value)} of what there is",
     )  # fmt: skip
 
 
