@@ -80,9 +80,10 @@ def test_rows_between_two_kinds_are_read() -> None:
 @pytest.mark.parametrize(("gpus", "judged"), [("GPU 0 and GPU 1", True), ("GPU 0 and GPU 0", False)])
 def test_between_two_gpus_the_best_rate_stands_beside_their_links(gpus: str, judged: bool) -> None:
     """Within one GPU it is a copy of its own memory, which the links do not limit."""
-    sweep = "\n".join([nixl_worker.HEAD + " UCX backend, VRAM to VRAM", nixl_worker.row(nixl_worker.COLUMNS),
-                       f"# from and to: {gpus}",
-                       nixl_worker.row(("VRAM", "contiguous", 1 << 28, 1, 1, "0.757", "757.00", "354.638", 6))])  # fmt: skip
+    best = ("VRAM", "contiguous", 1 << 28, 1, 1, "0.757", "757.00", "354.638", 6)
+    head = nixl_worker.HEAD + " UCX backend, VRAM to VRAM"
+    rows = [head, nixl_worker.row(nixl_worker.COLUMNS), f"# from and to: {gpus}", nixl_worker.row(best)]
+    sweep = "\n".join(rows)
     smi = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-87162aae-6d21-24be-b411-7c08a83a547c)\n"
     docs = [Document.of("sweep", sweep.encode() + b"\n"), Document.of("smi", smi.encode())]
     limits = {row.what: row for row in report("KV transfer is slow", docs).limits}

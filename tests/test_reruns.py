@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from diagnose.document import Document
-from diagnose.engine import triage
-from diagnose.models import Fact
 from diagnose.probes.rank_notes import CacheGrowth, PinnedRanks, RankStacks
 from diagnose.probes.reruns import ControlReader, RepeatReader, VariableRows, VersionRows
 from diagnose.probes.traffic_rows import BacklogReader, CallSizes, ManyAtOnce, TrafficReader
+
+from diagnose.document import Document
+from diagnose.engine import triage
+from diagnose.models import Fact
 from diagnose.rules import RULES
 
 
