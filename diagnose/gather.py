@@ -49,7 +49,8 @@ def matching(doc: Document) -> list[Reader]:
     head = uncoloured(head)
     words = _words(head)
     hits = [r for r in known if any(_found(n, head, words) for n in r.needles) or r.name == GENERIC]
-    return next(([r] for r in hits if owns(r, doc)), hits)
+    owner = next((r for r in hits if owns(r, doc)), None)
+    return hits if owner is None else [r for r in hits if r is owner or r.name in beside(owner)]
 
 
 def _words(head: bytes) -> bytes:
@@ -70,6 +71,11 @@ def owns(reader: Reader, doc: Document) -> bool:
     return bool(claim is not None and claim(doc))
 
 
+def beside(owner: Reader) -> frozenset[str]:
+    """Readers that a document's owner lets in; where it lets in any, marks are searched too."""
+    return getattr(owner, "beside", frozenset())
+
+
 def read_document(doc: Document, out: Gathered) -> None:
     """Run every matching reader and the marks over one document."""
     out.documents[doc.name] = doc
@@ -87,7 +93,7 @@ def read_document(doc: Document, out: Gathered) -> None:
             whole = doc.cut is None
             out.recognised[reader.name] = out.recognised.get(reader.name, True) and whole
     before = len(out.facts)
-    if not doc.is_binary and not any(owns(r, doc) for r in chosen):
+    if not doc.is_binary and not any(owns(r, doc) and not beside(r) for r in chosen):
         out.facts.extend(f for f in scanner().scan(doc) if finite(f))
     if len(out.facts) > before:
         names.append((0, "marks"))

@@ -22,6 +22,12 @@ _HEADER = regex(r"^(\s*)([A-Z][\w /().-]{2,50}?)\s*:?\s*$")
 _GPU = regex(r"^\s*GPU\s+((?:[0-9A-Fa-f]{4,8}:)?[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d)")
 _XML = regex(r"^\s*<(/?)([a-z_0-9]+)([^>]*?)(/?)>(?:([^<]*)</\2>)?\s*$")
 
+# a line of a whole dump: title, GPU, leaf (flush left padded to a column), indented section; how it was asked
+_OWN = regex(
+    r"(?:=+NVSMI LOG=+|GPU [0-9A-Fa-f:.]+|[A-Z][\w ]+\s{2,}: .*|\s{4,}[A-Za-z][^:]*(?:\s: .*|:)?"
+    r"|\$ nvidia-smi -q.*|\[exit \d+\])?\s*$"
+)
+
 # path -> (signal, unit, label); a path is matched from its end
 _NUMBERS: tuple[tuple[str, str, str, str | None], ...] = (
     (r"pcie_gen(?:eration)?/current(?:_link_gen)?$", "gpu.pcie.gen", "count", None),
@@ -91,6 +97,12 @@ class QueryReader:
         b"Replay", b"PCIe Generation", b"Pending Page", b"Retired Pages", b"Recovery Action", b"Uncorrectable",
         b"Power Draw", b"GPU Current Temp", b"Product Name",
     )  # fmt: skip
+
+    beside = frozenset(["generic", "stated_peaks"])  # of some fifty whose words stand in it, those that find anything
+
+    def owns(self, doc: Document) -> bool:
+        """A whole dump and nothing else."""
+        return b"=NVSMI LOG=" in doc.head[:200] and all(_OWN.match(line.text) for line in doc.lines())
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         gpu = -1

@@ -113,6 +113,8 @@ _LONG = {"np": "parallel", "c": "ctx-size", "ngl": "n-gpu-layers", "b": "batch-s
 _ITEM = regex(r"""^\s*-\s*["']?([^"'\s]+)["']?\s*$""")
 _NOTHING = frozenset(("none", "null", "auto", "", "<factory>"))
 _MAX = 160
+_ONE_DIGIT = str.maketrans("123456789", "0" * 9)
+_GOES_ON = ("-", '"', "'")  # how a wrapped command's next line begins
 
 
 def name_of(flag: str) -> str:
@@ -135,8 +137,13 @@ class ServingArgsReader:
         context = ""  # what the lines of a wrapped command belong to
         pending: tuple[str, str, Line] | None = None
         llama = False  # the command is llama.cpp's, whose options have one dash
+        dull: set[str] = set()  # lines with all digits alike: most of a log says nothing, over and over
         for line in doc.novel():
             text = line.text
+            form = text.translate(_ONE_DIGIT)
+            if form in dull and pending is None:
+                context, llama = "", False
+                continue
             if pending is not None:
                 item = _ITEM.match(text)
                 target, option, where = pending
@@ -146,6 +153,7 @@ class ServingArgsReader:
                 else:
                     yield from self._emit(doc, where, target, option, "true", seen, "--" + option)
             context = self._context(text, context)
+            telling = bool(context) or "--" in text or text.lstrip().startswith(_GOES_ON)
             swept = _SWEPT.match(text)
             if swept and name_of(swept.group(1)) in _KNOWN:
                 yield from self._emit(doc, line, "serving.swept", name_of(swept.group(1)), "swept", seen, swept.group())
@@ -171,10 +179,12 @@ class ServingArgsReader:
                         continue  # a sentence goes on, or the help names what stands here
                     yield from self._emit(doc, line, signal, flag, value, seen, hit.group())
             llama = _LLAMA.search(text) is not None or (llama and text.lstrip().startswith("-"))
+            telling = telling or llama
             for short in _SHORT.finditer(text) if llama else ():
                 value = short.group(2) or "true"
                 yield from self._emit(doc, line, "serving.arg", _LONG[short.group(1)], value, seen, short.group())
             for env in _LLAMA_ENV.finditer(text):
+                telling = True
                 yield from self._emit(
                     doc, line, "serving.arg", _LONG[env.group(1) or env.group(2)], env.group(3), seen, env.group()
                 )
@@ -185,11 +195,14 @@ class ServingArgsReader:
                     known = _BENCH_KNOWN if bench else _KNOWN
                     if flag not in known or flag in _DASHES_ONLY:
                         continue
+                    telling = True
                     value = hit.group("val").strip("'\" ")
                     if value.lower() in _NOTHING or _INERT.match(text, hit.end()):
                         continue
                     where_to = "serving.bench_arg" if bench else "serving.arg"
                     yield from self._emit(doc, line, where_to, flag, value, seen, hit.group())
+            if not telling and not refused:
+                dull.add(form)
         if pending is not None:
             yield from self._emit(doc, pending[2], pending[0], pending[1], "true", seen, "--" + pending[1])
 
@@ -201,7 +214,7 @@ class ServingArgsReader:
         if _SERVER.search(text):
             return "server"
         stripped = text.lstrip()
-        return before if stripped.startswith(("-", '"', "'")) else ""
+        return before if stripped.startswith(_GOES_ON) else ""
 
     @staticmethod
     def _signal(flag: str, context: str) -> str | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from diagnose.probes.nvidia_smi_q import QueryReader
 
 from diagnose.document import Document
-from diagnose.gather import Gathered, read_document
+from diagnose.gather import Gathered, matching, read_document
 from diagnose.models import Fact, Value
 
 DATA = Path(__file__).parent / "data"
@@ -64,6 +65,17 @@ def test_query_as_text_and_as_a_grep_of_it() -> None:
     assert value(facts, "gpu.remap.pending", gpu=0, label="pending") == "No"
     cut = read("GPU Link Info\nPCIe Generation\nMax : 4\nCurrent : 1\nLink Width\nMax : 16x\nCurrent : 4x\n")
     assert (value(cut, "gpu.pcie.gen"), value(cut, "gpu.pcie.width"), value(cut, "gpu.pcie.width.max")) == (1, 4, 16)
+
+
+def test_a_whole_query_is_left_to_those_that_know_it_and_no_fact_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (DATA / "nvidia_smi/q.txt").read_text()
+    names = [r.name for r in matching(Document.of("q", text.encode()))]
+    assert len(names) <= 3 and "nvidia_smi_q" in names
+    among = "\nnode0:1:1 [0] NCCL INFO NCCL_P2P_DISABLE set by environment to 1.\n"
+    assert len(matching(Document.of("q", (text + among).encode()))) > 10, "something else stands there too"
+    alone = read(text)
+    monkeypatch.setattr(QueryReader, "owns", lambda self, doc: False)
+    assert sorted(map(repr, read(text))) == sorted(map(repr, alone))
 
 
 def test_query_as_xml_without_an_xml_parser() -> None:

@@ -160,3 +160,11 @@ def test_processes_keep_the_busiest_reading() -> None:
     got = read(ServingProcsReader(), text)
     assert got["serving.proc.cpu", "a 1"] == 99.0
     assert got["serving.proc.affinity", "a 1"] == 1.0
+
+
+def test_lines_that_are_passed_over_as_alike_hide_no_option() -> None:
+    rows = "".join(f"12:0{n % 10} step {n} took {n}.5 ms, loss=0.{n}, max_norm: {n}\n" for n in range(40))
+    command = "vllm serve m \\\n  --max-num-seqs 8 \\\n"
+    got = read(ServingArgsReader(), f"{rows}{command}{rows}max_num_seqs=9 took 1.5 ms\n{rows}  --block-size 32\n")
+    assert got == read(ServingArgsReader(), f"{command}max_num_seqs=9 took 1.5 ms\n12:01 step\n  --block-size 32\n")
+    assert {k[1] for k in got} >= {"max-num-seqs", "block-size"}
