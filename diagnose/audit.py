@@ -23,6 +23,7 @@ from .catalogue import catalogue
 from .checks import Result, decide, load, select, signals
 from .document import Document
 from .document_plain import plain
+from .emit import FORMATS, SEVERITY, escaped
 from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_OK, InputError, UsageError
 from .gather import Gathered, number, owns
 from .marks import Scanner
@@ -64,9 +65,6 @@ MOMENT = (
     "gpu.pcie.width", "gpu.pcie.replays", "gpu.util", "gpu.memory.used", "gpu.ecc.corrected", "nvlink.errors",
     "host.load", "host.memory.available", "host.cpu.throttled", "rdma.counter", "clock.offset",
 )  # fmt: skip
-SEVERITY = {"info": 0, "low": 1, "medium": 2, "high": 3, "never": 9}
-FORMATS = ("text", "json", "md")
-LANGS = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh")}
 _COUNTS = {"gpus": "expect.gpus", "nics": "expect.nics"}
 
 
@@ -346,8 +344,6 @@ def run(
     if save:
         Path(save).write_text(made.model_dump_json(by_alias=True, indent=1) + "\n", "utf-8")
     if format_ == "json":
-        from .triage import escaped
-
         sys.stdout.write(escaped(made.model_dump_json(by_alias=True, indent=1)) + "\n")
     elif format_ == "md":
         sys.stdout.write(markdown(made, load()[0], options.langs[0]))

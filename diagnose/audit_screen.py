@@ -11,6 +11,7 @@ from .audit_models import Audit, AuditFinding
 from .checks import Check, Group, load
 from .fold import columns, folded
 from .models import Evidence, Severity
+from .predicates import in_words
 
 SAYS = {
     "en": {"fix": "fix", "risk": "risk", "passed": "passed", "unknown": "unknown", "not_applicable": "do not apply",
@@ -177,8 +178,6 @@ def reference(checks: list[Check]) -> str:
 
 def explain(check: Check, lang: str, format_: str) -> None:
     """One check in full."""
-    from .catalogue_commands import condition
-
     if format_ == "json":
         made = {"schema": "diagnose.check/v1", **check.model_dump(mode="json", exclude_none=True)}
         sys.stdout.write(json.dumps(made, ensure_ascii=False, indent=1) + "\n")
@@ -192,10 +191,10 @@ def explain(check: Check, lang: str, format_: str) -> None:
         if check.risk:
             page.say(f"{w['risk']}: {check.risk}")
         page.say()
-    page.say(f"  found when: {condition(check.when) if check.when else 'rule ' + check.rule}")
+    page.say(f"  found when: {in_words(check.when) if check.when else 'rule ' + check.rule}")
     page.say(f"  decided by: {', '.join(check.needs)}")
     if check.applies:
-        page.say(f"  applies to: {condition(check.applies)}")
+        page.say(f"  applies to: {in_words(check.applies)}")
     if check.versions:
         page.say(f"  versions: {check.versions}")
     page.say(f"  source: {check.source}")

@@ -9,6 +9,7 @@ import typer
 
 from .catalogue import Cause, Playbook, catalogue, near
 from .errors import UsageError
+from .predicates import in_words
 
 
 def _dump(value: Any) -> None:
@@ -56,19 +57,6 @@ def _cause(name: str) -> Cause:
     return cat.causes[name]
 
 
-def condition(when: dict[str, Any]) -> str:
-    """A condition in words short enough for a list."""
-    if "all" in when:
-        return " and ".join(condition(p) for p in when["all"])
-    if "any" in when:
-        return " or ".join(condition(p) for p in when["any"])
-    if "not" in when:
-        return f"not ({condition(when['not'])})"
-    kind = next(iter(when))
-    rest = " ".join(f"{k} {v}" for k, v in when.items() if k != kind)
-    return f"{kind} {when[kind]}{' ' + rest if rest else ''}"
-
-
 def explain(name: str, lang: str, format_: str) -> None:
     """One cause, or one check of the audit, in full."""
     from . import checks
@@ -113,7 +101,7 @@ def explain(name: str, lang: str, format_: str) -> None:
         typer.echo("")
     for indicator in cause.indicators:
         sign = "-" if indicator.against else "+"
-        typer.echo(f"  {sign} {indicator.strength:9} {condition(indicator.when)}")
+        typer.echo(f"  {sign} {indicator.strength:9} {in_words(indicator.when)}")
     if cause.produces:
         typer.echo(f"  brings about: {', '.join(cause.produces)}")
     for decoy in cause.decoys:
@@ -153,7 +141,7 @@ def playbook_show(name: str, as_mermaid: bool, format_: str) -> None:
     for number, step in enumerate(book.steps, 1):
         typer.echo(f"{number}. {step.id} [{step.stage}] {step.ask}\n   probe: {step.probe}")
         for branch in step.branches:
-            typer.echo(f"   if {condition(branch.when)} → {branch.to}{': ' + branch.says if branch.says else ''}")
+            typer.echo(f"   if {in_words(branch.when)} → {branch.to}{': ' + branch.says if branch.says else ''}")
         typer.echo(f"   else → {step.else_to}; unknown → {step.else_unknown}")
     if book.decides:
         typer.echo(f"\nWhat decides an unclear symptom: {book.decides}")

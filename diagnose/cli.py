@@ -291,8 +291,9 @@ def audit_command(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="every check, and what was not read")] = False,
 ) -> None:
     """Say what is wrong or wasteful about this machine, without a symptom."""
-    from .audit import LANGS, Options, run
+    from .audit import Options, run
     from .config import load
+    from .emit import LANGS
 
     settings = load({"lang": lang, "format": format_})
     if settings.lang not in LANGS:

@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import hostlist
-from .audit import FORMATS, PROBES, SEVERITY, Options, audit, expected, opened
+from .audit import PROBES, Options, audit, expected, opened
+from .emit import FORMATS, SEVERITY, escaped
 from .errors import (
     EXIT_ERROR,
     EXIT_FINDING,
@@ -197,8 +198,6 @@ def show(made: Fleet, lang: str, format_: str, save: str) -> None:
     if save:
         Path(save).write_text(text, "utf-8")
     if format_ == "json":
-        from .triage import escaped
-
         sys.stdout.write(escaped(text))
     else:
         from .fleet_screen import page

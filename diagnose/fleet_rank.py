@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from statistics import median
 
 from . import __version__
-from .audit import MOMENT, SEVERITY, STABLE
+from .audit import MOMENT, STABLE
 from .catalogue import catalogue
 from .checks import load
+from .emit import SEVERITY
 from .fleet_models import CheckResult, Failed, Fleet, Mixed, Node, NodeResult, Outlier
 from .models import Severity, Tool
 

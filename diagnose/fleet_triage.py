@@ -17,6 +17,7 @@ from .assess import assess
 from .audit import Options
 from .catalogue import catalogue
 from .document import Document
+from .emit import SEVERITY, emit
 from .engine import Triage
 from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_OK, InputError
 from .fleet import entries, fleet_folder, node, workers
@@ -246,7 +247,6 @@ def run(
 ) -> int:  # fmt: skip
     """Triage a fleet and print the report; returns the exit status."""
     from .progress import Progress
-    from .triage import SEVERITY, emit
 
     got: Collected | None = None
     if is_folder(target):

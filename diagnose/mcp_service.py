@@ -139,7 +139,7 @@ class Service:
 
     def explain_cause(self, cause: str, lang: str = "en") -> dict[str, Any]:
         """One cause in full, or one check of the audit."""
-        from .catalogue_commands import condition
+        from .predicates import in_words
 
         _language(lang)
         causes = catalogue().causes
@@ -154,7 +154,7 @@ class Service:
         if lang != "en" and spec.zh is not None:
             out["zh"] = spec.zh.model_dump(mode="json", exclude_none=True)
         out["signs"] = [
-            {"says": condition(i.when), "strength": i.strength, "against": i.against} for i in spec.indicators
+            {"says": in_words(i.when), "strength": i.strength, "against": i.against} for i in spec.indicators
         ]
         return _fit(out, ("signs", "references", "follow_ups"))
 

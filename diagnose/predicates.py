@@ -411,6 +411,19 @@ def named(when: Mapping[str, Any]) -> Iterator[str]:
                 yield from named(part)
 
 
+def in_words(when: Mapping[str, Any]) -> str:
+    """A condition in words short enough for a list."""
+    if "all" in when:
+        return " and ".join(in_words(p) for p in when["all"])
+    if "any" in when:
+        return " or ".join(in_words(p) for p in when["any"])
+    if "not" in when:
+        return f"not ({in_words(when['not'])})"
+    kind = next(iter(when))
+    rest = " ".join(f"{k} {v}" for k, v in when.items() if k != kind)
+    return f"{kind} {when[kind]}{' ' + rest if rest else ''}"
+
+
 @lru_cache(maxsize=4)
 def registered(cat: Catalogue) -> None:
     """Refuse a catalogue that names a predicate which nobody wrote. Raises CatalogueError."""

@@ -12,9 +12,8 @@ from rich.text import Text
 from .answer import cite, where
 from .assess import assess, believe
 from .catalogue import catalogue, near
-from .catalogue_commands import condition
 from .models import Evidence, Limit, Report
-from .predicates import Context
+from .predicates import Context, in_words
 from .route import asked
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class Prompt:
             facts = "; ".join(cite(e) for e in term.used[:3])
             self._print(
                 f"{sign} {term.indicator.strength}: "
-                f"{term.indicator.because or condition(term.indicator.when)}\n    {facts}"
+                f"{term.indicator.because or in_words(term.indicator.when)}\n    {facts}"
             )
             shown = True
         for ruled in self.report.ruled_out:
@@ -96,7 +95,7 @@ class Prompt:
                 shown = True
         if not shown or (against and not belief.contra):
             missing = [
-                i.because or condition(i.when)
+                i.because or in_words(i.when)
                 for i in cat.causes[name].indicators
                 if i.strength != "weak" and not i.against
             ][:4]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import stat
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .config import load
+from .emit import FORMATS, LANGS, SEVERITY, emit, escaped
 from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_OK, DiagnoseError, UsageError
 from .mask import mask
 from .models import Fact, InputRef, Report
@@ -26,11 +26,8 @@ if TYPE_CHECKING:
     from .llm import Options as LlmOptions
     from .progress import Progress
 
-SEVERITY = {"info": 0, "low": 1, "medium": 2, "high": 3, "never": 9}
-FORMATS = ("text", "json", "md")
 # of the graph; the limit is on steps: a tree of some ten, walked again after each probe
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "run"}, "recursion_limit": 200}
-LANGS = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh")}
 
 
 def split(words: list[str], evidence: list[str]) -> tuple[str, list[str]]:
@@ -359,26 +356,3 @@ def _partial(symptom: str, session: Session, langs: tuple[str, ...]) -> Report:
     if session.live is not None:  # captures are small, and were had at a price
         return told(conclude(symptom, gather(session.documents)), session.rejected, langs)
     return told(conclude(symptom, derived(session.gathered)), [*session.rejected, *map(_unread, unread)], langs)
-
-
-def escaped(text: str) -> str:
-    """JSON with what a terminal would act on (C1 escapes, direction marks) as escapes: the same values, safe to see."""
-    if text.replace("\n", "").isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
-
-
-def emit(report: Report, format_: str, verbose: bool) -> None:
-    """Write the report to standard output."""
-    if format_ == "json":
-        sys.stdout.write(escaped(report.model_dump_json(by_alias=True, indent=1)) + "\n")
-        return
-    if format_ == "md":
-        from .markdown import markdown
-
-        sys.stdout.write(markdown(report))
-        return
-    from .catalogue import catalogue
-    from .screen import Terminal, show
-
-    show(report, catalogue(), Terminal(highlight=False), verbose)

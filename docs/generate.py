@@ -24,11 +24,11 @@ from typing import Any
 from diagnose import checks, rules
 from diagnose.audit_models import Audit
 from diagnose.catalogue import AHEAD, Cause, Playbook, Signal, Step, catalogue, digest, from_yaml
-from diagnose.catalogue_commands import condition
 from diagnose.config import LOCAL, PRESENTATION
 from diagnose.fleet_models import Fleet
 from diagnose.marks import Need, parsed
 from diagnose.models import Model, Report
+from diagnose.predicates import in_words
 from diagnose.runner import KNOBS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -246,7 +246,7 @@ def signs(cause: Cause, against: bool) -> list[tuple[str, str]]:
     out: dict[str, str] = {}
     for item in cause.indicators:
         if item.against == against and not item.because.startswith("you said"):
-            out.setdefault(item.because or condition(item.when), item.strength)
+            out.setdefault(item.because or in_words(item.when), item.strength)
     return sorted(((s, b) for b, s in out.items()), key=lambda p: ("decisive", "strong", "weak").index(p[0]))
 
 
