@@ -32,8 +32,8 @@ _RESOURCE = regex(
     r"[\"']?(cpu|memory|nvidia\.com/[\w.-]+|amd\.com/gpu|rdma/[\w-]+|hugepages-\w+|ephemeral-storage|"
     r"vpc\.amazonaws\.com/efa)[\"']?\s*:\s*[\"']?(\d+(?:\.\d+)?\s?[a-zA-Z]*)[\"']?"
 )
-_MEDIUM = regex(r"medium[\"']?\s*:\s*[\"']?Memory")
-_SIZE_LIMIT = regex(r"sizeLimit[\"']?\s*:\s*[\"']?(\d+(?:\.\d+)?\s*\w+)")
+_MEDIUM = regex(r"[mM]edium[\"']?\s*:\s*[\"']?Memory")
+_SIZE_LIMIT = regex(r"[sS]izeLimit[\"']?\s*:\s*[\"']?(\d+(?:\.\d+)?\s*\w+)")
 _SLURM = regex(r"(?:#SBATCH|srun|sbatch|salloc)\b.*")
 _SLURM_FLAG = regex(
     r"--(gres|gpus(?:-per-\w+)?|cpus-per-task|cpus-per-gpu|ntasks(?:-per-node)?|nodes|mem(?:-per-\w+)?|exclusive|"
@@ -53,7 +53,7 @@ class ContainerReader:
     name = "container"
     needles: tuple[bytes, ...] = (
         b"docker", b"podman", b"nerdctl", b"--gpus", b"--shm-size", b"--ulimit", b"--ipc", b"shm_size", b"ShmSize",
-        b"limits:", b"Limits:",
+        b"limits:", b"Limits:", b"SizeLimit:",
         b"\"limits\"", b"medium", b"sizeLimit", b"#SBATCH", b"srun", b"sbatch", b"NumCPUs", b"\"Devices\"",
         b"DeviceRequests", b"IpcMode",
         b"ipc:", b"runtime:", b"network_mode", b"hostNetwork", b"hostIPC", b"--cpus", b"timeSlicing", b"gpu.shared",

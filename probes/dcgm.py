@@ -30,7 +30,7 @@ class _Field:
     only_above: float | None = None
 
 
-_PERCENT, _MIB = 0.01, 1 / 1024
+_PERCENT, _MIB, _NS = 0.01, 1 / 1024, 1e-3
 _FIELDS: dict[str, _Field] = {
     "GPU_TEMP": _Field("gpu.temperature", "C"),
     "MEMORY_TEMP": _Field("gpu.temperature", "C", label="memory"),
@@ -45,6 +45,17 @@ _FIELDS: dict[str, _Field] = {
     "FB_USED": _Field("gpu.memory.used", "GiB", _MIB),
     "FB_FREE": _Field("gpu.memory.free", "GiB", _MIB),
     "PCIE_REPLAY_COUNTER": _Field("gpu.pcie.replays", "count", only_above=0),
+    "CLOCKS_EVENT_REASON_SW_POWER_CAP_NS": _Field("gpu.throttle.time", "us", _NS, "sw_power_cap", only_above=0),
+    "CLOCKS_EVENT_REASON_SYNC_BOOST_NS": _Field("gpu.throttle.time", "us", _NS, "sync_boost", only_above=0),
+    "CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN_NS": _Field(
+        "gpu.throttle.time", "us", _NS, "sw_thermal_slowdown", only_above=0
+    ),
+    "CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN_NS": _Field(
+        "gpu.throttle.time", "us", _NS, "hw_thermal_slowdown", only_above=0
+    ),
+    "CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN_NS": _Field(
+        "gpu.throttle.time", "us", _NS, "hw_power_brake_slowdown", only_above=0
+    ),
     "PCIE_LINK_GEN": _Field("gpu.pcie.gen", "count"),
     "PCIE_MAX_LINK_GEN": _Field("gpu.pcie.gen.max", "count"),
     "PCIE_LINK_WIDTH": _Field("gpu.pcie.width", "count"),

@@ -28,7 +28,7 @@ _STEMS = (
     "sglang:num_queue_reqs", "sglang:token_usage",
 )  # fmt: skip
 _LINE = regex(
-    r"""^\s*(?P<name>(?:node|container|kube_pod|ray_serve|envoy_cluster)_\w+|(?:lmcache|vllm|sglang):\w+
+    r"""^[\s*•-]*(?P<name>(?:node|container|kube_pod|ray_serve|envoy_cluster)_\w+|(?:lmcache|vllm|sglang):\w+
             |cluster\.[\w.:|-]+\.(?:upstream_rq_\w+|circuit_breakers\.\w+\.\w+))
         (?P<labels>\{[^}]*\})?(?:\s*(?:=>|[:=|])\s*|\s+)
         (?P<value>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)(?![\w.])""",

@@ -1,5 +1,6 @@
 """Short outputs as people paste them: `ip -br`, sysfs NUMA files, `curl -w` on two paths, `kubectl top`,
-`docker stats`, `nstat`, `netstat -s`, `ss -ti`, turbostat, cpupower, `gdscheck -p`, mlxlink.
+`docker stats`, `perf stat`, `scontrol show node`, `nstat`, `netstat -s`, `ss -ti`, turbostat, cpupower,
+`gdscheck -p`, mlxlink.
 
 Source: iproute2 6.x (`ip`, `ss`, `nstat`), net-tools, curl, kubectl 1.3x, Docker CLI 27, Linux 6.x `tools/power`,
 GPUDirect Storage 1.x `gdscheck`, MFT 4.x `mlxlink`.
@@ -39,16 +40,18 @@ class BriefLinks:
 
     name = "ip_brief"
     needles: tuple[bytes, ...] = (b" UNKNOWN  ", b" state UP ", b" state DOWN ", b"NO-CARRIER")
-    _brief = regex(r"^([A-Za-z][\w.-]{1,14}(?:@\w+)?)\s+(UP|DOWN|UNKNOWN|LOWERLAYERDOWN)(?:\s|$)")
+    _brief = regex(
+        r"^([A-Za-z][\w.-]{1,14}(?:@\w+)?)\s+(UP|DOWN|UNKNOWN|LOWERLAYERDOWN)(?:\s+[0-9a-f]+[.:][0-9a-f:./]+\b.*|\s*)$"
+    )
     _long = regex(r"^(?:\d+:\s+)?([\w.-]+)(?:@\w+)?:\s+<([^>]*)>.*\bstate (UP|DOWN|UNKNOWN)\b")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
-        """The state of each interface but the loopback."""
+        """The state of each interface; the loopback shows that the list is whole."""
         for line in doc.lines():
             hit = self._brief.match(line.text)
-            if hit is not None and hit[1] != "lo":
+            if hit is not None:
                 yield fact(doc, line, "net.interface.state", hit[2], nic=hit[1].split("@")[0])
-            elif (hit := self._long.match(line.text)) is not None and hit[1] != "lo":
+            elif (hit := self._long.match(line.text)) is not None:
                 yield fact(doc, line, "net.interface.state", hit[3], nic=hit[1])
 
 
@@ -73,9 +76,10 @@ class CurlPaths:
     """`curl -w` of one endpoint on two ways: when the first byte came, and when the last."""
 
     name = "curl_paths"
-    needles: tuple[bytes, ...] = (b"time_starttransfer",)
+    needles: tuple[bytes, ...] = (b"time_starttransfer", b"ttfb", b"TTFB")
     _format = regex(r"%\{time_(\w+)\}")
-    _keyed = regex(r"time_(starttransfer|total)\s*[:=]\s*(\d+\.\d+)")
+    _keyed = regex(r"(?i:\b(?:time_)?(starttransfer|ttfb|total)\s*[:=]?\s*(\d+\.\d+)(?=s?\b))")
+    _heads = regex(r"\btime_(\w+)")
     _url = regex(r"https?://[^\s'\"]+")
     _hop = regex(
         r"gateway|\bgw\b|proxy|nginx|ingress|envoy|istio|traefik|haproxy|balancer|\bl[7b]\b|\bvia\b|https://|网关|代理",
@@ -117,7 +121,8 @@ class CurlPaths:
             text = line.text
             if (url := self._url.search(text)) is not None:
                 where = f"{text[: url.start()][-40:] if not self._format.search(text) else ''}{url.group()}"
-            if named := self._format.findall(text):
+            heads = self._heads.findall(text) if "time_starttransfer" in text and not re.search(r"\d", text) else []
+            if named := self._format.findall(text) or heads:
                 order = named
                 continue
             keyed = self._keyed.findall(text)
@@ -126,10 +131,10 @@ class CurlPaths:
                 where = label[1]
             if not keyed and text.strip() and not re.search(r"\d\.\d", text) and len(text) < 80 and url is None:
                 where = text.strip(" #-=:") or where
-            numbers = re.findall(r"(?<![\w.])\d+\.\d+", text) if order and not keyed else []
+            numbers = re.findall(r"(?<![\w.])\d+\.\d+", self._url.sub("", text)) if order and not keyed else []
             if order and len(numbers) == len(order):
                 times.update((k, float(v)) for k, v in zip(order, numbers, strict=True))
-            times.update((k, float(v)) for k, v in keyed)
+            times.update((k.lower().replace("ttfb", "starttransfer"), float(v)) for k, v in keyed)
             if "starttransfer" in times and ("total" in times or not order):
                 yield where, line, times["starttransfer"]
                 times = {}
@@ -219,6 +224,24 @@ def _mhz(hit: re.Match[str]) -> float:
     return float(hit[1]) * (1000 if hit[2] == "GHz" else 1)
 
 
+class HostLoad:
+    """Processor time of `perf stat`, and the load in `scontrol show node`."""
+
+    name = "host_load_notes"
+    needles: tuple[bytes, ...] = (b"CPUs utilized", b"CPULoad=")
+    _perf = regex(r"\btask-clock\b.*#\s+(\d+\.\d+) CPUs utilized")
+    _load = regex(r"\bCPUTot=(\d+)\s+CPULoad=(\d+\.\d+)")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """A line each."""
+        for line in doc.holding("CPUs utilized", "CPULoad="):
+            if (hit := self._perf.search(line.text)) is not None:
+                yield fact(doc, line, "host.process.cpu", float(hit[1]), "count", label="perf stat")
+            elif (hit := self._load.search(line.text)) is not None:
+                yield fact(doc, line, "host.cpu.count", float(hit[1]), "count")
+                yield fact(doc, line, "host.load", float(hit[2]), "count")
+
+
 class GdsCheck:
     """`gdscheck -p`: compatibility mode is allowed by default and means something only where nothing is supported."""
 
@@ -262,5 +285,6 @@ class LinkWidth:
 
 
 READERS: list[Reader] = [
-    BriefLinks(), NumaFiles(), CurlPaths(), ContainerUse(), Retransmits(), CpuClock(), GdsCheck(), LinkWidth(),
+    BriefLinks(), NumaFiles(), CurlPaths(), ContainerUse(), Retransmits(), CpuClock(), HostLoad(), GdsCheck(),
+    LinkWidth(),
 ]  # fmt: skip

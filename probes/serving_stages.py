@@ -22,14 +22,14 @@ from .served import SCRAPE
 _WORDS = (
     ("comm", r"all.?reduce|all.?gather|all.?to.?all|nccl|collective|通信"),
     ("total", r"\btotal\b|\bttft\b|\be2e\w*|end.?to.?end|overall|first (?:token|byte)|\bsum$|总|合计|首 ?(?:token|字|包)|全程"),  # noqa: E501
-    ("transfer", r"\bkv\b.{0,12}(?:transfer|send|recv|receive|pull|push|fetch|load|xfer|migrat|handoff|copy|传输|拉取)|\bxfer\b|transfer(?:ring)? (?:of )?kv|传输"),  # noqa: E501
+    ("transfer", r"\bkv\b.{0,12}(?:transfer|send|recv|receive|pull|push|fetch|load|xfer|migrat|handoff|copy|传输|拉取)|\bxfer\b|\bdecode transferred\b|transfer(?:ring)? (?:of )?kv|传输"),  # noqa: E501
     ("dns", r"\bdns\b|name.?lookup|name resolution|resolv(?:e|er|ing)\b|域名|解析"),
     ("tls", r"\btls\b|\bssl\b|handshake|appconnect|握手"),
     ("grammar", r"grammar|schema|\bfsm\b|xgrammar|outlines|guided|structured|constraint|automaton|约束|语法"),
     ("input", r"load ?\+ ?decod\w*|data ?load\w*|(?:image|video|jpe?g|frames?|audio|media)s?[ _-]*(?:decod|resiz|load|fetch|download)\w*|decord|resiz\w*|normaliz\w*|augment|图[像片](?:解码|预处理)|视频解码"),  # noqa: E501
     ("tokenize", r"tokeni[sz]|pre-?process|chat.?template|分词|\bencod(?:e|ing)\b|预处理|image (?:decode|resize)|validation"),  # noqa: E501
     ("compile", r"compil|captur|autotun|warm.?up|\bjit\b|编译|预热"),
-    ("queue", r"queue|queuing|wait(?:ing)? (?:time|for (?:a )?(?:slot|sched|admission|batch))|admission|sched\w* wait|pending|排队|等待调度"),  # noqa: E501
+    ("queue", r"queue|queuing|\b(?:prefill|decode) waiting\b|wait(?:ing)? (?:time|for (?:a )?(?:slot|sched|admission|batch))|admission|sched\w* wait|pending|排队|等待调度"),  # noqa: E501
     ("client", r"client|\bsdk\b|semaphore|connection pool|pool (?:wait|acquire)|客户端|连接池"),
     ("proxy", r"gateway|proxy|nginx|envoy|ingress|load.?balanc|\blb\b|\bauth\w*|rate.?limit|guardrail|moderation|网关|代理|鉴权"),  # noqa: E501
     ("connect", r"connect|\btcp\b|建连|连接"),
@@ -363,6 +363,8 @@ def _histograms(lines: list[Line]) -> list[_Time]:
             continue
         family, _, labels = key.partition("{")
         labelled = re.search(r'(?:stage|operation|phase|step)="([^"]+)"', labels)
+        if labelled is not None and labelled[1].endswith(("_bootstrap", "_prepare")):  # handshakes of disaggregation
+            continue
         stage = stage_of((labelled[1] if labelled else family).replace("_", " "))
         unit = "ms" if re.search(r"_ms$|millis", family) else "us" if re.search(r"_us$|micros", family) else "s"
         ms = _ms(total / counts[key], unit)

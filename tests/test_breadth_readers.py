@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from diagnose.probes import monitor_pages, pasted_tools
+from diagnose.probes import dcgm, monitor_pages, pasted_tools, serving_stages
 
 from diagnose.catalogue import catalogue
 from diagnose.document import Document
@@ -102,10 +102,36 @@ def test_states_of_interfaces() -> None:
     )
     assert values(text, "net.interface.state", nic="eth0") == ["UP"]
     assert values(text, "net.interface.state", nic="ib0") == ["DOWN"]
-    assert values(text, "net.interface.state", nic="lo") == []
+    assert values(text, "net.interface.state", nic="lo") == ["UNKNOWN"]
 
 
 def test_numa_files_in_two_lines() -> None:
     text = "/sys/bus/pci/devices/0000:17:00.0/numa_node\n0\n/sys/bus/pci/devices/0000:98:00.0/numa_node\nsomething\n"
     assert values(text, "pci.numa", label="0000:17:00.0") == [0.0]
     assert values(text, "pci.numa", label="0000:98:00.0") == []
+
+
+def test_clock_reasons_that_dcgm_counts_in_nanoseconds() -> None:
+    text = (
+        'DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN_NS{gpu="3"} 90000000000\n'
+        'DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN_NS{gpu="3"} 0\nDCGM_FI_DEV_PCIE_LINK_WIDTH{gpu="3"} 8\n'
+    )
+    facts = list(dcgm.DcgmMetrics().parse(Document.of("sample", text.encode())))
+    assert [(f.signal, f.subject.label, f.value) for f in facts] == [
+        ("gpu.throttle.time", "hw_thermal_slowdown", 90_000_000.0),
+        ("gpu.pcie.width", None, 8.0),
+    ]
+
+
+def test_waiting_for_prefill_is_no_prefill() -> None:
+    """SGLang names its stages after what they lead to; the handshakes of disaggregation are none of ours."""
+    stages = {"prefill_waiting": "queue", "prefill_forward": "prefill", "decode_transferred": "transfer"}
+    text = "".join(
+        f'sglang:per_stage_req_latency_seconds_sum{{stage="{s}"}} 9.0\n'
+        f'sglang:per_stage_req_latency_seconds_count{{stage="{s}"}} 3\n'
+        for s in (*stages, "prefill_bootstrap")
+    )
+    facts = serving_stages.READERS[0].parse(Document.of("sample", text.encode()))
+    assert [(f.subject.label or "").split(":")[0] for f in facts if f.signal == "serving.stage"] == list(
+        stages.values()
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from .collectives_more import bridged, matrix
@@ -125,17 +126,25 @@ def gid_index_wrong(ctx: Context) -> Outcome:
     return Outcome(True, (*forced[:1], *trouble[:2])) if forced and trouble else UNKNOWN
 
 
+_LISTED = regex(r"(?:^|\s)([a-z]+)[\w.-]*(?:@\w+)?:\s+(?:<|flags=)")
+
+
 def mtu_differs(ctx: Context) -> Outcome:
-    """Different MTUs on interfaces that should agree; loopback and bridges are left out."""
+    """Different MTUs on interfaces that should agree: no loopback, no bridge, none down, no two kinds of one host."""
     seen: dict[float, Evidence] = {}
     for value, item in ctx.numbers("net.mark.mtu"):
         quote = item.quote or ""
-        if 576 <= value <= 10_000 and not re.search(r"\blo\b|docker|br-|veth|virbr|max_mtu|maxmtu|minmtu", quote):
+        if 576 <= value <= 10_000 and not re.search(
+            r"\blo\b|docker|br-|veth|virbr|max_mtu|maxmtu|minmtu|state DOWN", quote
+        ):
             seen.setdefault(value, item)
     if len(seen) < 2:
         return UNKNOWN
     low, high = min(seen), max(seen)
     if high < 2 * low:  # 1450 beside 1500 is an overlay
+        return UNKNOWN
+    kinds = {hit[1] for v in (low, high) if (hit := _LISTED.search(seen[v].quote or "")) is not None}
+    if len(kinds) == 2:  # an onboard port beside the adapter for data, Ethernet beside IPoIB
         return UNKNOWN
     return Outcome(True, (seen[low], seen[high]))
 
