@@ -46,7 +46,8 @@ BUILTIN = (
     "rdma_sysfs", "live_nixl", "live_repeat", "splits", "columns", "engine_stats", "host_settings",
     "client_bounds", "answer_ends", "registrations", "version_counts", "named_ports", "weight_reads", "piece_sizes",
     "net_words", "pair_words", "levers", "control_rows", "prompt_code",
-    "token_work", "turns", "path_bytes", "clock", "pci_acs", "bench_blocks", "engine_config", "stack_dump", "monitor_pages", "pasted_tools", "generic",
+    "token_work", "turns", "path_bytes", "clock", "pci_acs", "bench_blocks", "engine_config", "stack_dump",
+    "monitor_pages", "pasted_tools", "generic",
 )  # fmt: skip
 
 
