@@ -55,7 +55,8 @@ class Reader(Protocol):
     """What a reader looks like. `parse` may raise `ParseError` and nothing else.
 
     A reader may also have ``owns(doc) -> bool``: True for a document that is its format from end to end
-    (a trace, a database), on which then no other reader and no mark runs.
+    (a trace, a database), on which then no other reader and no mark runs; or ``beside``, a frozenset of names of
+    readers that run there as well, and the marks with them.
     """
 
     @property
