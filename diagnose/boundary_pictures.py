@@ -104,13 +104,13 @@ def _memory(src: _Sources) -> Picture:
     shared, capability = _SHARED.get(product.cc), f"compute capability {product.cc}"
     source = product.source_of()
     way = "NVLink-C2C" if product.c2c else f"PCIe {product.pcie} x{product.width}"
-    texts = ("每个 SM {} KiB", "每个 block 最多 {} KiB", "{} GB,{} GB/s") if zh else (
-        "{} KiB an SM", "{} KiB a block at most", "{} GB at {} GB/s")  # fmt: skip
+    texts = ("每个 SM {} KiB", "每个 block 最多 {} KiB", "{} GB {},{} GB/s") if zh else (
+        "{} KiB an SM", "{} KiB a block at most", "{} GB {} at {} GB/s")  # fmt: skip
     hops = [
         Hop(names[0], True, capability, texts[0].format(_REGISTERS)),
         Hop(names[1], shared is not None or None, capability, texts[1].format(shared) if shared else ""),
         Hop(names[2], None, said("size and rate: diagnose microbench", src.lang)),
-        Hop(names[3], True, source, texts[2].format(product.memory_gb, f"{product.memory:g}")),
+        Hop(names[3], True, source, texts[2].format(product.memory_gb, product.kind, f"{product.memory:g}")),
         Hop(names[4], True, source, way),
     ]
     return chain(f"{title}: {product.name}", hops)

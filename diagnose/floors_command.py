@@ -161,7 +161,7 @@ def _ask(options: Options) -> tuple[Ask, list[str]]:
     memory, peak = found.get("memory"), found.get("fp8" if weight_bytes == 1.0 else "bf16")
     why: dict[str, str] = {}
     if gpu is not None:
-        memory = memory or Rate(f"memory bandwidth, {gpu.name}", gpu.memory, "GB/s", gpu.source_of())
+        memory = memory or Rate(f"memory bandwidth, {gpu.name} ({gpu.kind})", gpu.memory, "GB/s", gpu.source_of())
         peak = peak or _peak(gpu, weight_bytes, options.dtype)
     if memory is None:
         why["memory"] = reason

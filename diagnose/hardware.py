@@ -13,6 +13,7 @@ from typing import Literal, cast
 
 Form = Literal["SXM", "PCIe", "superchip", "workstation", "GeForce"]
 P2P = Literal["pcie", "nvlink", "none"]
+Kind = Literal["HBM2", "HBM2e", "HBM3", "HBM3e", "GDDR6", "GDDR6X", "GDDR7", "LPDDR5X"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Gpu:
         name: as nvidia-smi prints it, without a leading ``NVIDIA``.
         cc: compute capability. form: how it is built in.
         tensor16, fp8: dense TFLOP/s with FP32 accumulation; None where not known or not there.
-        memory: GB/s. memory_gb: size in the product's own GB. power: default limit, W.
+        memory: GB/s. memory_gb: size in the product's own GB. kind: of the memory. power: default limit, W.
         nvlink, links: generation and links of the product (0: none); bridged cards need the bridge.
         pcie, width: generation and lanes. c2c: the CPU is behind NVLink-C2C, not behind PCIe.
         p2p: peer access that the stock driver allows: over PCIe too, over NVLink only, or none.
@@ -43,6 +44,7 @@ class Gpu:
     width: int
     p2p: P2P
     source: str
+    kind: Kind
     c2c: bool = False
     dense: bool = True
 
@@ -132,6 +134,24 @@ GB10 | 12.1 | superchip | - | - | 273 | 128 | 140 | 0x0 | 5x4 | none | DGX Spark
 _C2C = frozenset(["GH200 480GB", "GH200 144G HBM3e", "GB200", "GB300", "GB10"])
 
 
+# What kind of memory, by the same sheets and whitepapers as the figures.
+_KINDS: dict[Kind, str] = {
+    "HBM2": "Tesla P100-SXM2-16GB, Tesla P100-PCIE-16GB, Tesla V100-SXM2-16GB, Tesla V100-SXM2-32GB, A30, "
+    "Tesla V100-PCIE-16GB, Tesla V100-PCIE-32GB, A100-SXM4-40GB, A100-PCIE-40GB",
+    "HBM2e": "A100-SXM4-80GB, A100 80GB PCIe, A800-SXM4-80GB, A800 80GB PCIe, H100 PCIe, H800 PCIe",
+    "HBM3": "H100 80GB HBM3, H100 NVL, H800, H20, GH200 480GB",
+    "HBM3e": "H20-3e, H200, H200 NVL, GH200 144G HBM3e, B200, GB200, B300 SXM6 AC, GB300",
+    "GDDR6": "Tesla T4, GeForce RTX 2080 Ti, TITAN RTX, Quadro RTX 8000, Quadro RTX 6000, A40, A10, A10G, A2, "
+    "RTX A6000, RTX A5000, RTX A4000, GeForce RTX 3070, GeForce RTX 3060, L4, L40, L40S, L20, RTX 6000 Ada Generation, "
+    "RTX 5000 Ada Generation, GeForce RTX 4060 Ti",
+    "GDDR6X": "GeForce RTX 3090, GeForce RTX 3090 Ti, GeForce RTX 3080, GeForce RTX 4090, GeForce RTX 4080, "
+    "GeForce RTX 4080 SUPER, GeForce RTX 4070 Ti",
+    "GDDR7": "GeForce RTX 5090, GeForce RTX 5080, GeForce RTX 5070 Ti, RTX PRO 6000 Blackwell Workstation Edition, "
+    "RTX PRO 6000 Blackwell Max-Q Workstation Edition, RTX PRO 6000 Blackwell Server Edition",
+    "LPDDR5X": "GB10",
+}
+_KIND = {name: kind for kind, names in _KINDS.items() for name in names.split(", ")}
+
 # A second source that the figures were compared with, and where it differs. Products without an entry have one source.
 _GARDEN = "glennklockwood.com/garden/processors"
 SECOND: dict[str, str] = {
@@ -166,7 +186,8 @@ def _row(line: str) -> Gpu:
     peak16, peak8 = (None if c == "-" else float(c) for c in cell[3:5])
     return Gpu(
         cell[0], float(cell[1]), form, peak16, peak8, float(cell[5]), int(cell[6]), int(cell[7]),
-        nvlink, links, pcie, width, p2p, f"NVIDIA {cell[11]}", cell[0] in _C2C,
+        nvlink, links, pcie, width, p2p, f"NVIDIA {cell[11]}",
+        _KIND[cell[0]], cell[0] in _C2C,
     )  # fmt: skip
 
 

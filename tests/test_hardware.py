@@ -50,6 +50,18 @@ def test_an_unknown_name_has_no_number_and_a_reason(name: str, says: str) -> Non
     assert says in reason or "does not name one product" in reason
 
 
+def test_memory_is_called_what_it_is() -> None:
+    """Stacked memory is fast; a kind that does not fit its rate would be a slip of the table."""
+    for gpu in hardware.GPUS.values():
+        if gpu.form in ("workstation", "GeForce"):
+            assert gpu.kind.startswith("GDDR"), gpu.name
+        elif gpu.form == "SXM" or gpu.memory > 1800:
+            assert gpu.kind.startswith("HBM"), gpu.name
+    names = ("L40S", "L4", "H100", "A100 80GB PCIe", "4090")
+    kinds = {name: found.kind for name in names if (found := hardware.meant(name)[0])}
+    assert kinds == {"L40S": "GDDR6", "L4": "GDDR6", "H100": "HBM3", "A100 80GB PCIe": "HBM2e", "4090": "GDDR6X"}
+
+
 def test_no_entry_carries_a_sparse_peak() -> None:
     """FP8 is twice FP16 on every product that has it; a sparse figure would break one of the two."""
     for gpu in hardware.GPUS.values():
