@@ -1,4 +1,4 @@
-"""DCGM: exporter metrics, `dcgmi dmon`, `dcgmi nvlink -s`, `dcgmi health -c`, `dcgmi diag`.
+"""DCGM: exporter metrics, `dcgmi dmon`, `dcgmi nvlink -s|-e`, `dcgmi health -c`, `dcgmi diag`.
 
 Source: NVIDIA DCGM 3 and 4 (`dcgm_fields.h`, `dcgmi`), dcgm-exporter. Fields are mapped to the signals that the readers
 of nvidia-smi use, so that the same causes read both.
@@ -176,10 +176,16 @@ class DcgmDmon:
 
 
 class DcgmReports:
-    """`dcgmi nvlink -s`, `dcgmi health -c` and `dcgmi diag`: what is down, what failed, and why."""
+    """`dcgmi nvlink -s|-e`, `dcgmi health -c` and `dcgmi diag`: what is down, what failed, and why."""
 
     name = "dcgmi_report"
-    needles: tuple[bytes, ...] = (b"NvLink Link Status", b"Health Monitor Report", b"| Diagnostic ", b"gpuId ")
+    needles: tuple[bytes, ...] = (
+        b"NvLink Link Status",
+        b"NVLINK Error Counts",
+        b"Health Monitor Report",
+        b"| Diagnostic ",
+        b"gpuId ",
+    )
     _gpu = regex(r"^\s*gpuId\s+(\d+)\s*:\s*(.*)$")
     _switch = regex(r"^\s*(?:physicalId|NvSwitches)\b")
     _links = regex(r"^\s*(?:[UDX_]\s+){1,}[UDX_]\s*$")
@@ -236,4 +242,22 @@ class DcgmReports:
                 yield fact(doc, line, "dcgm.said", hit[2][:300], gpu=gpu, label=test)
 
 
-READERS: list[Reader] = [DcgmMetrics(), DcgmDmon(), DcgmReports()]
+class DcgmLinkErrors:
+    """`dcgmi nvlink -e`: error counters of a GPU's links; at zero they say nothing."""
+
+    name = "dcgmi_link_errors"
+    needles: tuple[bytes, ...] = (b"NVLINK Error Counts",)
+    _gpu = regex(r"^\s*\|\s*GPU (\d+)\s*\|")
+    _count = regex(r"\|\s*(CRC FLIT|CRC Data|Replay|Recovery) Error\s*\|\s*([1-9]\d*)\s*\|")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """A row a counter, below the row that names the GPU."""
+        gpu: int | None = None
+        for line in doc.lines():
+            if (hit := self._gpu.match(line.text)) is not None:
+                gpu = int(hit[1])
+            elif (hit := self._count.search(line.text)) is not None:
+                yield fact(doc, line, "nvlink.errors", float(hit[2]), "count", gpu=gpu, label=hit[1])
+
+
+READERS: list[Reader] = [DcgmMetrics(), DcgmDmon(), DcgmReports(), DcgmLinkErrors()]
