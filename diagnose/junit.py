@@ -11,7 +11,8 @@ from .audit_models import Audit
 from .document import printable
 from .fleet_models import Fleet
 from .models import InputRef, Report
-from .report_file import Item, Loaded
+from .report_file import Loaded
+from .report_item import Item
 
 # what XML 1.0 cannot hold, even escaped
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

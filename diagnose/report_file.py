@@ -9,38 +9,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from . import report_fleet
 from .audit_models import Audit
 from .errors import ReportError
 from .fleet_models import Fleet
-from .models import Evidence, InputRef, Report, Severity
+from .models import Evidence, InputRef, Report
+from .report_item import Item
 from .safe_json import loads
 
 REPORT, AUDIT, FLEET = "diagnose.report/v1", "diagnose.audit/v1", "diagnose.fleet/v1"
 _VERDICTS = {"cause": "a cause was found", "healthy": "nothing is wrong", "inconclusive": "not decided"}
-
-
-@dataclass(frozen=True)
-class Item:
-    """A finding: of a cause (`diagnose`) or of a check (`diagnose audit`); texts in the report's first language.
-
-    Attributes:
-        nodes: of a fleet, those it is about; `evidence` then has one entry for each of them.
-    """
-
-    id: str
-    title: str
-    severity: Severity
-    evidence: tuple[str, ...]
-    confidence: float | None = None
-    against: tuple[str, ...] = ()
-    because: str = ""
-    fix: str = ""
-    risk: str = ""
-    undo: str = ""
-    verify: str = ""
-    source: str = ""
-    status: str = "inferred"
-    nodes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -72,9 +50,7 @@ class Loaded:
     def inputs(self) -> list[InputRef]:
         """What was read, and what was refused; of a fleet the nodes that gave no result."""
         if isinstance(self._made, Fleet):
-            from .report_fleet import silent
-
-            return list(silent(self._made))
+            return list(report_fleet.silent(self._made))
         return self._made.inputs
 
     @property
@@ -99,9 +75,7 @@ class Loaded:
             answers = list(self.report.answer.values())
             return answers[0].verdict if answers else _VERDICTS[self.report.verdict]
         if self.fleet is not None:
-            from .report_fleet import headline
-
-            return headline(self.fleet)
+            return report_fleet.headline(self.fleet)
         assert self.audit is not None
         return f"{len(self.items)} finding(s) on {self.audit.machine}" if self.items else "No finding."
 
@@ -133,10 +107,8 @@ def load(path: Path) -> Loaded:
 def of(data: dict[str, Any]) -> Loaded:
     """JSON data of a report, an audit or a fleet, parsed."""
     if data.get("schema") == FLEET:
-        from .report_fleet import items
-
         fleet = Fleet.model_validate(data)
-        found, told = items(fleet)
+        found, told = report_fleet.items(fleet)
         return Loaded(data, fleet=fleet, items=found, by_id={e.id: e for e in told})
     if data.get("schema") == AUDIT:
         audit = Audit.model_validate(data)

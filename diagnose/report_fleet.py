@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from .fleet_models import Fleet
 from .models import CaptureRef, Evidence, InputRef, Severity, SpanRef, Subject
-from .report_file import Item
+from .report_item import Item
 
 MISSING = "expected, and not there"
 

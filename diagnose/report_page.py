@@ -27,7 +27,8 @@ from .pictures.svg import Drawing
 from .pictures.svg import style as picture_style
 from .report import referred
 from .report_excerpts import BUDGET, Excerpt, excerpts, visible
-from .report_file import Item, Loaded
+from .report_file import Loaded
+from .report_item import Item
 from .report_labels import labels
 from .stages import METRICS
 from .units import percent

@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 from .document import printable
 from .models import Severity, SpanRef
-from .report_file import Item, Loaded
+from .report_file import Loaded
+from .report_item import Item
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LEVEL: dict[Severity, str] = {"high": "error", "medium": "warning", "low": "note", "info": "note"}

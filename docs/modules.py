@@ -67,8 +67,8 @@ LAYERS = (
     Layer(
         "forms",
         "What people and programs read: screen, page, pictures, SARIF, JUnit, model.",
-        "screen markdown report_excerpts report_file report_labels report_page sarif junit pictures pictures.* "
-        "audit_screen fleet_screen fold report_fleet catalogue_commands session llm llm_client llm_prompts",
+        "screen markdown report_excerpts report_file report_item report_labels report_page sarif junit pictures "
+        "pictures.* audit_screen fleet_screen fold report_fleet catalogue_commands session llm llm_client llm_prompts",
     ),
     Layer("commands", "One module a command, and what only it needs.", "*"),
 )
