@@ -1,7 +1,8 @@
 """Pages of monitors beside the engine's own: node_exporter, cAdvisor, kube-state-metrics, Envoy, nginx, Ray Serve.
 
 Source: node_exporter 1.8 (`infiniband_linux.go`, `netstat_linux.go`), cAdvisor 0.49 (`prometheus.go`),
-kube-state-metrics 2.13 (`pod.go`), Envoy 1.31 (cluster statistics), nginx `stub_status`, Ray 2.40 (`serve/_private`),
+kube-state-metrics 2.13 (`pod.go`), Envoy 1.31 (cluster statistics), nginx `stub_status`, HAProxy 2.8,
+nvidia_gpu_exporter 1.2 (names of `nvidia-smi --query-gpu`), Ray 2.40 (`serve/_private`),
 LMCache 0.3 (`observability.py`), SGLang 0.5 (`metrics/collector.py`: disaggregation, graphs, experts), vLLM 0.11
 (`v1/metrics/loggers.py`: external cache, sleep state). Of a series that was read twice, the last reading counts.
 """
@@ -22,18 +23,20 @@ from .facts import computed, fact
 _STEMS = (
     "node_netstat_Tcp_", "node_infiniband_", "node_load1", "node_memory_Mem", "container_memory_working_set_bytes",
     "container_spec_memory_limit_bytes", "container_oom_events_total", "kube_pod_container_resource_limits",
+    "nvidia_smi_clocks_", "nvidia_smi_ecc_errors_uncorrected", "haproxy_backend_current_queue",
     "ray_serve_", "envoy_cluster_", ".upstream_rq_", ".circuit_breakers.", "lmcache:", "vllm:engine_sleep_state",
     "vllm:external_prefix_cache_", "sglang:kv_transfer_", "sglang:is_cuda_graph", "sglang:eplb_balancedness",
     "sglang:num_prefill_inflight_queue", "sglang:num_decode_", "sglang:spec_accept_rate", "sglang:num_running_reqs",
     "sglang:num_queue_reqs", "sglang:token_usage",
 )  # fmt: skip
 _LINE = regex(
-    r"""^[\s*•-]*(?P<name>(?:node|container|kube_pod|ray_serve|envoy_cluster)_\w+|(?:lmcache|vllm|sglang):\w+
+    r"""^[\s*•-]*(?P<name>(?:node|container|kube_pod|ray_serve|envoy_cluster|nvidia_smi|haproxy_backend)_\w+|(?:lmcache|vllm|sglang):\w+
             |cluster\.[\w.:|-]+\.(?:upstream_rq_\w+|circuit_breakers\.\w+\.\w+))
         (?P<labels>\{[^}]*\})?(?:\s*(?:=>|[:=|])\s*|\s+)
         (?P<value>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)(?![\w.])""",
     re.VERBOSE,
 )
+_REASON = regex(r"nvidia_smi_clocks_(?:throttle|event)_reasons_([hs]w_\w+)")
 _LABEL = regex(r'(\w+)="([^"]*)"')
 _GIB = 2.0**-30
 
@@ -49,6 +52,8 @@ _PLAIN: dict[str, tuple[str, str, float, str | None]] = {
     "sglang:kv_transfer_alloc_ms": ("kv.stage", "ms", 1.0, "allocation"),
     "sglang:spec_accept_rate": ("serving.accept_rate", "fraction", 1.0, None),
     "ray_serve_deployment_queued_queries": ("proxy.queued", "count", 1.0, "ray serve"),
+    "haproxy_backend_current_queue": ("proxy.queued", "count", 1.0, "haproxy"),
+    "nvidia_smi_ecc_errors_uncorrected_volatile_total": ("gpu.ecc.uncorrected", "count", 1.0, "volatile"),
     "lmcache:remote_ping_errors": ("kv.failed", "count", 1.0, "lmcache:remote_ping_errors"),
     "envoy_cluster_upstream_rq_pending_active": ("proxy.queued", "count", 1.0, "envoy"),
     "envoy_cluster_upstream_rq_pending_overflow": ("proxy.rejected", "count", 1.0, "envoy pending overflow"),
@@ -122,6 +127,9 @@ class Exporters:
         if name.startswith("envoy_cluster_circuit_breakers_") and name.endswith("_open"):
             if s.value == 1:
                 yield fact(doc, s.line, "proxy.rejected", s.value, "count", label="envoy circuit breaker open")
+        elif (reason := _REASON.fullmatch(name)) is not None:
+            if s.value == 1:
+                yield fact(doc, s.line, "gpu.throttle", "active", label=reason[1])
         elif name.startswith("node_infiniband_"):
             yield from self._port(doc, s)
         elif name == "kube_pod_container_resource_limits":

@@ -135,3 +135,13 @@ def test_waiting_for_prefill_is_no_prefill() -> None:
     assert [(f.subject.label or "").split(":")[0] for f in facts if f.signal == "serving.stage"] == list(
         stages.values()
     )
+
+
+def test_series_of_the_exporter_of_nvidia_smi() -> None:
+    text = (
+        'nvidia_smi_clocks_event_reasons_hw_thermal_slowdown{uuid="a"} 1\n'
+        'nvidia_smi_clocks_throttle_reasons_hw_power_brake_slowdown{uuid="a"} 0\n'
+        'nvidia_smi_ecc_errors_uncorrected_volatile_total{uuid="a"} 0\nhaproxy_backend_current_queue{proxy="v"} 84\n'
+    )
+    assert values(text, "gpu.throttle", label="hw_thermal_slowdown") == ["active"]
+    assert [f.signal for f in read(text)] == ["gpu.throttle", "proxy.queued"]
