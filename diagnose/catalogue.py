@@ -586,13 +586,10 @@ class Catalogue:
     def version(self) -> str:
         """A short hash of the catalogue's content."""
         found = hashlib.sha256()
-        for root in _roots():
-            for folder in _CONTENT:
-                place = root / folder
-                if place.is_dir():
-                    for item in sorted(place.iterdir(), key=lambda t: t.name):
-                        if item.name.endswith((".yaml", ".json")):
-                            found.update(item.read_bytes())
+        for place in (root / folder for root in _roots() for folder in _CONTENT):
+            for item in sorted(place.iterdir(), key=lambda t: t.name) if place.is_dir() else ():
+                if item.name.endswith((".yaml", ".json")):
+                    found.update(item.read_bytes())
         return found.hexdigest()[:12]
 
 

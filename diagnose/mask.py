@@ -128,7 +128,7 @@ def secrets(text: bytes | str) -> list[Secret]:
     if isinstance(text, bytes):
         text = text.decode("latin-1")  # one character a byte, so that offsets stay byte offsets
     unseen = [hit.span() for hit in _UNSEEN.finditer(text)]  # UTF-16 seen as bytes, colours
-    found = _around(text, unseen) if unseen else _seen(text)
+    found = _around(text, unseen)
     if len(text) > _NARROW and "\n" in text:
         cuts = _cuts(text, raw or text.encode("utf-8", "replace"))
         if cuts:
@@ -165,6 +165,8 @@ def _seen(text: str) -> list[Secret]:
 
 def _around(text: str, gaps: Sequence[tuple[int, int]]) -> list[Secret]:
     """Secrets of a text without these parts of it, which may stand before a secret or in it."""
+    if not gaps:
+        return _seen(text)
     kept, starts, places, at, size = [], [], [], 0, 0
     for stop, after in [*gaps, (len(text), len(text))]:
         if stop > at:
@@ -178,7 +180,10 @@ def _around(text: str, gaps: Sequence[tuple[int, int]]) -> list[Secret]:
         run = bisect_right(starts, offset) - 1
         return places[run] + offset - starts[run]
 
-    return [(place(a), place(b - 1) + 1, kind) for a, b, kind in _seen("".join(kept))]
+    whole = "".join(kept)
+    again = [hit.span() for hit in _UNSEEN.finditer(whole)]  # colours of a text in UTF-16
+    found = _around(whole, again)
+    return [(place(a), place(b - 1) + 1, kind) for a, b, kind in found]
 
 
 def _named(text: str, lower: str) -> Iterator[Secret]:

@@ -197,7 +197,8 @@ def test_json_fits_its_schema_and_screens_name_evidence(capsys: pytest.CaptureFi
     assert "| HIGH | `env.cuda.launch_blocking` |" in capsys.readouterr().out
 
 
-def test_show_lists_without_looking(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_lists_without_looking(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist gives its workers 80; a pipe has none
     assert audit.run([], "", audit.Options(only=("gpu.ecc.*",)), show=True) == EXIT_OK
     assert capsys.readouterr().out.count("\n") == 4
 

@@ -83,7 +83,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         got = capsys.readouterr()
         for text in (got.out, got.err):
             assert all(c.isprintable() or c == "\n" for c in text), "control characters reach the terminal"
-        assert "Traceback" not in got.err and "defect" not in got.out + got.err
+        assert "Traceback" not in got.err and "defect:" not in got.out + got.err
         return code, got.out, got.err
 
     return call

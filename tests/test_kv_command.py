@@ -72,7 +72,10 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert data["schema"] == "diagnose.kv/v1" and data["figures"]["bytes"]["unit"] == "B"
 
 
-def test_the_sum_stands_first_in_figures_that_people_read(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sum_stands_first_in_figures_that_people_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist gives its workers 80; a pipe has none
     assert run(Options("llama-3.1-8b", input=4096, link=25.0, gpu="H100"), "text") == 0
     said = capsys.readouterr().out
     assert said.startswith(
