@@ -62,8 +62,14 @@ def test_without_pressure_nothing_is_accused(text: str) -> None:
     assert lead("TTFT is high", [Document.of("a", text.encode())]) == "inconclusive"
 
 
+_STATES = [c for c in KEY if c["id"].startswith(("vllm-", "cpu-fault"))]  # all of them: `diagnose eval captures`
+
+
 @pytest.mark.skipif(not KEY, reason="needs the captures beside the repository")
-@pytest.mark.parametrize("case", [c for c in KEY if c["id"].startswith(("vllm-", "cpu-fault"))], ids=lambda c: c["id"])
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, id=c["id"], marks=[pytest.mark.thorough] if n % 3 else []) for n, c in enumerate(_STATES)],
+)
 def test_known_states_of_real_servers(case: dict[str, object]) -> None:
     docs = []
     for name in case["files"]:  # type: ignore[attr-defined]
