@@ -21,6 +21,7 @@ from diagnose.document import Document
 from diagnose.errors import EXIT_FINDING, EXIT_OK, DiagnoseError, UsageError
 from diagnose.models import Report
 from diagnose.verify import verify
+from diagnose.verify_command import rerender
 
 from . import report as output
 from .ablation import DERIVED, MADE, ablate_cited, backing
@@ -237,7 +238,9 @@ def _chained(got: Report) -> bool | None:
 
 def unsupported(got: Report, documents: Iterable[Document]) -> list[str]:
     """Claims that do not hold: what `diagnose verify` finds, and findings without a reading behind them."""
-    out = [str(m) for m in verify(got.model_dump(mode="json", by_alias=True), documents, again=False)]
+    # what a model worded is held against the answer that the report's own parts render to
+    by_hand = rerender if got.stats.llm else None
+    out = [str(m) for m in verify(got.model_dump(mode="json", by_alias=True), documents, by_hand, again=False)]
     read = {e.id for e in got.evidence if e.spans or e.kind == "absent"}
     for finding in got.findings if got.verdict == "cause" else ():
         if read.isdisjoint(backing(got, set(finding.evidence))):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import os
+
 import pytest
+
+# Reports are large graphs without cycles; looking through all of them again and again takes a twentieth of the time.
+gc.set_threshold(100_000, 50, 100)
 
 LONGEST = (
     "fleet_ray", "movement_live", "reader_properties", "practice", "mcp", "answer", "microbench", "bad_input",
@@ -10,6 +16,11 @@ LONGEST = (
     "llm", "live_repeat", "bench_stub", "graph", "packaging", "probe_new", "plugin",
 )  # fmt: skip
 _PLACE = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Half as many again as there are CPUs: servers, programs and time-outs that tests wait for leave CPUs idle."""
+    return (os.cpu_count() or 2) * 3 // 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
