@@ -22,6 +22,19 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?")
 _SECONDS = {"ms": 1e-3, "s": 1.0, None: 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
+NEEDED = "it needs the server's address: --endpoint http://HOST:PORT"
+
+
+def needed(params: Mapping[str, str]) -> str | None:
+    """Why a probe of a server cannot run; None where the server is named."""
+    return None if params.get("endpoint") else NEEDED
+
+
+def told(params: Mapping[str, str]) -> str:
+    """The server's address for a command line that is only shown."""
+    return params.get("endpoint") or "http://HOST:PORT"
+
+
 def seconds(text: str, usual: float) -> float:
     """A length of time as one types it: ``10s``, ``30m``, ``90``; `usual` where nothing was said.
 

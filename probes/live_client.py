@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from diagnose.collect import Capture, Collected, Collector, NotCaptured
-from diagnose.endpoint import Endpoint
+from diagnose.endpoint import Endpoint, needed, told
 from diagnose.host import Host
 from diagnose.scrapes import Page
 
@@ -16,7 +16,7 @@ REQUESTS, INPUT, OUTPUT = 8, 64, 16
 
 
 def _ready(host: Host) -> str | None:
-    return None if host.params.get("endpoint") else "it needs the server's address: --endpoint http://HOST:PORT"
+    return needed(host.params)
 
 
 def _direct(host: Host) -> Iterator[Collected]:
@@ -34,21 +34,21 @@ def _direct(host: Host) -> Iterator[Collected]:
         own.close()
     params = {"requests": str(REQUESTS), "input": str(INPUT), "output": str(OUTPUT)}
     spent = time.time() - started
-    told = (f"{REQUESTS} requests of {INPUT} tokens in, {OUTPUT} out, one after the other, to {end.origin.url}",)
+    said = (f"{REQUESTS} requests of {INPUT} tokens in, {OUTPUT} out, one after the other, to {end.origin.url}",)
     place = f"{end.place}/direct"  # differences over these requests alone, beside those over the window
     for name, part, at in (("metrics-before.prom", "start", started), ("metrics-after.prom", "end", started + spent)):
         if text := got.files.get(name):
             data, cut = Page(text.encode(), place, at).kept(part)
-            yield Capture(NAME, data, part, params, told, started=at, cut=cut)
+            yield Capture(NAME, data, part, params, said, started=at, cut=cut)
     if got.data.get("completed"):
         data = dump(got.data).encode()
-        yield Capture(NAME, data, "result", params, told, started=started, seconds=spent)
+        yield Capture(NAME, data, "result", params, said, started=started, seconds=spent)
     else:
         yield NotCaptured(NAME, got.died or "none of its requests was answered")
 
 
 def _shown(host: Host) -> list[str]:
-    return [f"{REQUESTS} requests of {INPUT} tokens in, {OUTPUT} out, to {host.params['endpoint']}"]
+    return [f"{REQUESTS} requests of {INPUT} tokens in, {OUTPUT} out, to {told(host.params)}"]
 
 
 COLLECTORS = (Collector(NAME, _ready, _direct, commands=_shown),)

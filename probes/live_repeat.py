@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from diagnose.collect import Capture, Collected, Collector, NotCaptured
 from diagnose.document import Document
-from diagnose.endpoint import Endpoint
+from diagnose.endpoint import Endpoint, needed, told
 from diagnose.host import Host
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
@@ -21,7 +21,7 @@ _ROW = regex(r"^\s*(new|again)\s+\d+\s+(\d+)\s+(\d+(?:\.\d+)?)\s*$")
 
 
 def _ready(host: Host) -> str | None:
-    return None if host.params.get("endpoint") else "it needs the server's address: --endpoint http://HOST:PORT"
+    return needed(host.params)
 
 
 def _repeat(host: Host) -> Iterator[Collected]:
@@ -33,7 +33,7 @@ def _repeat(host: Host) -> Iterator[Collected]:
     started = time.time()
     load = Load(input=INPUT, output=OUTPUT, rate=math.inf, concurrency=1, num=REQUESTS, warmup=1, timeout=60.0,
                 salt=f"{time.time_ns():x}")  # fmt: skip
-    told = (f"{REQUESTS} prompts of {INPUT} tokens, one after the other, then the same again, to {end.origin.url}",)
+    said = (f"{REQUESTS} prompts of {INPUT} tokens, one after the other, then the same again, to {end.origin.url}",)
     lines = [f"{HEAD} {REQUESTS} of about {INPUT} tokens, one after the other", " pass  request  tokens  ttft_ms"]
     died = None
     try:
@@ -50,11 +50,11 @@ def _repeat(host: Host) -> Iterator[Collected]:
         return
     params = {"requests": str(REQUESTS), "input": str(INPUT)}
     data = ("\n".join(lines) + "\n").encode()
-    yield Capture(NAME, data, "table", params, told, started=started, seconds=time.time() - started)
+    yield Capture(NAME, data, "table", params, said, started=started, seconds=time.time() - started)
 
 
 def _shown(host: Host) -> list[str]:
-    return [f"{REQUESTS} prompts of {INPUT} tokens, then the same again, to {host.params['endpoint']}"]
+    return [f"{REQUESTS} prompts of {INPUT} tokens, then the same again, to {told(host.params)}"]
 
 
 class RepeatReader:

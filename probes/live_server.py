@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from diagnose.collect import Capture, Collected, Collector, NotCaptured
-from diagnose.endpoint import Answer, Endpoint, seconds, usable
+from diagnose.endpoint import NEEDED, Answer, Endpoint, needed, seconds, usable
 from diagnose.errors import ProbeError
 from diagnose.host import Host
 from diagnose.scrapes import FULL, Page, timeline
@@ -23,7 +23,6 @@ WINDOW = 10.0
 EVERY = 1.0  # seconds between two looks at the gauges
 METRICS = "vllm.metrics"
 _PATHS = ("/metrics", "/prometheus/metrics")
-_NEED = "it needs the server's address: --endpoint http://HOST:PORT"
 NO_TRAFFIC = (
     "no request came or ended in the window of {window:g} s, so there is nothing to measure: run it while the load is "
     "on, or let `diagnose bench --endpoint {url} --allow load` make some meanwhile"
@@ -31,11 +30,11 @@ NO_TRAFFIC = (
 
 
 def _ready(host: Host) -> str | None:
-    return None if host.params.get("endpoint") else _NEED
+    return needed(host.params)
 
 
 def _ready_metrics(host: Host) -> str | None:
-    return None if {"endpoint", "prometheus"} & set(host.params) else _NEED + " (or --prometheus URL)"
+    return None if {"endpoint", "prometheus"} & set(host.params) else NEEDED + " (or --prometheus URL)"
 
 
 def window(host: Host) -> float:
@@ -201,7 +200,7 @@ def _args(host: Host) -> Iterator[Collected]:
 
 def _log_ready(host: Host) -> str | None:
     if not host.params.get("endpoint"):
-        return _NEED
+        return NEEDED
     return None if Endpoint.of(host.params).local else "the server runs elsewhere: give its log with --evidence"
 
 
@@ -215,7 +214,7 @@ def _capacity(host: Host) -> Iterator[Collected]:
 
 def _use_ready(host: Host) -> str | None:
     why = _log_ready(host)
-    return "the server runs elsewhere: its CPU and GPU cannot be watched from here" if why and why != _NEED else why
+    return "the server runs elsewhere: its CPU and GPU cannot be watched from here" if why and why != NEEDED else why
 
 
 def _use(host: Host) -> Iterator[Collected]:

@@ -389,6 +389,12 @@ def test_a_server_without_a_cache_answers_both_times_alike() -> None:
     assert not said and len(facts) == 2 * REQUESTS + 1 and ratio == pytest.approx(1, abs=0.3)
 
 
+@pytest.mark.parametrize("name", ["client.direct", "client.repeat"])
+def test_what_would_run_is_shown_without_a_server(name: str) -> None:
+    probe = collectors()[name]
+    assert probe.ready(Host()) and "http://HOST:PORT" in " ".join(probe.commands(Host()))
+
+
 def test_requests_of_its_own_need_a_server() -> None:
     captures, said = got(f"http://127.0.0.1:{free()}", "client.direct")
     assert not captures and "nothing listens" in said[""]
