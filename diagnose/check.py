@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import checks
+from . import checks, rules  # noqa: F401 (rules: fills the named predicates that conditions are held against)
 from .catalogue import Catalogue, near
 from .errors import CatalogueError
 from .playbook import faults

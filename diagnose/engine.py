@@ -16,8 +16,9 @@ from .gather import Gathered, gather, number
 from .limits import limits
 from .models import Evidence, InputRef, Limit, Reference, Report
 from .playbook import walk
-from .predicates import Context, registered
+from .predicates import Context
 from .report import OFFLINE, build, finished
+from .rules import registered
 from .wording import shifts, text_of
 
 

@@ -25,7 +25,7 @@ from .fleet_collect import Collected, collect, is_folder, launcher, tell
 from .fleet_models import Failed, Fleet, Node
 from .fleet_rank import compare
 from .models import Fact, InputRef, Report
-from .predicates import Context, registered
+from .predicates import Context
 
 SUMMARY = "fleet.txt"
 HEAD = "# diagnose fleet, one line each: what its nodes came to, and what stands apart"
@@ -214,6 +214,7 @@ def reach(target: str, symptom: str, limit: float) -> Collected:
     from .progress import Progress
     from .record import script_text
     from .route import asked
+    from .rules import registered
 
     how = launcher(target)
     known = catalogue()

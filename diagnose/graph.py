@@ -27,10 +27,11 @@ from .limits import limits
 from .mask import mask_evidence
 from .models import Evidence, Fact, InputRef, Limit, PathStep, Reference
 from .playbook import CONCLUDE, decide
-from .predicates import Context, registered
+from .predicates import Context
 from .report import OFFLINE, finished
 from .report import build as build_report
 from .route import asked, infer
+from .rules import registered
 from .verify import verify
 from .wording import shifts, text_of
 

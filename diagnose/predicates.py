@@ -12,7 +12,7 @@ Leaves (one mapping each):
     {compare: AXIS, metric: REGEX, above: 1.3}   two settings on one axis, worse / better
     {playbook: [ids]}                        the question that is being asked
     {recognised: [readers]}                  one of these formats is among the inputs
-    {python: NAME}                           a named predicate of `diagnose.rules`
+    {python: NAME}                           a named predicate: one of `RULES`, which `diagnose.rules` fills
 
 TESTs: equals, one_of, matches, below, above, at_least, at_most, count_at_least; several are
 and-ed. `signal` may end in `*`. Combine with {all: […]}, {any: […]}, {not: leaf}; `all` and `any`
@@ -27,13 +27,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import CatalogueError
 from .models import Evidence, Limit
-
-if TYPE_CHECKING:
-    from .catalogue import Catalogue
 
 LEAVES = (
     "signal", "no", "absent", "version", "limit", "ratio", "spread", "compare", "playbook",
@@ -162,6 +159,10 @@ class Context:
         return None
 
 
+Rule = Callable[[Context], Outcome]
+RULES: dict[str, Rule] = {}  # named predicates; whoever judges by the catalogue imports `diagnose.rules`
+
+
 def _fits(item: Evidence, where: Mapping[str, Any]) -> bool:
     for key, want in where.items():
         got = getattr(item.subject, key, None)
@@ -209,7 +210,6 @@ def may_lie_in(version: tuple[int, ...], text: str) -> bool:
 
 def check(when: Mapping[str, Any], file: str, where: str, signals: Mapping[str, Any]) -> None:
     """Refuse a condition that could never fire: unknown leaf, test or signal. Raises CatalogueError."""
-    from . import rules
     from .catalogue import catalogue, near
 
     if len(when) == 1 and (key := next(iter(when))) in ("all", "any", "not"):
@@ -219,7 +219,7 @@ def check(when: Mapping[str, Any], file: str, where: str, signals: Mapping[str, 
                 part = part["not"]
             if any(k in part for k in ("all", "any", "not")):
                 raise CatalogueError(
-                    file, where, "conditions nest one level deep", "write a named predicate in diagnose/rules.py"
+                    file, where, "conditions nest one level deep", "write a named predicate in diagnose/rules/"
                 )
             check(part, file, where, signals)
         return
@@ -246,8 +246,8 @@ def check(when: Mapping[str, Any], file: str, where: str, signals: Mapping[str, 
         for axis in _listed(when["compare"]):
             if axis not in known:
                 raise CatalogueError(file, where, f"unknown axis {axis}", near(axis, known))
-    if kind == "python" and when["python"] not in rules.RULES:
-        raise CatalogueError(file, where, f"no predicate {when['python']}", near(when["python"], rules.RULES))
+    if kind == "python" and when["python"] not in RULES:
+        raise CatalogueError(file, where, f"no predicate {when['python']}", near(when["python"], RULES))
 
 
 def holds(when: Mapping[str, Any], ctx: Context) -> Outcome:
@@ -396,9 +396,7 @@ def _recognised(when: Mapping[str, Any], ctx: Context) -> Outcome:
 
 
 def _python(when: Mapping[str, Any], ctx: Context) -> Outcome:
-    from . import rules
-
-    return rules.RULES[when["python"]](ctx)
+    return RULES[when["python"]](ctx)
 
 
 def named(when: Mapping[str, Any]) -> Iterator[str]:
@@ -422,21 +420,6 @@ def in_words(when: Mapping[str, Any]) -> str:
     kind = next(iter(when))
     rest = " ".join(f"{k} {v}" for k, v in when.items() if k != kind)
     return f"{kind} {when[kind]}{' ' + rest if rest else ''}"
-
-
-@lru_cache(maxsize=4)
-def registered(cat: Catalogue) -> None:
-    """Refuse a catalogue that names a predicate which nobody wrote. Raises CatalogueError."""
-    from . import rules
-    from .catalogue import near
-
-    asked = [(c.id, i.when) for c in cat.causes.values() for i in c.indicators]
-    asked += [(c.id, d.when) for c in cat.causes.values() for d in c.decoys]
-    asked += [(b.id, branch.when) for b in cat.playbooks.values() for s in b.steps for branch in s.branches]
-    for ident, when in asked:
-        for name in named(when):
-            if name not in rules.RULES:
-                raise CatalogueError(cat.files[ident], ident, f"no predicate {name}", near(name, rules.RULES))
 
 
 _LEAF: dict[str, Callable[[Mapping[str, Any], Context], Outcome]] = {

@@ -1,18 +1,20 @@
 """Named predicates: conditions that YAML cannot say. One module a family, each rule with a test.
 
-A rule is a function ``(Context) -> Outcome``, registered by its name in its module's `RULES`.
+A rule is a function ``(Context) -> Outcome``, listed by its name in its module's `RULES`. Importing this package
+registers all of them (`predicates.RULES`); conditions name them as ``{python: NAME}``.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from importlib import import_module
 
-from ..predicates import UNKNOWN, Context, Outcome
+from ..catalogue import Catalogue, near
+from ..errors import CatalogueError
+from ..predicates import RULES, UNKNOWN, Context, Outcome, Rule, named
 
-Rule = Callable[[Context], Outcome]
+__all__ = ["FAMILIES", "RULES", "Rule", "registered"]
 
 FAMILIES = (
     "collectives",
@@ -62,6 +64,17 @@ def _guarded(rule: Rule) -> Rule:
     return safe
 
 
-RULES: dict[str, Rule] = {}
 for _family in FAMILIES:
     RULES.update({name: _guarded(rule) for name, rule in import_module(f"{__name__}.{_family}").RULES.items()})
+
+
+@lru_cache(maxsize=4)
+def registered(cat: Catalogue) -> None:
+    """Refuse a catalogue that names a predicate which nobody wrote. Raises CatalogueError."""
+    asked = [(c.id, i.when) for c in cat.causes.values() for i in c.indicators]
+    asked += [(c.id, d.when) for c in cat.causes.values() for d in c.decoys]
+    asked += [(b.id, branch.when) for b in cat.playbooks.values() for s in b.steps for branch in s.branches]
+    for ident, when in asked:
+        for name in named(when):
+            if name not in RULES:
+                raise CatalogueError(cat.files[ident], ident, f"no predicate {name}", near(name, RULES))
