@@ -19,6 +19,7 @@ from .units import percent
 
 QUOTE = 64  # characters of machine output that one says aloud
 STATEMENT = 100
+_BETWEEN = re.compile(r"between (\S+) (\S+) and (\S+): ")
 _MINOR = 0.1  # of the whole: how far such a stage is from its floor explains nothing
 _LONG = 10_000  # from here on all digits are said, not a power of ten
 _PREFIX = re.compile(
@@ -165,6 +166,8 @@ def reading(item: Evidence, cat: Catalogue | None = None, lang: str = "en", gpus
         return printable(f"--{label}" + ("" if item.value in (True, "true") else f" {item.value}"))
     if item.signal == "version":
         return printable(f"{label} {item.value}")
+    if item.signal == "release.change":
+        return _change(item, cat, lang)
     if lang == "zh":
         return _zh(item, cat, gpus)
     if item.kind in ("derived", "absent") or (
@@ -172,6 +175,15 @@ def reading(item: Evidence, cat: Catalogue | None = None, lang: str = "en", gpus
     ):
         return said_statement(item, cat, gpus)
     return f"“{core(item)}”" if item.quote else said_statement(item, cat, gpus)
+
+
+def _change(item: Evidence, cat: Catalogue | None, lang: str) -> str:
+    """A changed default with the releases that it lies between; its quote is but the version."""
+    said = {c.what: c.zh for found in cat.changes.values() for c in found} if cat is not None and lang == "zh" else {}
+    told = _BETWEEN.match(item.statement)
+    if told is None or not said.get(str(item.value)):
+        return printable(item.statement)
+    return printable(f"从 {told[1]} {told[2]} 到 {told[3]}，{said[str(item.value)]}")
 
 
 def _told(item: Evidence) -> bool:
@@ -291,6 +303,8 @@ def _figure_of(item: Evidence) -> object:
 def _frame(item: Evidence, w: Words) -> str:
     if item.kind == "absent":
         return w.absent
+    if item.signal == "release.change":
+        return w.release
     if item.kind == "derived" and not (item.unit == "count" and float(str(item.value or 0)).is_integer()):
         return w.derived
     if _SETTINGS.search(item.signal):

@@ -18,6 +18,7 @@ class Words:
     derived: str
     computed: str
     absent: str
+    release: str
     beside: str
     limit: str
     beside_floor: str
@@ -196,6 +197,7 @@ EN = Words(
     derived="The arithmetic agrees: {facts}.",
     computed="The figures work out to that: {facts}.",
     absent="And what ought to be there is not: {facts}.",
+    release="A default changed on the way: {facts}.",
     ruled_bare="Nor is it “{name}”.",
     risk="The price: {risk}.",
     undo="To back out, {rollback}.",
@@ -301,6 +303,7 @@ ZH = Words(
     derived="算一下也对得上：{facts}。",
     computed="由数字算出来的：{facts}。",
     absent="该有的没有：{facts}。",
+    release="升级还改了默认行为：{facts}。",
     ruled_bare="“{name}”同样可以排除。",
     risk="代价：{risk}。",
     undo="不对就退回：{rollback}。",

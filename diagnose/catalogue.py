@@ -224,6 +224,7 @@ class Change(Data):
         at, after: first release read that has it; last one read that has not.
         cause: what it speaks for, weakly. source: where it was read.
         settled: options and variables that decide it by hand.
+        what, zh: the change in one clause, English and Chinese.
     """
 
     at: str
@@ -231,6 +232,7 @@ class Change(Data):
     cause: str
     what: str
     source: str
+    zh: str = ""
     settled: str = ""
 
 
@@ -554,7 +556,10 @@ class Catalogue:
         out: dict[str, tuple[Change, ...]] = {}
         for file, raw in yaml_files("releases"):
             for component, items in (raw or {}).items():
-                made = (build(Change, file, f"{component} {n + 1}", item) for n, item in enumerate(items or ()))
+                made = (
+                    build(Change, file, f"{component} {n + 1}", {**item, "zh": set_natively(item.get("zh", ""))})
+                    for n, item in enumerate(items or ())
+                )
                 out[component] = (*out.get(component, ()), *made)
         return out
 

@@ -127,6 +127,19 @@ def test_every_change_says_where_it_was_read() -> None:
             assert item.source
             assert item.what
             assert not re.search(r"\d{2,}%", item.what)
+            assert re.search("[一-鿿]", item.zh), item.what
+            assert re.findall(r"\d+", item.zh) == re.findall(r"\d+", item.what), item.zh
+
+
+def test_a_change_is_told_in_both_languages_and_not_by_its_quote_alone() -> None:
+    texts = "vllm==0.18.0", "vllm==0.20.0\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+    docs = [Document.of(f"a{n}", text.encode()) for n, text in enumerate(texts)]
+    asked = "since the upgrade of vLLM the server does not start: out of memory"
+    answer = report(asked, docs, langs=("en", "zh")).answer
+    change = next(c for c in catalogue().changes["vllm"] if c.at == "0.20.0" and "share" in c.what)
+    assert f"between vllm 0.18.0 and 0.20.0: {change.what}" in answer["en"].long
+    assert f"从 vllm 0.18.0 到 0.20.0，{change.zh}" in answer["zh"].long
+    assert change.what not in answer["zh"].long
 
 
 @pytest.mark.parametrize(
