@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import diagnose.rules  # noqa: F401 (registers the predicates that branches name)
 from diagnose.catalogue import Playbook, catalogue
 from diagnose.document import Document
 from diagnose.models import Evidence
