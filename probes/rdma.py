@@ -31,7 +31,7 @@ _FIELD = regex(
     r"|active_speed|active_width):\s+(.+?)\s*$"
 )
 _LINK_LINE = regex(r"\bstate\s+(\w+)\s+physical_state\s+(\w+)(?:\s+netdev\s+(\S+))?")
-_BARE_RATE = regex(r"^\s+Rate:\s+(\d{2,3})\s*$")
+_BARE_RATE = regex(r"^(?:\s+Rate:\s+(?=\d{2,3}\s*$)|Rate: (?=(?:40|56|100|200|400|800)\s*$))(\d+)")
 _SHORT_RATE = regex(rf"\b({NIC})\b\W{{1,16}}(?:port \d\W+)?Rate:\s*(\d+)\b", re.IGNORECASE)
 _GID = regex(
     rf"^\s*({NIC})\s+(\d+)\s+(\d+)\s+((?:[0-9a-f]{{4}}:){{7}}[0-9a-f]{{4}})\s+(\d+\.\d+\.\d+\.\d+)?\s*(v1"

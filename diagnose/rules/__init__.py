@@ -27,6 +27,8 @@ FAMILIES = (
     "comparison",
     "formats",
     "healthy",
+    "healthy_laws",
+    "healthy_states",
     "joins",
     "joins_training",
     "reruns",

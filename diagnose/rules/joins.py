@@ -302,7 +302,7 @@ def init_grows(ctx: Context) -> Outcome:
 
 _ASKS_SCALING = regex(
     r"scal(?:e|es|ing)|going from|linear|per.?gpu|efficien|\blost\b|\blose|worr|normal|expect"
-    r"|\d+ ?(?:to|->|→) ?\d+ ?(?:gpus?|卡)|线性|扩展|加速比|损失", re.IGNORECASE,
+    r"|\btimes (?:as fast|faster)|speed-?up|\d+ ?(?:to|->|→) ?\d+ ?(?:gpus?|卡)|线性|扩展|加速比|损失", re.IGNORECASE,
 )  # fmt: skip
 
 

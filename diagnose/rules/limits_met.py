@@ -80,6 +80,10 @@ def _token_times(ctx: Context) -> list[tuple[float, Evidence]]:
     return times
 
 
+# What a worker says it loaded is its own share of a model that several hold.
+_OF_ONE_RANK = regex(r"(?:weights|loading) took \d|Load weight end", re.I)
+
+
 def decode_reads_its_weights(ctx: Context) -> Outcome:
     """A token of a single stream takes about what reading all its weights takes on this product."""
     gpus, named = candidates(ctx)
@@ -90,7 +94,8 @@ def decode_reads_its_weights(ctx: Context) -> Outcome:
         g.c2c for g in gpus
     ):
         return UNKNOWN
-    ranks = _ranks(ctx) if len(size[1]) == 1 else 1.0
+    whole = len(size[1]) == 1 and _OF_ONE_RANK.search(size[1][0].quote or "") is None
+    ranks = _ranks(ctx) if whole else 1.0
     time = min(times, key=lambda t: t[0])
     ratios = [time[0] / floors.read_floor(size[0] / ranks, g.memory).value for g in gpus]
     met = all(_DECODE[0] <= r <= _DECODE[1] for r in ratios)

@@ -24,12 +24,13 @@ _CLAIMS = regex(
     re.I,
 )
 _AXES = ("proxy", "client", "version", "node", "gpu", "rank", "data_source", "flag", "env", "container", "driver", "storage", "other",  # noqa: E501
-         "numa", "host", "kernel", "quantization", "attention_backend", "graphs", "moe", "prefix_cache", "cpu", "replicas", "scheduler")  # fmt: skip  # noqa: E501
+         "numa", "host", "kernel", "quantization", "attention_backend", "graphs", "moe", "prefix_cache", "cpu", "replicas", "scheduler", "threads")  # fmt: skip  # noqa: E501
 _WORDS = {
     "proxy": r"gateway|proxy|ingress|envoy|nginx|router|balancer|hop|istio|sidecar|网关|代理",
     "client": r"client|tool|sdk|harness|压测|客户端", "version": r"version|upgrad|updat|downgrad|release|image|bump|\d+\.\d+|driver|cuda|regress|\bnew\b|升级|版本",  # noqa: E501
     "node": r"node|host|machine|server|box|节点|机器", "gpu": r"gpu|card|卡", "rank": r"rank|gpu",
     "data_source": r"data|load|input|pipeline|worker|数据", "driver": r"driver|驱动", "container": r"container|docker|pod|k8s|容器",  # noqa: E501
+    "threads": r"thread|OMP|worker|affinity|线程",
     "storage": r"disk|storage|nfs|volume|存储|磁盘",
 }  # fmt: skip
 
@@ -39,7 +40,7 @@ def suspect_changes_nothing(ctx: Context) -> Outcome:
     found = [
         r for r in ratios(ctx) if _QUANTITY.search(r.metric) or r.metric in ("count", "iterations", "request_rate")
     ]
-    real = [r for r in found if r.axis in _AXES]
+    real = [r for r in found if r.axis in _AXES or (r.axis != "expected" and _worded(r.worse, r.better))]
     if not real or not _ASKS.search(ctx.symptom) or _CLAIMS.search(ctx.symptom) or _fault(ctx):
         return UNKNOWN
     worst = max((r for r in found if r.axis != "expected"), key=lambda r: r.value)
@@ -55,9 +56,18 @@ def suspect_changes_nothing(ctx: Context) -> Outcome:
     return Outcome(True, tuple(r.evidence for r in about[:3])) if timed else UNKNOWN
 
 
+_FIRST_WORD = regex(r"\W*([A-Za-z]{3,})(?![\w/])")
+
+
+def _worded(one: str, two: str) -> bool:
+    """Are these two settings words, and not two sizes of one load?"""
+    a, b = _FIRST_WORD.match(one), _FIRST_WORD.match(two)
+    return a is not None and b is not None and a[1].lower() != b[1].lower()
+
+
 def _named(axis: str, settings: str, symptom: str) -> bool:
     """Does the question speak of what was varied?"""
-    words = _WORDS.get(axis)
+    words = _WORDS.get(axis) if axis in _AXES else None
     if words is not None:
         return re.search(words, symptom, re.I) is not None
     told = set(re.findall(r"[a-z]{3,}", settings.lower())) - {"with", "without", "off", "default", "the", "and"}
