@@ -16,8 +16,8 @@ from . import rubric
 from .concepts import Concept, Filled, Rubric, concepts, filled, tokens
 from .errors import EXIT_OK, UsageError
 from .napkin import DEFAULT_GPU, pick_gpu
-from .practice import SCHEMA, Talk, emit
 from .practice_store import Store
+from .practice_talk import SCHEMA, Talk, emit
 from .practice_words import say
 from .units import percent
 

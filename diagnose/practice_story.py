@@ -285,7 +285,7 @@ def told(report: Report, langs: tuple[str, ...]) -> dict[str, Any]:
 def run(path: Path, langs: tuple[str, ...], format_: str) -> int:
     """Tell a report."""
     from .linebreak import wrapped
-    from .practice import WIDTH, emit
+    from .practice_talk import WIDTH, emit
 
     made = told(read(path), langs)
     if format_ == "json":

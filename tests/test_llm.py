@@ -301,9 +301,9 @@ def test_a_model_asks_back_only_what_the_model_answer_holds(question: str, asked
 
 def test_an_interview_is_scored_the_same_with_and_without_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     from diagnose.concepts import concepts
-    from diagnose.practice import Talk
     from diagnose.practice_interview import Interview
     from diagnose.practice_llm import Examiner
+    from diagnose.practice_talk import Talk
 
     class Says:
         def __init__(self, text: str) -> None:

@@ -21,13 +21,13 @@ from diagnose.arithmetic import check_numerals
 from diagnose.catalogue import catalogue
 from diagnose.concepts import concepts
 from diagnose.models import Report
-from diagnose.practice import Talk
 from diagnose.practice_drill import Drill, named
 from diagnose.practice_interview import WEAK, chosen
 from diagnose.practice_machine import aliases, asked
 from diagnose.practice_plan import plan, whole
 from diagnose.practice_store import Store
 from diagnose.practice_story import PARTS, Story, values
+from diagnose.practice_talk import Talk
 from diagnose.practice_words import say
 
 ROOT = Path(__file__).parents[1]
