@@ -10,14 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from diagnose.models import Evidence, Report
 
+from .case import Case
 from .scoring import HEALTHY, Key
-
-if TYPE_CHECKING:
-    from .suites import Case
 
 DERIVED = ("ablation", "ablation-repeats", "ablation-decisive", "contradicted", "citations")
 _ROUNDS = 6  # of taking out, until nothing decisive is left

@@ -8,16 +8,13 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from diagnose.models import Report
 
 from . import joined
+from .case import Case
 from .mutations import FOLLOWS, STAYS, Mutation
 from .scoring import HEALTHY
-
-if TYPE_CHECKING:
-    from .suites import Case
 
 CHANGED = ("mutations", "mutations-follow", "herrings", "noisy", "two-faults")
 KEPT = ("mutations-follow",)  # the cause must not be held any more

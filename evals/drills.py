@@ -27,9 +27,9 @@ from diagnose.practice_mind import rivals, weigh
 from diagnose.practice_own import clues
 from diagnose.practice_plan import Plan, plan, whole
 
+from .case import Case, load
 from .run import judge
 from .scoring import HEALTHY, INCONCLUSIVE, Key, Outcome, brier_of
-from .suites import Case, load
 
 Track = Literal["serving", "collectives", "network", "cuda", "architect", "training"]
 LIMIT = 240.0

@@ -20,8 +20,8 @@ from pathlib import Path
 from diagnose.document import Document
 from diagnose.engine import triage
 
+from .case import Case, parse_incident
 from .scoring import HEALTHY, Key
-from .suites import Case, parse_incident
 
 MOST = 200_000  # bytes of an artifact
 Form = Callable[[str], str | bytes]

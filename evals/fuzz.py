@@ -34,7 +34,7 @@ _VARYING = re.compile(r" = .*?: (?=[^:]*: ['\"])|-?\d[\d.e+-]*|: ['\"].*", re.DO
 
 def seeds(needles: Iterable[bytes]) -> list[bytes]:
     """Texts of the shipped cases and captures beside the checkout that hold one of the needles."""
-    from .suites import own_cases
+    from .case import own_cases
 
     wanted = tuple(needles)
     data = Path(__file__).parents[1] / "tests" / "data"

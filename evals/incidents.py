@@ -7,10 +7,10 @@ from pathlib import Path
 
 from diagnose.errors import DiagnoseError
 
+from .case import Case
 from .report import explain
 from .run import run
 from .scoring import Outcome
-from .suites import Case
 
 
 def main(argv: list[str]) -> int:

@@ -21,8 +21,8 @@ from diagnose.live import QUICK, Live, allowed
 from diagnose.models import Report
 from diagnose.triage import investigate
 
+from .case import Case
 from .scoring import Key
-from .suites import Case
 
 
 class Played(Host):

@@ -13,14 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 from diagnose.catalogue import plain_yaml
 
+from .case import Case
 from .scoring import HEALTHY, INCONCLUSIVE, Key
-
-if TYPE_CHECKING:
-    from .suites import Case
 
 _NOISE = 5  # decoys beside a machine that is well
 

@@ -11,14 +11,12 @@ import random
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from diagnose.models import Evidence, Report
 
+from .ablation import backing
+from .case import Case
 from .scoring import Key
-
-if TYPE_CHECKING:
-    from .suites import Case
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from .suites import Case, own_cases, sample
+from .case import Case, own_cases, sample
 
 
 def chosen() -> list[Case]:

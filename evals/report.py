@@ -8,8 +8,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 from diagnose.models import Report
 
+from .case import Case
 from .scoring import Baseline, Calibration, Mean, Outcome, Scores, Share, share
-from .suites import Case
 
 SCHEMA = "diagnose.eval/v1"
 

@@ -26,10 +26,11 @@ from diagnose.verify_command import rerender
 from . import report as output
 from .ablation import DERIVED, MADE, ablate_cited, backing
 from .baselines import majority, nearest, words_only
+from .case import Case
 from .changed import CHANGED, KEPT, changed
 from .paired import changes
 from .scoring import Baseline, Outcome, Scores, score, share
-from .suites import SUITES, Case, collect
+from .suites import SUITES, collect
 from .wording import by_words, unlearnt
 
 _GROUPS: dict[str, tuple[str, ...]] = {"ablation": tuple(MADE), "mutations": ("mutations", *KEPT)}
@@ -330,7 +331,7 @@ def command(
 
 def _machines(names: Sequence[str]) -> list[Case]:
     """Recorded machines: all, or those named by id or file."""
-    from .suites import cassettes
+    from .case import cassettes
 
     known = {c.id: c for c in cassettes()}
     out = []
@@ -345,10 +346,10 @@ def _machines(names: Sequence[str]) -> list[Case]:
 
 
 def _write(path: Path, result: Result, quick: bool) -> None:
+    from .case import cassettes, sample
     from .interactive import play
     from .repeat import differing
     from .results import page
-    from .suites import cassettes, sample
 
     played = [play(c, compare=not quick) for c in (sample(cassettes()) if quick else cassettes())]
     text = page(result.scores, result.overall, __version__, result.catalogue, played, differing(), quick)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .generate import Artifacts, Draw, mechanism
+from .templates import Artifacts, Draw, mechanism
 
 
 @mechanism("gpu.clock_throttled", "One GPU is slower than its neighbours under full load.", "满载时有一张卡明显更慢")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .generate import Artifacts, Draw, mechanism
+from .templates import Artifacts, Draw, mechanism
 
 _NOISE = (
     "NCCL INFO NET/Plugin: Could not find: libnccl-net.so. Using internal net plugin.",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .generate import Artifacts, Draw, mechanism
+from .templates import Artifacts, Draw, mechanism
 
 
 def _stats(

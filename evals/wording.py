@@ -19,7 +19,7 @@ from typing import Any
 from diagnose.catalogue import Catalogue, catalogue
 from diagnose.wording import scores, terms
 
-from .suites import Case, load, own_cases, shared
+from .case import Case, load, own_cases, shared
 
 Sample = tuple[set[str], str]
 SEEN = 3  # samples that a term must stand in

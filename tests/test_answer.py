@@ -7,7 +7,7 @@ from collections import defaultdict
 from functools import lru_cache
 
 import pytest
-from diagnose.evals.suites import Case, own_cases
+from diagnose.evals.case import Case, own_cases
 
 from diagnose.answer import render, words
 from diagnose.answer_facts import support

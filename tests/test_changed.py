@@ -6,11 +6,11 @@ import random
 import re
 
 import pytest
+from diagnose.evals.case import Case
 from diagnose.evals.changed import changed
 from diagnose.evals.joined import both, decoys, herrings, noisy, pairs
 from diagnose.evals.mutations import FOLLOWS, STAYS, Mutation
 from diagnose.evals.scoring import HEALTHY, INCONCLUSIVE, Key
-from diagnose.evals.suites import Case
 
 from diagnose.catalogue import catalogue
 from diagnose.models import Evidence, Finding, Fix, Report, SpanRef, Subject, Tool

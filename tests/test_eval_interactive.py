@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from diagnose.evals.case import cassettes
 from diagnose.evals.interactive import play
-from diagnose.evals.suites import cassettes
 
 
 @pytest.mark.parametrize(("name", "planned"), [("h100x4-p2p-disabled", ("nccl.debug_log",)), ("h100-hidden-gpu", ())])

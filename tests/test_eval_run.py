@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from diagnose.evals import report as output
 from diagnose.evals import run as runs
+from diagnose.evals.case import Case
 from diagnose.evals.run import Result, command, judge, run
 from diagnose.evals.scoring import Key
-from diagnose.evals.suites import Case
 
 from diagnose.document import Document
 from diagnose.errors import UsageError

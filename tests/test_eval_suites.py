@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from diagnose.evals import suites
 from diagnose.evals.ablation import ablate, contradict, silence_repeats, without
+from diagnose.evals.case import Case, load, own_cases, sample
 from diagnose.evals.scoring import HEALTHY, INCONCLUSIVE, Key
-from diagnose.evals.suites import Case, collect, load, own_cases, sample
+from diagnose.evals.suites import collect
 
 from diagnose.errors import UsageError
 

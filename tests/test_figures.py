@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from diagnose.evals.case import own_cases
 from diagnose.evals.properties import faults
-from diagnose.evals.suites import own_cases
 
 from diagnose import gather, salvage
 from diagnose.document import Document

@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 from diagnose.evals import injection
-from diagnose.evals.suites import Case, _suite
+from diagnose.evals.case import Case
+from diagnose.evals.suites import _suite
 
 from diagnose.document import Document
 from diagnose.engine import report as make_report

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 
 import pytest
-from diagnose.evals.suites import own_cases
+from diagnose.evals.case import own_cases
 
 from diagnose.document import Document
 from diagnose.gather import gather, number

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from diagnose.evals import run as runs
 from diagnose.evals.baselines import words_only
+from diagnose.evals.case import Case
 from diagnose.evals.paired import Change, changes
 from diagnose.evals.scoring import HEALTHY, Key, Scores, mean, score
-from diagnose.evals.suites import Case
 
 from diagnose.document import Document
 from diagnose.models import CaptureRef, ChainLink, Evidence, Finding, Fix, InputRef, Report, SpanRef, Tool
