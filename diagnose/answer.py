@@ -167,7 +167,7 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
     by_id = {e.id: e for e in report.evidence}
     lead = report.findings[0]
     cause = cat.causes[lead.cause]
-    cited = [by_id[i] for i in lead.evidence if i in by_id][:MOST_CITED]
+    cited = [by_id[i] for i in lead.reasons if i in by_id][:MOST_CITED]
     title = title_text(cause, lang).rstrip("。.")
     sure = sureness(lead.confidence, w)
     at = "".join(f"{e.subject.host}: " for e in report.evidence if e.signal == "fleet.subject")  # a fleet's odd node
@@ -288,7 +288,7 @@ def _ruled(report: Report, cat: Catalogue, lang: str, most: int) -> str:
     """What it is not, with the reading that says so."""
     w = words(lang)
     by_id = {e.id: e for e in report.evidence}
-    lead = report.findings[0].evidence if report.findings else []
+    lead = report.findings[0].reasons if report.findings else []
     told = [r for r in report.ruled_out if r.cause in cat.causes and not r.because.endswith(_SCOPE)]
     told.sort(key=lambda r: bool(set(r.evidence) & {*lead}))  # one reading that names the cause excludes all others
     picked: list[RuledOut] = []

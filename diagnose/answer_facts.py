@@ -365,7 +365,7 @@ def telling(report: Report) -> list[Limit]:
     known = [x for x in report.limits if x.ratio is not None and not (x.limit and x.limit / 1000 in small)]
     if report.verdict == "cause":  # a time that is near its floor is not what is wrong
         known = [x for x in known if not (is_floor(x) and met(x))]
-        own = {i for f in report.findings for i in f.evidence}  # a link that does well is no news beside another cause
+        own = {i for f in report.findings for i in f.reasons}  # a link that does well is no news beside another cause
         known = [x for x in known if is_floor(x) or (x.ratio or 0.0) < _WELL or own & set(x.evidence)]
     known.sort(key=lambda x: (abs((x.ratio or 1.0) - 1.0) * (-1 if report.verdict == "cause" else 1), x.what))
     return known[:2] or [x for x in report.limits if x.ratio is None][:1]

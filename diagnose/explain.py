@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from .answer_facts import in_percent
 from .assess import HEALTHY, Assessment, Belief, Term, prior_probability
+from .beside import beside
 from .catalogue import Catalogue
 from .limits import met
 from .models import (
@@ -24,24 +25,27 @@ from .models import (
 )
 from .predicates import Context, holds
 
-SHOWN = 6  # evidence per finding; the strongest come first
+SHOWN = 6  # reasons per finding; the strongest come first
 SYMPTOM = "symptom"
 _RANK = {"decisive": 0, "strong": 1, "weak": 2}
 
 
-def findings(got: Assessment) -> list[Finding]:
+def findings(got: Assessment, ctx: Context) -> list[Finding]:
     """Accepted causes, root of the leading chain first."""
-    return [_finding(b) for b in got.accepted]
+    return [_finding(got, b, ctx) for b in got.accepted]
 
 
-def _finding(belief: Belief) -> Finding:
+def _finding(got: Assessment, belief: Belief, ctx: Context) -> Finding:
     cause = belief.cause
+    reasons = belief.evidence[:SHOWN]
+    more = [e.id for e in beside(got, belief, reasons, ctx)]
     return Finding(
         cause=cause.id,
         confidence=round(belief.p, 2),
         severity=cause.severity,
         summary=cause.title,
-        evidence=[e.id for e in belief.evidence[:SHOWN]],
+        evidence=[*(e.id for e in reasons), *more],
+        beside=more,
         against=list(dict.fromkeys(e.id for t in belief.contra for e in t.used)),
         fix=Fix(**cause.fix.model_dump()),
         verify=cause.verify,

@@ -127,16 +127,24 @@ class Fix(Model):
 
 
 class Finding(Model):
+    """A cause with what it rests on. `beside`: those of `evidence` that go with the reasons and weigh nothing."""
+
     cause: str
     confidence: float
     severity: Severity = "medium"
     status: Literal["inferred", "confirmed", "withdrawn"] = "inferred"
     summary: str
     evidence: list[str]
+    beside: list[str] = Field(default_factory=list)
     against: list[str] = Field(default_factory=list)
     fix: Fix
     verify: str = ""
     intervention: dict[str, Value] | None = None
+
+    @property
+    def reasons(self) -> list[str]:
+        """The evidence that the confidence rests on, decisive first."""
+        return [i for i in self.evidence if i not in self.beside]
 
 
 class ChainLink(Model):

@@ -17,7 +17,7 @@ def clues(machine: Machine, limit: float, lang: str) -> tuple[tuple[str, ...], H
     report = whole(machine, machine.symptom or "?")
     by_id = {e.id: e for e in report.evidence}
     lead = report.findings[0] if report.findings else None
-    cited = [by_id[i] for i in (lead.evidence if lead else _checked(report)) if i in by_id]
+    cited = [by_id[i] for i in (lead.reasons if lead else _checked(report)) if i in by_id]
     first = next((e for e in cited if _probe(machine, e)), None)
     probe = _probe(machine, first) if first is not None else next(iter(machine.by_probe))
     steps = [s.probe for s in plan(machine, machine.symptom or "?", limit).steps]

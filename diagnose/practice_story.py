@@ -204,7 +204,7 @@ class Story:
         return [f.open.format(lead=lead)]
 
     def _decisive(self) -> list[Evidence]:
-        ids = [i for f in self.report.findings[:1] for i in f.evidence]
+        ids = [i for f in self.report.findings[:1] for i in f.reasons]
         ids = ids or [i for c in self.report.checked for i in c.evidence]
         return [self.by_id[i] for i in dict.fromkeys(ids) if i in self.by_id]
 

@@ -42,7 +42,7 @@ def build(
         why_unavailable: why a probe gave nothing. ran: seconds of each probe that ran live.
     """
     found = [o for o in options(cat, got, ctx) if o.spec.name not in ran]
-    accepted = findings(got)
+    accepted = findings(got, ctx)
     advice, predicted = advise(ctx.evidence, ctx.limits, [f.cause for f in accepted])
     missing = [m for m in missing if why_unavailable(m) != OFFLINE or not _was_read(cat, ctx, path, m)]
     decision = decide(symptom, ctx.evidence, langs[0])

@@ -55,7 +55,7 @@ LAYERS = (
     Layer(
         "engine",
         "Facts to verdict, one way, without input or output.",
-        "gather salvage derivers derivers.* assess route playbook explain stages answer answer_* advice "
+        "gather salvage derivers derivers.* assess route playbook beside explain stages answer answer_* advice "
         "decision planner report engine verify said ask llm_check",
     ),
     Layer(

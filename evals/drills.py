@@ -206,7 +206,7 @@ def _read(got: Report) -> Key:
         label = HEALTHY if got.verdict == "healthy" else INCONCLUSIVE
         return Key(label, (), got.verdict)
     by_id = {e.id: e for e in got.evidence}
-    quotes = [q for i in got.findings[0].evidence if i in by_id and (q := (by_id[i].quote or "").strip())]
+    quotes = [q for i in got.findings[0].reasons if i in by_id and (q := (by_id[i].quote or "").strip())]
     lines = list(dict.fromkeys(q.split("\n")[0] for q in quotes))[:_PROOF]
     return Key(got.findings[0].cause, tuple(link.to for link in got.chain), "cause", tuple(lines))
 

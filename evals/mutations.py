@@ -241,9 +241,7 @@ _SWITCHES = (
 
 def _quotes(got: Report) -> list[str]:
     """What the leading finding quotes, and all that it is derived from."""
-    from .ablation import backing
-
-    ids = backing(got, set(got.findings[0].evidence)) if got.verdict == "cause" else set()
+    ids = backing(got, set(got.findings[0].reasons)) if got.verdict == "cause" else set()
     return [s.quote for e in got.evidence if e.id in ids for s in e.spans]
 
 
@@ -271,7 +269,7 @@ def _ratios(got: Report) -> list[tuple[Evidence, Evidence]] | None:
         return None
     by_id = {e.id: e for e in got.evidence}
     pairs = []
-    for item in (by_id[i] for i in got.findings[0].evidence):
+    for item in (by_id[i] for i in got.findings[0].reasons):
         if item.signal == "compare.ratio" and item.formula == "a / b" and len(item.inputs) == 2:
             one, other = (by_id[i] for i in item.inputs)
             if any(len(p.spans) != 1 or p.kind != "observed" for p in (one, other)):

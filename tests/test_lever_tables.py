@@ -16,8 +16,9 @@ def _rows(text: str) -> set[str]:
 
 
 def _first(symptom: str, text: str) -> str:
-    got = triage(symptom, [Document.of("a.txt", text.encode())]).assessment
-    found = findings(got)
+    read = triage(symptom, [Document.of("a.txt", text.encode())])
+    got = read.assessment
+    found = findings(got, read.context)
     return f"{got.verdict} {found[0].cause if found else ''}"
 
 
