@@ -26,7 +26,9 @@ _PAIR = regex(r"[\"']?(?P<key>[a-z][a-z0-9_]*)[\"']?\s*[=:]\s*[\"']?(?P<value>\[
 _KEY = regex(r"\bkey:\s*\"(?P<key>[\w-]+)\"")
 _STRING = regex(r"\bstring_value:\s*\"(?P<value>[^\"$]+)\"")
 _PAGES = regex(r"Max KV cache (?:pages|blocks) per sequence:?\s*(\d+)")
-_BLOCKS = regex(r"(?:Number of blocks in KV cache primary pool|blocks in (?:the )?primary pool)\s*[:=]\s*(\d+)")
+_BLOCKS = regex(
+    r"(?:Number of blocks in KV cache primary pool|blocks in (?:the )?primary pool|\bprimary blocks)\s*[:=]\s*(\d+)"
+)
 
 
 class EngineConfigReader:
@@ -44,6 +46,7 @@ class EngineConfigReader:
             return
         section: tuple[str, int] | None = None
         key: tuple[str, int] | None = None
+        pool: dict[str, Fact] = {}  # a small one is set up first where activations are measured: the last one serves
         for line in doc.lines():
             text = line.text
             if len(text) > 4000:
@@ -68,9 +71,10 @@ class EngineConfigReader:
                 yield _option(doc, line, key[0], value["value"])
                 key = None
             if pages := _PAGES.search(text):
-                yield fact(doc, line, "serving.kv_blocks_per_request", float(pages[1]), "count")
+                pool["pages"] = fact(doc, line, "serving.kv_blocks_per_request", float(pages[1]), "count")
             if blocks := _BLOCKS.search(text):
-                yield fact(doc, line, "serving.kv_blocks", float(blocks[1]), "count", label="profiled")
+                pool["blocks"] = fact(doc, line, "serving.kv_blocks", float(blocks[1]), "count", label="profiled")
+        yield from pool.values()
 
 
 def _option(doc: Document, line: Line, name: str, value: str) -> Fact:

@@ -162,7 +162,8 @@ class TensorRtLlm:
     name = "tensorrt_llm"
     needles: tuple[bytes, ...] = (b"TensorRT-LLM", b"TRT-LLM", b"num_scheduled_requests", b"currank_total_requests")
     _iter = regex(r"\biter = (\d+),.*?num_scheduled_requests\s*[:=]\s*(\d+)")
-    _part = regex(r"\b(kv_cache_util|host_step_time|prev_device_step_time)\s*=\s*(\d+(?:\.\d+)?)")
+    # `elapsed_time` in seconds is what later releases call host_step_time
+    _part = regex(r"\b(kv_cache_util|host_step_time|prev_device_step_time|elapsed_time)\s*=\s*(\d+(?:\.\d+)?)")
     _tokens = regex(r"Allocated (\d+(?:\.\d+)?) GiB for max tokens in paged KV cache \((\d+)\)")
     _model = regex(
         r"TRTGptModel (maxNumSequences|maxBatchSize|maxNumTokens|mMaxAttentionWindowSize|maxSequenceLen)[: ]+\(?(\d+)"
@@ -171,7 +172,10 @@ class TensorRtLlm:
     _policy = regex(
         r"Capacity Scheduler Policy:? (\w+)|capacity_scheduler_policy\W+(?:CapacitySchedulerPolicy\.)?(\w+)"
     )
-    _reuse_off = regex(r"KV cache block reuse is disabled|enable_block_reuse\W+(?:False|false)")
+    _reuse_off = regex(
+        r"KV cache (?:block )?reuse (?:is )?disabled|enable_block_reuse\W+(?:False|false)"
+        r"|Features\([^)]*\bcache_reuse=False"
+    )
     _names: ClassVar = {
         "maxNumSequences": ("serving.max_num_seqs", "effective"),
         "maxBatchSize": ("serving.max_num_seqs", "configured"),
@@ -181,14 +185,15 @@ class TensorRtLlm:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Host time beside device time of a step says who makes it long."""
-        book, seen = _Book(), set[tuple[str, object]]()
+        book = _Book()
+        # The PyTorch backend sets up a small cache to measure activations, then the one that it serves with.
+        last: dict[tuple[str, str | None], Fact] = {}
         top: tuple[float, Line] | None = None
         for line in doc.lines():
             text = line.text
             for signal, value, unit, label in self._start(text):
-                if (signal, value) not in seen:
-                    seen.add((signal, value))
-                    yield fact(doc, line, signal, value, unit, label=label)
+                if (known := last.get((signal, label))) is None or known.value != value:
+                    last[signal, label] = fact(doc, line, signal, value, unit, label=label)
             hit = self._iter.search(text)
             if hit is None:
                 continue
@@ -197,8 +202,11 @@ class TensorRtLlm:
             for name, value in self._part.findall(text):
                 if name == "kv_cache_util":
                     book.add("serving.kv_usage", "fraction", float(value), line, name)
+                elif name == "elapsed_time":
+                    book.add("engine.host_step", "ms", float(value) * 1000, line, name)
                 else:
                     book.add(f"engine.{name.split('_')[-3]}_step", "ms", float(value), line, name)
+        yield from last.values()
         if top is not None:
             yield fact(doc, top[1], "serving.running", top[0], "count", label="peak")
         yield from book.facts(doc)

@@ -38,6 +38,8 @@ _KNOWN = frozenset(
     grammar-backend tokenizer-worker-num sampling-backend moe-runner-backend moe-a2a-backend disaggregation-mode
     enable-torch-compile num-continuous-decode-steps stream-output prefill-attention-backend decode-attention-backend
     page-size enable-mixed-chunk fp8-gemm-backend deepep-mode init-expert-location ep-num-redundant-experts
+    disable-overlap-scheduler enable-overlap-scheduler enable-attention-dp cuda-graph-padding-enabled
+    cuda-graph-max-batch-size cuda-graph-batch-sizes
     max-batch-size max-num-tokens max-beam-width max-seq-len free-gpu-memory-fraction kv-cache-free-gpu-mem-fraction
     kv-cache-free-gpu-memory-fraction enable-block-reuse use-cuda-graph cuda-graph-config batch-scheduler-policy
     batching-type capacity-scheduler-policy enable-kv-cache-reuse max-tokens-in-paged-kv-cache gpt-attention-plugin
@@ -99,6 +101,9 @@ _INERT = regex(
     r"(?:not\s+(?:\w+\s+)?supported|ignored|deprecated|incompatible|unsupported)",
     re.IGNORECASE,
 )
+# The captured sizes have names of their own kind: `max_batch_size` in there is not the server's.
+_GRAPHS = regex(r"^(\s*)[\"']?cuda[_-]graph[_-]config[\"']?\s*:\s*$")
+_GRAPHS_CALL = regex(r"\bCudaGraphConfig\([^()]*\)")
 _PROSE = frozenset(("to", "is", "was", "are", "above", "below", "or", "and", "for", "if", "in", "of", "than", "(e.g"))
 # the header of a table in which an option is swept: its name, a gap, another column's name
 _SWEPT = regex(r"^\W*(?:--)?([a-z][a-z0-9_-]+)(?:\s{2,}|\t+|\s*\|\s*)[A-Za-z(]", re.IGNORECASE)
@@ -138,8 +143,15 @@ class ServingArgsReader:
         pending: tuple[str, str, Line] | None = None
         llama = False  # the command is llama.cpp's, whose options have one dash
         dull: set[str] = set()  # lines with all digits alike: most of a log says nothing, over and over
+        graphs: int | None = None  # how far the section about CUDA graphs is indented
         for line in doc.novel():
             text = line.text
+            if graphs is not None and text.strip():
+                if len(text) - len(text.lstrip()) > graphs:
+                    continue
+                graphs = None
+            if head := _GRAPHS.match(text):
+                graphs = len(head[1])
             form = text.translate(_ONE_DIGIT)
             if form in dull and pending is None:
                 context, llama = "", False
@@ -190,7 +202,8 @@ class ServingArgsReader:
                 )
             if ("=" in text or ":" in text) and not refused:
                 bench = bool(_BENCH.search(text)) or context == "bench"
-                for hit in _KEY.finditer(text):
+                plain = _GRAPHS_CALL.sub(lambda call: " " * len(call[0]), text) if "GraphConfig(" in text else text
+                for hit in _KEY.finditer(plain):
                     flag = name_of(hit.group("key"))
                     known = _BENCH_KNOWN if bench else _KNOWN
                     if flag not in known or flag in _DASHES_ONLY:

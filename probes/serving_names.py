@@ -16,22 +16,24 @@ _GAUGES = {
     " nv_trt_llm_kv_cache_block_metrics@kv_cache_block_type=fraction llamacpp:kv_cache_usage_ratio",
     "prefix_hit_rate": "vllm:gpu_prefix_cache_hit_rate sglang:cache_hit_rate trtllm_kv_cache_hit_rate"
     " dynamo_component_kvstats_gpu_prefix_cache_hit_rate trtllm_kv_cache_iter_reuse_rate",
-    "accept_length": "sglang:spec_accept_length",
+    "accept_length": "sglang:spec_accept_length trtllm_spec_decode_acceptance_length",
     "gen_tput": "sglang:gen_throughput vllm:avg_generation_throughput_toks_per_s llamacpp:predicted_tokens_seconds",
-    "max_num_seqs": "dynamo_frontend_model_max_num_seqs sglang:max_running_requests",
-    "max_batched_tokens": "dynamo_frontend_model_max_num_batched_tokens",
-    "kv_blocks": "dynamo_frontend_model_total_kv_blocks dynamo_component_kvstats_total_blocks",
+    "max_num_seqs": "dynamo_frontend_model_max_num_seqs sglang:max_running_requests trtllm_max_num_active_requests",
+    "max_batched_tokens": "dynamo_frontend_model_max_num_batched_tokens trtllm_max_num_tokens_runtime",
+    "kv_blocks": "trtllm_kv_cache_max_blocks dynamo_frontend_model_total_kv_blocks"
+    " dynamo_component_kvstats_total_blocks",
     "kv_tokens": "sglang:max_total_num_tokens",
 }
 _COUNTERS = {
-    "preemptions": "vllm:num_preemptions sglang:num_retracted_reqs sglang:num_retracted_requests trtllm_num_preemptions",  # noqa: E501
+    "preemptions": "vllm:num_preemptions sglang:num_retracted_reqs sglang:num_retracted_requests",
     "prefix queries": "vllm:prefix_cache_queries vllm:gpu_prefix_cache_queries",
     "prefix hits": "vllm:prefix_cache_hits vllm:gpu_prefix_cache_hits",
-    "cached tokens": "sglang:cached_tokens vllm:prompt_tokens_cached",
+    "cached tokens": "sglang:cached_tokens vllm:prompt_tokens_cached trtllm_prompt_cached_tokens",
     "prompt tokens": "vllm:prompt_tokens sglang:prompt_tokens trtllm_prompt_tokens llamacpp:prompt_tokens",
-    "generation tokens": "vllm:generation_tokens sglang:generation_tokens dynamo_frontend_output_tokens",
-    "draft tokens": "vllm:spec_decode_num_draft_tokens",
-    "accepted tokens": "vllm:spec_decode_num_accepted_tokens",
+    "generation tokens": "vllm:generation_tokens sglang:generation_tokens trtllm_generation_tokens"
+    " dynamo_frontend_output_tokens",
+    "draft tokens": "vllm:spec_decode_num_draft_tokens trtllm_spec_decode_num_draft_tokens",
+    "accepted tokens": "vllm:spec_decode_num_accepted_tokens trtllm_spec_decode_num_accepted_tokens",
     "drafts": "vllm:spec_decode_num_drafts sglang:spec_verify_calls",
     "aborted": "sglang:num_aborted_requests vllm:request_success@finished_reason=abort dynamo_frontend_disconnected_clients",  # noqa: E501
     "finished": "vllm:request_success sglang:num_requests tgi_request_success trtllm_request_success dynamo_frontend_requests",  # noqa: E501

@@ -47,6 +47,7 @@ _TOLD = (
     ("output", regex(rf"(?:^|[\s,(|+])(?:outputs?|max_(?:new_)?tokens|osl|answers?|输出|completion)(?: (?:len(?:gth)?|tokens))?\s*(?:of|is|=|:|~|约|about|avg|mean|averages?)*\s*(?:about |~|约)?{_LENGTH}\b(?! ?(?:ms|s\b|req|%|GB|MiB|/|tok(?:ens?)?/))", re.I)),  # noqa: E501
     ("output", regex(rf"{_LENGTH}(?:\s*|-)tok(?:ens?)?[ -](?:out\b|outputs?|answers?|of (?:output|answer))", re.I)),
 )  # fmt: skip
+_ENTRY = regex(r"^\s+max_tokens\s*:\s*\d+\s*$")  # in TensorRT-LLM's `kv_cache_config`: what the cache holds
 _LONG_PREFILL = 2048  # prompt tokens of a step that running requests feel
 
 
@@ -91,6 +92,7 @@ class SchedulerReader:
         state = _Blocks()
         told: dict[str, Fact] = {}
         short = doc.size < 1 << 14
+        pool = b"kv_cache_config" in doc.data
         for line in doc.lines():
             text = line.text
             if "batch" in text and (hit := _BATCH.search(text)):
@@ -108,6 +110,8 @@ class SchedulerReader:
                 state.cached.append((_plain(hit[1]), _plain(hit[2]), line))
             if "block" in low or "paused" in low:
                 _trt(text, line, state)
+            if pool and _ENTRY.match(text):
+                continue
             if short and "#" not in text and len(text) < 400 and "total" not in low:
                 for name, pattern in _TOLD:
                     if name not in told and (hit := pattern.search(text)):
