@@ -11,7 +11,7 @@ from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from .comparison import ratios
 from .healthy import _busbw, _fault, _single_node
-from .limits_met import candidates
+from .products import candidates
 from .reruns import faster_rerun
 
 _ASKS = regex(

@@ -14,6 +14,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from .comparison import Ratio, ratios
+from .products import candidates, product
 
 _LOAD = ("concurrency", "batch", "prompt_length", "output_length", "message_size", "request", "cold_warm")
 _BROKEN = ("gpu.xid.hardware", "gpu.mark.fallen", "gpu.mark.ecc", "pci.link.limited", "spread.outlier")
@@ -38,38 +39,6 @@ def _fault(ctx: Context) -> bool:
 def _differences(ctx: Context, least: float) -> list[Ratio]:
     """Comparisons, other than sweeps over the load, whose settings differ by a factor."""
     return [r for r in ratios(ctx) if r.axis not in _LOAD and r.value >= least]
-
-
-# ---------------------------------------------------------------- products
-
-_NAMES = {
-    name: got for name in (*hardware.GPUS, *hardware.ALIASES)
-    if re.search("[a-z]", name) and (got := hardware.gpu(name)) is not None
-}  # fmt: skip
-_PRODUCT = regex(
-    r"(?<![a-z0-9])(?:" + "|".join(map(re.escape, sorted(_NAMES, key=len, reverse=True))) + r")(?![a-z0-9])"
-)
-# A DGX or HGX board holds the SXM product.
-_BOARD = regex(
-    r"(?<![a-z0-9])(?:[dh]gx[ -]?(a100|h100|h200|b200)(?![a-z0-9])|(a100|h100|h200|b200)[ -]sxm\d?(?![a-z0-9]))"
-)
-_ON_BOARD = {"a100": "a100-sxm4-80gb", "h100": "h100 80gb hbm3", "h200": "h200", "b200": "b200"}
-
-
-def product(ctx: Context) -> tuple[hardware.Gpu, tuple[Evidence, ...]] | None:
-    """The one product that the evidence names, else the one that the question names."""
-    said = {
-        got.name: (got, (e,)) for e in (*ctx.of("gpu.name"), *ctx.of("gpu.product"))
-        if (got := hardware.gpu(str(e.value))) is not None
-    }  # fmt: skip
-    if said:
-        return next(iter(said.values())) if len(said) == 1 else None
-    words = ctx.symptom.lower().replace("_", " ")
-    named = {_NAMES[hit.group()].name: _NAMES[hit.group()] for hit in _PRODUCT.finditer(words)}
-    if not named:
-        boards = {hit[1] or hit[2] for hit in _BOARD.finditer(words)}
-        named = {b: got for b in boards if (got := hardware.gpu(_ON_BOARD[b])) is not None}
-    return (next(iter(named.values())), ()) if len(named) == 1 else None
 
 
 # ---------------------------------------------------------------- against a reference, against a trial
@@ -308,8 +277,6 @@ def sockets_only_for_setup(ctx: Context) -> Outcome:
     if known.holds is False:
         return UNKNOWN
     if known.holds is None and re.search(r"[abhlv]\d{2,3}", ctx.symptom, re.I):
-        from .limits_met import candidates
-
         rings = [
             floors.ring_nvlink(g.links, rate.value).value
             for g in candidates(ctx)[0]

@@ -10,8 +10,8 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from .control_healthy import _CLAIMS, _apart
-from .healthy import _fault, product
-from .limits_met import _BARE, candidates
+from .healthy import _fault
+from .products import BARE, candidates, product
 
 _ABOUT_CLOCK = regex(r"clock|mhz|\bp[5-9]\b|pstate|power state|watts?\b|频率|降频|功耗", re.I)
 
@@ -185,7 +185,7 @@ def pair_copies_at_its_links(ctx: Context) -> Outcome:
     if not boards or not one or _fault(ctx) or (len(boards) != len(gpus) and sxm is None):
         return UNKNOWN
     ways = {g.links * hardware.NVLINK_RAW[g.nvlink] for g in boards if g.nvlink}
-    if len(ways) > 1 and _BARE.search(ctx.symptom) is None:
+    if len(ways) > 1 and BARE.search(ctx.symptom) is None:
         return UNKNOWN
     low = min(one, key=lambda n: n[0])
     met = bool(ways) and all(0.72 <= low[0] / way <= 1.0 for way in ways)

@@ -10,7 +10,7 @@ from .. import hardware
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .limits_met import candidates
+from .products import candidates
 
 _Reading = tuple[float, Evidence]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from .. import floors, hardware
+from .. import floors
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
-from .healthy import _SPARSE, _fault, product
+from .healthy import _SPARSE, _fault
+from .products import candidates
 
 _DOUBTS = regex(
     r"\?|？|\bonly\b|never exceeds|whatever|\bwhy\b|\bbug\b|\bwrong\b|\bbroken\b|expect|should|shouldn|claims?\b|normal|\boff\b|\bok\b|problem|fix|alert|repair|reseat|worse"  # noqa: E501
@@ -18,31 +19,9 @@ _DOUBTS = regex(
 )  # fmt: skip
 _SAID_SIZE = regex(r"(?<![\w.])(\d{1,3}(?:\.\d+)?) ?B(?![a-zA-Z0-9/])")
 _SAID_TP = regex(r"\bTP ?[=:]? ?(\d{1,2})\b", re.I)
-_TIMES = regex(r"\d+ ?[x×] ?(?=[a-z]*\d{2,4})", re.I)
-_BARE = regex(
-    r"(?<![a-z0-9])(h100|h200|a100|h800|a800|b200|h20|l40s|l40|l4|a10g|a10|a6000|(?:rtx ?)?[345]0[6789]0(?: ?ti)?)(?![a-z0-9])",  # noqa: E501
-    re.I,
-)
 _DECODE = (0.9, 1.65)  # measured over the time of reading the weights, kernels and KV cache included
 _PREFILL = (0.35, 0.95)  # share of the dense peak; with tensor parallelism communication takes its part
 _PREFILL_TP = 0.25
-
-
-def candidates(ctx: Context) -> tuple[list[hardware.Gpu], tuple[Evidence, ...]]:
-    """The product that is named, or all that a bare name can mean."""
-    got = product(ctx)
-    if got is not None:
-        return [got[0]], got[1]
-    if len({str(e.value) for e in (*ctx.of("gpu.name"), *ctx.of("gpu.product"))}) > 1:
-        return [], ()
-    words = _TIMES.sub(" ", ctx.symptom)
-    named = {re.sub(r"^rtx ?", "", hit[1].lower()) for hit in _BARE.finditer(words)}
-    if len(named) != 1:
-        return [], ()
-    name = named.pop()
-    shape = re.compile(rf"(?<![a-z0-9]){re.escape(name)}(?![a-z0-9])(?! ?(?:ti|super)\b)", re.I)
-    found = [hardware.GPUS[n] for n in hardware.GPUS if shape.search(n.replace("-", " ")) and "max-q" not in n]
-    return found, ()
 
 
 def _single(ctx: Context) -> bool:
