@@ -147,6 +147,24 @@ def wrong(found: dict[str, set[str]]) -> list[str]:
     ]
 
 
+def cycles(found: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that import each other, directly or around: each group sorted; empty where no way leads back."""
+    reached = {name: below(name, found) for name in found}
+    knots = {tuple(sorted(o for o in reached[name] if name in reached[o])) for name in found}
+    return [list(knot) for knot in sorted(knots) if knot]
+
+
+def below(name: str, found: dict[str, set[str]]) -> set[str]:
+    """All that a module imports, directly or through others; itself where that leads back to it."""
+    out: set[str] = set()
+    queue = list(found.get(name, ()))
+    while queue:
+        if (used := queue.pop()) not in out:
+            out.add(used)
+            queue += found.get(used, ())
+    return out
+
+
 def layer_name(name: str) -> str:
     index = layer(name)
     return LAYERS[index].name if index < len(LAYERS) else name.split(".")[0]

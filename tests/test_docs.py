@@ -65,6 +65,13 @@ def test_no_module_imports_a_layer_above_it(generate: ModuleType) -> None:
     ]
 
 
+def test_no_modules_import_each_other(generate: ModuleType) -> None:
+    modules = generate.modules()
+    assert not modules.cycles(modules.graph()), "what both need belongs below them"
+    around = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set(), "e": {"a"}}
+    assert modules.cycles(around) == [["a", "b", "c"]]
+
+
 def test_the_map_names_only_modules_that_exist(generate: ModuleType) -> None:
     modules = generate.modules()
     names = list(modules.files())
