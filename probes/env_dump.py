@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
@@ -123,13 +124,13 @@ class EnvReader:
     needles: tuple[bytes, ...] = tuple(f"{p}_".encode() for p in _PREFIXES) + tuple(e.encode() for e in _EXACT)
 
     def parse(self, doc: Document) -> Iterator[Fact]:
-        named: str | None = None
+        named: tuple[str, Line] | None = None
         seen: dict[tuple[str, str], int] = {}
         for line in doc.novel():
             text = line.text
             if named is not None:
                 if (hit := _VALUE_LINE.match(text)) is not None:
-                    yield from self._emit(doc, line, named, hit.group(1), seen)
+                    yield from self._emit(doc, line, named[0], hit.group(1), seen, named[1])
                 named = None
             if "_" not in text and "RANK" not in text:
                 continue
@@ -139,7 +140,7 @@ class EnvReader:
                 if hit.group(2) is not None:
                     yield from self._emit(doc, line, hit.group(1), hit.group(2), seen)
                 else:
-                    named = hit.group(1)
+                    named = (hit.group(1), line)
 
     def _found(self, text: str) -> Iterator[tuple[str, str]]:
         comment = re.match(r"\s*(?:#\s*export|#export|//)", text) is not None
@@ -155,7 +156,13 @@ class EnvReader:
             yield one.group(1), ""
 
     def _emit(
-        self, doc: Document, line: Line, name: str, value: str, seen: dict[tuple[str, str], int]
+        self,
+        doc: Document,
+        line: Line,
+        name: str,
+        value: str,
+        seen: dict[tuple[str, str], int],
+        head: Line | None = None,
     ) -> Iterator[Fact]:
         value = value.strip().strip("\"'").rstrip("\\").strip()
         if name in _LONG or _SECRET_NAME.search(name) or _SECRET_VALUE.match(value) or value.lower() in _UNSET:
@@ -165,7 +172,8 @@ class EnvReader:
         key = (name, value)
         seen[key] = seen.get(key, 0) + 1
         if seen[key] == 1:
-            yield fact(doc, line, "env.var", value, label=name, around=name)
+            made = fact(doc, line, "env.var", value, label=name, around=name)
+            yield made if head is None else replace(made, spans=(*made.spans, doc.span(head, name)))
 
 
 # component -> (pattern, group); looked for in every line that holds the needle

@@ -47,6 +47,12 @@ _NIC_WORDS = regex(
 _COUNTED = regex(r"(?:ibstat|ibstatus|ibv_devinfo).*grep\s+-c\s+.*?(\d{2,3})\b")
 
 
+def _answered(doc: Document, asked: tuple[float, Line], line: Line, how: str) -> Fact:
+    """A ping with the line that says how it went."""
+    spans = (doc.span(asked[1]), doc.span(line))
+    return Fact("net.ping", asked[0], "B", Subject(label=how), spans, status=doc.status)
+
+
 class PathReader:
     """Pings that forbid fragmentation, and MTUs with the name of their interface."""
 
@@ -81,10 +87,10 @@ class PathReader:
                     yield labelled(doc, line, "net.ping", asked[0], "B", "lost")
                     asked = None
             elif asked is not None and _LOST.search(text):
-                yield labelled(doc, asked[1], "net.ping", asked[0], "B", "lost")
+                yield _answered(doc, asked, line, "lost")
                 asked = None
             elif asked is not None and _REPLY.search(text):
-                yield labelled(doc, asked[1], "net.ping", asked[0], "B", "ok")
+                yield _answered(doc, asked, line, "ok")
                 asked = None
             else:
                 for sized in _SIZED.finditer(text):

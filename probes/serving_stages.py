@@ -307,8 +307,9 @@ def _media(found: list[_Time]) -> bool:
 def _curl(lines: list[Line]) -> list[_Time]:
     """`curl -w` prints times since the start: stages are their differences; the slowest request counts."""
     order: list[str] = []
-    runs: list[tuple[dict[str, float], Line]] = []
+    runs: list[tuple[dict[str, float], dict[str, Line]]] = []
     keyed: dict[str, float] = {}
+    where: dict[str, Line] = {}
     for line in lines:
         timed = "time_" in line.text
         named = _CURL_FORMAT.findall(line.text) if timed else []
@@ -317,16 +318,17 @@ def _curl(lines: list[Line]) -> list[_Time]:
             continue
         for key, value, unit in _CURL_KEY.findall(line.text) if timed else ():
             if key in keyed:
-                keyed = {}
+                keyed, where = {}, {}
             keyed[key] = _value(value) / (1000 if unit == "ms" else 1)
+            where[key] = line
             if key == "total" or len(keyed) == len(_CURL):
-                runs.append((keyed, line))
+                runs.append((keyed, where))
         numbers = re.findall(r"(?<![\w.])\d+\.\d+", line.text) if order else []
         if order and len(numbers) == len(order):
-            runs.append((dict(zip(order, map(float, numbers), strict=True)), line))
+            runs.append((dict(zip(order, map(float, numbers), strict=True)), dict.fromkeys(order, line)))
     if not runs:
         return []
-    times, line = max(runs, key=lambda r: max(r[0].values()))
+    times, where = max(runs, key=lambda r: max(r[0].values()))
     out, before = [], 0.0
     for key, stage in (
         ("namelookup", "dns"),
@@ -335,9 +337,10 @@ def _curl(lines: list[Line]) -> list[_Time]:
         ("starttransfer", "engine"),
     ):
         if key in times and times[key] > 0:
-            out.append(_Time(stage, key, max(times[key] - before, 0.0) * 1000, line, True))
+            out.append(_Time(stage, key, max(times[key] - before, 0.0) * 1000, where[key], True))
             before = max(before, times[key])
-    return [*out, _Time("total", "total", max(times.values()) * 1000, line, True)] if len(out) >= 2 else []
+    last = where[max(times, key=lambda key: times[key])]
+    return [*out, _Time("total", "total", max(times.values()) * 1000, last, True)] if len(out) >= 2 else []
 
 
 def _histograms(lines: list[Line]) -> list[_Time]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 from diagnose.document import Document, Line
@@ -141,7 +142,9 @@ class LonelyRanks:
                     shapes.setdefault(shape, {}).setdefault("|".join(who).lower(), line)
         found = max(shapes.values(), key=len, default={})
         if len(found) >= 2:
-            yield computed(doc, next(iter(found.values())), "launch.lonely", float(len(found)), "count", self.name)
+            first, other = islice(found.values(), 2)
+            made = computed(doc, first, "launch.lonely", float(len(found)), "count", self.name)
+            yield replace(made, spans=(*made.spans, doc.span(other)))
 
 
 _DOWN_UP = regex(

@@ -78,8 +78,8 @@ class InTurnReader:
         """How often that happens, if it never goes otherwise."""
         if doc.is_binary or doc.size > 1 << 16:
             return
-        moved: float | None = None
-        together: list[Line] = []
+        moved: tuple[float, Line] | None = None
+        together: list[tuple[Line, Line]] = []
         apart = 0
         last = 0.0
         for line in doc.lines():
@@ -88,16 +88,17 @@ class InTurnReader:
                 continue
             now = float(hit["t"])
             if _MOVED.search(hit["what"]):
-                moved = now
+                moved = (now, line)
             elif _WORK.search(hit["what"]) and not _ENDS.search(hit["what"]):
-                if moved is not None and abs(now - moved) <= 0.03 * max(now - last, 1.0):
-                    together.append(line)
+                if moved is not None and abs(now - moved[0]) <= 0.03 * max(now - last, 1.0):
+                    together.append((moved[1], line))
                 elif last:
                     apart += 1
                 moved, last = None, now
         if len(together) >= 2 and not apart:
             yield Fact(
-                "kv.in_turn", "compute starts when the transfer has ended", None, Subject(), tuple(doc.span(t) for t in together[:2]),  # noqa: E501
+                "kv.in_turn", "compute starts when the transfer has ended", None, Subject(),
+                tuple(doc.span(line) for pair in together[:2] for line in reversed(pair)),
                 count=len(together), status=doc.status,
             )  # fmt: skip
 

@@ -106,8 +106,8 @@ def resembles(name: str) -> str | None:
 class _State:
     """What is being put together over several lines."""
 
-    settings: list[tuple[str, str, Line]] = field(default_factory=list)
-    pending_name: str = ""
+    settings: list[tuple[str, str, tuple[Line, ...]]] = field(default_factory=list)  # value first, then its name
+    pending: tuple[str, Line] | None = None
     lanes: dict[tuple[str, str, str], tuple[Line, set[str]]] = field(default_factory=dict)
     title: str = ""
     rows: dict[str, tuple[int, str, str, Line]] = field(default_factory=dict)
@@ -132,7 +132,7 @@ class UcxReader:
         state = _State()
         for line in doc.lines():
             text = line.text
-            if "UCX_" in text or state.pending_name:
+            if "UCX_" in text or state.pending:
                 self._settings(text, line, state)
             if "/" in text and ("(" in text or "lane[" in text):
                 self._lanes(text, line, state)
@@ -149,23 +149,23 @@ class UcxReader:
         yield from self._close(doc, state)
 
     def _settings(self, text: str, line: Line, state: _State) -> None:
-        if state.pending_name:
+        if state.pending is not None:
             hit = _VALUE.search(text)
             if hit:
-                state.settings.append((state.pending_name, hit.group(1), line))
-            state.pending_name = ""
+                state.settings.append((state.pending[0], hit.group(1), (line, state.pending[1])))
+            state.pending = None
         for hit in _SETTING.finditer(text):
             name, value = hit.groups()
             if "to suppress" in text and name == "UCX_WARN_UNUSED_ENV_VARS":
                 continue
-            state.settings.append((name, value.rstrip(",.\\"), line))
+            state.settings.append((name, value.rstrip(",.\\"), (line,)))
         named = _NAME.search(text)
         if named and not _SETTING.search(text):
             inline = _VALUE.search(text)
             if inline:
-                state.settings.append((named.group(1), inline.group(1), line))
+                state.settings.append((named.group(1), inline.group(1), (line,)))
             else:
-                state.pending_name = named.group(1)
+                state.pending = (named.group(1), line)
 
     def _lanes(self, text: str, line: Line, state: _State) -> None:
         scope = _SCOPE.search(text)
@@ -328,18 +328,18 @@ class UcxReader:
                 "ucx.transports", names, None, Subject(), tuple(state.transports.values())[:12], status=doc.status
             )
 
-    def _close_settings(self, doc: Document, settings: Iterable[tuple[str, str, Line]]) -> Iterator[Fact]:
+    def _close_settings(self, doc: Document, settings: Iterable[tuple[str, str, tuple[Line, ...]]]) -> Iterator[Fact]:
         settings = list(settings)
         dump = len({name for name, _, _ in settings}) > _DUMP_LINES
         seen: set[tuple[str, str]] = set()
-        for name, value, line in settings:
+        for name, value, lines in settings:
             if (name, value) in seen:
                 continue
             seen.add((name, value))
             if dump and (name not in DEFAULTS or value in DEFAULTS[name]):
                 continue
-            span = (doc.span(line, name),)
-            yield from () if dump or name != "UCX_TLS" else self._slips(doc, value, line)
+            span = tuple(doc.span(line, name) for line in lines)
+            yield from () if dump or name != "UCX_TLS" else self._slips(doc, value, lines[0])
             meant = None if dump else resembles(name)
             if meant:
                 yield Fact("ucx.env.typo", name, None, Subject(label=meant), span, status=doc.status)
