@@ -30,7 +30,6 @@ COLLECTING: tuple[str, ...] = (
     "live_host", "host_settings", "live_nccl", "live_profile", "live_ucx", "live_rdma", "live_nixl", "live_server",
     "live_client", "live_repeat", "live_bench", "live_clock", "pci_acs",
 )  # fmt: skip
-DEPTH = 16  # of a hash in a file name
 
 
 @dataclass(frozen=True)

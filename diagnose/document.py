@@ -27,7 +27,6 @@ _MOST_LINES = 100_000  # of all shapes, then
 _DROP = b"0123456789\r"
 _LOWER = bytes(range(256)).lower()
 _ADDRESS = re.compile(rb"0x[0-9a-fA-F]+")
-KEEP_BYTES = 16 << 20  # documents up to this size keep their parsed lines in memory
 _CHUNK = 1 << 20
 _MAX_LINE = 1 << 13  # a longer "line" is cut into pieces: minified text, on which patterns would take forever
 _SEARCHED = 512  # a piece ends between words or cells, if there is a gap in its last bytes

@@ -4,7 +4,6 @@ DiagnoseError
  |-- UsageError          wrong words on the command line (exit 3)
  |-- InputError          a piece of evidence cannot be opened or is refused
  |-- CatalogueError      a YAML file of playbooks/ is wrong; names file and field
- |-- PluginError         an installed plugin does not load
  |-- ProbeError          a probe could not run
  |    |-- ToolMissing, PermissionDenied, ProbeTimeout
  |    +-- ParseError     raised by a reader, with tool and line
@@ -59,10 +58,6 @@ class CatalogueError(DiagnoseError):
     def __init__(self, file: str, where: str, problem: str, hint: str = "") -> None:
         super().__init__(f"{file}: {where}: {problem}", hint)
         self.file, self.where, self.problem = file, where, problem
-
-
-class PluginError(DiagnoseError):
-    """An installed plugin could not be loaded; it is skipped and listed."""
 
 
 class ProbeError(DiagnoseError):

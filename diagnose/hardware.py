@@ -336,13 +336,6 @@ def pcie_rate(generation: int, width: int) -> Rate | None:
     return Rate(what, round(lane * width, 2), "GB/s", "PCI Express base specification: transfer rate and line coding")
 
 
-# InfiniBand names, 4 lanes, Gb/s of data.
-IB_RATES: dict[str, float] = {
-    "QDR": 32.0, "FDR10": 40.0, "FDR": 54.5, "EDR": 100.0, "HDR100": 100.0, "HDR": 200.0,
-    "NDR200": 200.0, "NDR": 400.0, "XDR": 800.0,
-}  # fmt: skip
-
-
 @dataclass(frozen=True, slots=True)
 class Band:
     """What a healthy machine shows, as a share of the theory, and the floor that operators alarm at."""

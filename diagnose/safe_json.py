@@ -1,6 +1,6 @@
 """JSON from strangers: bounded size and depth, and where in the bytes a value stands.
 
-`loads` gives the values; `locate` finds the bytes of one of them, so that a reading taken from a
+`loads` gives the values; `locate_all` finds the bytes of some of them, so that a reading taken from a
 parsed document can still be quoted. Both are linear in the size of the text.
 """
 
@@ -65,23 +65,22 @@ def _children(value: Any) -> list[Any]:
     return [c for c in inner if isinstance(c, (dict, list))]
 
 
-def locate(data: bytes, path: Sequence[Key], start: int = 0, tool: str = "json") -> Place | None:
-    """Bytes of one value: ``(start, end, line)``, or None when the path is not there.
-
-    The span covers ``"key": value`` where the last step is a key, the bare value where it is an index.
-
-    Args:
-        data: UTF-8 text that holds JSON.
-        path: keys and indices from the outermost value inward; empty for the whole value.
-        start: byte at which the JSON begins, when other text stands before it.
-    """
-    return locate_all(data, [path], start, tool).get(tuple(path))
-
-
 def locate_all(
     data: bytes, paths: Iterable[Sequence[Key]], start: int = 0, tool: str = "json"
 ) -> dict[tuple[Key, ...], Place]:
-    """Places of several values in one pass; paths that are not there are left out."""
+    """Bytes of values, in one pass: path -> ``(start, end, line)``; paths that are not there are left out.
+
+    A span covers ``"key": value`` where the last step is a key, the bare value where it is an index.
+
+    Args:
+        data: UTF-8 text that holds JSON.
+        paths: keys and indices from the outermost value inward; empty for the whole value.
+        start: byte at which the JSON begins, when other text stands before it.
+        tool: name of the reader, for the error.
+
+    Raises:
+        ParseError: not JSON as far as the walk goes.
+    """
     wanted: dict[tuple[Key, ...], bool] = {}
     for path in paths:
         for n in range(len(path)):

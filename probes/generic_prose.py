@@ -299,10 +299,6 @@ def _key(note: Note) -> str:
     return f"{note.metric.name}|{'r' if note.figure.unit is None else ''}"
 
 
-def _setting(note: Note, with_heading: bool = False) -> str:
-    return f"{note.heading} {note.name}".strip() if with_heading else note.name
-
-
 def _within_lines(doc: Document, found: list[Note]) -> Iterator[Group]:
     lines: dict[tuple[int, str], list[Note]] = {}
     for note in found:

@@ -31,10 +31,6 @@ _PACKAGES = regex(
     r"|transformer|accelerate|lightning|apex|ray|jax|mpi4py|numpy|ai-dynamo|lmcache|bitsandbytes|auto|llm|dynamo)",
     re.IGNORECASE,
 )
-_SERVERS = regex(
-    r"vllm|sglang|trtllm|tensorrt_llm|tritonserver|text-generation|llama-server|dynamo|lmdeploy|torchrun|deepspeed"
-    r"|ray::|mooncake|lmcache"
-)
 _MPI = re.compile(
     r"(?:package|ompi:version|option:mpi|build:|config:cli|mca:mpi:base:param:mpi_built_with_cuda_support:value"
     r"|mca:opal:base:param:opal_built_with_cuda_support:value|mca:(?:pml|btl|mtl|osc|accelerator):[a-z0-9]+:version"

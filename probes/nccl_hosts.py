@@ -13,7 +13,6 @@ from diagnose.plugin import Reader
 
 from .facts import computed
 
-_LINES = 4  # of one GPU and adapter, more say nothing new
 _HOSTS = 64
 _USE = regex(
     r"(?:(?P<host>[^\s:\[\]]+):\d+:\d+ )?(?:\[(?P<dev>\d{1,2})\] )?(?:NCCL INFO )?"

@@ -97,7 +97,6 @@ class _State:
     ranks: dict[tuple[str | None, str | None, str | None], int] = field(default_factory=dict)
     warns: dict[str, tuple[str, Fact]] = field(default_factory=dict)
     started: int = 0
-    completed: int = 0
 
     def put(
         self, line: Line, signal: str, value: str | float, unit: str | None = None, subject: Subject | None = None,

@@ -119,7 +119,6 @@ class _Table:
 
     doc: Document
     columns: list[str] = field(default_factory=list)
-    root_column: bool = True
     row: _Row | None = None
     facts: list[Fact] = field(default_factory=list)
     rows: int = 0

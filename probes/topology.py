@@ -14,7 +14,6 @@ from .facts import fact
 
 _CELL = r"(?:X|NV\d+|PIX|PXB|PHB|NODE|SYS|SOC|C2C|N/A)"
 _NODE = regex(r"^(?:GPU\d+|NIC\d+|mlx\d+_\w+|rocep\w+|ibp\w+|bnxt_re\w*|irdma\w*|hfi1_\d+|efa_\d+)$")
-_ROW = regex(rf"^\W*((?:GPU|NIC|mlx|rocep|ibp|bnxt|irdma|hfi1|efa)\w*)\s+(.*\b{_CELL}\b.*)$")
 _LEGEND = regex(r"^\s*(NIC\d+)\s*:\s*([A-Za-z]\w*)\s*$")
 _P2P = {"OK", "CNS", "GNS", "TNS", "NS", "U", "DR"}
 

@@ -34,7 +34,6 @@ class Embedded:
         self._loop = new_loop()
         self._client = Client(Origin.parse(endpoint), key, ca=ca)
         self._slo, self.say = slo or {}, say
-        self._warm = False
         try:
             self.target: Target = self._do(explore(self._client, model, api, timeout))
             self._sizer: Sizer = self._do(calibrate(self._client, self.target, timeout))

@@ -289,7 +289,7 @@ class Client:
         self._key = key
         self._tls = ssl.create_default_context(cafile=ca) if origin.scheme == "https" else None
         self._idle: list[Connection] = []
-        self.opened = self.in_use = self.peak = self.retried = 0
+        self.opened = self.in_use = self.peak = 0
 
     def frame(self, method: str, path: str, body: Any = None) -> bytes:
         """The bytes of a request, ready to be sent later."""
@@ -324,7 +324,6 @@ class Client:
                         # a kept connection that the server had closed meanwhile: one more try, on a new one
                         if last or err.kind != "stale":
                             raise
-                        self.retried += 1
         except TimeoutError as err:
             raise WireError("timeout", f"no complete answer within {timeout:g} s") from err
         finally:

@@ -10,7 +10,6 @@ from .svg import FONT, Svg, wide, wrap
 
 WIDTH, HEIGHT = 640, 320
 LEFT, RIGHT, FOOT = 60, 20, 48
-MOST_SERIES = 4
 ROW, BAR = 30, 20
 
 

@@ -86,9 +86,6 @@ def _apart(ctx: Context, least: float) -> list[Evidence]:
     ]  # fmt: skip
 
 
-_STATES = ("serving.preemptions", "gpu.throttle", "host.cpu.throttled", "pci.aer", "host.swap.used")
-
-
 def equals_its_reference(ctx: Context) -> Outcome:
     """A state is worrying, and the work goes as at acceptance, before, or on the twin."""
     lines = _lines(ctx)

@@ -21,7 +21,6 @@ PCIE_GPU = regex(
     re.IGNORECASE,
 )
 NO_P2P_GPU = regex(r"GeForce (?:RTX )?(?:[345]0[6-9]0|GTX|RTX [345]0[6-9]0)|RTX (?:40|50)[6-9]0", re.IGNORECASE)
-_NEAR = regex(r"^(?:PIX|PXB|PHB|NODE|NV\d+|NVL|NVB)$")
 MANY_NODES = regex(
     r"multi-?node|inter-?node|cross-?node|two .{0,20}(?:nodes|machines|hosts|servers)"
     r"|(?:two|2|three|3|four|4|eight|8|16|32|\d+) (?:nodes|machines|servers|hosts)"
