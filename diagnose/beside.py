@@ -1,7 +1,8 @@
 """What a finding cites beside its reasons: lines that belong to them and weigh nothing.
 
-An option that is set here and that the cause is about, the part of a reason that stands here without the rest, what
-the cause led to further down the chain, and the widest comparison where no reason is a figure.
+Facts that the catalogue names for the cause, an option that is set here and that the cause is about, the part of a
+reason that stands here without the rest, what the cause led to further down the chain, and the widest comparison
+where no reason is a figure.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def beside(got: Assessment, belief: Belief, reasons: list[Evidence], ctx: Contex
 
 
 def _candidates(got: Assessment, belief: Belief, reasons: list[Evidence], ctx: Context) -> Iterator[Evidence]:
+    yield from (e for name in belief.cause.beside for e in ctx.of(name)[:2])
     yield from _options(belief, ctx)
     yield from _parts(belief, ctx)
     yield from _effects(got, belief)
