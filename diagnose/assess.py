@@ -139,8 +139,7 @@ def believe(cause: Cause, ctx: Context, signals: Mapping[str, Signal]) -> Belief
     prior += ctx.wording.get(cause.id, 0.0)
     belief.prior = prior
     belief.score = prior + _sum(belief.pro, WEIGHT) - _sum(belief.contra, AGAINST)
-    most = max(ctx.wording.values(), default=0.0)
-    elsewhere = most >= WORDS_SPEAK and ctx.wording.get(cause.id, 0.0) <= most - WORDS_APART
+    elsewhere = ctx.loudest >= WORDS_SPEAK and ctx.wording.get(cause.id, 0.0) <= ctx.loudest - WORDS_APART
     telling = [t for t in belief.pro if t.counted and t.indicator.strength != "weak"]
     belief.lonely = elsewhere and len(telling) == 1 and _worded(telling[0], ctx)
     return belief

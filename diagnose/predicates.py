@@ -73,6 +73,7 @@ class Outcome:
 
 
 UNKNOWN = Outcome(None)
+_YES, _NO = Outcome(True), Outcome(False)
 
 
 @dataclass
@@ -87,23 +88,35 @@ class Context:
     asked: frozenset[str] = frozenset()  # all playbooks the symptom may mean; `playbook` is among them
     wording: dict[str, float] = field(default_factory=dict)  # shift of each cause's prior by the words used
     _index: dict[str, list[Evidence]] = field(default_factory=dict)
+    _seen: dict[str, list[Evidence]] = field(default_factory=dict, init=False)  # without what is noted as absent
+    _told: dict[str, Outcome] = field(default_factory=dict, init=False)  # by named predicates
 
     def __post_init__(self) -> None:
         self.asked |= {self.playbook}
         for item in self.evidence:
             self._index.setdefault(item.signal, []).append(item)
+            if item.kind != "absent":
+                self._seen.setdefault(item.signal, []).append(item)
 
     def of(self, signal: str, where: Mapping[str, Any] | None = None) -> list[Evidence]:
         """Evidence of a signal (``a.b.*`` for all below a.b) whose subject fits `where`."""
         if signal.endswith("*"):
             stem = signal[:-1]
-            hits = [e for name, items in self._index.items() if name.startswith(stem) for e in items]
+            hits = [e for name in self._index if name.startswith(stem) for e in self._seen.get(name, ())]
+        elif signal in self._seen:
+            hits = [*self._seen[signal]]
         else:
-            hits = self._index.get(signal, [])
-        hits = [e for e in hits if e.kind != "absent"]
+            return []
         if signal in _VARIABLES and self.unread:
             hits = [e for e in hits if e.id not in self.unread]
         return [e for e in hits if _fits(e, where)] if where else hits
+
+    def told(self, rule: str) -> Outcome:
+        """What a named predicate says."""
+        got = self._told.get(rule)
+        if got is None:
+            got = self._told[rule] = RULES[rule](self)
+        return got
 
     @cached_property
     def unread(self) -> dict[str, tuple[Evidence, Evidence, str]]:
@@ -121,6 +134,11 @@ class Context:
         return out
 
     @cached_property
+    def loudest(self) -> float:
+        """The largest shift by words."""
+        return max(self.wording.values(), default=0.0)
+
+    @cached_property
     def extent(self) -> dict[str, int]:
         """How far into each capture evidence was found, in bytes: at least so long it is."""
         out: dict[str, int] = {}
@@ -135,6 +153,8 @@ class Context:
 
     def numbers(self, signal: str, where: Mapping[str, Any] | None = None) -> list[tuple[float, Evidence]]:
         """Numeric readings of a signal."""
+        if signal not in self._seen and not signal.endswith("*"):
+            return []
         return [
             (float(e.value), e)
             for e in self.of(signal, where)
@@ -252,151 +272,223 @@ def check(when: Mapping[str, Any], file: str, where: str, signals: Mapping[str, 
 
 def holds(when: Mapping[str, Any], ctx: Context) -> Outcome:
     """Evaluate a condition."""
+    made = _MADE.get(id(when))
+    if made is None:
+        made = _MADE[id(when)] = when, _made(when)
+    return made[1](ctx)
+
+
+Condition = Callable[[Context], Outcome]
+Test = Callable[[Evidence], bool]
+# Made once from the catalogue's mappings and kept by identity: the mapping beside it keeps the identity its own.
+_MADE: dict[int, tuple[Mapping[str, Any], Condition]] = {}
+
+
+def _made(when: Mapping[str, Any]) -> Condition:
+    """A condition as a function."""
     if "all" in when:
-        used: list[Evidence] = []
+        return _all(tuple(map(_made, when["all"])))
+    if "any" in when:
+        return _any(tuple(map(_made, when["any"])))
+    if "not" in when:
+        return _not(_made(when["not"]), "python" in when["not"])
+    return _LEAF[next(k for k in when if k in LEAVES)](when)
+
+
+def _all(parts: tuple[Condition, ...]) -> Condition:
+    def condition(ctx: Context) -> Outcome:
+        used: tuple[Evidence, ...] = ()
         unknown = False
-        for part in when["all"]:
-            got = holds(part, ctx)
+        for part in parts:
+            got = part(ctx)
             if got.holds is False:
                 return got
             unknown |= got.holds is None
-            used.extend(got.used)
-        return UNKNOWN if unknown else Outcome(True, tuple(used))
-    if "any" in when:
-        outcomes = [holds(part, ctx) for part in when["any"]]
+            used += got.used
+        return UNKNOWN if unknown else Outcome(True, used)
+
+    return condition
+
+
+def _any(parts: tuple[Condition, ...]) -> Condition:
+    def condition(ctx: Context) -> Outcome:
+        outcomes = [part(ctx) for part in parts]
         hits = [o for o in outcomes if o.holds]
         if hits:
             return Outcome(True, tuple(e for o in hits for e in o.used))
         if all(o.holds is False for o in outcomes):
             return Outcome(False, tuple(e for o in outcomes for e in o.used))
         return UNKNOWN
-    if "not" in when:
-        got = holds(when["not"], ctx)
-        if got.holds is None and "python" not in when["not"]:
+
+    return condition
+
+
+def _not(part: Condition, unless: bool) -> Condition:
+    def condition(ctx: Context) -> Outcome:
+        got = part(ctx)
+        return UNKNOWN if got.holds is None and not unless else Outcome(not got.holds, got.used)
+
+    return condition
+
+
+def _tests(when: Mapping[str, Any]) -> Test:
+    """All TESTs of a leaf in one."""
+    tests = tuple(_test(kind, bound) for kind, bound in when.items() if kind in _TESTS)
+    if len(tests) == 1:
+        return tests[0]
+    return lambda item: all(test(item) for test in tests)
+
+
+def _test(kind: str, bound: Any) -> Test:
+    if kind in _NUMERIC:
+        compared = _NUMERIC[kind]
+
+        def numeric(item: Evidence) -> bool:
+            value = item.value
+            return isinstance(value, (int, float)) and not isinstance(value, bool) and compared(value, bound)
+
+        return numeric
+    if kind == "equals":
+        return lambda item: item.value == bound or str(item.value).lower() == str(bound).lower()
+    if kind == "one_of":
+        listed = frozenset(str(b).lower() for b in bound)
+        return lambda item: str(item.value).lower() in listed
+    if kind == "matches":
+        return lambda item: pattern(str(bound), re.IGNORECASE).search(str(item.value)) is not None
+    return lambda item: item.count >= bound
+
+
+def _signal(when: Mapping[str, Any]) -> Condition:
+    name, where, passes = when["signal"], when.get("where"), _tests(when)
+    exact = None if name.endswith("*") else name
+
+    def condition(ctx: Context) -> Outcome:
+        found = ctx.of(name, where) if exact is None or exact in ctx._seen else ()
+        if not found:
             return UNKNOWN
-        return Outcome(not got.holds, got.used)
-    kind = next(k for k in when if k in LEAVES)
-    return _LEAF[kind](when, ctx)
+        good = tuple(e for e in found if passes(e))
+        return Outcome(True, good[:6]) if good else Outcome(False, tuple(found[:3]))
+
+    return condition
 
 
-def _passes(item: Evidence, when: Mapping[str, Any]) -> bool:
-    value = item.value
-    for test, bound in when.items():
-        if test in _NUMERIC:
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                return False
-            if not _NUMERIC[test](value, bound):
-                return False
-        elif test == "equals":
-            if value != bound and str(value).lower() != str(bound).lower():
-                return False
-        elif test == "one_of":
-            if str(value).lower() not in [str(b).lower() for b in bound]:
-                return False
-        elif test == "matches":
-            if pattern(str(bound), re.IGNORECASE).search(str(value)) is None:
-                return False
-        elif test == "count_at_least" and item.count < bound:
-            return False
-    return True
+def _no(when: Mapping[str, Any]) -> Condition:
+    name, where, passes = when["no"], when.get("where"), _tests(when)
+
+    def condition(ctx: Context) -> Outcome:
+        found = tuple(e for e in ctx.of(name, where) if passes(e))
+        return Outcome(False, found[:3]) if found else Outcome(True)
+
+    return condition
 
 
-def _signal(when: Mapping[str, Any], ctx: Context) -> Outcome:
-    found = ctx.of(when["signal"], when.get("where"))
-    if not found:
-        return UNKNOWN
-    good = tuple(e for e in found if _passes(e, when))
-    return Outcome(True, good[:6]) if good else Outcome(False, tuple(found[:3]))
+def _absent(when: Mapping[str, Any]) -> Condition:
+    name, where, reader = when["absent"], when.get("where"), when["given"]
+
+    def condition(ctx: Context) -> Outcome:
+        if not ctx.recognised.get(reader):
+            return UNKNOWN
+        found = ctx.of(name, where)
+        if found:
+            return Outcome(False, tuple(found[:3]))
+        return Outcome(True, tuple(e for e in ctx._index.get(name, []) if e.kind == "absent"))
+
+    return condition
 
 
-def _no(when: Mapping[str, Any], ctx: Context) -> Outcome:
-    found = tuple(e for e in ctx.of(when["no"], when.get("where")) if _passes(e, when))
-    return Outcome(False, found[:3]) if found else Outcome(True)
+def _version(when: Mapping[str, Any]) -> Condition:
+    component, text = when["version"], when["range"]
+
+    def condition(ctx: Context) -> Outcome:
+        got = ctx.version(component)
+        return UNKNOWN if got is None else Outcome(in_range(got[0], text), (got[1],))
+
+    return condition
 
 
-def _absent(when: Mapping[str, Any], ctx: Context) -> Outcome:
-    whole = ctx.recognised.get(when["given"])
-    if not whole:
-        return UNKNOWN
-    found = ctx.of(when["absent"], when.get("where"))
-    if found:
-        return Outcome(False, tuple(found[:3]))
-    noted = tuple(e for e in ctx._index.get(when["absent"], []) if e.kind == "absent")
-    return Outcome(True, noted)
+def _number_test(when: Mapping[str, Any]) -> Callable[[float], bool]:
+    tests = tuple((_NUMERIC[kind], bound) for kind, bound in when.items() if kind in _NUMERIC)
+    return lambda value: all(compared(value, bound) for compared, bound in tests)
 
 
-def _version(when: Mapping[str, Any], ctx: Context) -> Outcome:
-    got = ctx.version(when["version"])
-    if got is None:
-        return UNKNOWN
-    return Outcome(in_range(got[0], when["range"]), (got[1],))
+def _limit(when: Mapping[str, Any]) -> Condition:
+    what, passes = when["limit"].lower(), _number_test(when)
+
+    def condition(ctx: Context) -> Outcome:
+        known = [item for item in ctx.limits if item.ratio is not None and what in item.what.lower()]
+        if not known:
+            return UNKNOWN
+        by_id = {e.id: e for e in ctx.evidence}
+        good = [item for item in known if item.ratio is not None and passes(item.ratio)]
+        used = tuple(by_id[i] for item in good or known for i in item.evidence if i in by_id)
+        return Outcome(bool(good), used[:4])
+
+    return condition
 
 
-def _number_test(value: float, when: Mapping[str, Any]) -> bool:
-    return all(_NUMERIC[t](value, b) for t, b in when.items() if t in _NUMERIC)
+def _ratio(when: Mapping[str, Any]) -> Condition:
+    names, where, passes = when["ratio"], when.get("where"), _number_test(when)
+
+    def condition(ctx: Context) -> Outcome:
+        top, bottom = (ctx.numbers(name, where) for name in names)
+        if not top or not bottom:
+            return UNKNOWN
+        a, b = max(top, key=lambda n: n[0]), max(bottom, key=lambda n: n[0])
+        return UNKNOWN if b[0] == 0 else Outcome(passes(a[0] / b[0]), (a[1], b[1]))
+
+    return condition
 
 
-def _limit(when: Mapping[str, Any], ctx: Context) -> Outcome:
-    known = [item for item in ctx.limits if item.ratio is not None and when["limit"].lower() in item.what.lower()]
-    if not known:
-        return UNKNOWN
-    by_id = {e.id: e for e in ctx.evidence}
-    good = [item for item in known if item.ratio is not None and _number_test(item.ratio, when)]
-    pick = good or known
-    used = tuple(by_id[i] for item in pick for i in item.evidence if i in by_id)
-    return Outcome(bool(good), used[:4])
+def _spread(when: Mapping[str, Any]) -> Condition:
+    name, where, passes = when["spread"], when.get("where"), _number_test(when)
+
+    def condition(ctx: Context) -> Outcome:
+        got = ctx.numbers(name, where)
+        if len({e.subject.key() for _, e in got}) < 2:
+            return UNKNOWN
+        low, high = min(got, key=lambda n: n[0]), max(got, key=lambda n: n[0])
+        return UNKNOWN if low[0] <= 0 else Outcome(passes(high[0] / low[0]), (low[1], high[1]))
+
+    return condition
 
 
-def _ratio(when: Mapping[str, Any], ctx: Context) -> Outcome:
-    top, bottom = (ctx.numbers(name, when.get("where")) for name in when["ratio"])
-    if not top or not bottom:
-        return UNKNOWN
-    a, b = max(top, key=lambda n: n[0]), max(bottom, key=lambda n: n[0])
-    if b[0] == 0:
-        return UNKNOWN
-    return Outcome(_number_test(a[0] / b[0], when), (a[1], b[1]))
-
-
-def _spread(when: Mapping[str, Any], ctx: Context) -> Outcome:
-    got = ctx.numbers(when["spread"], when.get("where"))
-    subjects = {e.subject.key() for _, e in got}
-    if len(subjects) < 2:
-        return UNKNOWN
-    low, high = min(got, key=lambda n: n[0]), max(got, key=lambda n: n[0])
-    if low[0] <= 0:
-        return UNKNOWN
-    return Outcome(_number_test(high[0] / low[0], when), (low[1], high[1]))
-
-
-def _compare(when: Mapping[str, Any], ctx: Context) -> Outcome:
+def _compare(when: Mapping[str, Any]) -> Condition:
     """Facts `compare.ratio`: value = worse / better, subject.label = ``axis|metric|worse|better``."""
-    found = [
-        (value, e)
-        for value, e in ctx.numbers("compare.ratio", when.get("where"))
-        if (e.subject.label or "").split("|")[0] in _listed(when["compare"])
-    ]
-    if "metric" in when:
-        found = [f for f in found if pattern(when["metric"], re.I).search((f[1].subject.label or "||").split("|")[1])]
-    if not found:
-        return UNKNOWN
-    good = tuple(e for value, e in found if _number_test(value, when))
-    return Outcome(True, good[:4]) if good else Outcome(False, tuple(e for _, e in found[:3]))
+    axes, metric, where, passes = _listed(when["compare"]), when.get("metric"), when.get("where"), _number_test(when)
+
+    def condition(ctx: Context) -> Outcome:
+        found = [
+            (value, e)
+            for value, e in ctx.numbers("compare.ratio", where)
+            if (e.subject.label or "").split("|")[0] in axes
+        ]
+        if metric is not None:
+            found = [f for f in found if pattern(metric, re.I).search((f[1].subject.label or "||").split("|")[1])]
+        if not found:
+            return UNKNOWN
+        good = tuple(e for value, e in found if passes(value))
+        return Outcome(True, good[:4]) if good else Outcome(False, tuple(e for _, e in found[:3]))
+
+    return condition
 
 
 def _listed(value: Any) -> list[str]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _playbook(when: Mapping[str, Any], ctx: Context) -> Outcome:
-    return Outcome(ctx.asks(*_listed(when["playbook"])))
+def _playbook(when: Mapping[str, Any]) -> Condition:
+    books = frozenset(_listed(when["playbook"]))
+    return lambda ctx: _NO if ctx.asked.isdisjoint(books) else _YES
 
 
-def _recognised(when: Mapping[str, Any], ctx: Context) -> Outcome:
-    return Outcome(any(r in ctx.recognised for r in _listed(when["recognised"])))
+def _recognised(when: Mapping[str, Any]) -> Condition:
+    readers = _listed(when["recognised"])
+    return lambda ctx: _YES if any(r in ctx.recognised for r in readers) else _NO
 
 
-def _python(when: Mapping[str, Any], ctx: Context) -> Outcome:
-    return RULES[when["python"]](ctx)
+def _python(when: Mapping[str, Any]) -> Condition:
+    rule = when["python"]
+    return lambda ctx: ctx.told(rule)
 
 
 def named(when: Mapping[str, Any]) -> Iterator[str]:
@@ -422,7 +514,7 @@ def in_words(when: Mapping[str, Any]) -> str:
     return f"{kind} {when[kind]}{' ' + rest if rest else ''}"
 
 
-_LEAF: dict[str, Callable[[Mapping[str, Any], Context], Outcome]] = {
+_LEAF: dict[str, Callable[[Mapping[str, Any]], Condition]] = {
     "signal": _signal, "no": _no, "absent": _absent, "version": _version, "limit": _limit,
     "ratio": _ratio, "spread": _spread, "compare": _compare, "playbook": _playbook,
     "recognised": _recognised, "python": _python,

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
 
-from .catalogue import Catalogue, Playbook, near
+from .catalogue import Catalogue, near
 from .errors import CatalogueError
 from .models import Evidence
 
@@ -140,7 +140,6 @@ def _lexicon(cat: Catalogue) -> Lexicon:
     return Lexicon(cat.words)
 
 
-@lru_cache(maxsize=1024)
 def _groups(entry: str, ideas: frozenset[str]) -> tuple[tuple[str, ...], ...]:
     """`a + b & c` as ((a, b), (c,)); an idea that nobody named is an error."""
     groups = tuple(tuple(name.strip() for name in group.split("+")) for group in entry.split("&"))
@@ -150,23 +149,30 @@ def _groups(entry: str, ideas: frozenset[str]) -> tuple[tuple[str, ...], ...]:
     return groups
 
 
-def score(book: Playbook, found: dict[str, set[int]], ideas: frozenset[str]) -> int:
-    """Weight of a playbook's combinations that the symptom holds."""
-    got = 0
-    for weight, entries in book.symptoms.items():
-        for entry in entries:
+_Groups = tuple[tuple[str, ...], ...]
+
+
+@lru_cache(maxsize=4)
+def _combinations(cat: Catalogue) -> dict[str, list[tuple[str, int, _Groups]]]:
+    """Playbook, weight and groups of each combination, by the idea that it begins with."""
+    ideas = _lexicon(cat).ideas
+    out: dict[str, list[tuple[str, int, _Groups]]] = {}
+    for book in cat.playbooks.values():
+        for weight, entry in ((w, e) for w, entries in book.symptoms.items() for e in entries):
             groups = _groups(entry, ideas)
-            if all(set.intersection(*(found.get(name, set()) for name in g)) for g in groups):
-                got += weight
-    return got
+            out.setdefault(groups[0][0], []).append((book.id, weight, groups))
+    return out
 
 
 def ranking(cat: Catalogue, symptom: str) -> list[tuple[str, int]]:
     """Playbooks that the symptom speaks for, best first; ties go to the id that comes first."""
-    lexicon = _lexicon(cat)
-    found = lexicon.found(symptom)
-    scored = [(book.id, score(book, found, lexicon.ideas)) for book in cat.playbooks.values()]
-    return sorted((s for s in scored if s[1] >= FAINT), key=lambda s: (-s[1], s[0]))
+    found = _lexicon(cat).found(symptom)
+    scores: Counter[str] = Counter()
+    begun = _combinations(cat)
+    for ident, weight, groups in (c for idea in found for c in begun.get(idea, ())):
+        if all(set.intersection(*(found.get(name, set()) for name in g)) for g in groups):
+            scores[ident] += weight
+    return sorted((s for s in scores.items() if s[1] >= FAINT), key=lambda s: (-s[1], s[0]))
 
 
 def route(cat: Catalogue, symptom: str, evidence: Iterable[Evidence] = ()) -> str:
