@@ -106,6 +106,55 @@ class FlightRecorderReader:
         return Fact("torch.watchdog", f"{name} {numel}".strip(), None, subject, (span,), status=doc.status)
 
 
+# torch/csrc/distributed/c10d/TraceUtils.h: what TORCH_NCCL_DESYNC_DEBUG adds to a timeout. Ranks stand in brackets.
+_LAGS = regex(r"\[(?P<who>\d+)(?:, ?\d+)*\] (?:joined but didn't finish|finished) collective #(?P<at>\d+)[ ,]")
+_STARTED = regex(r"#(?P<at>\d+) started ranks:")
+_FINISHED = regex(r"#\d+ finished ranks:")
+_STATE = regex(r"^\W*\[(?P<who>\d+)(?:, ?\d+)*\] started (?P<op>[A-Z_]\w+)")
+
+
+class DesyncReader:
+    """The desync report of ProcessGroupNCCL: which ranks stand where, in the watchdog's terms."""
+
+    name = "torch_desync"
+    needles = (b"caused the desync", b" started ranks:", b"finish collective #", b"finished collective #")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """One rank for each list of ranks: the others of the list say the same."""
+        at = ""
+        head: Line | None = None
+        seen: set[tuple[str, str, int]] = set()
+        for line in doc.lines():
+            if started := _STARTED.search(line.text):
+                at, head = started["at"], line
+            elif _FINISHED.search(line.text):
+                at = ""
+            made: list[Fact] = []
+            if lags := _LAGS.search(line.text):
+                who = Subject(rank=int(lags["who"]))
+                span = (doc.span(line, lags[0]),)
+                made = [Fact("torch.enqueued", float(lags["at"]), "count", who, span, status=doc.status)]
+            elif head is not None and at and (state := _STATE.match(line.text)):
+                rank, span = int(state["who"]), (doc.span(line, state["op"]),)
+                who = Subject(rank=rank, label=f"SeqNum={at}")
+                made = [
+                    Fact("torch.watchdog", state["op"], None, who, span, status=doc.status),
+                    Fact(
+                        "torch.enqueued",
+                        float(at),
+                        "count",
+                        Subject(rank=rank),
+                        (doc.span(head, f"#{at}"),),
+                        status=doc.status,
+                    ),
+                ]
+            for fact in made:
+                key = (fact.signal, str(fact.value), fact.subject.rank or 0)
+                if key not in seen and len(seen) < KEEP:
+                    seen.add(key)
+                    yield fact
+
+
 class VersionTupleReader:
     """What `torch.cuda.nccl.version()` returns."""
 
@@ -128,4 +177,4 @@ class VersionTupleReader:
                 asked = call
 
 
-READERS = [TorchDistributedReader(), FlightRecorderReader(), VersionTupleReader()]
+READERS = [TorchDistributedReader(), FlightRecorderReader(), DesyncReader(), VersionTupleReader()]

@@ -59,8 +59,9 @@ _RANKS = regex(
     re.IGNORECASE,
 )
 _OP = regex(
-    r"\b(?P<op>all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|broadcast|barrier|send|recv|isend|irecv)"
-    r"(?:_\w+)?\b",
+    # `(send/recv)` and `perform barrier` are words of PyTorch's warnings, no place where a rank sits
+    r"(?<!perform )\b(?P<op>all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|broadcast|barrier|send|recv|isend"
+    r"|irecv)(?:_\w+)?\b(?!/)(?<!/recv)",
     re.IGNORECASE,
 )
 _STUCK = re.compile(

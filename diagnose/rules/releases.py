@@ -57,4 +57,7 @@ def nccl_note_of_a_release(ctx: Context) -> Outcome:
 
 RULES: dict[str, Callable[[Context], Outcome]] = {
     "nccl_note_of_a_release": nccl_note_of_a_release,
-} | {f"{component}_text_of_another_release": _rule(component) for component in ("nccl", "ucx", "nixl")}
+} | {
+    f"{component}_text_of_another_release": _rule(component)
+    for component in ("nccl", "ucx", "nixl", "vllm", "sglang", "torch")
+}
