@@ -42,6 +42,9 @@ def by_setting(ctx: Context) -> dict[str, dict[str, Reading]]:
         if kind and value > 0:
             key = name or (stat[1] if stat else "")
             out.setdefault(key, {}).setdefault(kind, (value * _MS.get(item.unit or "", 1.0), item))
+    for value, item in ctx.numbers("request.field"):
+        kind, _, key = (item.subject.label or "").partition("|")
+        out.setdefault(f"request {key}", {}).setdefault(kind, (value, item))
     return out
 
 
@@ -67,7 +70,7 @@ def length_explains(ctx: Context) -> Outcome:
 
 
 _IN_FLIGHT = regex(
-    r"in flight|at (?:the same time|once)|concurren|\brunning\b|in the engine|active (?:requests|sequences)|simultaneous|并发|同时|在跑|在飞",  # noqa: E501
+    r"in flight|at (?:the same time|once)|concurren|running|in the engine|堆积|积压|pil(?:e|ing) up|active (?:requests|sequences)|simultaneous|并发|同时|在跑|在飞",  # noqa: E501
     re.I,
 )
 
@@ -186,7 +189,7 @@ def rows_read_their_weights(ctx: Context) -> Outcome:
 
 
 _ASKS_ROOM = regex(
-    r"fit|room|cache size|kv (?:cache|size|capacity|space)|capacity|tokens? (?:only|fit)|where (?:did|does|is) .*memor|too (?:small|few|little)|容量|放(?:得)?下|装|太小",  # noqa: E501
+    r"fit|room|cache size|kv (?:cache|size|capacity|space)|capacity|tokens? (?:only|fit)|where (?:did|does|is) .*memor|too (?:small|few|little)|tiny|remain|left|cache|容量|放(?:得)?下|装|太小",  # noqa: E501
     re.I,
 )
 

@@ -16,21 +16,33 @@ from .products import BARE, candidates, product
 _ABOUT_CLOCK = regex(r"clock|mhz|\bp[5-9]\b|pstate|power state|watts?\b|频率|降频|功耗", re.I)
 
 
+def _rows(ctx: Context, signal: str) -> dict[str, tuple[str | float, Evidence]]:
+    """Readings by GPU, or by line where the row does not say which."""
+    out: dict[str, tuple[str | float, Evidence]] = {}
+    for item in ctx.of(signal):
+        line = item.capture.line if item.capture else 0
+        if isinstance(item.value, str | float | int):
+            key = f"gpu {item.subject.gpu}" if item.subject.gpu is not None else f"line {line}"
+            out[key] = (item.value, item)
+    return out
+
+
 def idle_among_busy(ctx: Context) -> Outcome:
     """Low clocks are those of the one card without work or memory in use, beside cards that work."""
-    use = {e.subject.gpu: (v, e) for v, e in ctx.numbers("gpu.util") if e.subject.gpu is not None}
+    use, memory = _rows(ctx, "gpu.util"), _rows(ctx, "gpu.memory.used")
     held = [e for e in ctx.of("gpu.throttle") if "idle" not in (e.subject.label or "")]
     if len(use) < 2 or not _ABOUT_CLOCK.search(ctx.symptom) or held or _fault(ctx):
         return UNKNOWN
-    clocks = {e.subject.gpu: (v, e) for v, e in ctx.numbers("gpu.clock.sm")}
-    memory = {e.subject.gpu: v for v, e in ctx.numbers("gpu.memory.used")}
-    top = max((v for v, _ in clocks.values()), default=0.0)
-    low = [g for g, (v, _) in clocks.items() if v < 0.7 * top]
-    busy = [g for g, (v, _) in use.items() if v >= 0.4]
+    clocks, states = _rows(ctx, "gpu.clock.sm"), _rows(ctx, "gpu.pstate")
+    top = max((float(v) for v, _ in clocks.values()), default=0.0)
+    low = {g: e for g, (v, e) in clocks.items() if float(v) < 0.7 * top}
+    low |= {g: e for g, (v, e) in states.items() if re.fullmatch(r"P([5-9]|1\d)", str(v))}
+    busy = [e for v, e in use.values() if float(v) >= 0.4]
     if not low or not busy:
         return UNKNOWN
-    rests = all(g in use and use[g][0] <= 0.02 and memory.get(g, 0.0) < 2.0 for g in low)
-    return Outcome(rests, (clocks[low[0]][1], *([use[low[0]][1]] if low[0] in use else []), use[busy[0]][1]))
+    rests = all(g in use and float(use[g][0]) <= 0.02 and float(memory.get(g, (0.0,))[0]) < 2.0 for g in low)
+    first = next(iter(low))
+    return Outcome(rests, (low[first], *([use[first][1]] if first in use else []), busy[0]))
 
 
 _SLICE = regex(r"(?<![\w.])(?P<g>[1-7])g\.(?P<gb>\d{1,3})gb\b", re.I)
@@ -60,7 +72,7 @@ def slice_gives_its_share(ctx: Context) -> Outcome:
 
 
 _MISSING = regex(
-    r"only|instead of|missing|less than|where (?:is|are|did)|retired|smaller|cheat|lost|gone|shows? up|少|只有|缺|不足|去哪", re.I  # noqa: E501
+    r"only|instead of|missing|less than|where (?:is|are|did)|retired|smaller|cheat|lost|gone|shows? up|少|只(?:有|看到|显示|剩|认)|缺|不足|去哪|被谁|吃", re.I  # noqa: E501
 )  # fmt: skip
 _ECC_TAKES = ("GDDR6", "GDDR6X", "GDDR7")  # an eighth of a half: 15 of 16 stay
 
@@ -127,8 +139,47 @@ def counters_stand_still(ctx: Context) -> Outcome:
         return UNKNOWN
     if not any(v > 0 for s in twice for v, _ in s) or _fault(ctx) or ctx.of("nccl.mark.port_error"):
         return UNKNOWN
-    still = all(len({v for v, _ in s}) == 1 for s in twice)
+    grown = [e for v, e in ctx.numbers("counter.growth") if v > 0]
+    still = all(len({v for v, _ in s}) == 1 for s in twice) and not grown
     return Outcome(still, tuple(e for s in twice[:2] for _, e in s[:2]))
+
+
+def printed_twice_alike(ctx: Context) -> Outcome:
+    """All counters that a text prints twice read the same, and at least one of them is not zero."""
+    pairs = ctx.numbers("counter.growth")
+    first = [v for v, _ in ctx.numbers("counter.reading")]
+    if not pairs or not any(v > 0 for v in first) or not _ABOUT_COUNTER.search(ctx.symptom):
+        return UNKNOWN
+    if _CLAIMS.search(ctx.symptom) or _fault(ctx) or ctx.of("nccl.mark.port_error"):
+        return UNKNOWN
+    return Outcome(all(v == 0 for v, _ in pairs), tuple(e for _, e in pairs[:3]))
+
+
+_WIRE = regex(
+    r"\b(?:box(?:es)?|hosts?|nodes?|machines?|servers?|network|nic|switch|port|ethernet|infiniband|roce|rdma|adapter|wire|\d+ ?G(?:bE|b|bps|bit)?)\b|网卡|网络|端口|交换机|万兆|两台|机器之间|节点",  # noqa: E501
+    re.I,
+)
+
+
+def asks_about_the_wire(ctx: Context) -> Outcome:
+    """The question is about what goes between machines, and not about a library above the wire."""
+    above = ("slow-allreduce", "training-slow", "gpu-idle-network-busy", "kv-transfer-slow", "ucx-slow-path")
+    if ctx.asks(*above) or ctx.of("nccl*"):
+        return UNKNOWN
+    return Outcome(True) if _WIRE.search(ctx.symptom) else UNKNOWN
+
+
+_SAID_RATE = regex(r"(?<![\w.])(\d{1,3}) ?(?:G|Gb|Gbe|GbE|Gbit|Gbps|Gb/s|gigabit|-gigabit)\b(?! ?B)")
+
+
+def port_below_the_said_rate(ctx: Context) -> Outcome:
+    """The port runs at less than the question says it has: reaching that is no health."""
+    ports = [n for s in ("rdma.port.rate", "net.interface.speed") for n in ctx.numbers(s) if n[0] > 0]
+    said = [float(h) for h in _SAID_RATE.findall(ctx.symptom) if float(h) in (10, 25, 40, 50, 56, 100, 200, 400, 800)]
+    if not ports or not said:
+        return UNKNOWN
+    best = max(ports, key=lambda n: n[0])
+    return Outcome(best[0] < 0.9 * max(said), (best[1],))
 
 
 # ---------------------------------------------------------------- a line that says what it should be
@@ -140,8 +191,10 @@ _THEN = regex(
     r"^\W*(?:[\w.]+[ -]){0,4}?(?:accept(?:ance|ed)?\b|burn-?in|commission\w*|baseline|reference|last (?:week|month|quarter)|yesterday|previous\w*"  # noqa: E501
     r"|(?:sister|twin|neighbou?r\w*|other|second) (?:host|node|box|machine|site|card|cluster)|验收|基线|上(?:周|个?月)|另一(?:台|个)|参考)", re.I,  # noqa: E501
 )  # fmt: skip
-_RATES = ("GB/s", "Gb/s", "tokens/s", "req/s", "TFLOP/s")
-_TIMES = ("s", "ms", "us")
+_INVENTORY = ("rdma.port.rate", "net.interface.speed", "pci.link.speed*", "pci.link.width*", "gpu.power.limit")
+_MEASURED = regex(
+    r"(?:bandwidth|throughput|decode_throughput|iterations|flops|request_rate|step_time|ttft|tpot|itl|latency|e2e|prefill)(?:_(?!per_)|\\||$)"
+)
 _WORRY = regex(
     r"\?|？|\bonly\b|just\b|normal|\bok\b|wrong|problem|broken|should|worr|吗|只有|正常|是否|是不是|有没有", re.I
 )  # fmt: skip
@@ -153,7 +206,11 @@ def _base(item: Evidence) -> str:
 
 def reaches_the_noted_line(ctx: Context) -> Outcome:
     """One line says what the thing is rated or was accepted at, and all other lines of that quantity are there."""
-    figures = [(v, e) for v, e in ctx.numbers("figure") if e.unit in (*_RATES, *_TIMES) and v > 0]
+    named = {e.quote for s in _INVENTORY for e in ctx.of(s)}  # what a port or slot can do is no measurement
+    figures = [
+        (v, e) for v, e in ctx.numbers("figure")
+        if _MEASURED.match(e.subject.label or "") and v > 0 and e.quote not in named
+    ]  # fmt: skip
     noted = [
         (v, e, _SHEET.search(e.quote or ""))
         for v, e in figures
@@ -163,9 +220,10 @@ def reaches_the_noted_line(ctx: Context) -> Outcome:
         return UNKNOWN
     want, line, sheet = noted[0]
     own = [(v, e) for v, e in figures if _base(e) == _base(line) and e.unit == line.unit and e.quote != line.quote]
+    own = own or [(v, e) for v, e in figures if _base(e) == _base(line) and e.quote != line.quote]
     if not own or _fault(ctx) or _apart(ctx, 1.15):
         return UNKNOWN
-    if line.unit in _RATES:
+    if re.match("bandwidth|throughput|decode_throughput|iterations|flops|request_rate", _base(line)):
         least = 0.85 if sheet else 0.95
         met = all(v >= least * want for v, _ in own) and min(v for v, _ in own) <= 1.3 * want
     else:
@@ -193,7 +251,7 @@ def pair_copies_at_its_links(ctx: Context) -> Outcome:
 
 
 _ALL: tuple[Callable[[Context], Outcome], ...] = (
-    idle_among_busy, slice_gives_its_share, size_is_nominal, context_only, memory_levels_off, counters_stand_still,
+    idle_among_busy, slice_gives_its_share, size_is_nominal, context_only, memory_levels_off, counters_stand_still, printed_twice_alike, asks_about_the_wire, port_below_the_said_rate,  # noqa: E501
     reaches_the_noted_line, pair_copies_at_its_links,
 )  # fmt: skip
 RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in _ALL}

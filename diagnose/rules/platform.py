@@ -155,6 +155,10 @@ def resting_pstate_under_load(ctx: Context) -> Outcome:
     hits, known = [], False
     for item in ctx.of("gpu.pstate"):
         util = _pick(utils, item.subject.gpu)
+        if item.subject.gpu is None and item.capture is not None:  # rows that do not say which GPU: by their line
+            line = item.capture.line
+            beside = [(v, e) for v, e in ctx.numbers("gpu.util") if e.capture is not None and e.capture.line == line]
+            util = beside[0] if beside else util
         if util is None:
             continue
         known = True
