@@ -91,3 +91,17 @@ def test_deterministic_mode_takes_multicast_away() -> None:
     line = "[W1120 10:31:02.1 ProcessGroupNCCL.cpp:990] torch deterministic mode is enabled, disabling NVLS algorithm in NCCL which can lead to non-deterministic reduction."  # noqa: E501
     got = run("all_reduce is slower than on the other cluster", line)
     assert "nccl.algorithm_choice" in [h.cause for h in (*got.findings, *got.hypotheses)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RuntimeError: [3] is setting up NCCL communicator and retrieving ncclUniqueId from [0] via c10d key-value store by key '0', but store->get('0') got error: Socket Timeout",  # noqa: E501
+        "torch.distributed.DistStoreError: wait timeout after 600000ms, keys: /default_pg/0//cuda//0",
+    ],
+)
+def test_a_rank_that_never_came_to_the_store_is_a_weak_sign(line: str) -> None:
+    assert context(line).of("nccl.mark.store_wait")
+    got = run("training hangs at init", line)
+    assert got.verdict == "inconclusive"
+    assert got.hypotheses[0].cause == "nccl.collective_mismatch"

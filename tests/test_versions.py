@@ -195,3 +195,26 @@ def test_xids_are_named_as_in_the_driver(code: int, kind: str) -> None:
     line = f"NVRM: Xid (PCI:0000:0f:00): {code}, pid=77, name=python"
     seen = {f.signal for f in gather([Document.of("dmesg", line.encode())]).facts}
     assert f"gpu.xid.{kind}" in seen
+
+
+PREEMPTED = "Sequence group 5 is preempted by PreemptionMode.RECOMPUTE mode because there is not enough KV cache space."
+
+
+@pytest.mark.parametrize(
+    ("component", "version", "line", "foreign"),
+    [
+        ("vllm", "0.10.2", PREEMPTED, False),
+        ("vllm", "0.13.0", PREEMPTED, True),
+        ("vllm", "0.11.2", "Enforce eager set, overriding optimization level to -O0", True),
+        ("vllm", "0.12.0", "Enforce eager set, overriding optimization level to -O0", False),
+        ("sglang", "0.4.3", "KV cache pool is full. Retract requests. #retracted_reqs: 3", True),
+        ("sglang", "0.4.6.post5", "KV cache pool is full. Retract requests. #retracted_reqs: 3", False),
+        ("torch", "2.7.1+cu126", "torch deterministic mode is enabled, disabling NVLS algorithm in NCCL", True),
+        ("torch", "2.9.1+cu128", "torch deterministic mode is enabled, disabling NVLS algorithm in NCCL", False),
+        ("torch", "2.6.0+cu124", "Heartbeat monitor timed out! Process will be terminated", True),
+    ],
+)
+def test_engines_texts_belong_to_releases(component: str, version: str, line: str, foreign: bool) -> None:
+    seen = gather([Document.of("log", f"{component}=={version}\n{line}\n".encode())])
+    got = RULES[f"{component}_text_of_another_release"](Context(number(seen)))
+    assert (got.holds is True) is foreign
