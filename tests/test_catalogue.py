@@ -169,3 +169,17 @@ def test_what_is_parsed_ahead_says_what_the_files_say(monkeypatch: pytest.Monkey
     monkeypatch.setattr("diagnose.catalogue.ahead", lambda: {"files": {}})
     assert quick == {name: getattr(Catalogue(), name) for name in names}
     assert needs == [(parsed(m.pattern), parsed(m.pattern, plain=True)) for m in catalogue().marks]
+
+
+def test_every_declared_signal_is_made_somewhere() -> None:
+    """By its name in the code or the catalogue's data, or by an f-string: ``f"clock.{name}"``, ``f"{kind}.share"``."""
+    root = Path(__file__).parents[1]
+    code = [p for folder in ("probes", "diagnose") for p in (root / folder).rglob("*.py")]
+    code = [p for p in code if p.parent.name not in ("rules", "audit_rules")]
+    data = [p for folder in ("axes", "marks", "releases") for p in (root / "playbooks" / folder).glob("*.yaml")]
+    text = "".join(p.read_text() for p in (*code, *data))
+    words = set(re.findall(r"[\w.]+", text))
+    heads, tails = (tuple(set(re.findall(shape, text))) for shape in (r'f"([a-z_]+\.[a-z_.]*)\{', r'f"\{\w+\}(\.\w+)"'))
+    asked = {f"stated.{question.id}" for question in catalogue().questions}
+    rest = set(catalogue().signals) - words - asked
+    assert not [name for name in rest if not name.startswith(heads) and not name.endswith(tails)]
