@@ -64,20 +64,29 @@ class TorchDistributedReader:
                     yield Fact(signal, float(number), "count", Subject(rank=rank), span, status=doc.status)
 
 
+# An entry as Python prints it, for a dump is a pickle; its number is called `seq_id` in 2.3, with a word more since.
+_ENTRY = regex(
+    r"'(?:collective_)?seq_id': (?P<seq>\d+)\b.*?'profiling_name': '(?P<name>[^']+)'.*?'state': '(?P<state>\w+)'"
+)
+_STATUS = regex(r"[\"']last_(?P<what>enqueued|completed)_collective[\"']: ?(?P<n>-?\d+)")
+
+
 class FlightRecorderReader:
-    """A flight-recorder dump as JSON: the entries that never completed."""
+    """A flight-recorder dump as JSON or as Python prints it: the entries that never completed."""
 
     name = "flight_recorder"
-    needles = (b'"collective_seq_id"', b'"profiling_name"')
+    needles = (b"seq_id", b"profiling_name", b"last_enqueued_collective")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The first entry that is not completed, per dump, in the watchdog's terms."""
         if doc.size > LIMIT:
             return
+        yield from self._printed(doc)
         text = doc.data.decode("latin-1")
         decoder = json.JSONDecoder()
         at = 0
-        for found in re.finditer(r'\{\s*"(?:frames|record_id|pg_id)"', text):
+        # Keys are in the order they were put in, or sorted where PyTorch itself writes JSON (2.5 on).
+        for found in re.finditer(r'\{\s*"(?:frames|record_id|pg_id|(?:collective_)?seq_id)"', text):
             if found.start() < at:
                 continue
             try:
@@ -85,10 +94,28 @@ class FlightRecorderReader:
             except ValueError:
                 doc.lines_skipped += 1
                 continue
-            if str(entry.get("state")) == "completed" or "collective_seq_id" not in entry:
+            if str(entry.get("state")) == "completed" or not entry.keys() & {"collective_seq_id", "seq_id"}:
                 continue
             yield self._fact(doc, text, found.start(), at, entry)
             return
+
+    @staticmethod
+    def _printed(doc: Document) -> Iterator[Fact]:
+        """What stands in one line: the first open entry, and the group's last work."""
+        told: set[str] = set()
+        for line in doc.holding("seq_id", "_collective"):
+            who = Subject(rank=int(hit[1]) if (hit := re.search(r"rank\D{0,4}(\d+)", line.prefix + line.by)) else None)
+            for hit in _STATUS.finditer(line.text):
+                if (what := hit["what"]) not in told:
+                    told.add(what)
+                    span = (doc.span(line, hit[0]),)
+                    yield Fact(f"torch.{what}", float(hit["n"]), "count", who, span, status=doc.status)
+            entries = () if "entry" in told else _ENTRY.finditer(line.text)
+            if entry := next((e for e in entries if e["state"] != "completed"), None):
+                told.add("entry")
+                name = entry["name"].removeprefix("nccl:").upper()
+                label = Subject(rank=who.rank, label=f"SeqNum={entry['seq']}")
+                yield Fact("torch.watchdog", name, None, label, (doc.span(line, entry["name"]),), status=doc.status)
 
     @staticmethod
     def _fact(doc: Document, text: str, start: int, end: int, entry: dict[str, Any]) -> Fact:
@@ -101,7 +128,9 @@ class FlightRecorderReader:
         where = where if where >= 0 else start
         line = text.count("\n", 0, where) + 1
         rank = re.search(r'"rank"\s*:\s*"?(\d+)', text)
-        subject = Subject(rank=int(rank[1]) if rank else None, label=f"SeqNum={entry['collective_seq_id']}")
+        subject = Subject(
+            rank=int(rank[1]) if rank else None, label=f"SeqNum={entry.get('collective_seq_id', entry.get('seq_id'))}"
+        )
         span = doc.bytes_span(where, min(end, where + 400), line)
         return Fact("torch.watchdog", f"{name} {numel}".strip(), None, subject, (span,), status=doc.status)
 

@@ -105,3 +105,20 @@ def test_a_rank_that_never_came_to_the_store_is_a_weak_sign(line: str) -> None:
     got = run("training hangs at init", line)
     assert got.verdict == "inconclusive"
     assert got.hypotheses[0].cause == "nccl.collective_mismatch"
+
+
+SORTED = '{"entries": [{"collective_seq_id": 511, "profiling_name": "nccl:all_reduce", "input_sizes": [[8, 4]], "state": "completed"}, {"collective_seq_id": 512, "duration_ms": 0, "input_sizes": [[8, 4]], "profiling_name": "nccl:all_reduce", "state": "scheduled"}], "pg_status": {"0": {"last_completed_collective": 511, "last_enqueued_collective": 515, "last_started_collective": 512}}}'  # noqa: E501
+PRINTED = "{'record_id': 7, 'pg_id': 0, 'process_group': ('0', 'default_pg'), 'collective_seq_id': 512, 'p2p_seq_id': 0, 'op_id': 512, 'profiling_name': 'nccl:all_reduce', 'input_sizes': [[8, 4]], 'state': 'scheduled', 'retired': False}"  # noqa: E501
+DONE = PRINTED.replace("scheduled", "completed").replace("512", "511") + ", "
+OLD = "{'record_id': 7, 'pg_id': 0, 'seq_id': 512, 'op_id': 512, 'profiling_name': 'nccl:all_reduce', 'input_sizes': [[8, 4]], 'state': 'started'}"  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [(SORTED, "ALL_REDUCE 32"), (PRINTED, "ALL_REDUCE"), (DONE + PRINTED, "ALL_REDUCE"), (OLD, "ALL_REDUCE")],
+)
+def test_a_flight_recorder_is_read_as_json_and_as_python_prints_it(text: str, value: str) -> None:
+    ctx = context(text)
+    assert [(e.subject.label, e.value) for e in ctx.of("torch.watchdog")] == [("SeqNum=512", value)]
+    assert [v for v, _ in ctx.numbers("torch.completed")] == ([511.0] if "pg_status" in text else [])
+    assert not context(text.replace("scheduled", "completed").replace("started'", "completed'")).of("torch.watchdog")
