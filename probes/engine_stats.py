@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice, pairwise
 from typing import Any
 
@@ -16,12 +17,17 @@ from diagnose.plugin import Reader
 from .generic_figures import Figure, cell, header_unit
 
 # Both generations of names: the C++ log line and the JSON of `/metrics`.
+_PAIR = regex(r"^\s*\"(?P<key>[\w ]{4,40})\"\s*:\s*(?P<value>\d{1,15}(?:\.\d{1,20})?)\s*,?\s*$")
+_LAID = 4096
 _FLOATS = 1e300  # no count and no time is larger; JSON has integers that no float holds
 _ACTIVE = ("Active Request Count", "numActiveRequests")
 _MOST = ("Max Request Count", "maxNumActiveRequests", "Max Request Count (MRC)")
 _QUEUED = ("numQueuedRequests", "Queued Request Count")
 _SCHEDULED = ("Scheduled Requests", "numScheduledRequests")
-_BATCHING = ("inflightBatchingStats", "staticBatchingStats")
+_TOKENS = ("maxNumTokensRuntime",)
+_REUSED, _MISSED = ("reusedBlocks",), ("missedBlocks",)
+_FEW = 256  # blocks; the share of fewer says nothing
+_BATCHING = ("inflightBatchingStats", "kvCacheStats", "staticBatchingStats")
 
 
 class IterationReader:
@@ -33,21 +39,48 @@ class IterationReader:
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The record with the most requests waiting."""
         best: tuple[float, list[Fact]] | None = None
-        for line in doc.lines():
-            start = line.text.find("{")
-            if start < 0 or not any(b.decode() in line.text for b in self.needles):
-                continue
-            try:
-                row = json.loads(line.text[start : line.text.rfind("}") + 1])
-            except (ValueError, RecursionError):
-                doc.lines_skipped += 1
-                continue
-            made = list(_record(doc, line, row)) if isinstance(row, dict) else []
+        for at, row in self._rows(doc):
+            made = list(_record(doc, at, row))
             waiting = next((float(f.value or 0) for f in made if f.signal == "serving.waiting"), -1.0)
             if made and (best is None or waiting > best[0]):
                 best = waiting, made
         if best is not None:
             yield from best[1]
+
+    def _rows(self, doc: Document) -> Iterator[tuple[Callable[[str], Line], dict[str, Any]]]:
+        """Each record with where its keys stand: in one line, or set out by `jq` over many."""
+        laid: list[Line] = []
+        for line in doc.lines():
+            start = line.text.find("{")
+            if start < 0 or not any(b.decode() in line.text for b in self.needles):
+                if len(laid) < _LAID and _PAIR.match(line.text):
+                    laid.append(line)
+                continue
+            try:
+                rows = json.loads(f"[{line.text[start : line.text.rfind('}') + 1]}]")  # the page holds a list
+            except (ValueError, RecursionError):
+                doc.lines_skipped += 1
+                continue
+            yield from ((partial(_same, line), row) for row in rows if isinstance(row, dict))
+        found: dict[str, tuple[Line, float]] = {}
+        for line in laid:
+            hit = _PAIR.match(line.text)
+            if hit is None:
+                continue
+            if hit["key"] in found and hit["key"] in _ACTIVE:  # the next record
+                yield partial(_beside, found), {key: value for key, (_, value) in found.items()}
+                found = {}
+            found.setdefault(hit["key"], (line, float(hit["value"])))
+        if found:
+            yield partial(_beside, found), {key: value for key, (_, value) in found.items()}
+
+
+def _same(line: Line, _key: str) -> Line:
+    return line
+
+
+def _beside(found: dict[str, tuple[Line, float]], key: str) -> Line:
+    return found[key][0]
 
 
 def _get(row: dict[str, Any], names: tuple[str, ...]) -> tuple[str, float] | None:
@@ -60,15 +93,24 @@ def _get(row: dict[str, Any], names: tuple[str, ...]) -> tuple[str, float] | Non
     return None
 
 
-def _record(doc: Document, line: Line, row: dict[str, Any]) -> Iterator[Fact]:
+def _record(doc: Document, at: Callable[[str], Line], row: dict[str, Any]) -> Iterator[Fact]:
     def fact(signal: str, got: tuple[str, float], label: str | None) -> Fact:
-        span = doc.span(line, f'"{got[0]}"')
+        span = doc.span(at(got[0]), f'"{got[0]}"')
         return Fact(signal, got[1], "count", Subject(label=label), (span,), status=doc.status)
 
     active, most, running = _get(row, _ACTIVE), _get(row, _MOST), _get(row, _SCHEDULED)
     queued = _get(row, _QUEUED)
     if most is not None:
         yield fact("serving.max_num_seqs", most, "effective")
+    if (tokens := _get(row, _TOKENS)) is not None and tokens[1] > 0:
+        yield fact("serving.max_batched_tokens", tokens, None)
+    reused, missed = _get(row, _REUSED), _get(row, _MISSED)
+    if reused is not None and missed is not None and reused[1] + missed[1] >= _FEW:
+        a, b = fact("figure", reused, "kv blocks reused"), fact("figure", missed, "kv blocks missed")
+        yield Fact(
+            "serving.prefix_hit_rate", reused[1] / (reused[1] + missed[1]), "fraction", Subject(label="window"),
+            kind="derived", formula="a / (a + b)", inputs=(a, b), status=doc.status,
+        )  # fmt: skip
     if running is not None:
         yield fact("serving.running", running, "peak")
     if queued is not None and queued[1] > 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from diagnose.document import Document
@@ -55,6 +57,13 @@ trtllm_spec_decode_num_draft_tokens_total{engine_type="trtllm",model_name="m"} 1
 trtllm_spec_decode_num_accepted_tokens_total{engine_type="trtllm",model_name="m"} 300.0
 trtllm_spec_decode_acceptance_length{engine_type="trtllm",model_name="m"} 1.9
 """
+
+
+RECORD = {
+    "inflightBatchingStats": {"numContextRequests": 1, "numPausedRequests": 4, "numScheduledRequests": 48},
+    "kvCacheStats": {"maxNumBlocks": 1000, "missedBlocks": 300, "reusedBlocks": 900, "usedNumBlocks": 990},
+    "maxNumActiveRequests": 64, "maxNumTokensRuntime": 8192, "numActiveRequests": 60, "numQueuedRequests": 120,
+}  # fmt: skip
 
 
 def facts(text: str) -> dict[tuple[str, str | None], list[object]]:
@@ -123,3 +132,14 @@ def test_its_own_page_of_metrics() -> None:
 )  # fmt: skip
 def test_what_it_refuses(line: str, mark: str) -> None:
     assert (mark, None) in facts(line)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_record_of_a_step_is_read_in_one_line_and_as_jq_sets_it_out(indent: int | None) -> None:
+    got = facts(json.dumps([RECORD, {**RECORD, "numQueuedRequests": 3}], indent=indent))
+    assert 120.0 in got["serving.waiting", "peak"]
+    assert 48.0 in got["serving.running", "peak"]
+    assert got["serving.max_batched_tokens", None] == [8192.0]
+    assert got["serving.prefix_hit_rate", "window"] == [0.75]
+    few = {**RECORD, "kvCacheStats": {"missedBlocks": 30, "reusedBlocks": 0}}
+    assert ("serving.prefix_hit_rate", "window") not in facts(json.dumps(few, indent=indent))
