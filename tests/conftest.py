@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 
 import pytest
+
+# Compiled once, not by each worker and each program that a test starts: half a second of CPU each time.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Reports are large graphs without cycles; looking through all of them again and again takes a twentieth of the time.
 gc.set_threshold(100_000, 50, 100)

@@ -150,7 +150,8 @@ def test_needles_in_noise(pieces: list[bytes], glue: bytes) -> None:
     assert [f for r in READERS for f in faults(r, data)] == []
 
 
-# What makes patterns backtrack. A longer line reaches readers in pieces of this size, so time grows with the bytes.
+# What makes patterns backtrack. A longer line reaches readers in pieces of 8 KiB, so time grows with the bytes. Half of
+# that has a quarter of the time: what grows faster than by the square is found all the same.
 LONG = [
     (p * 8192)[:8192]
     for p in (b" ", b"1", b"1,", b"a=1 ", b"[", b"(", b'{"a":', b"| 1 ", b"\n" + b" " * 15, b"--x y ", b": 1 ms, ")
@@ -163,14 +164,15 @@ def _read(reader: Reader, data: bytes) -> None:
             pass
 
 
+@pytest.mark.parametrize(("size", "most"), [(4096, 0.75), pytest.param(8192, 3.0, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("filler", LONG, ids=[repr(f[:6]) for f in LONG])
-def test_time_is_bounded(filler: bytes) -> None:
+def test_time_is_bounded(filler: bytes, size: int, most: float) -> None:
     """No reader's patterns run away on a long line, wherever its needle stands in it."""
     for reader in READERS:
         for needle in (*reader.needles[:1], b""):
             start = time.process_time()
-            faults(reader, needle + filler + needle)
-            assert time.process_time() - start < 3.0, (reader.name, needle)
+            faults(reader, needle + filler[:size] + needle)
+            assert time.process_time() - start < most, (reader.name, needle)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=QUIET, derandomize=True)
