@@ -167,7 +167,7 @@ class Intervention(Data):
 
 
 class Cause(Data):
-    """A catalogue entry. Adding one is data only. `beside`: signals that it is cited with and that weigh nothing."""
+    """A catalogue entry. Adding one is data only. `beside`: facts that it is cited with and that weigh nothing."""
 
     id: str
     layer: str
@@ -180,7 +180,7 @@ class Cause(Data):
     cues: tuple[str, ...] = ()
     indicators: tuple[Indicator, ...] = ()
     produces: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
+    beside: tuple[dict[str, Any], ...] = ()
     decoys: tuple[Decoy, ...] = ()
     versions: str = ""
     fix: FixText

@@ -28,9 +28,8 @@ def check_all(cat: Catalogue) -> list[str]:
         for target in cause.produces:
             if target not in cat.causes and target not in cat.signals:
                 out.append(f"{cause.id}: produces unknown {target} {near(target, cat.causes)}")
-        for name in cause.beside:
-            if name not in cat.signals:
-                out.append(f"{cause.id}: unknown signal {name} {near(name, cat.signals)}")
+        for n, when in enumerate(cause.beside, 1):
+            attempt(when, cause.id, f"beside {n}")
         for book in cause.playbooks:
             if book not in cat.playbooks:
                 out.append(f"{cause.id}: unknown playbook {book} {near(book, cat.playbooks)}")
