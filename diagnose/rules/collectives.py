@@ -8,9 +8,10 @@ from collections.abc import Callable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import outcome
 from .collectives_links import LINKS
 from .collectives_more import MORE, varied
-from .nccl_facts import COLLECTIVE_QUESTIONS, env, found, one_node, overrides, rdma_wanted, several_nodes, text_of
+from .nccl_facts import COLLECTIVE_QUESTIONS, env, one_node, overrides, rdma_wanted, several_nodes, text_of
 from .releases import one_after_the_other
 
 _TRIED = regex(r"\b(?:with|after|adding|using)\s+(?:export )?NCCL_\w+=|(?:加上?|设置)\s*NCCL_", re.IGNORECASE)
@@ -50,7 +51,7 @@ def env_forbids(ctx: Context) -> Outcome:
 
 def env_stands(ctx: Context) -> Outcome:
     """A variable stands there that could slow a collective, and nothing shows what it did."""
-    return found(_not_tried_out(ctx, overrides(ctx))[:6]) if ctx.asks(*COLLECTIVE_QUESTIONS) else UNKNOWN
+    return outcome(_not_tried_out(ctx, overrides(ctx))[:6]) if ctx.asks(*COLLECTIVE_QUESTIONS) else UNKNOWN
 
 
 def _happened(ctx: Context) -> bool:
@@ -100,7 +101,7 @@ def env_effect_seen(ctx: Context) -> Outcome:
     forced = [e for e in ctx.of("nccl.algo") if re.search(r"/LL$|^TREE", text_of(e))]
     if names.keys() & {"NCCL_ALGO", "NCCL_PROTO"} and forced:
         used = [*names.values(), *forced[:2]]
-    return found(used)
+    return outcome(used)
 
 
 def env_effect_measured(ctx: Context) -> Outcome:
@@ -109,7 +110,7 @@ def env_effect_measured(ctx: Context) -> Outcome:
     low = [x for x in ctx.limits if x.ratio is not None and x.ratio < 0.5 and "busbw" in x.what]
     if not seen.holds or not low:
         return UNKNOWN
-    return found([e for e in ctx.evidence if e.id in low[0].evidence][:2])
+    return outcome([e for e in ctx.evidence if e.id in low[0].evidence][:2])
 
 
 def p2p_off_cures(ctx: Context) -> Outcome:
@@ -233,7 +234,7 @@ def separate_runs(ctx: Context) -> Outcome:
         return UNKNOWN
     if not copies and not summaries:
         return UNKNOWN
-    return found([*copies, *ctx.of("nccl_tests.avg_busbw")[:2], *summaries])
+    return outcome([*copies, *ctx.of("nccl_tests.avg_busbw")[:2], *summaries])
 
 
 def _hosts_in_lines(ctx: Context) -> bool:
@@ -268,13 +269,13 @@ def low_latency_protocol_at_large_sizes(ctx: Context) -> Outcome:
         hit = re.search(r" (\d+) B$", item.subject.label or "")
         if hit and int(hit[1]) >= 32 << 20 and text_of(item).endswith("/LL"):
             bad.append(item)
-    return found(bad[:2])
+    return outcome(bad[:2])
 
 
 def one_channel(ctx: Context) -> Outcome:
     """Large messages use one or two channels."""
     few = [e for v, e in ctx.numbers("nccl.channels", {"label": "coll"}) if v <= 2]
-    return found(few[:2])
+    return outcome(few[:2])
 
 
 def ranks_uneven(ctx: Context) -> Outcome:
@@ -331,7 +332,7 @@ def ranks_at_different_numbers(ctx: Context) -> Outcome:
 def init_is_slow(ctx: Context) -> Outcome:
     """Setting up the communicator takes long."""
     slow = [e for s in ("nccl.init.time", "nccl.mark.init_time") for v, e in ctx.numbers(s) if v >= 20]
-    return found(slow[:2])
+    return outcome(slow[:2])
 
 
 def init_slow_and_many_ranks(ctx: Context) -> Outcome:

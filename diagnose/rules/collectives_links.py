@@ -8,8 +8,9 @@ from collections.abc import Callable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import outcome
 from .collectives_more import bridged, matrix
-from .nccl_facts import NO_P2P_GPU, PCIE_GPU, SPEED, env, found, overrides, rdma_wanted, several_nodes, text_of
+from .nccl_facts import NO_P2P_GPU, PCIE_GPU, SPEED, env, overrides, rdma_wanted, several_nodes, text_of
 
 WITHOUT = (
     r"disable[d]?(?:\s*=?\s*(?:1|true|on))?\b|_DISABLE=1|\boff\b|without|w/o|\bno\b|=\s*(?:0|LOC)\b|shm|host|不用|关闭"
@@ -27,7 +28,7 @@ def no_nvlink_matrix(ctx: Context) -> Outcome:
 def something_measured(ctx: Context) -> Outcome:
     """Speed was measured at all; without that a topology is inventory."""
     names = ("compare.ratio", "compare.scaling", "nccl_tests.busbw", "p2p.bandwidth")
-    return found([e for name in names for e in ctx.of(name)[:2]])
+    return outcome([e for name in names for e in ctx.of(name)[:2]])
 
 
 def no_nvlink_matrix_measured(ctx: Context) -> Outcome:
@@ -151,7 +152,7 @@ def mtu_differs(ctx: Context) -> Outcome:
 
 def path_mtu_fails(ctx: Context) -> Outcome:
     """Large packets do not pass."""
-    return found(ctx.of("net.mark.too_long")[:2])
+    return outcome(ctx.of("net.mark.too_long")[:2])
 
 
 def tcp_blocked_host_up(ctx: Context) -> Outcome:
@@ -188,12 +189,12 @@ def rdma_without_gdr(ctx: Context) -> Outcome:
 
 def gdr_is_slower(ctx: Context) -> Outcome:
     """The same work is slower with GPUDirect RDMA than without it."""
-    return found(e for worse, e in direction(ctx, "gdr", WITHOUT) if not worse)
+    return outcome(e for worse, e in direction(ctx, "gdr", WITHOUT) if not worse)
 
 
 def p2p_is_slower(ctx: Context) -> Outcome:
     """The same work is slower with peer access than without it."""
-    return found(e for worse, e in direction(ctx, "p2p", WITHOUT) if not worse)
+    return outcome(e for worse, e in direction(ctx, "p2p", WITHOUT) if not worse)
 
 
 def p2p_sample_broken(ctx: Context) -> Outcome:
@@ -262,7 +263,7 @@ def shm_though_near(ctx: Context) -> Outcome:
 
 def shm_between_gpus(ctx: Context) -> Outcome:
     """Shared memory is the transport between local GPUs."""
-    return found([e for e in ctx.of("nccl.transport") if text_of(e).startswith("SHM")][:3])
+    return outcome([e for e in ctx.of("nccl.transport") if text_of(e).startswith("SHM")][:3])
 
 
 def geforce_without_p2p(ctx: Context) -> Outcome:

@@ -9,7 +9,8 @@ from ..lazy import regex
 from ..limits_collectives import ring_exists
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .nccl_facts import SPEED, env, found, overrides, text_of
+from .base import outcome
+from .nccl_facts import SPEED, env, overrides, text_of
 
 _TRIALS = ("trial.helps", "trial.faster", "trial.no_help", "trial.setting", "trial.slower")
 _PHYSICAL = regex(r"^(?:eth|ens|enp|eno|em\d|bond|ib\d|mlx)")
@@ -52,7 +53,7 @@ def held_overrides(ctx: Context) -> list[Evidence]:
 
 def p2p_switched_off(ctx: Context) -> Outcome:
     """A variable that stands there switches peer access off."""
-    return found(e for e in held_overrides(ctx) if (e.subject.label or "").upper().startswith("NCCL_P2P_"))
+    return outcome(e for e in held_overrides(ctx) if (e.subject.label or "").upper().startswith("NCCL_P2P_"))
 
 
 def algorithm_forced(ctx: Context) -> Outcome:
@@ -61,7 +62,7 @@ def algorithm_forced(ctx: Context) -> Outcome:
     # A line that says what the run gave with it is an attempt, not a setting left behind.
     tries = {(t.capture.name, t.capture.line) for t in ctx.of("rerun.figure") if t.capture}
     kept = [e for e in ctx.of("env.var") if not (e.capture and (e.capture.name, e.capture.line) in tries)]
-    return found(e for e in kept if names.match((e.subject.label or "").upper()) and not varied(ctx, e))
+    return outcome(e for e in kept if names.match((e.subject.label or "").upper()) and not varied(ctx, e))
 
 
 def tried_override_is_worse(ctx: Context) -> Outcome:
@@ -70,10 +71,10 @@ def tried_override_is_worse(ctx: Context) -> Outcome:
     removed = r"^env\|[^|]*\|(?:NCCL|GLOO)_\w+=[^|]*\|[^|]*(?:remov|unset|without|not set|去掉|删)"
     beside = [e for v, e in ctx.numbers("compare.ratio", {"label": removed}) if v >= 1.3]
     if beside:
-        return found(beside)
+        return outcome(beside)
     # Both runs set it: which value is better is a choice, not something left over.
     chosen = {(e.subject.label or "").split("=")[0] for s in ("trial.faster", "trial.helps") for e in ctx.of(s)}
-    return found(
+    return outcome(
         e for e in worse
         if re.match(r"(?:NCCL|GLOO)_", e.subject.label or "")
         and not re.search("default|默认", str(e.value), re.IGNORECASE)
@@ -191,22 +192,22 @@ def _growing(ctx: Context, pattern: re.Pattern[str], least: float) -> list[Evide
 
 def drops_grow(ctx: Context) -> Outcome:
     """Drop or retransmission counters grew between two readings."""
-    return found(_growing(ctx, _DROPS, 100))
+    return outcome(_growing(ctx, _DROPS, 100))
 
 
 def pauses_grow(ctx: Context) -> Outcome:
     """Congestion notifications or pauses grew between two readings."""
-    return found(_growing(ctx, _MARKS, 1000))
+    return outcome(_growing(ctx, _MARKS, 1000))
 
 
 def errors_grow(ctx: Context) -> Outcome:
     """Error counters of the link grew between two readings."""
-    return found(_growing(ctx, _ERRORS, 1))
+    return outcome(_growing(ctx, _ERRORS, 1))
 
 
 def downs_grow(ctx: Context) -> Outcome:
     """The port lost its link between two readings."""
-    return found(_growing(ctx, re.compile(r"down", re.IGNORECASE), 1))
+    return outcome(_growing(ctx, re.compile(r"down", re.IGNORECASE), 1))
 
 
 def counters_still(ctx: Context) -> Outcome:
@@ -310,7 +311,7 @@ def one_port_slow(ctx: Context) -> Outcome:
 
 def small_calls(ctx: Context) -> Outcome:
     """Nearly all calls of a step are small."""
-    return found(e for v, e in ctx.numbers("message.small_share") if v >= 0.8)
+    return outcome(e for v, e in ctx.numbers("message.small_share") if v >= 0.8)
 
 
 def path_mtu_drops(ctx: Context) -> Outcome:

@@ -11,11 +11,11 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import Reading
 from .healthy import _SPARSE, _fault
 from .limits_met import _DECODE
 from .products import candidates
 
-Reading = tuple[float, Evidence]
 _MS = {"s": 1e3, "ms": 1.0, "us": 1e-3}
 _STAT = regex(r"_(mean|median|p\d+|max|min|avg)$")
 _MADE = regex(

@@ -8,12 +8,7 @@ from collections.abc import Callable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-
-Reading = tuple[float, Evidence]
-
-
-def _outcome(hits: list[Evidence], known: bool) -> Outcome:
-    return Outcome(True, tuple(hits[:6])) if hits else Outcome(False) if known else UNKNOWN
+from .base import outcome
 
 
 def _cpus(ctx: Context) -> tuple[float, Evidence] | None:
@@ -138,7 +133,7 @@ def _cpu_setting(ctx: Context, factor: float) -> Outcome:
         named = named or (axis == "env" and bool(ctx.of("host.mark.thread_var")))
         if named and _SPEED.search(metric):
             found.append((value, item))
-    return _outcome([e for v, e in found if v >= factor], bool(found))
+    return outcome([e for v, e in found if v >= factor], bool(found))
 
 
 def cpu_setting_matters(ctx: Context) -> Outcome:
@@ -198,7 +193,7 @@ def numa_misses(ctx: Context) -> Outcome:
         for h in [hits.get(e.subject.label)]
         if h is not None and v > 0.1 * h[0] and v > 1e5
     ]
-    return _outcome(found, bool(hits))
+    return outcome(found, bool(hits))
 
 
 # a setting that says where CPUs or memory are: "cores 0-63 (node0)", "membind=1", "socket 0"
@@ -217,7 +212,7 @@ def numa_slower_side(ctx: Context) -> Outcome:
         placed = len(settings) == 2 and all(_PLACED.search(s) for s in settings)
         if (axis == "numa" or placed) and _SPEED.search(metric):
             found.append((v, e))
-    return _outcome([e for v, e in found if v >= 1.15], bool(found))
+    return outcome([e for v, e in found if v >= 1.15], bool(found))
 
 
 def memory_exhausted(ctx: Context) -> Outcome:
@@ -232,7 +227,7 @@ def memory_exhausted(ctx: Context) -> Outcome:
 def swapping(ctx: Context) -> Outcome:
     """Pages move in and out of swap all the time."""
     seen = [*ctx.numbers("host.swap.in"), *ctx.numbers("host.swap.out")]
-    return _outcome([e for v, e in seen if v >= 1000], bool(seen))
+    return outcome([e for v, e in seen if v >= 1000], bool(seen))
 
 
 def swap_in_use(ctx: Context) -> Outcome:
@@ -251,7 +246,7 @@ def disk_saturated(ctx: Context) -> Outcome:
     waits = {e.subject.label: (v, e) for v, e in ctx.numbers("host.disk.await")}
     hits = [e for name, (v, e) in util.items() if v >= 0.9 and (name not in waits or waits[name][0] >= 10)]
     hits += [e for name, (v, e) in waits.items() if v >= 50 and name in util and util[name][0] >= 0.5]
-    return _outcome(hits, bool(util))
+    return outcome(hits, bool(util))
 
 
 def weights_load_slowly(ctx: Context) -> Outcome:
@@ -261,7 +256,7 @@ def weights_load_slowly(ctx: Context) -> Outcome:
     if not rates:
         hits += [e for v, e in times if v >= 180]
     hits += [e for v, e in shards if v >= 20]
-    return _outcome(hits, bool(rates or times or shards))
+    return outcome(hits, bool(rates or times or shards))
 
 
 def network_filesystem(ctx: Context) -> Outcome:
@@ -281,7 +276,7 @@ def network_filesystem(ctx: Context) -> Outcome:
 def slow_disk_rate(ctx: Context) -> Outcome:
     """A storage test gives less than a SATA disk's rate."""
     seen = ctx.numbers("host.disk.rate")
-    return _outcome([e for v, e in seen if v < 0.2], bool(seen))
+    return outcome([e for v, e in seen if v < 0.2], bool(seen))
 
 
 RULES: dict[str, Callable[[Context], Outcome]] = {

@@ -8,13 +8,9 @@ from collections.abc import Callable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import Reading, outcome
 
-Reading = tuple[float, Evidence]
 _PERFORMANCE = regex(r"time|latency|throughput|bandwidth|iterations|ttft|tpot|itl|e2e|prefill|decode|rate|util", re.I)
-
-
-def _outcome(hits: list[Evidence], known: bool) -> Outcome:
-    return Outcome(True, tuple(hits[:6])) if hits else Outcome(False) if known else UNKNOWN
 
 
 def _granted(ctx: Context) -> list[Reading]:
@@ -97,7 +93,7 @@ def load_faster_again(ctx: Context) -> Outcome:
         low, high = min(group, key=lambda r: r[0]), max(group, key=lambda r: r[0])
         if high[0] >= 3 * low[0] and high[0] >= 30:
             hits += [high[1], low[1]]
-    return _outcome(hits, any(len(g) > 1 for g in groups.values()))
+    return outcome(hits, any(len(g) > 1 for g in groups.values()))
 
 
 def network_volume_slow(ctx: Context) -> Outcome:

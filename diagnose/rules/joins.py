@@ -9,8 +9,9 @@ from .. import hardware
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import outcome
 from .comparison import ratios
-from .nccl_facts import env, found, text_of
+from .nccl_facts import env, text_of
 
 # ---------------------------------------------------------------- who uses which adapter
 
@@ -115,7 +116,7 @@ _PACE = regex(r"time|throughput|iterations|busbw|bandwidth|flops")
 
 def faster_without_one(ctx: Context) -> Outcome:
     """Without one named node the rest is faster."""
-    return found(
+    return outcome(
         r.evidence for r in ratios(ctx)
         if r.value >= 1.1 and _WITHOUT_ONE.search(r.better) and _PACE.search(r.metric)
     )  # fmt: skip
@@ -127,7 +128,7 @@ _ONE = regex(r"(?:node|host|gpu|rank|worker|machine|cn|nid)[ _#-]?\w{0,4}\d+|\b[
 
 def one_alone_is_slow(ctx: Context) -> Outcome:
     """A node by itself is slower than the others by themselves."""
-    return found(
+    return outcome(
         r.evidence for r in ratios(ctx)
         if r.value >= 1.1 and _OTHERS.search(r.better) and _ONE.search(r.worse) and _PACE.search(r.metric)
     )  # fmt: skip
@@ -197,7 +198,7 @@ def memlock_little(ctx: Context) -> Outcome:
     """Some process may lock only a few MiB."""
     if _of_ucx(ctx):
         return UNKNOWN
-    return found(e for v, e in ctx.numbers("host.limit.locked") if v <= _LITTLE)
+    return outcome(e for v, e in ctx.numbers("host.limit.locked") if v <= _LITTLE)
 
 
 def memlock_differs(ctx: Context) -> Outcome:
@@ -351,7 +352,7 @@ def small_payload(ctx: Context) -> Outcome:
 
 def counted_calls(ctx: Context) -> Outcome:
     """So many collectives a step or token, each of some microseconds."""
-    return found(ctx.of("message.calls_each"))
+    return outcome(ctx.of("message.calls_each"))
 
 
 def rank0_on_hosts(ctx: Context) -> Outcome:
@@ -370,7 +371,7 @@ def nccl_twice(ctx: Context) -> Outcome:
 
 def oversubscribed(ctx: Context) -> Outcome:
     """A switch has far fewer lanes up than down."""
-    return found(e for v, e in ctx.numbers("net.oversubscription") if v >= 1.9)
+    return outcome(e for v, e in ctx.numbers("net.oversubscription") if v >= 1.9)
 
 
 RULES: dict[str, Callable[[Context], Outcome]] = {

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import outcome
 from .comparison import ratios
-from .nccl_facts import found, text_of
+from .nccl_facts import text_of
 
 _BOUND = regex(r"numactl|membind|cpunodebind|taskset|绑核|绑定", re.IGNORECASE)
 
@@ -96,7 +97,7 @@ _PINNED = regex(r"pinned|pin_memory|page-?locked|MallocHost|HostAlloc|HostRegist
 
 def pinned_alone_is_fast(ctx: Context) -> Outcome:
     """What pinned memory reaches is given, and it is what a slot carries."""
-    return found(
+    return outcome(
         e for v, e in ctx.numbers("figure")
         if e.unit == "GB/s" and v >= 10 and _label(e).startswith("bandwidth")
         and _PINNED.search(re.sub(r"unpinned|not pinned", "", f"{_label(e)} {e.quote or ''}", flags=re.IGNORECASE))

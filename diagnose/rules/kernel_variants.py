@@ -10,9 +10,8 @@ from .. import hardware
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import Reading
 from .products import candidates
-
-_Reading = tuple[float, Evidence]
 
 # A question about the hardware ("is it broken, the data sheet says more") as against one about the code.
 _DOUBT = regex(
@@ -46,15 +45,15 @@ _COUNTED_TWICE = regex(
 )
 
 
-def _variants(ctx: Context, signal: str) -> dict[str, list[_Reading]]:
+def _variants(ctx: Context, signal: str) -> dict[str, list[Reading]]:
     """Readings of a signal by variant."""
-    out: dict[str, list[_Reading]] = {}
+    out: dict[str, list[Reading]] = {}
     for value, item in ctx.numbers(signal):
         out.setdefault((item.subject.label or "kernel").split("|")[0], []).append((value, item))
     return out
 
 
-def _rows(ctx: Context, signal: str) -> list[tuple[_Reading, _Reading]]:
+def _rows(ctx: Context, signal: str) -> list[tuple[Reading, Reading]]:
     """(reading, time) of each variant that has both, in the order of the text."""
     times = _variants(ctx, "kernel.time")
     pairs = [(found[0], times[label][0]) for label, found in _variants(ctx, signal).items() if label in times]
@@ -151,7 +150,7 @@ def _products(ctx: Context) -> tuple[list[hardware.Gpu], tuple[Evidence, ...]]:
     return [got], (item,)
 
 
-def _measured(ctx: Context, metric: str, stated: set[float]) -> list[_Reading]:
+def _measured(ctx: Context, metric: str, stated: set[float]) -> list[Reading]:
     """Rates of the notes that are measurements of a kernel: no link, no stated peak."""
     out = []
     for value, item in [

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import outcome
 
 COLLECTIVE_QUESTIONS = (
     "slow-allreduce", "collective-hang", "training-slow", "gpu-idle-network-busy", "bad-tpot", "low-throughput",
@@ -35,11 +35,6 @@ OFF = {"0", "false", "off", "no", "disable", "disabled", ""}
 
 def text_of(item: Evidence) -> str:
     return str(item.value or "").strip().strip("'\"").rstrip(".")
-
-
-def found(items: Iterable[Evidence]) -> Outcome:
-    used = tuple(items)
-    return Outcome(True, used[:6]) if used else UNKNOWN
 
 
 def env(ctx: Context, name: str) -> list[Evidence]:
@@ -78,7 +73,7 @@ def rdma_wanted(ctx: Context) -> Outcome:
         or ((e.subject.label or "").upper() == "NCCL_IB_DISABLE" and not switched_on(e))
     ]  # fmt: skip
     listed = [*ctx.of("rdma.device"), *ctx.of("rdma.port"), *ctx.of("topo.gpu_nic")]
-    return found([*named[:3], *listed[:2]])
+    return outcome([*named[:3], *listed[:2]])
 
 
 def overrides(ctx: Context) -> list[Evidence]:

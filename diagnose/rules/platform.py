@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome, parse_version
+from .base import Reading, outcome
 from .hosts import RULES as HOST_RULES
 from .hosts_shares import RULES as SHARE_RULES
 from .platform_env import RULES as ENV_RULES
 from .platform_memory import RULES as MEMORY_RULES
 from .platform_tables import RULES as TABLE_RULES
-
-Reading = tuple[float, Evidence]
 
 # Rated board power in W, as the default limit of the model's data sheet (nvidia.com product pages); exact names only.
 RATED_POWER = {
@@ -51,10 +50,6 @@ _CARD = regex(r"(?:GPU|MIG)-\S+|[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:\S+")
 _Processes = dict[tuple[int | None, str], dict[str, Evidence]]  # of one GPU, by pid
 
 
-def _outcome(hits: list[Evidence], known: bool) -> Outcome:
-    return Outcome(True, tuple(hits[:6])) if hits else Outcome(False) if known else UNKNOWN
-
-
 def _power_limits(ctx: Context) -> list[tuple[float, tuple[Evidence, ...]]]:
     """Limit in force over the board's default, with the evidence, for each GPU."""
     defaults = _per_gpu(ctx, "gpu.power.default")
@@ -72,7 +67,7 @@ def _power_limits(ctx: Context) -> list[tuple[float, tuple[Evidence, ...]]]:
 def power_limit_reduced(ctx: Context) -> Outcome:
     """The power limit in force is clearly below the board's default."""
     ratios = _power_limits(ctx)
-    return _outcome([e for ratio, used in ratios if ratio < 0.92 for e in used], bool(ratios))
+    return outcome([e for ratio, used in ratios if ratio < 0.92 for e in used], bool(ratios))
 
 
 def power_limit_binds(ctx: Context) -> Outcome:
@@ -86,7 +81,7 @@ def power_limit_binds(ctx: Context) -> Outcome:
         limit = _pick(limits, gpu)
         if limit is not None and draw >= 0.93 * limit[0]:
             hits += [item, limit[1]]
-    return _outcome(hits, True)
+    return outcome(hits, True)
 
 
 def power_limit_costs(ctx: Context) -> Outcome:
@@ -115,13 +110,13 @@ def _clock_ratios(ctx: Context) -> Iterable[tuple[float, bool, tuple[Evidence, .
 def clock_low_under_load(ctx: Context) -> Outcome:
     """A busy GPU runs well below its clock without having used up its power budget."""
     seen = list(_clock_ratios(ctx))
-    return _outcome([e for ratio, capped, used in seen if ratio < 0.75 and not capped for e in used], bool(seen))
+    return outcome([e for ratio, capped, used in seen if ratio < 0.75 and not capped for e in used], bool(seen))
 
 
 def clock_very_low_under_load(ctx: Context) -> Outcome:
     """… at half of it or less."""
     seen = list(_clock_ratios(ctx))
-    return _outcome([e for ratio, capped, used in seen if ratio < 0.55 and not capped for e in used], bool(seen))
+    return outcome([e for ratio, capped, used in seen if ratio < 0.55 and not capped for e in used], bool(seen))
 
 
 def clock_spread_under_load(ctx: Context) -> Outcome:
@@ -146,7 +141,7 @@ def app_clock_below_default(ctx: Context) -> Outcome:
     """Application clocks are set below their default."""
     defaults = _per_gpu(ctx, "gpu.clock.app.default", "graphics")
     pairs = [(r, d) for g, r in _per_gpu(ctx, "gpu.clock.app", "graphics").items() if (d := _pick(defaults, g))]
-    return _outcome([e for now, top in pairs if now[0] < 0.95 * top[0] for e in (now[1], top[1])], bool(pairs))
+    return outcome([e for now, top in pairs if now[0] < 0.95 * top[0] for e in (now[1], top[1])], bool(pairs))
 
 
 def resting_pstate_under_load(ctx: Context) -> Outcome:
@@ -164,7 +159,7 @@ def resting_pstate_under_load(ctx: Context) -> Outcome:
         known = True
         if item.value in _RESTING and util[0] >= _BUSY:
             hits += [item, util[1]]
-    return _outcome(hits, known)
+    return outcome(hits, known)
 
 
 def gpu_hot(ctx: Context) -> Outcome:
@@ -176,7 +171,7 @@ def gpu_hot(ctx: Context) -> Outcome:
         hot = 104 if item.subject.label == "memory" else limit[0] - 2 if limit else 90
         if value >= hot:
             hits.append(item)
-    return _outcome(hits, bool(ctx.of("gpu.temperature")))
+    return outcome(hits, bool(ctx.of("gpu.temperature")))
 
 
 def _widths(ctx: Context) -> list[tuple[float, float | None, tuple[Evidence, ...]]]:
@@ -196,13 +191,13 @@ def _widths(ctx: Context) -> list[tuple[float, float | None, tuple[Evidence, ...
 def pcie_narrow(ctx: Context) -> Outcome:
     """A GPU has fewer PCIe lanes than it could have."""
     seen = _widths(ctx)
-    return _outcome([e for now, top, used in seen if top and now < top for e in used], bool(seen))
+    return outcome([e for now, top, used in seen if top and now < top for e in used], bool(seen))
 
 
 def pcie_very_narrow(ctx: Context) -> Outcome:
     """… a quarter of them or less."""
     seen = _widths(ctx)
-    return _outcome([e for now, top, used in seen if top and now <= top / 4 for e in used], bool(seen))
+    return outcome([e for now, top, used in seen if top and now <= top / 4 for e in used], bool(seen))
 
 
 def _generations(ctx: Context) -> Iterable[tuple[float, float, bool, tuple[Evidence, ...]]]:
@@ -222,13 +217,13 @@ def _generations(ctx: Context) -> Iterable[tuple[float, float, bool, tuple[Evide
 def pcie_gen_low_at_work(ctx: Context) -> Outcome:
     """The link stays below its generation while the GPU works."""
     seen = list(_generations(ctx))
-    return _outcome([e for now, top, busy, used in seen if now < top and busy for e in used], bool(seen))
+    return outcome([e for now, top, busy, used in seen if now < top and busy for e in used], bool(seen))
 
 
 def pcie_gen_first_at_work(ctx: Context) -> Outcome:
     """… at two or more generations below."""
     seen = list(_generations(ctx))
-    return _outcome([e for now, top, busy, used in seen if now <= top - 2 and busy for e in used], bool(seen))
+    return outcome([e for now, top, busy, used in seen if now <= top - 2 and busy for e in used], bool(seen))
 
 
 def pcie_idle_gen_only(ctx: Context) -> Outcome:
@@ -274,7 +269,7 @@ def pci_endpoint_downgraded(ctx: Context) -> Outcome:
         known = True
         if value < top[0]:
             hits += [item, top[1]]
-    return _outcome(hits, known)
+    return outcome(hits, known)
 
 
 def shared_by_processes(ctx: Context) -> Outcome:
@@ -285,7 +280,7 @@ def shared_by_processes(ctx: Context) -> Outcome:
     for held, item in ctx.numbers("gpu.process.memory"):
         if held >= 1 and not (item.subject.label or "").endswith(" G"):
             _count(per, item)
-    return _outcome([e for group in per.values() if len(group) > 1 for e in group.values()], bool(per))
+    return outcome([e for group in per.values() if len(group) > 1 for e in group.values()], bool(per))
 
 
 def _count(per: _Processes, item: Evidence) -> None:
@@ -301,7 +296,7 @@ def computed_by_processes(ctx: Context) -> Outcome:
     for share, item in ctx.numbers("gpu.process.sm"):
         if share >= 0.05:
             _count(per, item)
-    return _outcome([e for group in per.values() if len(group) > 1 for e in group.values()], bool(per))
+    return outcome([e for group in per.values() if len(group) > 1 for e in group.values()], bool(per))
 
 
 def neighbour_slows_rank(ctx: Context) -> Outcome:
@@ -309,7 +304,7 @@ def neighbour_slows_rank(ctx: Context) -> Outcome:
     slow = [e for value, e in ctx.numbers("nccl.lockstep.spread") if value > 1.25]
     busy = [e for share, e in ctx.numbers("gpu.util") if share >= 0.5]
     hits = [e for e in busy for s in slow if e.subject.gpu is not None and e.subject.gpu == s.subject.rank]
-    return _outcome([*slow, *hits] if hits else [], bool(slow and busy))
+    return outcome([*slow, *hits] if hits else [], bool(slow and busy))
 
 
 def busy_for_somebody(ctx: Context) -> Outcome:

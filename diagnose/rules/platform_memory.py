@@ -6,13 +6,9 @@ from collections.abc import Callable
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import Reading, outcome
 
-Reading = tuple[float, Evidence]
 _SHARE = 0.04  # of the card that unused reserve must be before it is worth talking about
-
-
-def _outcome(hits: list[Evidence], known: bool) -> Outcome:
-    return Outcome(True, tuple(hits[:6])) if hits else Outcome(False) if known else UNKNOWN
 
 
 def _failures(ctx: Context) -> dict[str, dict[str, Reading]]:
@@ -67,7 +63,7 @@ def oom_fragmentation(ctx: Context) -> Outcome:
     hits = [
         e for idle, asked, share, used in seen if idle >= asked and (share is None or share >= _SHARE) for e in used
     ]
-    return _outcome(hits, bool(seen))
+    return outcome(hits, bool(seen))
 
 
 def oom_capacity(ctx: Context) -> Outcome:
@@ -89,7 +85,7 @@ def oom_capacity(ctx: Context) -> Outcome:
         elif "wanted_share" in figures and "free" in figures and figures["free"][0] < figures["wanted_share"][0]:
             known = True
             hits += [figures["free"][1]]
-    return _outcome(hits, known)
+    return outcome(hits, known)
 
 
 def _columns(ctx: Context) -> dict[str, list[Reading]]:
@@ -128,7 +124,7 @@ def reserve_far_above(ctx: Context) -> Outcome:
         top = max((v for v, _ in cols.get("reserved", [])), default=0.0)
         if top and split >= 0.2 * top:
             hits.append(e)
-    return _outcome(hits, "reserved" in cols)
+    return outcome(hits, "reserved" in cols)
 
 
 def reserve_far_above_and_fails(ctx: Context) -> Outcome:
@@ -175,7 +171,7 @@ def oom_foreign(ctx: Context) -> Outcome:
             total = figures.get("total")
             if foreign and sum(v for v, _ in foreign) >= 0.3 * (total[0] if total else mine[0]):
                 hits += [e for _, e in foreign]
-    return _outcome(hits, bool(others))
+    return outcome(hits, bool(others))
 
 
 def startup_memory_taken(ctx: Context) -> Outcome:

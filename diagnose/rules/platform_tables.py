@@ -10,17 +10,12 @@ from .. import hardware
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-
-Reading = tuple[float, Evidence]
+from .base import Reading, outcome
 
 _SPEED = regex(
     r"time|latency|throughput|bandwidth|flops|iterations|rate|ttft|tpot|itl|e2e|prefill|decode|goodput", re.I
 )
 _QUOTIENTS = (2, 4, 8, 16)
-
-
-def _outcome(hits: list[Evidence], known: bool) -> Outcome:
-    return Outcome(True, tuple(hits[:6])) if hits else Outcome(False) if known else UNKNOWN
 
 
 def _by_gpu(ctx: Context, signal: str) -> dict[tuple[str, int], Reading]:
@@ -60,7 +55,7 @@ def clock_and_heat(ctx: Context) -> Outcome:
         rest = [v for other, (v, _) in watts.items() if other != who]
         if who in watts and rest and watts[who][0] <= 0.8 * median(rest):
             hits += [item, watts[who][1]]
-    return _outcome(hits, True)
+    return outcome(hits, True)
 
 
 def slow_gpu_low_clock(ctx: Context) -> Outcome:
@@ -80,7 +75,7 @@ def slow_gpu_low_clock(ctx: Context) -> Outcome:
         if gpu in (odd.subject.gpu, odd.subject.rank) and value <= 0.9 * middle
         for e in (odd, item)
     ]
-    return _outcome(hits, True)
+    return outcome(hits, True)
 
 
 def memory_clock_low(ctx: Context) -> Outcome:
@@ -99,7 +94,7 @@ def memory_clock_low(ctx: Context) -> Outcome:
         known = True
         if value < 0.88 * top[0]:
             hits += [item, *([top[1]] if top[1] is not item else [])]
-    return _outcome(hits, known)
+    return outcome(hits, known)
 
 
 def _copies(ctx: Context) -> dict[str, dict[int, Reading]]:
@@ -137,13 +132,13 @@ def copies_at_quotient(ctx: Context) -> Outcome:
     if not seen and not _copies(ctx):
         return UNKNOWN
     hits = [e for f, odd, peer in seen if any(abs(f / q - 1) <= 0.12 for q in _QUOTIENTS) for e in (odd, peer)]
-    return _outcome(hits, True)
+    return outcome(hits, True)
 
 
 def copies_far_below(ctx: Context) -> Outcome:
     """… by more than any placement of memory costs."""
     hits = [e for f, odd, peer in _odd(ctx) if f >= 3 for e in (odd, peer)]
-    return _outcome(hits, bool(_copies(ctx)))
+    return outcome(hits, bool(_copies(ctx)))
 
 
 def clock_ratio_explains(ctx: Context) -> Outcome:
@@ -165,7 +160,7 @@ def clock_ratio_explains(ctx: Context) -> Outcome:
     if not clocks or not speeds:
         return UNKNOWN
     hits = [e for c, clock in clocks for s, speed in speeds if abs(s / c - 1) <= 0.12 for e in (clock, speed)]
-    return _outcome(hits, True)
+    return outcome(hits, True)
 
 
 def clock_at_its_top(ctx: Context) -> Outcome:
@@ -246,7 +241,7 @@ def device_copy_counts_twice(ctx: Context) -> Outcome:
         return Outcome(bool(hits), tuple([*hits[:1], got[1]] if hits else [once[0][1]]))
     whole = [(v, e) for v, e in rates if _BOTH_COUNTED.search(e.quote or "") and not _D2D.search(e.quote or "")]
     hits = [e for v, a in once for w, b in whole if 0.85 <= 2 * v / w <= 1.12 for e in (a, b)]
-    return _outcome(hits, bool(whole))
+    return outcome(hits, bool(whole))
 
 
 RULES: dict[str, Callable[[Context], Outcome]] = {

@@ -9,6 +9,7 @@ from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_prefix as prefix
 from . import serving_queue as queue
 from . import serving_read as read
+from .base import Reading
 from .nccl_facts import overrides
 
 _LEAST = 10  # requests in the window
@@ -17,7 +18,7 @@ _SPREAD = 4.0  # between the buckets of the median and of the tail
 _STEPS = 20.0  # steps of decoding that a first token may take: it is prefill then, and no queue
 
 
-def _percentile(ctx: Context, share: str) -> read.Reading | None:
+def _percentile(ctx: Context, share: str) -> Reading | None:
     got = ctx.numbers("serving.stage_percentile", {"label": f"^ttft {share}: whole"})
     return max(got, key=lambda n: n[0]) if got else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import Reading
 from .serving_mech import preemptions_rare as rare
 
 
@@ -54,7 +55,7 @@ def cap_suspicious(ctx: Context) -> Outcome:
     return read.no(waiting[1])
 
 
-def _budget_binds(ctx: Context) -> tuple[read.Reading, read.Reading] | None:
+def _budget_binds(ctx: Context) -> tuple[Reading, Reading] | None:
     """Prompts that alone fill the token budget of a step."""
     budget, prompt = read.budget(ctx), read.prompt(ctx)
     return (budget, prompt) if budget is not None and prompt is not None and prompt[0] >= 0.5 * budget[0] else None

@@ -8,8 +8,7 @@ from functools import partial
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-
-Reading = tuple[float, Evidence]
+from .base import Reading
 
 CAPS = r"^(max-num-seqs|max-running-requests|max-batch-size|max-concurrent-requests|parallel)$"
 BUDGETS = r"^(max-num-batched-tokens|chunked-prefill-size|max-prefill-tokens|max-num-tokens|max-batch-prefill-tokens)$"

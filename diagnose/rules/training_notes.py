@@ -8,11 +8,10 @@ from collections.abc import Callable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import Reading
 
-_Reading = tuple[float, Evidence]
 
-
-def _best(ctx: Context, signal: str) -> _Reading | None:
+def _best(ctx: Context, signal: str) -> Reading | None:
     """Largest reading of a signal."""
     return max(ctx.numbers(signal), key=lambda n: n[0], default=None)
 
@@ -37,7 +36,7 @@ _MODEL = regex(r"\b(?:rtx|gtx|tesla|quadro)? ?(?:[ahlvtb]\d{1,3}s?|\d0[5-9]0|tit
 
 def gpu_swap_same_step(ctx: Context) -> Outcome:
     """On a faster GPU the step takes as long, and that GPU is less busy."""
-    by_gpu: dict[str, dict[str, _Reading]] = {}
+    by_gpu: dict[str, dict[str, Reading]] = {}
     for value, item in ctx.numbers("figure"):
         metric, _, setting = (item.subject.label or "").partition("|")
         if metric in ("step_time", "utilisation", "iterations") and _MODEL.search(setting):
