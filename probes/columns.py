@@ -17,11 +17,11 @@ from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
+from .facts import in_cells
 from .generic_compare import ratio_facts
 from .generic_figures import cell, header_unit, name_metric, with_unit
 from .generic_readings import Group, Reading, reading
 
-_GAP = regex(r"\s{2,}|\t+|\s*\|\s*")
 _RULE = regex(r"^[\s|:+=_-]{3,}$")
 _KEY = regex(r"^(?P<name>[^=]*\S)\s*=\s*(?P<value>[^=\s].*)$")
 _TIGHT = regex(
@@ -69,7 +69,7 @@ def _row(line: Line) -> _Row | None:
     text = line.text.strip().strip("|").strip()
     if not text or _RULE.match(text) or len(text) > 200:
         return None
-    parts = [p.strip() for p in _GAP.split(text) if p.strip()]
+    parts = in_cells(text)
     if len(parts) >= 2 and all(p.startswith(("=", ":")) for p in parts[1:]):
         bare = [p.lstrip("=: ").strip() for p in parts[1:]]
         if len(bare) == 2:  # the name stands alone before both values

@@ -14,6 +14,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import in_cells
 from .generic_figures import Figure, cell, header_unit
 
 # Both generations of names: the C++ log line and the JSON of `/metrics`.
@@ -152,7 +153,6 @@ class DraftReader:
         )  # fmt: skip
 
 
-_GAP = regex(r"\s{2,}|\t+|\s*\|\s*")
 _HEADS = (
     ("offered", r"client|concurren|users?$|streams?|sessions?|in.?flight|offered|并发"),
     ("arrivals", r"^(?:rps|qps|req(?:uest)?s?/s|arrival|请求/秒)"),
@@ -179,7 +179,7 @@ class LoadTableReader:
         units: list[str] = []
         rows: list[tuple[Line, dict[str, Figure]]] = []
         for line in islice(doc.lines(), 300):
-            parts = [p.strip() for p in _GAP.split(line.text.strip().strip("|").strip())]
+            parts = in_cells(line.text, empty=True)
             named = [next((n for n, p in _NAMED if p.search(c)), "") for c in parts]
             if not kinds:
                 if len(parts) >= 3 and {"running", "waiting"} <= set(named) and not any(cell(c) for c in parts):
@@ -309,7 +309,7 @@ class AcceptedReader:
             return
         column, best = -1, None
         for line in islice(doc.lines(), 300):
-            parts = [p.strip() for p in _GAP.split(line.text.strip().strip("|").strip())]
+            parts = in_cells(line.text, empty=True)
             named = [k for k, p in enumerate(parts) if _ACCEPTED.search(p) and "draft" in line.text.lower()]
             if named and not any(_OF.match(p) for p in parts):
                 column = named[0]

@@ -13,6 +13,7 @@ from diagnose.models import Fact, Subject, Value
 from diagnose.safe_json import loads
 
 _NUMBER = regex(r"^[<>~]?\s*([-+]?\d[\d,]*(?:\.\d+)?)\s*([A-Za-z%/°]+[A-Za-z]*)?")
+_GAP = regex(r"\s{2,}|\t|\s*\|\s*")
 _GIB = {
     "b": 2.0**-30, "": 2.0**-30, "k": 2.0**-20, "kb": 2.0**-20, "kib": 2.0**-20, "ki": 2.0**-20,
     "m": 2.0**-10, "mb": 2.0**-10, "mib": 2.0**-10, "mi": 2.0**-10, "bytes": 2.0**-30,
@@ -65,6 +66,12 @@ def amount(text: str) -> float:
         return float(text.replace(",", ""))
     except ValueError:
         return nan
+
+
+def in_cells(row: str, empty: bool = False) -> list[str]:
+    """The cells of a row whose columns two blanks, a tab or a bar part; with `empty` also those that hold nothing."""
+    parts = (c.strip() for c in _GAP.split(row.strip().strip("|").strip()))
+    return [c for c in parts if c or empty]
 
 
 def number(cell: str) -> float | None:

@@ -10,7 +10,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
-from .facts import amount
+from .facts import amount, in_cells
 
 _WHEN = regex(
     r"\b(?:before|after|start|end|t ?= ?\d+|t[01]\b|delta|diff|growth|first|second|\+\d+ ?s)\b|[+Δ]|前|后"
@@ -275,11 +275,11 @@ class NeighbourReader:
         for n, line in enumerate(doc.lines()):
             if n > LINES:
                 break
-            cells = [c for c in re.split(r"\s{2,}|\t|\|", (line.prefix + line.text).strip()) if c.strip()]
+            cells = in_cells(line.prefix + line.text)
             if len(cells) >= 2 and any(_OTHERS.search(c) for c in cells) and any(_RESULT.search(c) for c in cells):
                 header, rows = cells, []
                 continue
-            values = [_CELL.match(c.strip()) for c in cells]
+            values = [_CELL.match(c) for c in cells]
             if header and len(cells) == len(header):
                 rows.append(([amount(v[1]) if v else -1.0 for v in values], line))
         if len(rows) < 3:

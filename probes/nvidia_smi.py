@@ -11,7 +11,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import computed, fact, gib
+from .facts import computed, fact, gib, in_cells
 
 _HEAD = regex(r"NVIDIA-SMI\s+([\d.]+).*?Driver Version:\s*([\d.]+)(?:.*?CUDA Version:\s*([\d.]+))?", re.I)
 _NAME = regex(
@@ -201,7 +201,7 @@ class ListReader:
                 if not text.strip():
                     gpu = None
                 elif not _DIGIT.search(text):
-                    header = [c.strip() for c in re.split(r"\s{2,}|\t|\|", text) if c.strip()]
+                    header = in_cells(text)
                 continue
             device = _DEVICE.search(line.prefix + text)
             if device:
@@ -220,7 +220,7 @@ class ListReader:
                 for pattern, signal in _WATTS:
                     if (hit := pattern.search(text)) is not None and float(hit.group(1)) >= 20:
                         yield fact(doc, line, signal, float(hit.group(1)), "W", gpu=gpu)
-            cells = [c.strip() for c in re.split(r"\s{2,}|\t|\|", text) if c.strip()]
+            cells = in_cells(text)
             if cells and not links and not any(ch.isdecimal() for ch in "".join(cells[1:])):
                 header = cells
 

@@ -10,6 +10,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import in_cells
+
 _TOPIC = regex(r"experts?\b|\bep\d*\b|\bmoe\b|mixtral|eplb|routed|deepep|all.?to.?all|\ba2a\b|专家", re.IGNORECASE)
 _ROW = regex(
     r"^\W*(?P<kind>(?:ep[ _-]?)?rank|expert|gpu|ep)[ _#:-]*(?P<id>\d+)\b[\s:=|]+(?:(?:routed )?(?:tok(?:en)?s?)[ _:=]*)?(?P<n>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>[kKM])?\b(?!\.\d)(?!\s*(?:ms|us|s|%|GB|MiB|GiB|W|MHz)\b)",  # noqa: E501
@@ -19,7 +21,6 @@ _LIST = regex(
     r"tokens?[ _](?:per|of|by|for each)[ _](?:EP[ _]|each )?(?P<kind>expert|rank|gpu)[^:=\[\n]{0,30}[=:]?\s*\[?(?P<list>\d+(?:[,\s/]+\d+){3,})\]?",  # noqa: E501
     re.IGNORECASE,
 )
-_CELLS = regex(r"\s{2,}|\t|\s*\|\s*")
 _FIRST = regex(r"(?:ep[ _-]?)?rank|expert|gpu|ep", re.IGNORECASE)
 _TOKENS = regex(r"\btok(?:en)?s?\b|routed", re.IGNORECASE)
 _RATE = regex(r"/s|%|time|\bms\b|\bus\b", re.IGNORECASE)
@@ -53,7 +54,7 @@ class ServingMoeReader:
         made = 0
         column = -1
         for line in doc.lines():
-            cells = [c for c in _CELLS.split(line.text.strip().strip("|")) if c]
+            cells = in_cells(line.text)
             if cells and _FIRST.fullmatch(cells[0]) and len(cells) >= 2:
                 column = next((n for n, c in enumerate(cells) if n and _TOKENS.search(c) and not _RATE.search(c)), -1)
                 continue

@@ -17,6 +17,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
+from .facts import in_cells
 from .served import SCRAPE
 
 _WORDS = (
@@ -214,7 +215,6 @@ def _tables(lines: list[Line]) -> Iterator[list[_Time]]:
 
 
 _CELL_ONLY = regex(rf"~?({_NUMBER})\s*({_UNIT})?")
-_GAP = regex(r"\s{2,}|\t+|\s*\|\s*")
 
 
 def _columns(lines: list[Line]) -> Iterator[list[_Time]]:
@@ -222,7 +222,7 @@ def _columns(lines: list[Line]) -> Iterator[list[_Time]]:
     head: list[tuple[str, str, str]] = []
     best: tuple[float, list[_Time]] | None = None
     for line in [*lines, None]:
-        parts = [p.strip() for p in _GAP.split(line.text.strip().strip("|").strip())] if line is not None else []
+        parts = in_cells(line.text, empty=True) if line is not None else []
         cells = [_CELL_ONLY.fullmatch(p) for p in parts]
         if head and line is not None and len(parts) == len(head) and sum(c is not None for c in cells) >= 3:
             row = _stage_row(line, head, cells)

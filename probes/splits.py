@@ -18,11 +18,11 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import in_cells
 from .generic_figures import Figure, Metric, cell, header_unit, name_metric
 
 _LEAST = 1.25  # between the groups
 _WITHIN = 1.3  # inside a group, and always less than half of the way between them
-_CELLS = regex(r"\s{2,}|\t+|\s*\|\s*")
 _RULE = regex(r"^[\s|:+=_-]{3,}$")
 _LAST = regex(r"\s(ms|us|GB/s|MB/s|Gbps|tok/s)$")  # ``kv xfer ms``
 _ARROW = regex(r"^([\w./@:-]+)\s*(?:->|→|=>|<->|↔)\s*([\w./@:-]+)$")
@@ -86,7 +86,7 @@ def _blocks(lines: list[Line]) -> Iterator[tuple[list[str], list[_Row]]]:
         text = line.text.strip().strip("|").strip()
         if text and _RULE.match(text):
             continue
-        parts = [c.strip() for c in _CELLS.split(text)] if text else []
+        parts = in_cells(text, empty=True) if text else []
         figures = [cell(c) for c in parts]
         if len(parts) >= 2 and any(figures) and not (not rows and not head and all(f is None for f in figures)):
             rows.append(_Row(tuple(parts), line))

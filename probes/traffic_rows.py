@@ -11,7 +11,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, computed, fact
+from .facts import amount, computed, fact, in_cells
 
 _SMALL = 1 << 18
 _LINES = 2000
@@ -245,7 +245,7 @@ class ManyAtOnce:
         heads = 0
         for line in islice(doc.lines(), _LINES):
             text = (line.prefix + line.text).strip()
-            cells = [c for c in re.split(r"\s{2,}|\t|\|", text) if c.strip()]
+            cells = in_cells(text)
             alone = next((k for k, c in enumerate(cells) if _ALONE.search(c)), None)
             many = next((k for k, c in enumerate(cells) if k != alone and _MANY_AT_ONCE.search(c)), None)
             if alone is not None and many is not None and alone < many and not _SUMMED.search(text):

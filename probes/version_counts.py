@@ -11,6 +11,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import in_cells
+
 _BAD = regex(
     r"\bhangs?\b|\bhung\b|freez\w*|froze|crash\w*|fail\w*|segv|segfault\w*|sigsegv|core dumps?|stuck|deadlock\w*|stall\w*|corrupt\w*|wrong\b|mismatch\w*|errors?\b|oom\b|timeouts?|nan\b"  # noqa: E501
     r"|挂死|崩溃|卡死|卡住|失败|报错|死锁|超时|挂起", re.IGNORECASE,
@@ -32,7 +34,6 @@ _COMPONENT = regex(
     r"\b(?:vllm|sglang|tensorrt(?:-llm)?|trt-?llm|tgi|llama\.?cpp|ollama|ucx|nccl|nixl|dynamo|rccl|mooncake|lmcache|deepspeed|pytorch|torch)\b",
     re.IGNORECASE,
 )
-_CELLS = regex(r"\s{2,}|\t|\s*\|\s*")
 
 
 class VersionCountReader:
@@ -56,7 +57,7 @@ class VersionCountReader:
         for line in islice(doc.lines(), 200):
             named = _COMPONENT.search(line.text)
             component = component or (named.group() if named else "")
-            cells = [c for c in _CELLS.split(line.text.strip().strip("|")) if c]
+            cells = in_cells(line.text)
             head = [n for n, c in enumerate(cells) if _BAD.search(c)]
             versions = list(_VERSION.finditer(line.text))
             if not versions:
