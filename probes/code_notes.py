@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 from diagnose.document import Document, Line
@@ -41,7 +42,8 @@ class LoaderCode:
             if char == ")" and depth == 0:
                 whole = call[:k]
                 if "..." not in whole and "**" not in whole:
-                    yield fact(doc, copy, "copy.unpinned_loader", copy.text.strip()[:120])
+                    made = fact(doc, copy, "copy.unpinned_loader", copy.text.strip()[:120])
+                    yield replace(made, spans=(*made.spans, doc.span(lines[at])))
                 return
 
 

@@ -7,7 +7,7 @@ release of a library. The words stay with the gain, so that a rule can tell whic
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from statistics import median
@@ -115,7 +115,14 @@ class ControlReader:
                 yield from _gain(doc, (base[0], base[2]), (amount(hit["v"]), line), unit, text)
 
 
-def _gain(doc: Document, before: tuple[float, Line], after: tuple[float, Line], unit: str, said: str) -> Iterator[Fact]:
+def _gain(
+    doc: Document,
+    before: tuple[float, Line],
+    after: tuple[float, Line],
+    unit: str,
+    said: str,
+    changed: Sequence[Line] = (),
+) -> Iterator[Fact]:
     """How much better the second is; nothing where it is not, or where the unit does not say what is better."""
     if before[0] <= 0 or after[0] <= 0 or not (unit or _HIGHER.search(said) or _LOWER.search(said)):
         return
@@ -129,7 +136,8 @@ def _gain(doc: Document, before: tuple[float, Line], after: tuple[float, Line], 
     )
     label = re.sub(r"\s+", " ", said.replace("|", "/").strip())[:200]
     yield Fact(
-        "rerun.gain", top[0] / bottom[0], "count", Subject(label=label), (doc.span(after[1]), doc.span(before[1])),
+        "rerun.gain", top[0] / bottom[0], "count", Subject(label=label),
+        tuple(doc.span(line) for line in (after[1], before[1], *changed)),
         kind="derived", formula="a / b", inputs=inputs, status=doc.status,
     )  # fmt: skip
 
@@ -153,7 +161,7 @@ class RepeatReader:
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`rerun.gain`, labelled with the lines in between."""
         runs: list[_Run] = []
-        texts: list[str] = []
+        texts: list[tuple[str, Line]] = []
         for line in _small(doc):
             text = _text(line)
             worth = _MEASURES.search(text) or _RATED.search(text)  # the pattern below is slow on lines that only name
@@ -161,21 +169,22 @@ class RepeatReader:
             if hit is not None and (hit["u"] or _MEASURES.search(hit["left"])):
                 left = re.sub(r"^\W+|\W+$|\s+", " ", hit["left"]).strip().lower()
                 runs.append(_Run(left, amount(hit["v"]), hit["u"] or "", hit["rest"] or "", line, len(texts)))
-            texts.append(text)
+            texts.append((text, line))
         for i, second in enumerate(runs):
             first = next((r for r in reversed(runs[:i]) if r.left == second.left and r.unit == second.unit), None)
             if first is None:
                 continue
             taken = {r.at for r in runs}
-            between = [t for n, t in enumerate(texts) if first.at < n < second.at and n not in taken and t]
-            said = " ; ".join([*between[-3:], second.rest]).strip(" ;")
+            between = [t for n, t in enumerate(texts) if first.at < n < second.at and n not in taken and t[0]]
+            said = " ; ".join([*(text for text, _ in between[-3:]), second.rest]).strip(" ;")
             if len(said) < 4 or second.value == first.value:
                 continue
             timed = second.unit in _LESS or (
                 not second.unit and re.search(r"lat\b|latency|time|\bms\b|\bus\b", second.left) is not None
             )
             unit = second.unit or ("ms" if timed else "GB/s")
-            yield from _gain(doc, (first.value, first.line), (second.value, second.line), unit, said)
+            changed = [line for _, line in between[-1:]]
+            yield from _gain(doc, (first.value, first.line), (second.value, second.line), unit, said, changed)
 
 
 class VersionRows:
