@@ -212,6 +212,9 @@ PREEMPTED = "Sequence group 5 is preempted by PreemptionMode.RECOMPUTE mode beca
         ("torch", "2.7.1+cu126", "torch deterministic mode is enabled, disabling NVLS algorithm in NCCL", True),
         ("torch", "2.9.1+cu128", "torch deterministic mode is enabled, disabling NVLS algorithm in NCCL", False),
         ("torch", "2.6.0+cu124", "Heartbeat monitor timed out! Process will be terminated", True),
+        ("torch", "2.6.0", "torch._dynamo hit config.cache_size_limit (8)", False),
+        ("torch", "2.9.1", "torch._dynamo hit config.cache_size_limit (8)", True),
+        ("torch", "2.9.1", "torch._dynamo hit config.recompile_limit (8)", False),
     ],
 )
 def test_engines_texts_belong_to_releases(component: str, version: str, line: str, foreign: bool) -> None:
