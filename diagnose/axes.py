@@ -76,7 +76,9 @@ def common(texts: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _matches(pattern: re.Pattern[str] | None, text: str) -> set[str]:
-    return {re.sub(r"\s+", " ", m.group().lower()).strip() for m in pattern.finditer(text)} if pattern else set()
+    if pattern is None or pattern.search(text) is None:
+        return set()
+    return {re.sub(r"\s+", " ", m.group().lower()).strip() for m in pattern.finditer(text)}
 
 
 def _soft(text: str) -> str:
@@ -144,13 +146,14 @@ def _differs(a: str, b: str) -> str:
             continue
         if axis.one is not None and _matches(axis.one, a) != _matches(axis.one, b):
             return axis.name
-        if axis.both is not None:
-            left, right = _matches(axis.both, a), _matches(axis.both, b)
-            if left and right and left != right:
-                return axis.name
+        if (left := _matches(axis.both, a)) and (right := _matches(axis.both, b)) and left != right:
+            return axis.name
         for x, y in axis.pair:
             for p, q in ((a, b), (b, a)):
-                left, right = _matches(x, p), _matches(y, q)
-                if left and right and (left != _matches(x, q) or right != _matches(y, p)):
+                if (
+                    (left := _matches(x, p))
+                    and (right := _matches(y, q))
+                    and (left != _matches(x, q) or right != _matches(y, p))
+                ):
                     return axis.name
     return ""

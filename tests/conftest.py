@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import sys
 
 import pytest
+import typer.main
 
 # Compiled once, not by each worker and each program that a test starts: half a second of CPU each time.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# The words of the whole command line are made once, not for each command that a test runs.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 # Reports are large graphs without cycles; looking through all of them again and again takes a twentieth of the time.
 gc.set_threshold(100_000, 50, 100)

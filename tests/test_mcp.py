@@ -245,12 +245,12 @@ def test_brief_of_a_large_report_fits(work: Path) -> None:
 def test_captures_are_cut_and_forgotten(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcp_service, "KEPT", 3)
     service = Service([work])
-    (work / "long.log").write_text("".join(f"line {n}\n" for n in range(9000)))
+    (work / "long.log").write_text("".join(f"line {n}\n" for n in range(2600)))
     service.diagnose("slow", ["long.log"])
     address = next(iter(service.captures))
     text = service.capture(address)
     assert text.startswith("line 0\n") and text.splitlines()[-1].startswith("[cut before line 2001")
-    assert service.capture(address, 8999, 9999) == "line 8998\nline 8999"
+    assert service.capture(address, 2599, 9999) == "line 2598\nline 2599"
     for n in range(4):
         (work / "one.log").write_text(f"other {n}\n")
         service.diagnose("slow", ["one.log"])

@@ -453,12 +453,14 @@ _SIZE = regex(r"(\d[\d,]*(?:\.\d+)?) ?(k)?\b", re.IGNORECASE)
 
 def ttft_follows_length(ctx: Context) -> Outcome:
     """The first token comes later about in proportion to the length of the prompt."""
+    if not (pairs := list(_pairs(ctx, "ttft|prefill|first|time|latency"))):
+        return UNKNOWN
     said = re.compile(r"prompt|document|context|input|length|tokens|文档|上下文|长度", re.IGNORECASE)
     spoken = said.search(ctx.symptom) or any(said.search(q) for q in _quotes(ctx))
     other = [e for v, e in ctx.numbers("compare.ratio", {"label": _RIVALS}) if v >= 1.5]
     if chunks_tiny(ctx).holds or other:
         return UNKNOWN
-    for ratio, worse, better, item in _pairs(ctx, "ttft|prefill|first|time|latency"):
+    for ratio, worse, better, item in pairs:
         axis = (item.subject.label or "").split("|")[0]
         sizes = [_SIZE.search(worse), _SIZE.search(better)]
         if axis not in ("prompt_length", "message_size") or not spoken or sizes[0] is None or sizes[1] is None:

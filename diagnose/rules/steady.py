@@ -135,12 +135,17 @@ _PEERS = regex(
 )
 
 
+_PEER_WORDS = ("other", "rest", "remaining", "peer", "neighb")
+
+
 def like_its_peers(ctx: Context) -> Outcome:
     """What is suspected measures within the range that its peers measure."""
     if not _ASKS.search(ctx.symptom) or _fault(ctx):
         return UNKNOWN
     for item in ctx.of("figure"):
-        hit = _PEERS.search(item.quote or "")
+        quote = item.quote or ""
+        said = quote.lower()
+        hit = _PEERS.search(quote) if any(word in said for word in _PEER_WORDS) else None
         if hit is None:
             continue
         value, low, high = (float(hit[k].replace(",", "")) for k in ("v", "a", "b"))
