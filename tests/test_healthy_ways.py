@@ -14,6 +14,7 @@ from diagnose.document import Document
 from diagnose.engine import triage
 
 CASES = yaml.safe_load((Path(__file__).parents[1] / "evals" / "cases" / "healthy_ways.yaml").read_text("utf-8"))
+TARGETS = ("offered", "slo", "days", "temp", "links", "tp", "p95")  # what was asked of it
 WAYS = (
     "algbw", "floor", "kvsize", "little", "pstate", "mig", "ecc", "context", "coldcache", "omp", "counter", "retry",
     "alloc", "dram", "scale", "batch", "longout", "moretok", "quantbatch", "spec", "bidir",
@@ -32,6 +33,13 @@ def test_only_the_explained_one_is_healthy(way: str) -> None:
     verdicts = {c["id"].rsplit("-", 1)[1]: _verdict(c)[0] for c in CASES if c["id"].rsplit("-", 1)[0] == f"hw-{way}"}
     assert verdicts["ok"] == "healthy"
     assert "healthy" not in (verdicts["bad"], verdicts["unk"])
+
+
+@pytest.mark.parametrize("way", TARGETS)
+def test_only_what_keeps_its_target_is_healthy(way: str) -> None:
+    """So it is with an objective, an offered load, a level over time, a tail, a limit of heat, a link's rate."""
+    verdicts = {c["id"].rsplit("-", 1)[1]: _verdict(c)[0] for c in CASES if c["id"].rsplit("-", 1)[0] == f"hw-pb-{way}"}
+    assert verdicts["ok"] == "healthy" != verdicts["bad"]
 
 
 def _read(reader: Any, text: str) -> list[tuple[str, object, str | None, str | None]]:

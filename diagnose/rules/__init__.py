@@ -29,6 +29,7 @@ FAMILIES = (
     "healthy",
     "healthy_laws",
     "healthy_states",
+    "healthy_targets",
     "joins",
     "joins_training",
     "reruns",

@@ -144,7 +144,7 @@ def _gains(ctx: Context) -> Iterator[tuple[float, float, Evidence]]:
     for name in ("compare.ratio", "compare.same"):
         for value, item in ctx.numbers(name):
             parts = (item.subject.label or "").split("|")
-            if len(parts) != 4 or not re.match("tpot|itl|time|step_time|latency", parts[1]):
+            if len(parts) != 4 or not re.match("tpot|itl|time|step_time|latency|throughput|decode_throughput", parts[1]):
                 continue
             worse, better = (pattern.search(p) is not None for p in parts[2:])
             size = re.match(r"\W*(?:(?:batch|bs|concurrency|users|并发)\W{0,3})?(\d{1,5})\b", item.quote or "", re.I)
