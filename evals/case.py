@@ -130,6 +130,12 @@ def captures(root: Path) -> list[Case]:
     return out
 
 
+def own_captures() -> list[Case]:
+    """This project's own captures of known state; a checkout has them, the wheel does not."""
+    folder = Path(str(files("diagnose.evals") / "captures"))
+    return captures(folder) if (folder / "KEY.json").is_file() else []
+
+
 def cassettes() -> list[Case]:
     """Recorded machines of known state, shipped with the package: KEY.yaml lists the zips beside it.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from diagnose.errors import UsageError
 
 from .ablation import DERIVED, MADE
-from .case import Case, cassettes, load, own_cases, parse_incident, sample, shared
+from .case import Case, cassettes, load, own_captures, own_cases, parse_incident, sample, shared
 from .changed import CHANGED
 from .generate import generated
 from .injection import raw_cases
@@ -64,4 +64,5 @@ def _suite(name: str) -> list[Case]:
     if name == "cassettes":
         return cassettes()
     place = shared(name) if name not in (*DERIVED, *CHANGED) else None
-    return load(place) if place is not None else []
+    found = load(place) if place is not None else []
+    return [*found, *own_captures()] if name == "captures" else found

@@ -177,19 +177,52 @@ def graph_batch_exceeded(ctx: Context) -> Outcome:
     )
 
 
+def _pid(evidence: Evidence) -> int | None:
+    """The process id behind a label such as ``python3 519``."""
+    hit = re.search(r"\s(\d+)$", evidence.subject.label or "")
+    return int(hit.group(1)) if hit else None
+
+
 def front_busy(ctx: Context) -> Outcome:
-    """A front-end process is at one core while the engine's process is not."""
+    """A front-end process is at one core while the engine's process is not.
+
+    An interpreter without a name of its own is the front only where it started before its engine: the client that
+    measures is a ``python3`` too, and starts last.
+    """
     procs = ctx.numbers("serving.proc.cpu")
+    engine = [p for p in procs if re.search(r"EngineCor|Worker|scheduler", p[1].subject.label or "", re.I)]
+    first = min((pid for _, e in engine if (pid := _pid(e)) is not None), default=None)
     front = [
         p
         for p in procs
-        if re.search(r"api|uvicorn|vllm serve|python|^(?:vllm|sglang)$", p[1].subject.label or "", re.I)
+        if re.search(r"api|uvicorn|vllm serve|^(?:vllm|sglang)$", p[1].subject.label or "", re.I)
+        or (re.search(r"python", p[1].subject.label or "", re.I) and (first is None or (_pid(p[1]) or 0) < first))
     ]
-    engine = [p for p in procs if re.search(r"EngineCor|Worker|scheduler", p[1].subject.label or "", re.I)]
     if not front or not engine:
         return UNKNOWN
     busy, core = max(front, key=lambda p: p[0]), max(engine, key=lambda p: p[0])
     return read.yes(busy[1], core[1]) if busy[0] >= 95 and core[0] < 80 else read.no(busy[1], core[1])
+
+
+def general_attention_chosen(ctx: Context) -> Outcome:
+    """A portable attention kernel was asked for by name, prompts are long, and the GPU is not AMD's.
+
+    On AMD and on GPUs without FlashAttention the Triton kernel is the default, and nobody has to ask for it.
+    """
+    asked = [
+        e
+        for e in (
+            *ctx.of("serving.arg", {"label": "^((prefill-|decode-)?attention-backend)$"}),
+            *ctx.of("env.var", {"label": "^VLLM_ATTENTION_BACKEND$"}),
+        )
+        if re.search(r"^[\"']?triton", str(e.value), re.I)
+    ]
+    if not asked:
+        return UNKNOWN
+    if any(re.search(r"\bMI\d|Radeon|Instinct|\bT4\b|V100|RTX 20", str(e.value)) for e in ctx.of("gpu.name")):
+        return read.no(asked[0])
+    long = read.prompt(ctx)
+    return read.yes(asked[0], long[1]) if long is not None and long[0] >= 2000 else read.no(asked[0])
 
 
 def rate_behind_semaphore(ctx: Context) -> Outcome:
@@ -282,7 +315,7 @@ def healthy_serving_ttft(ctx: Context) -> Outcome:
     tail, usual = read.top(ctx, "serving.client.ttft", "^p99$"), read.low(ctx, "serving.client.ttft", "^(median|p50)$")
     if tail is not None and usual is not None and tail[0] > 4 * usual[0]:
         return read.no(tail[1], usual[1])
-    unlike = (queue.prefill_dominates, prefix_off_repeats, prefix.off_and_prefill)
+    unlike = (queue.prefill_dominates, prefix_off_repeats, prefix.off_and_prefill, general_attention_chosen)
     if (part is not None and part[0] < 0.4) or any(rule(ctx).holds for rule in unlike):
         return read.no(ttft[1])
     # a thousand prompt tokens in a second is slow even for a CPU; such a prefill is no healthy reading of a GPU
@@ -297,6 +330,8 @@ def healthy_serving_tpot(ctx: Context) -> Outcome:
     rate = read.top(ctx, "serving.weight_rate")
     if base is None or rate is None:
         return UNKNOWN
+    if general_attention_chosen(ctx).holds:
+        return read.no(rate[1])
     tail, usual = read.top(ctx, "serving.client.tpot", "^p99$"), read.low(ctx, "serving.client.tpot", "^(median|p50)$")
     if tail is not None and usual is not None and tail[0] > 2 * usual[0]:
         return read.no(tail[1], usual[1])
@@ -320,6 +355,7 @@ _ALL: tuple[Callable[[Context], Outcome], ...] = (
     eager_effect,
     graph_batch_exceeded,
     front_busy,
+    general_attention_chosen,
     rate_behind_semaphore,
     not_streamed,
     tp_hurts,

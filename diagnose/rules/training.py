@@ -201,14 +201,42 @@ def bursts_of_workers(ctx: Context) -> Outcome:
     return UNKNOWN if got is None else Outcome(2 <= got[0] <= 64, (got[1],))
 
 
+_PLAIN_PRODUCT = re.compile(r"sgemm|_ffma\b|_f32f32_f32f32_f32|simt_\w*gemm", re.IGNORECASE)
+
+
+def plain_products_fill_the_trace(ctx: Context) -> Outcome:
+    """A busy GPU spends half of its kernel time in matrix products on the FP32 pipe, beside its tensor cores.
+
+    Kernel names: cuBLAS prints ``…f32f32_f32f32_f32…_ffma`` and ``sgemm`` for FP32; ``…tf32…``, ``s1688``, ``nvjet``
+    and ``hgmma`` run on tensor cores.
+    """
+    busy, shares = _per_rank(ctx, "trace.gpu_busy"), ctx.numbers("trace.kernel_share")
+    plain = [n for n in shares if _PLAIN_PRODUCT.search(n[1].subject.label or "")]
+    if not busy or not shares:
+        return UNKNOWN
+    ranks = len({e.subject.rank for _, e in shares})
+    good = busy[0][0] >= 0.8 and sum(v for v, _ in plain) >= 0.5 * ranks
+    return Outcome(good, tuple(e for _, e in [*plain[:3], busy[0]]) if plain else (busy[0][1],))
+
+
 def gpu_fully_used(ctx: Context) -> Outcome:
-    """Every profiled GPU works almost all of the time, and not on exposed communication or copies."""
+    """Every profiled GPU works almost all of the time, on its tensor cores, not on exposed communication or copies."""
     busy = _per_rank(ctx, "trace.gpu_busy")
     if not busy or busy[0][1].kind != "derived":
         return UNKNOWN
     exposed = [n for s in ("trace.comm_exposed", "trace.copy_exposed") for n in ctx.numbers(s)]
     good = busy[0][0] >= 0.85 and all(v <= 0.1 for v, _ in exposed)
+    if plain_products_fill_the_trace(ctx).holds:
+        good = False
     return Outcome(good, tuple(e for _, e in [*busy[:3], *exposed[:2]]))
+
+
+def input_copied_in_line(ctx: Context) -> Outcome:
+    """Copies from pinned memory to the device run while nothing computes, for a third of the time or more."""
+    exposed = _per_rank(ctx, "trace.copy_exposed")
+    if not exposed or ctx.numbers("trace.pageable_copies") or ctx.numbers("trace.unsteady"):
+        return UNKNOWN
+    return Outcome(exposed[0][0] >= 0.3, (exposed[0][1],))
 
 
 def step_is_compute(ctx: Context) -> Outcome:
@@ -267,6 +295,8 @@ RULES: dict[str, Callable[[Context], Outcome]] = (
             only_first_step_slow,
             bursts_of_workers,
             gpu_fully_used,
+            plain_products_fill_the_trace,
+            input_copied_in_line,
             step_is_compute,
             only_pinned_copies,
             copies_lose_overlap,
