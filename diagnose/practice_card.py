@@ -8,13 +8,13 @@ from typing import Any
 from .answer import fix_text, title_text
 from .catalogue import catalogue
 from .concepts import concepts
-from .practice_drill import HEALTHY, WIDTH, Drill, visible
+from .practice_drill import HEALTHY, Drill, visible
 from .practice_fix import FixScore
 from .practice_machine import seconds
 from .practice_plan import PlanStep
+from .practice_talk import SCHEMA, WIDTH
 from .practice_words import say
 
-SCHEMA = "diagnose.practice/v1"
 WEIGHTS = {
     "cause": 0.35, "evidence": 0.15, "path": 0.1, "cost": 0.1, "calibration": 0.1, "fix": 0.15, "doubt": 0.05,
 }  # fmt: skip

@@ -19,10 +19,10 @@ from .document import printable
 from .models import Evidence, Finding, Fix, Hypothesis, Report, SpanRef, Tool, Verdict
 from .practice_machine import Machine, Piece, asked, seconds
 from .practice_mind import APART, rivals, weigh
+from .practice_talk import WIDTH
 from .practice_words import say
 
 PAGE = 15  # lines of output at a time, so that a page and what is said of it fit into 24 rows
-WIDTH = 79
 MOST_CITED = 6
 LEAST_QUOTE = 6  # characters
 HINT_SECONDS = 20.0

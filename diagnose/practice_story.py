@@ -18,9 +18,9 @@ from .catalogue import Cause, catalogue
 from .document import printable
 from .errors import EXIT_OK, ReportError
 from .models import Evidence, Limit, Report
+from .practice_talk import SCHEMA, WIDTH, emit
 from .units import percent
 
-SCHEMA = "diagnose.practice/v1"
 PARTS = ("context", "problem", "action", "depth", "result")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 _NUMERAL = re.compile(r"(?<![\w.])\d+(?:\.\d+)?")
@@ -285,7 +285,6 @@ def told(report: Report, langs: tuple[str, ...]) -> dict[str, Any]:
 def run(path: Path, langs: tuple[str, ...], format_: str) -> int:
     """Tell a report."""
     from .linebreak import wrapped
-    from .practice_talk import WIDTH, emit
 
     made = told(read(path), langs)
     if format_ == "json":

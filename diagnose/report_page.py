@@ -31,7 +31,7 @@ from .report_file import Loaded
 from .report_item import Item
 from .report_labels import labels
 from .stages import METRICS
-from .units import percent
+from .units import duration, percent
 
 MAX_BYTES = 1_000_000
 MOST_JSON = 450_000  # characters of the JSON in the page
@@ -207,10 +207,6 @@ def _bounds(share: float) -> float:
     return max(0.0, min(1.0, share))
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds:.3g} s" if abs(seconds) >= 1 else f"{seconds * 1000:.3g} ms"
-
-
 def _stages(report: Report) -> list[Metric]:
     """Means as bars one after another; percentiles do not add up and are left to the JSON."""
     out = []
@@ -226,15 +222,15 @@ def _stages(report: Report) -> list[Metric]:
             share = s.share or 0.0
             rows.append(
                 StageRow(
-                    stage=s, time=_time(s.seconds), share=percent(share if abs(share) >= 0.0005 else 0, 1),
-                    floor="" if s.floor is None else _time(s.floor), start=start, width=max(width, 0.002),
+                    stage=s, time=duration(s.seconds), share=percent(share if abs(share) >= 0.0005 else 0, 1),
+                    floor="" if s.floor is None else duration(s.floor), start=start, width=max(width, 0.002),
                     mark=start + s.floor / whole if s.floor else None,
                     bad=s.floor is not None and width >= 0.5 and s.seconds > 2 * s.floor,
                 )
             )  # fmt: skip
             start += width
         notes = dict.fromkeys(s.note for s in parts if s.note)
-        out.append(Metric(name.upper() if len(name) <= 4 else name, _time(whole), "; ".join(notes), rows))
+        out.append(Metric(name.upper() if len(name) <= 4 else name, duration(whole), "; ".join(notes), rows))
     return out
 
 

@@ -22,7 +22,7 @@ from .limits import is_floor
 from .linebreak import wrapped
 from .models import Evidence, Limit, Report, RuledOut, Stage
 from .stages import METRICS
-from .units import percent
+from .units import duration, percent
 
 
 class Terminal(Console):
@@ -113,10 +113,6 @@ def _limits(items: list[Limit], cat: Catalogue, lang: str) -> Table:
     return table
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds:.3g} s" if abs(seconds) >= 1 else f"{seconds * 1000:.3g} ms"
-
-
 def _stages(items: list[Stage], cat: Catalogue, lang: str) -> Table:
     """One row a stage: time, share, floor; a mean's stages add up, percentiles follow with -v."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
@@ -127,7 +123,7 @@ def _stages(items: list[Stage], cat: Catalogue, lang: str) -> Table:
     table.add_column(overflow="fold")
     last = ""
     for item in items:
-        floor = f"floor {_time(item.floor)}" if item.floor else ""
+        floor = f"floor {duration(item.floor)}" if item.floor else ""
         if item.stage == "residual" and abs(item.seconds) < 1e-6:
             continue  # the parts are all there is
         note = "" if item.metric == last and item.stage != "residual" else item.note
@@ -135,7 +131,7 @@ def _stages(items: list[Stage], cat: Catalogue, lang: str) -> Table:
         share = "" if item.share is None else percent(abs(item.share) if abs(item.share) < 0.005 else item.share)
         told = ", ".join(filter(None, [floor, note]))
         said = Text(phrase(cat, told) if lang == "zh" else told, style="dim")
-        table.add_row(head, item.stage, _time(item.seconds), share, said)
+        table.add_row(head, item.stage, duration(item.seconds), share, said)
         last = item.metric
     return table
 

@@ -64,6 +64,11 @@ def canonical(value: float, spelling: str) -> tuple[float, str] | None:
     return value * factor, unit
 
 
+def duration(seconds: float) -> str:
+    """A time as tables spell it: ``1.25 s``, ``430 ms``."""
+    return f"{seconds:.3g} s" if abs(seconds) >= 1 else f"{seconds * 1000:.3g} ms"
+
+
 def percent(share: float, decimals: int = 0) -> str:
     """A share as every text spells it: ``99.5 %``."""
     text = f"{100 * share:.{decimals}f}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from ..derive import Deriver
 from ..models import Fact, Subject
@@ -16,8 +17,7 @@ from ..models import Fact, Subject
 _MILLI = frozenset(("ttft", "itl", "tpot", "e2e", "queue", "prefill", "decode", "inference", "process", "kv_transfer"))
 _COUNTS = frozenset(("prompt_tokens", "output_tokens", "step_tokens", "computed_tokens"))
 _MIN_REQUESTS = 1
-
-
+_SAMPLES = 8  # of a histogram: fewer requests have no distribution
 _FRONTEND = "dynamo_frontend_"
 
 
@@ -157,28 +157,46 @@ def buckets(text: str) -> dict[str, float]:
     return out
 
 
+@dataclass(frozen=True)
+class Window:
+    """What a histogram counted between its first reading and its last.
+
+    Attributes:
+        edges: ``(upper edge, requests up to it)``, ascending; the last edge is infinite.
+        total: requests in all. inputs: the last reading, and the first where there are two.
+    """
+
+    edges: list[tuple[float, float]]
+    total: float
+    inputs: tuple[Fact, ...]
+
+
+def window(facts: list[Fact], stem: str) -> Window | None:
+    """The window of one histogram; None where it is not among the facts or counted too few to say anything."""
+    got = [(buckets(str(f.value)), f) for f in facts if f.signal == "serving.histogram" and f.subject.label == stem]
+    got.sort(key=lambda g: g[0].get("+Inf", 0.0))
+    if not got:
+        return None
+    (now, last), before = got[-1], got[0][0] if len(got) > 1 else {}
+    total = now.get("+Inf", 0.0) - before.get("+Inf", 0.0)
+    edges = sorted((float(e), n - before.get(e, 0.0)) for e, n in now.items())
+    return Window(edges, total, (last, got[0][1]) if len(got) > 1 else (last,)) if total >= _SAMPLES else None
+
+
 def _histograms(facts: list[Fact]) -> Iterable[Fact]:
     """Median and largest bucket of a histogram's window; bounds, so ratios are rough by construction."""
-    for stem in ("itl", "prompt_tokens", "ttft"):
-        got = [(buckets(str(f.value)), f) for f in facts if f.signal == "serving.histogram" and f.subject.label == stem]
-        if not got:
+    for stem, signal in (("itl", "serving.step_tail"), ("prompt_tokens", "serving.prompt_mix")):
+        seen = window(facts, stem)
+        if seen is None:
             continue
-        got.sort(key=lambda g: g[0].get("+Inf", 0.0))
-        last, first = got[-1], got[0] if len(got) > 1 else ({}, got[-1][1])
-        edges = sorted((float(e), n - first[0].get(e, 0.0)) for e, n in last[0].items() if e != "+Inf")
-        total = last[0].get("+Inf", 0.0) - first[0].get("+Inf", 0.0)
-        if total < 8 or not edges:
-            continue
-        usual = next((e for e, n in edges if n >= 0.5 * total), None)
+        edges = seen.edges[:-1]
+        usual = next((e for e, n in edges if n >= 0.5 * seen.total), None)
         # the lower edge of the last bucket that holds anything: no request was below it
         top = max((edges[i - 1][0] for i in range(1, len(edges)) if edges[i][1] > edges[i - 1][1]), default=None)
-        if usual is None or top is None or usual <= 0:
-            continue
-        inputs = (last[1],) if last[1] is first[1] else (last[1], first[1])
-        signal = {"itl": "serving.step_tail", "prompt_tokens": "serving.prompt_mix"}.get(stem)
-        if signal is not None:
-            yield Fact(signal, top / usual, "count", kind="derived", formula="reader:serving_histogram", inputs=inputs,
-                       spans=last[1].spans, status=last[1].status)  # fmt: skip
+        if usual is not None and top is not None and usual > 0:
+            last = seen.inputs[0]
+            yield Fact(signal, top / usual, "count", kind="derived", formula="reader:serving_histogram",
+                       inputs=seen.inputs, spans=last.spans, status=last.status)  # fmt: skip
 
 
 def weight_rate(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..derive import Deriver
 from ..models import Fact, Subject
-from .serving import _servers, buckets, tier
+from .serving import Window, _servers, tier, window
 
 _SERVER = "serving.server."
 _SLACK = 0.02  # share by which parts may exceed the whole before they are not of the same requests
@@ -265,39 +265,26 @@ def percentiles(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact
     for (_, kind), mine in _servers(facts).items():
         done: set[tuple[str, str]] = set()
         for stem, metric in _METRIC.items():
-            got = [
-                (buckets(str(f.value)), f) for f in mine if f.signal == "serving.histogram" and f.subject.label == stem
-            ]
-            if not got or (metric, _STAGE[stem]) in done:
-                continue
-            got.sort(key=lambda g: g[0].get("+Inf", 0.0))
-            last, first = got[-1], got[0] if len(got) > 1 else ({}, got[-1][1])
-            total = last[0].get("+Inf", 0.0) - first[0].get("+Inf", 0.0)
-            if total < 8:
+            seen = window(mine, stem) if (metric, _STAGE[stem]) not in done else None
+            if seen is None:
                 continue
             done.add((metric, _STAGE[stem]))
-            edges = sorted(
-                (float("inf") if e == "+Inf" else float(e), n - first[0].get(e, 0.0)) for e, n in last[0].items()
-            )
-            for share in (0.5, 0.99) if total >= _TAIL_SAMPLES else (0.5, 0.9):
-                yield from _bound(metric, _STAGE[stem], kind, share, edges, total, last[1], first[1])
+            for share in (0.5, 0.99) if seen.total >= _TAIL_SAMPLES else (0.5, 0.9):
+                yield _bound(metric, _STAGE[stem], kind, share, seen)
 
 
-def _bound(
-    metric: str, stage: str, kind: str, share: float, edges: list[tuple[float, float]], total: float, last: Fact,
-    first: Fact,
-) -> Iterator[Fact]:  # fmt: skip
-    at = next((i for i, (_, n) in enumerate(edges) if n >= share * total), len(edges) - 1)
+def _bound(metric: str, stage: str, kind: str, share: float, seen: Window) -> Fact:
+    edges, last = seen.edges, seen.inputs[0]
+    at = next((i for i, (_, n) in enumerate(edges) if n >= share * seen.total), len(edges) - 1)
     low, high = (edges[at - 1][0] if at else 0.0) * 1000, edges[at][0] * 1000
     open_end = high == float("inf")
     where = f"above {said(low)}" if open_end else f"between {said(low)} and {said(high)}"
-    inputs = (last,) if last is first else (last, first)
     name = f"p{share * 100:g}"
-    yield Fact(
+    return Fact(
         "serving.stage_percentile", low if open_end else high, "ms",
         Subject(label=f"{metric} {name}: {stage}{' of the frontend' if kind == 'frontend' else ''}"), kind="derived",
-        formula="reader:serving_histogram", inputs=inputs, spans=last.spans, status=last.status,
-        statement=f"{name} of {metric.upper()}, {stage}: {where} (bounds of a bucket, {total:g} requests; "
+        formula="reader:serving_histogram", inputs=seen.inputs, spans=last.spans, status=last.status,
+        statement=f"{name} of {metric.upper()}, {stage}: {where} (bounds of a bucket, {seen.total:g} requests; "
         "percentiles of stages do not add up)",
     )  # fmt: skip
 
