@@ -251,7 +251,7 @@ def _doubt(report: Report, lead: Finding, cat: Catalogue, lang: str) -> str:
     rival = next((h.cause for h in report.hypotheses if h.cause in cat.causes), "")
     if rival:
         return w.doubt.format(rival=title_text(cat.causes[rival], lang).rstrip("。."), p=sureness(lead.confidence, w))
-    return w.doubt_alone.format(ids=", ".join(lead.evidence[:2]), p=sureness(lead.confidence, w))
+    return w.doubt_alone.format(ids=", ".join(lead.reasons[:2]), p=sureness(lead.confidence, w))
 
 
 def _gain(report: Report, cat: Catalogue, lang: str) -> str:

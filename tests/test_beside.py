@@ -68,3 +68,13 @@ def test_a_red_herring_is_no_support() -> None:
     got, _ = _asked("KV restore from local NVMe is slow, CPUs busy", KV)
     herrings = {i for h in got.red_herrings for i in h.evidence}
     assert not herrings & set(got.findings[0].beside)
+
+
+def test_a_single_reading_is_said_to_stand_alone() -> None:
+    text = "# Configured with: --with-cuda=/usr/local/cuda --with-gdrcopy=/opt/gdrcopy\nucx_info: error while loading "
+    text += "shared libraries: libgdrapi.so.1: cannot open shared object file: No such file or directory\n"
+    got, _ = _asked("A UCX built for CUDA and gdrcopy shows no such transports on the test machine.", (text,))
+    lead = got.findings[0]
+    assert len(lead.reasons) == 1 and lead.beside
+    lead.confidence = 0.7
+    assert f"on {lead.reasons[0]} alone" in render(got, catalogue(), "en").short
