@@ -14,6 +14,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from .document import Document
@@ -230,9 +231,19 @@ def _merged(found: list[Secret]) -> list[Secret]:
 
 def mask(text: str) -> str:
     """`text` with every secret replaced by ``[masked: kind]``."""
+    return _short(text) if len(text) <= _SHORT else _masked(text)
+
+
+_SHORT = 1000  # of these a report holds many twice: as a quote, in its span, in a statement
+
+
+def _masked(text: str) -> str:
     for start, end, kind in reversed(secrets(text)):
         text = f"{text[:start]}[masked: {kind}]{text[end:]}"
     return text
+
+
+_short = lru_cache(maxsize=4096)(_masked)
 
 
 def mask_words(words: Sequence[str]) -> tuple[str, ...]:

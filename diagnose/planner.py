@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 from .assess import WEIGHT, Assessment, Belief
@@ -68,11 +69,13 @@ def among(signals: frozenset[str], patterns: tuple[str, ...]) -> frozenset[str]:
     """Those names that meet one of the patterns; plain ones, the most, are looked up."""
     found = signals.intersection(patterns)
     stems = tuple(p[:-1] for p in patterns if p.endswith("*"))
-    return found.union(
-        s
-        for s in signals
-        if (s.endswith("*") and any(meets(s, p) for p in patterns)) or (stems and s.startswith(stems))
-    )
+    more = [s for s in _starred(signals) if any(meets(s, p) for p in patterns)]
+    return found.union(more, (s for s in signals if s.startswith(stems)) if stems else ())
+
+
+@lru_cache(maxsize=16)
+def _starred(signals: frozenset[str]) -> tuple[str, ...]:
+    return tuple(s for s in signals if s.endswith("*"))
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,11 @@ class _Open:
         parts = ((WEIGHT[i.strength], tuple(signals_of(i.when))) for i in belief.undecided)
         return cls(belief, tuple(parts), max(belief.p * (1 - belief.p), OPEN))
 
+    @cached_property
+    def signals(self) -> frozenset[str]:
+        """All of these signals."""
+        return frozenset(signal for _, signals in self.parts for signal in signals)
+
     @classmethod
     def lead(cls, belief: Belief) -> _Open:
         """Of the leading cause also what it rests on: after the change that has to read otherwise."""
@@ -98,6 +106,8 @@ class _Open:
 
     def share(self, decided: frozenset[str]) -> float:
         """Share of the undecided weight that readings of these signals would decide."""
+        if decided.isdisjoint(self.signals):
+            return 0.0
         hit = sum(weight for weight, signals in self.parts if not decided.isdisjoint(signals))
         return hit / sum(weight for weight, _ in self.parts) if hit else 0.0
 
@@ -120,7 +130,7 @@ def options(cat: Catalogue, got: Assessment, ctx: Context) -> list[Option]:
     seen = frozenset(e.signal for e in ctx.evidence)
     out: list[Option] = []
     asks = _asks(got, ctx)
-    wanted = frozenset(signal for item in asks for _, signals in item.parts for signal in signals)
+    wanted = frozenset().union(*(item.signals for item in asks))
     # once something else than a server is at fault, and no server is in sight, its log is not the next thing to read
     no_server = got.verdict == "cause" and not any(s.startswith("serving.") for s in seen)
     for spec in cat.probes.values():
