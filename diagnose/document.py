@@ -143,6 +143,11 @@ class Shapes:
         """The shapes as one text."""
         return shape(uncoloured(self.lines))
 
+    @cached_property
+    def keys(self) -> list[str]:
+        """The shapes one by one, a character for each byte: text that a `Sieve` takes."""
+        return self.text.decode("latin-1").split("\n")
+
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.text.split(b"\n"))
 

@@ -17,10 +17,10 @@ from .marks import Scanner
 from .models import CaptureRef, Evidence, Fact, InputRef, SpanRef
 from .plugin import Reader, readers
 from .salvage import finite, read
+from .sieve import standing
 
 _HEAD = 8 << 20  # of a huge document, look for needles in this much of it
-_FEW_FROM = 1 << 18
-_DIGITS = b"0123456789"
+_SIFTED_FROM = 1 << 18
 GENERIC = "generic"
 
 
@@ -47,22 +47,13 @@ def matching(doc: Document) -> list[Reader]:
     if doc.encoding != "utf-8":
         head = head.decode(doc.encoding, "replace").encode()
     head = uncoloured(head)
-    words = _words(head)
-    hits = [r for r in known if any(_found(n, head, words) for n in r.needles) or r.name == GENERIC]
+    if len(head) >= _SIFTED_FROM:
+        stand = standing({n for r in known for n in r.needles}, head)
+        hits = [r for r in known if not stand.isdisjoint(r.needles) or r.name == GENERIC]
+    else:
+        hits = [r for r in known if any(n in head for n in r.needles) or r.name == GENERIC]
     owner = next((r for r in hits if owns(r, doc)), None)
     return hits if owner is None else [r for r in hits if r is owner or r.name in beside(owner)]
-
-
-def _words(head: bytes) -> bytes:
-    """The words of a long text once each, digits aside: hundreds of needles are sought among them first."""
-    return b"\n".join(set(head.translate(None, _DIGITS).split())) if len(head) >= _FEW_FROM else b""
-
-
-def _found(needle: bytes, head: bytes, words: bytes) -> bool:
-    """Is a needle in a text, of which `words` are the words?"""
-    if words and (parts := needle.translate(None, _DIGITS).split()) and max(parts, key=len) not in words:
-        return False
-    return needle in head
 
 
 def owns(reader: Reader, doc: Document) -> bool:

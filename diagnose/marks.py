@@ -3,7 +3,8 @@
 Two filters keep this fast. A mark's regular expression yields literals one of which any match
 must contain; and lines are keyed by their *shape* (the line without digits and addresses, so that
 ranks, ports and sizes vanish): candidates are worked out once per shape and reused
-for the hundreds of thousands of lines that differ only in numbers.
+for the hundreds of thousands of lines that differ only in numbers. In a long text, whose lines may
+differ in words too, a `Sorter` finds the candidates of a whole block of lines at once.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from __future__ import annotations
 import re
 import re._constants as sre  # type: ignore[import-not-found]
 import re._parser as sre_parser  # type: ignore[import-not-found]
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, compress, islice
 from typing import Any
 
 from .catalogue import Mark, ahead
-from .document import Document, Shapes, Span, shape, uncoloured
+from .document import Document, Line, Shapes, Span, shape, uncoloured
 from .lazy import regex
 from .models import Fact, Subject
+from .sieve import Need, Sieve, Sorter
 
 _PATIENCE, _PATIENCE_BLIND = (
     500,
@@ -29,10 +32,10 @@ _PATIENCE, _PATIENCE_BLIND = (
 _FIGURES = re.compile(r"(?<!\\){[\d,]+}|\\\d")  # repetition and references are no digits of the line
 _MANY_SHAPES = 30_000
 _MOST_WORDS = 200_000
+_FEW = 5_000  # lines that are tried faster than a `Sieve` is made for them
+_SORTED_FROM = 1 << 20  # bytes of a text: what a `Sorter` compiles takes longer than to read a shorter one
 _Identity = tuple["str | float", "str | None", "int | None", "int | None"]  # value, label, rank, GPU
 
-# What a matching line must hold: literals (all of them) and alternatives (one of each, itself a Need).
-Need = tuple["bytes | tuple[Need, ...]", ...]
 Gate = tuple["tuple[bytes, ...]", "tuple[tuple[Gate, ...], ...]"]  # one of the literals, or all of one of the others
 
 
@@ -131,6 +134,22 @@ def _either(options: tuple[Need, ...]) -> tuple[bytes, ...]:
     return tuple(literal for option in options for literal in primary(option))
 
 
+def possible(lines: Iterator[Line], *patterns: re.Pattern[str], words: Iterable[str] = ()) -> Iterator[Line]:
+    """Lines in which a pattern may be found or a word stands, whatever its case; all where a pattern has no literal."""
+    some = list(islice(lines, _FEW))
+    literals = [primary(needles(p.pattern, plain=True)) for p in patterns]
+    if len(some) < _FEW or not all(literals):
+        yield from chain(some, lines)
+        return
+    some += lines
+    texts = {re.escape(one.decode()) for one in chain.from_iterable(literals)}
+    kept = deque(Sieve([f"(?i:{'|'.join(sorted(texts.union(map(re.escape, words))))})"])([x.text for x in some]))
+    for line in some:
+        if kept and kept[0] == line.text:
+            kept.popleft()
+            yield line
+
+
 def _grams(text: bytes, size: int = 3) -> set[bytes]:
     return {text[i : i + size] for i in range(len(text) - size + 1)}
 
@@ -175,6 +194,7 @@ class Scanner:
         self._ready = [_Ready(mark, place) for place, mark in enumerate(marks)]
         self._of = {mark.signal: mark for mark in reversed(marks)}
 
+        self._sorter = Sorter([r.needles for r in self._ready])
         self._always = [r for r in self._ready if not r.needles]
         index: dict[bytes, list[_Ready]] = {}
         for item in self._ready:
@@ -231,22 +251,30 @@ class Scanner:
 
         A mark that tried `patience` lines of one shape in vain is not tried on that shape again.
         """
-        cache: dict[bytes, tuple[_Ready, ...]] = {}
-        vain: dict[tuple[bytes, int], int] = {}
+        cache: dict[str, tuple[_Ready, ...]] = {}
+        vain: dict[tuple[str, int], int] = {}
         kept: dict[str, dict[_Identity, Span]] = {}
         counts: dict[tuple[str, _Identity], int] = {}
         plain = doc.encoding == "utf-8"
-        for block in doc.blocks():
-            named = self._named(block[3])
-            for number, start, raw, key in zip(*block, strict=False):
+        sorter = self._sorter.again() if plain and doc.size > _SORTED_FROM else None
+        for numbers, starts, raws, shapes in doc.blocks():
+            named = self._named(shapes)
+            if len(cache) > _MANY_SHAPES:
+                cache.clear()
+                vain.clear()
+            lines: Iterator[tuple[int, int, bytes, str]] = zip(numbers, starts, raws, shapes.keys, strict=False)
+            if sorter is not None:
+                fresh = sorter.sort(list({*shapes.keys}.difference(cache)))
+                cache.update((key, tuple(self._ready[n] for n in places)) for key, places in fresh.items())
+                if not named:
+                    lines = compress(lines, map(cache.__contains__, shapes.keys))
+            for number, start, raw, key in lines:
                 ready = cache.get(key)
                 if ready is None:
-                    if len(cache) > _MANY_SHAPES:
-                        cache.clear()
-                        vain.clear()
-                    ready = cache[key] = self.candidates(key)
+                    ready = () if sorter is not None else self.candidates(key.encode("latin-1"))
+                    cache[key] = ready
                 if named:
-                    lower = raw.lower() if plain and b"\x1b" not in raw else block[3].lines.lower()
+                    lower = raw.lower() if plain and b"\x1b" not in raw else shapes.lines.lower()
                     ready = (*ready, *(r for r in named if _stands(r, lower)))
                 if not ready:
                     continue

@@ -9,6 +9,7 @@ from typing import Any
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import possible
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -105,6 +106,7 @@ _DETAIL = regex(
 _OOM = regex(r"(?:Out of memory|Memory cgroup out of memory): Kill(?:ed)? process (\d+) \(([^)]*)\)", re.I)
 _OOM_KILL = regex(r"oom-kill:constraint=(\w+).*?task=([^,]+)", re.I)
 _INVOKED = regex(r"(\S+) invoked oom-killer", re.I)
+_PATTERNS = (_XID, _XID_SHORT, _XID_METRIC, _SXID, _AER, _BUS, _DETAIL, _OOM, _OOM_KILL, _INVOKED)
 
 
 class KernelReader:
@@ -118,7 +120,7 @@ class KernelReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         kept: dict[tuple[object, ...], Fact] = {}
-        for line in doc.lines():
+        for line in possible(doc.lines(), *_PATTERNS):
             for made in self._line(doc, line):
                 key = (made.signal, made.value, made.subject)
                 old = kept.get(key)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import possible
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
@@ -209,7 +210,7 @@ class ServingLogReader:
         run = _Run()
         seen: set[tuple[str, str | None, object]] = set()
         dull: set[str] = set()  # shapes of lines that hold nothing for this reader
-        for line in doc.lines():
+        for line in possible(doc.lines(), words=_WORDS):
             text = line.text
             shape = text.translate(_NO_DIGITS)
             if shape in dull:

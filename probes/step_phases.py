@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import possible
 from diagnose.models import Fact, Subject
 
 _PHASES: tuple[tuple[str, str], ...] = (
@@ -103,7 +104,7 @@ class StepPhases:
         running: dict[str, _Reading] = {}
         last = -9
         above: str | None = None
-        for line in doc.lines():
+        for line in possible(doc.lines(), _PATTERN, _LIGHTNING, words=("s)",)):
             if len(line.text) > 600:
                 continue
             if line.text.rstrip().endswith(":") and (said := _LINE_UNIT.search(line.text)) is not None:
