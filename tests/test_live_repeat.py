@@ -8,7 +8,8 @@ import pytest
 from diagnose.probes.live_repeat import HEAD, RepeatReader
 
 from diagnose.document import Document
-from diagnose.engine import triage
+from diagnose.engine import conclude
+from diagnose.gather import Gathered, gather_known
 from diagnose.inputs import open_inputs
 
 CASSETTE = Path(__file__).parents[1] / "evals" / "cassettes" / "h100-vllm-no-prefix-cache.zip"
@@ -45,8 +46,9 @@ def test_off_is_named_once_a_repeated_prompt_was_seen_to_cost_its_prefill() -> N
     docs = [d for d in found if "vllm.metrics" in d.name or "serving.args" in d.name]
     assert not rejected and len(docs) < len(found)
     verdicts = {}
+    read: dict[str, Gathered] = {}
     for name, more in (("alone", ()), ("same", (table(58.0, 59.0, 60.0, 61.0),)), ("cached", (table(9.0, 9.0, 9.0),))):
-        judged = triage("TTFT is high", [*docs, *more]).assessment
+        judged = conclude("TTFT is high", gather_known([*docs, *more], read, Gathered())).assessment
         first = max(judged.beliefs.values(), key=lambda b: b.p)
         verdicts[name] = (judged.verdict, first.cause.id if judged.verdict == "cause" else "")
     assert verdicts["alone"] == ("inconclusive", "")

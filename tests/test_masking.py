@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diagnose.masking import Mapper
@@ -49,6 +49,7 @@ def test_addresses_keep_class_and_subnet() -> None:
     assert got[6].startswith("fe80::")
 
 
+@settings(deadline=None)
 @given(st.lists(st.ip_addresses(v=4), min_size=1, max_size=8))
 def test_equal_stays_equal_and_unequal_unequal(addresses: list[object]) -> None:
     text = " ".join(f"addr {a}," for a in addresses)
