@@ -47,7 +47,8 @@ BUILTIN = (
     "client_bounds", "answer_ends", "registrations", "version_counts", "named_ports", "weight_reads", "piece_sizes",
     "net_words", "pair_words", "levers", "control_rows", "prompt_code",
     "token_work", "turns", "path_bytes", "clock", "pci_acs", "bench_blocks", "engine_config", "stack_dump",
-    "monitor_pages", "pasted_tools", "quantities", "generic",
+    "monitor_pages", "pasted_tools", "quantities", "overflow", "request_spans", "stream_arrival", "twin_states", "model_rows",
+    "generic",
 )  # fmt: skip
 
 

@@ -50,6 +50,9 @@ FAMILIES = (
     "network",
     "releases",
     "clock",
+    "overflow",
+    "request_parts",
+    "twin_states",
 )
 
 
