@@ -27,7 +27,8 @@ from .answer_facts import (
 )  # fmt: skip
 from .answer_fit import LONG, SHORT, first_clause, fit, part
 from .answer_words import EN, ZH, Words
-from .catalogue import Catalogue, Cause, FollowUpText
+from .catalogue import Catalogue
+from .entries import Cause, FollowUpText
 from .limits import is_floor
 from .models import Answer, Evidence, Finding, FollowUp, Report, RuledOut
 from .units import percent

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
-from .catalogue import Catalogue, Question, QuestionOption
+from .catalogue import Catalogue
+from .entries import Question, QuestionOption
 from .models import Fact, Hypothesis, Subject
 
 MOST = 3

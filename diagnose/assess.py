@@ -13,7 +13,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .catalogue import Catalogue, Cause, Indicator, Signal
+from .catalogue import Catalogue
+from .entries import Cause, Indicator, Signal
 from .models import Evidence
 from .predicates import Context, holds, pattern
 from .wording import MOST_BYTES

@@ -7,7 +7,8 @@ from typing import Any
 
 import typer
 
-from .catalogue import Cause, Playbook, catalogue, near
+from .catalogue import catalogue, near
+from .entries import Cause, Playbook
 from .errors import UsageError
 from .predicates import in_words
 

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from .catalogue import Data, build, near, yaml_files
+from .catalogue import build, near, yaml_files
+from .entries import Data
 from .errors import CatalogueError, UsageError
 from .models import Evidence, Severity
 from .predicates import LEAVES, Context, Outcome, holds

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import import_module
 
-from .catalogue import Command, ProbeSpec, catalogue
+from .catalogue import catalogue
 from .document import Document
+from .entries import Command, ProbeSpec
 from .errors import ProbeError, ToolMissing
 from .host import Host
 from .plugin import installed

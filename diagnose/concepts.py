@@ -13,8 +13,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from . import hardware, napkin
-from .catalogue import Data, FollowUpText, build, yaml_files
+from .catalogue import build, yaml_files
 from .chinese import set_natively
+from .entries import Data, FollowUpText
 from .errors import CatalogueError
 from .napkin import NotOnThisGpu, Slot
 

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict
 
 from . import said
 from .assess import Assessment, assess
-from .catalogue import Playbook, Step, catalogue
+from .catalogue import catalogue
 from .document import Document
+from .entries import Playbook, Step
 from .gather import Gathered, gather, gather_known, number
 from .limits import limits
 from .mask import mask_evidence

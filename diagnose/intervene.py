@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from . import runner
 from .answer import render
 from .assess import ACCEPT
-from .catalogue import Cause, Intervention, catalogue
+from .catalogue import catalogue
 from .collect import Capture, NotCaptured, collect
 from .document import Document
+from .entries import Cause, Intervention
 from .gather import gather
 from .live import Live
 from .models import Evidence, Fact, Finding, Limit, Report, Value

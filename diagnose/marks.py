@@ -19,8 +19,9 @@ from functools import cached_property
 from itertools import chain, compress, islice
 from typing import Any
 
-from .catalogue import Mark, ahead
+from .catalogue import ahead
 from .document import Document, Line, Shapes, Span, shape, uncoloured
+from .entries import Mark
 from .lazy import regex
 from .models import Fact, Subject
 from .sieve import Need, Sieve, Sorter

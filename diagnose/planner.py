@@ -14,7 +14,8 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from .assess import WEIGHT, Assessment, Belief
-from .catalogue import Catalogue, ProbeSpec
+from .catalogue import Catalogue
+from .entries import ProbeSpec
 from .models import Experiment, NextProbe, Unavailable
 from .predicates import Context
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .catalogue import Playbook, Step, near
+from .catalogue import near
+from .entries import Playbook, Step
 from .models import Evidence, PathStep
 from .predicates import Context, holds
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .answer import title_text
-from .catalogue import Cause, catalogue
+from .catalogue import catalogue
 from .catalogue import near as closest
 from .concepts import tokens
 from .document import printable
+from .entries import Cause
 from .models import Evidence, Finding, Fix, Hypothesis, Report, SpanRef, Tool, Verdict
 from .practice_machine import Machine, Piece, asked, seconds
 from .practice_mind import APART, rivals, weigh

@@ -13,8 +13,9 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from .catalogue import Cause, catalogue, yaml_files
+from .catalogue import catalogue, yaml_files
 from .concepts import tokens
+from .entries import Cause
 from .errors import CatalogueError
 from .planner import meets, signals_of
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from . import route
-from .catalogue import Cause, catalogue
+from .catalogue import catalogue
 from .concepts import tokens
+from .entries import Cause
 from .planner import meets, signals_of
 from .practice_fix import names
 from .practice_machine import Machine, asked

@@ -14,8 +14,9 @@ from typing import Any
 from .answer import fix_text, title_text
 from .answer_facts import telling
 from .arithmetic import Backing, check_numerals
-from .catalogue import Cause, catalogue
+from .catalogue import catalogue
 from .document import printable
+from .entries import Cause
 from .errors import EXIT_OK, ReportError
 from .models import Evidence, Limit, Report
 from .practice_talk import SCHEMA, WIDTH, emit

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from .cassette import SUFFIX, Cassette, not_captured, pack, read, reopen
-from .catalogue import ProbeSpec, catalogue, near
+from .catalogue import catalogue, near
 from .collect import Collector, collectors
+from .entries import ProbeSpec
 from .errors import EXIT_ERROR, EXIT_OK, InputError, UsageError
 from .host import GPU_NODES, Host
 from .live import Live, allowed

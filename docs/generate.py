@@ -23,8 +23,9 @@ from typing import Any
 
 from diagnose import checks, rules
 from diagnose.audit_models import Audit
-from diagnose.catalogue import AHEAD, Cause, Playbook, Signal, Step, catalogue, digest, from_yaml
+from diagnose.catalogue import AHEAD, catalogue, digest, from_yaml
 from diagnose.config import LOCAL, PRESENTATION
+from diagnose.entries import Cause, Playbook, Signal, Step
 from diagnose.fleet_models import Fleet
 from diagnose.marks import Need, parsed
 from diagnose.models import Model, Report

@@ -38,7 +38,7 @@ LAYERS = (
     Layer(
         "knowledge",
         "The catalogue and what its conditions mean; hardware, floors and ceilings. No input, no output.",
-        "catalogue plugin axes marks predicates rules rules.* derive hardware shapes floors parallel limits limits_* "
+        "entries catalogue plugin axes marks sieve predicates rules rules.* derive hardware shapes floors parallel limits limits_* "
         "wording napkin concepts",
     ),
     Layer(

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from diagnose.catalogue import Data, catalogue, plain_yaml
+from diagnose.catalogue import catalogue, plain_yaml
+from diagnose.entries import Data
 from diagnose.errors import InputError, UsageError
 from diagnose.models import Report
 from diagnose.practice_card import Card, Line, Score

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from diagnose.assess import ACCEPT, SURE, assess
-from diagnose.catalogue import Cause
+from diagnose.entries import Cause
 from diagnose.models import Evidence, Subject
 from diagnose.predicates import Context
 

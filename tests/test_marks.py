@@ -10,8 +10,9 @@ from diagnose.probes.nccl_log import TRANSPORTS, NcclLogReader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnose.catalogue import Mark, catalogue
+from diagnose.catalogue import catalogue
 from diagnose.document import THIN_FROM, Document, shape
+from diagnose.entries import Mark
 from diagnose.gather import scanner
 from diagnose.marks import Scanner, admits, gates, needles
 

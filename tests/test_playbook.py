@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 import diagnose.rules  # noqa: F401 (registers the predicates that branches name)
-from diagnose.catalogue import Playbook, catalogue
+from diagnose.catalogue import catalogue
 from diagnose.document import Document
+from diagnose.entries import Playbook
 from diagnose.models import Evidence
 from diagnose.playbook import CONCLUDE, decide, faults, mermaid, walk
 from diagnose.predicates import Context, check

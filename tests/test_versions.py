@@ -7,9 +7,10 @@ import re
 import pytest
 from diagnose.probes.serving_versions import UpgradeReader
 
-from diagnose.catalogue import Indicator, catalogue
+from diagnose.catalogue import catalogue
 from diagnose.document import Document
 from diagnose.engine import report
+from diagnose.entries import Indicator
 from diagnose.gather import gather, number
 from diagnose.models import Evidence, Report, Subject
 from diagnose.predicates import Context, may_lie_in, parse_version

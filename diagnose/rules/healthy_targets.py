@@ -12,8 +12,8 @@ from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
 from .comparison import ratios
 from .control_healthy import _CLAIMS
-from .healthy import _BYTES, _SPARSE, _fault, product
-from .limits_met import candidates
+from .healthy import _BYTES, _SPARSE, _fault
+from .products import candidates, product
 
 _MS = {"s": 1e3, "ms": 1.0, "us": 1e-3}
 _WHETHER = regex(
