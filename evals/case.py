@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -105,11 +106,16 @@ def _listed(text: str) -> list[Case]:
 
 def own_cases(name: str = "cases") -> list[Case]:
     """Synthetic cases shipped with the package: `cases`, or `held`, which nothing is tuned or fitted on."""
+    return [*_shipped(name)]
+
+
+@lru_cache(maxsize=2)
+def _shipped(name: str) -> tuple[Case, ...]:
     folder: Traversable = files("diagnose.evals") / name
     if not folder.is_dir():
-        return []
+        return ()
     found = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
-    return [replace(c, source=family(i.name)) for i in found for c in _listed(i.read_text("utf-8"))]
+    return tuple(replace(c, source=family(i.name)) for i in found for c in _listed(i.read_text("utf-8")))
 
 
 def family(name: str) -> str:
