@@ -38,8 +38,8 @@ LAYERS = (
     Layer(
         "knowledge",
         "The catalogue and what its conditions mean; hardware, floors and ceilings. No input, no output.",
-        "entries catalogue plugin axes marks sieve predicates rules rules.* derive hardware shapes floors parallel limits limits_* "
-        "wording napkin concepts",
+        "entries catalogue plugin axes marks sieve predicates rules rules.* derive hardware shapes floors parallel "
+        "limits limits_* wording napkin concepts",
     ),
     Layer(
         "machine",
