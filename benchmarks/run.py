@@ -16,9 +16,11 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import fleet_merge
 import kineto
+import long_logs
 import nccl_log
 from measure import Cost, cost, warm
 
@@ -142,6 +144,12 @@ def main() -> None:
         )
         grep = Side("`grep -c`", cost(["grep", "-c", "via NET", str(place)]))
         add(row("the same", size, ours, grep))
+        for kind in long_logs.KINDS:
+            place = folder / "long.log"
+            long_logs.make(place, kind, 64 * options.scale)
+            size = f"{place.stat().st_size / 1e6:.0f} MB"
+            plain = work("lines_naive", place, said="one regular expression a line")
+            add(row(f"log of distinct {kind}, all readers and marks", size, work("lines", place), plain))
         place = folder / "table.txt"
         table_of(place, 5 * options.scale)
         size = f"{place.stat().st_size / 1e6:.0f} MB"
@@ -171,30 +179,59 @@ def main() -> None:
                 work("cases_naive", Path("-"), said="their words counted"),
             )
         )
-        growth = grown(folder, options.scale, work)
-    write(options.out, rows, left, growth)
+        every = str(max(1, round(10 / options.scale)))
+        steps = json.loads(cost([sys.executable, str(HERE / "steps.py"), every], env=env).said.splitlines()[-1])
+        growth = {
+            "NCCL log": grown(folder, options.scale, lambda place, size: nccl_log.make(place, max(1, int(size))), work),
+            "distinct words": grown(
+                folder, options.scale, lambda place, size: long_logs.make(place, "words", size), work, "lines"
+            ),
+        }
+    write(options.out, rows, left, steps, growth)
 
 
-def grown(folder: Path, scale: float, work: Callable[[str, Path], Side]) -> list[tuple[float, Cost]]:
-    """The NCCL log at growing sizes."""
+def grown(
+    folder: Path,
+    scale: float,
+    make: Callable[[Path, float], None],
+    work: Callable[[str, Path], Side],
+    name: str = "log",
+) -> list[tuple[float, Cost]]:
+    """A log at growing sizes."""
     out = []
-    for megabytes in (5, 10, 20, 40, 80):
+    for megabytes in (5, 10, 20, 40, 80, 160):
         place = folder / "grow.log"
-        nccl_log.make(place, max(1, int(megabytes * scale)))
-        out.append((place.stat().st_size / 1e6, work("log", place).cost))
+        make(place, megabytes * scale)
+        out.append((place.stat().st_size / 1e6, work(name, place).cost))
         print(f"{out[-1][0]:.0f} MB: {out[-1][1].seconds:.2f} CPU s, {out[-1][1].mib:.0f} MiB", flush=True)
     return out
 
 
-def write(folder: Path, rows: list[str], left: list[str], growth: list[tuple[float, Cost]]) -> None:
+def write(
+    folder: Path,
+    rows: list[str],
+    left: list[str],
+    steps: list[dict[str, Any]],
+    growth: dict[str, list[tuple[float, Cost]]],
+) -> None:
     """The page and its picture."""
-    axes = Axes("MB of log", "CPU seconds", tuple((x, f"{x:.0f}") for x, _ in growth))
-    series = {"all readers and marks": [Point(x, c.seconds, f"{x:.0f} MB: {c.seconds:.2f} s") for x, c in growth]}
-    drawn = lines(
-        "growth", "CPU time by size of an NCCL log", "One line, rising with the size of the log.", axes, series
-    )
+    sizes = next(iter(growth.values()))
+    axes = Axes("MB of log", "CPU seconds", tuple((x, f"{x:.0f}") for x, _ in sizes))
+    series = {
+        name: [Point(x, c.seconds, f"{x:.0f} MB: {c.seconds:.2f} s") for x, c in grown]
+        for name, grown in growth.items()
+    }
+    drawn = lines("growth", "CPU time by size of a log", "Lines that rise with the size of the log.", axes, series)
     (folder / "benchmarks-growth.svg").write_text(drawn.file(), "utf-8")
-    grew = "\n".join(f"| {x:.0f} | {c.seconds:.2f} | {x / max(c.seconds, 0.01):.0f} | {c.mib:.0f} |" for x, c in growth)
+    grew = "\n".join(
+        f"| {name} | {x:.0f} | {c.seconds:.2f} | {x / max(c.seconds, 0.01):.0f} | {c.mib:.0f} |"
+        for name, grown in growth.items()
+        for x, c in grown
+    )
+    stepped = "\n".join(
+        f"| {s['name']} | {s['cases']} | {s['ms']:.2f} | {s['most']:.2f} | {s['reference']} | {s['reference_ms']:.2f} |"
+        for s in steps
+    )
     missing = f"\nLeft out: {', '.join(left)}.\n" if left else ""
     head = "| work | size | CPU s | MiB | reference | CPU s | MiB | times faster | figures of both |"
     (folder / "benchmarks.md").write_text(
@@ -212,10 +249,18 @@ amount of work. A figure in bold differs between the two by more than 3 %
 
 The readers quote every figure and read many formats at once; a naive reference reads the one it was written for.
 
+## Steps of a diagnosis
+
+CPU milliseconds a shipped case, in one process after a first case; the report as English.
+
+| step | cases | median | 95th percentile | reference | median |
+|---|---|---|---|---|---|
+{stepped}
+
 ## Growth with the size of the input
 
-| MB of NCCL log | CPU s | MB/s | peak MiB |
-|---|---|---|---|
+| log | MB | CPU s | MB/s | peak MiB |
+|---|---|---|---|---|
 {grew}
 
 ![CPU seconds by size of the log](benchmarks-growth.svg)

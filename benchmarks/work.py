@@ -52,6 +52,21 @@ def log_naive(place: Path) -> dict[str, float]:
     }
 
 
+def lines(place: Path) -> dict[str, float]:
+    """A log of no known program by every reader and all marks."""
+    return {"facts": len(_gathered(place))}
+
+
+def lines_naive(place: Path) -> dict[str, float]:
+    """One regular expression of eight words a line."""
+    seen = 0
+    wanted = re.compile("timeout|timed out|out of memory|NCCL WARN|Xid|Traceback|unreachable|No space", re.IGNORECASE)
+    with place.open(errors="replace") as text:
+        for line in text:
+            seen += wanted.search(line) is not None
+    return {"lines with a word": seen}
+
+
 def table(place: Path) -> dict[str, float]:
     """The nccl-tests table by its reader."""
     from diagnose.probes.nccl_tests import NcclTestsReader
@@ -149,6 +164,8 @@ WORK: dict[str, Callable[[Path], dict[str, float]]] = {
     for f in (
         log,
         log_naive,
+        lines,
+        lines_naive,
         table,
         table_naive,
         trace,
