@@ -141,6 +141,11 @@ class Catalogue:
 
     @cached_property
     def marks(self) -> list[Mark]:
+        """Lines that mean something wherever they stand, in the order of files.
+
+        Raises:
+            CatalogueError: a file breaks its contract.
+        """
         out: list[Mark] = []
         for file, raw in yaml_files("marks"):
             for i, item in enumerate(raw or []):
@@ -149,6 +154,11 @@ class Catalogue:
 
     @cached_property
     def signals(self) -> dict[str, Signal]:
+        """Signals by name, declared in `signals/`, by a mark or by a question.
+
+        Raises:
+            CatalogueError: one is declared twice, or its unit is not in the closed list of `units`.
+        """
         out: dict[str, Signal] = {}
         for file, raw in yaml_files("signals"):
             for name, item in (raw or {}).items():
@@ -171,6 +181,11 @@ class Catalogue:
 
     @cached_property
     def causes(self) -> dict[str, Cause]:
+        """Causes by id, with what questions and changed defaults add to their indicators.
+
+        Raises:
+            CatalogueError: one is declared twice, or a changed default names none.
+        """
         out: dict[str, Cause] = {}
         for file, raw in yaml_files("causes"):
             for i, item in enumerate(raw or []):
@@ -198,6 +213,7 @@ class Catalogue:
 
     @cached_property
     def questions(self) -> tuple[Question, ...]:
+        """What only the user can answer."""
         out: list[Question] = []
         for file, raw in yaml_files("questions"):
             out.extend(build(Question, file, f"entry {i + 1}", item) for i, item in enumerate(raw or []))
@@ -220,6 +236,11 @@ class Catalogue:
 
     @cached_property
     def playbooks(self) -> dict[str, Playbook]:
+        """Trees by id.
+
+        Raises:
+            CatalogueError: one is declared twice.
+        """
         out: dict[str, Playbook] = {}
         for file, raw in yaml_files("trees"):
             book = build(Playbook, file, str((raw or {}).get("id", "?")), raw)
@@ -276,6 +297,7 @@ class Catalogue:
 
     @cached_property
     def probes(self) -> dict[str, ProbeSpec]:
+        """Probes by name; of two declarations the later holds, so that a plugin may replace one."""
         out: dict[str, ProbeSpec] = {}
         for file, raw in yaml_files("probes"):
             for i, item in enumerate(raw or []):

@@ -99,12 +99,16 @@ class Indicator(Data):
 
 
 class FixText(Data):
+    """What to change, what that may break, and how to undo it."""
+
     text: str
     risk: str = ""
     rollback: str = ""
 
 
 class FollowUpText(Data):
+    """A question that goes one step deeper, and its answer."""
+
     q: str
     a: str
 

@@ -34,14 +34,17 @@ OFF = {"0", "false", "off", "no", "disable", "disabled", ""}
 
 
 def text_of(item: Evidence) -> str:
+    """A value as text, without quotes around it and a full stop behind it."""
     return str(item.value or "").strip().strip("'\"").rstrip(".")
 
 
 def env(ctx: Context, name: str) -> list[Evidence]:
+    """What a variable was set to, wherever it was seen; `name` in capitals."""
     return [e for e in ctx.of("env.var") if (e.subject.label or "").upper() == name]
 
 
 def switched_on(item: Evidence) -> bool:
+    """Is the value of a switch other than off, 0 or nothing?"""
     return text_of(item).lower() not in OFF
 
 

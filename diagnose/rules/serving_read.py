@@ -24,10 +24,12 @@ SMALL_FRACTION = 0.6
 
 
 def yes(*used: Evidence | None) -> Outcome:
+    """The condition holds, by this evidence; None among it is left out."""
     return Outcome(True, unique(used))
 
 
 def unique(used: Iterable[Evidence | None]) -> tuple[Evidence, ...]:
+    """Each piece of evidence once, in order."""
     out: dict[str, Evidence] = {}
     for item in used:
         if item is not None:
@@ -36,6 +38,7 @@ def unique(used: Iterable[Evidence | None]) -> tuple[Evidence, ...]:
 
 
 def no(*used: Evidence | None) -> Outcome:
+    """The condition does not hold, by this evidence."""
     return Outcome(False, unique(used))
 
 
@@ -76,10 +79,12 @@ def cap(ctx: Context) -> Reading | None:
 
 
 def kv(ctx: Context) -> Reading | None:
+    """The fullest KV cache, as a share from 0 to 1."""
     return top(ctx, "serving.kv_usage")
 
 
 def waiting(ctx: Context) -> Reading | None:
+    """The longest queue, in requests."""
     return top(ctx, "serving.waiting")
 
 
@@ -129,12 +134,14 @@ def capacity(ctx: Context) -> Reading | None:
 
 
 def budget(ctx: Context) -> Reading | None:
+    """The smallest cap of tokens in a step, where one is set; less than 16 is something else."""
     stated = [*option(ctx, BUDGETS), *ctx.numbers("serving.max_batched_tokens")]
     stated = [s for s in stated if s[0] >= 16]
     return min(stated, key=lambda s: s[0]) if stated else None
 
 
 def numbers(text: str) -> float | None:
+    """The first figure of a text, without separators of thousands."""
     hit = re.search(r"\d[\d,]*(?:\.\d+)?", text)
     return float(hit.group().replace(",", "")) if hit else None
 
