@@ -45,9 +45,11 @@ BUILTIN = (
     "allocator", "placement", "copy_notes", "bench_json", "served", "live_host", "live_nccl", "live_ucx",
     "rdma_sysfs", "live_nixl", "live_repeat", "splits", "columns", "engine_stats", "host_settings",
     "client_bounds", "answer_ends", "registrations", "version_counts", "named_ports", "weight_reads", "piece_sizes",
+    "rank_ranges", "device_use", "answers", "security_groups", "hardware_ways",
     "net_words", "pair_words", "levers", "control_rows", "prompt_code",
     "token_work", "turns", "path_bytes", "clock", "pci_acs", "bench_blocks", "engine_config", "stack_dump",
-    "monitor_pages", "pasted_tools", "quantities", "overflow", "request_spans", "stream_arrival", "twin_states", "model_rows",
+    "monitor_pages", "pasted_tools", "quantities", "overflow", "request_spans", "stream_arrival", "twin_states",
+    "model_rows",
     "generic",
 )  # fmt: skip
 

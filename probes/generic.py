@@ -32,7 +32,7 @@ SMALL = 60  # lines up to which a document is taken as typed by hand
 # Profiles list parts of one run, not settings of several.
 _PROFILE = regex(
     r"function|self cpu|own ?time|(num|# of|nb) ?calls|instances|%mem|\bpid\b|command|\bpclk\b"
-    r"|%(?:usr|user|sys|iowait|idle|util)\b",
+    r"|%(?:usr|user|sys|iowait|idle|util)\b|\bnode 0 +node 1\b.*\btotal\b",
     re.IGNORECASE,
 )
 

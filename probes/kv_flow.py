@@ -146,7 +146,7 @@ class CompletionReader:
 # --- the order of events
 
 _CLOCK = regex(r"(?<!\d)(\d{1,2}):(\d{2}):(\d{2})[.,](\d{1,6})")
-_STAMP = regex(r"^\s*\W{0,2}(?:t\s*[=+]\s*)?\+?(\d[\d,]*(?:\.\d+)?)\s*(ms|us|s)?\b\W")
+_STAMP = regex(r"^\s*(?:\[[A-Za-z][^\]\d]*\d*\]\s*)?\W{0,2}(?:t\s*[=+]\s*)?\+?(\d[\d,]*(?:\.\d+)?)\s*(ms|us|s)?\b\W")
 _TAIL = regex(r"(?:^|[\s=:@|+≈~])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|s)?\s*(?:\(.*\))?\s*$")
 _DONE = (
     r"(?:done|ready|comput\w*|finish\w*|end\w*|complet\w*|saved?|written|available|ret(?:urn|ire)\w*"
@@ -195,7 +195,7 @@ _INTERVAL_OF = regex(
 _WORK = regex(r"prefill|forward|comput|kernels?\b|gemm|attention|layers?\b|计算", re.I)
 _COMPUTE_HEAD = regex(r"comput|prefill|forward|计算", re.I)
 _WIRE = regex(rf"\b{_MOVE}\b|post_?xfer|\bnic\b|\btx\b|\bkv\b|传输", re.I)
-_NOTHING = regex(r"(?<![\d.])0(?:\.0+)?\s*(?:[KMG]i?)?B\b(?!/)|\bidle\b|no traffic|空闲", re.I)
+_NOTHING = regex(r"(?<![\d.])0(?:\.0+)?\s*(?:[KMG]i?)?[Bb](?:/s)?(?![\w/])|\bidle\b|no traffic|空闲", re.I)
 
 
 class OrderReader:
@@ -236,8 +236,13 @@ class OrderReader:
         if len(spans) != 1 or (work is None) == (wire is None) or _NOTHING.search(line.text):
             return False
         a, b = (amount(spans[0][k]) * unit for k in ("a", "b"))
-        if b <= a or line.text[: spans[0].start()].strip() == "":
-            return False
+        named = work or wire
+        if (
+            b <= a
+            or named is None
+            or (line.text[: spans[0].start()].strip() == "" and named.start() > spans[0].end() + 8)
+        ):
+            return False  # a range of something else heads the line
         self._took(found, line, a, b, work is not None)
         return True
 

@@ -246,7 +246,7 @@ def one_hca_for_many(ctx: Context) -> Outcome:
 def verbs_hidden(ctx: Context) -> Outcome:
     """The verbs devices are missing where a container runs or RDMA was prepared; elsewhere that is inventory."""
     missing = [*ctx.of("nccl.mark.no_infiniband_dev"), *ctx.of("nccl.mark.ib_devices_empty"), *ctx.of("rdma.none")]
-    if not missing:
+    if not missing or ctx.of("rdma.mark.no_userspace_driver"):  # the driver's library is missing, not the device
         return UNKNOWN
     inside = [*ctx.of("nccl.mark.container_command"), *ctx.of("nccl.mark.net_plugin_failed"), *rdma_wanted(ctx).used]
     said = re.search(r"container|docker|\bpods?\b|kube|image|podman|容器|镜像", ctx.symptom, re.IGNORECASE)
