@@ -76,6 +76,7 @@ _DEDICATED = regex(
 _SHARED = regex(
     rf"(?:shared|共享)[\w %()*\\:]{{0,32}}?(?:memory|usage|显存|内存|GPU)[\w ]{{0,8}}?\s*[:：=]?\s*{_N.format('a', 'au')}", re.I  # noqa: E501
 )  # fmt: skip
+_DYNAMIC = regex(rf"(?:memory used \(dynamic\)|\bdynamic)\s*[:=]?\s+{_N.format('a', 'au')}(?=\s|$|,)", re.I)
 _PLACE = regex(
     r"shared memory per block|shared mem(?:ory)? ?\(?(?:static|dynamic|carve)|/dev/shm|shm|Kbyte/block|bank", re.I
 )
@@ -85,7 +86,7 @@ class SharedMemoryReader:
     """Memory of a card under Windows: how full its own is, and how much of the host's is lent to it."""
 
     name = "wddm_memory"
-    needles: tuple[bytes, ...] = (b"hared", b"SHARED", "共享".encode(), b"edicated")
+    needles: tuple[bytes, ...] = (b"hared", b"SHARED", b"ynamic", "共享".encode(), b"edicated")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`gpu.dedicated_share` and `gpu.shared_used`; several states in one line are several facts."""
@@ -99,7 +100,7 @@ class SharedMemoryReader:
                 held, whole = _gib(hit["a"], hit["au"] or hit["bu"]), _gib(hit["b"], hit["bu"])
                 if whole > 0 and held <= 1.05 * whole:
                     yield computed(doc, line, "gpu.dedicated_share", round(held / whole, 4), "fraction", self.name)
-            for hit in _SHARED.finditer(text):
+            for hit in (*_SHARED.finditer(text), *_DYNAMIC.finditer(text)):
                 unit = hit["au"] or next((u for u in re.findall(r"\b[GM]i?B\b", text)), "bytes")
                 value = _gib(hit["a"], unit)
                 if value < 4096:

@@ -49,6 +49,9 @@ _NOT_REQUEST = regex(
     r"load|download|compil|warm|captur|import|\binit|copy|copies|transfer|nccl|all_?reduce|backward|optimi[sz]er|forward|step|epoch|kernel|memcpy|checkpoint|\bp\d\d|mean|median|avg|tokens?/s|batch|weights|gradient|barrier|加载|编译|下载|拷贝|训练",
     re.I,
 )
+_PAIR = regex(
+    rf"(?<![\w.])(?P<n>[A-Za-z\u4e00-\u9fff][\w.\u4e00-\u9fff-]*?)(?:_(?:time|latency|duration))?\s?[=:：]\s?{_TIME}"
+)
 _WHOLE = regex(
     r"^(?:total|sum|overall|end[- ]to[- ]end|e2e|whole|trace|root|request|合计|总(?:计|耗时|时间|共)?|共|整体|全链路)",
     re.I,
@@ -119,6 +122,13 @@ class SpanShareReader:
         head, trace, columns = 0.0, False, 0
         for line in lines:
             text = line.prefix + line.text
+            pairs = list(_PAIR.finditer(text)) if len(text) < 600 else []
+            if len(pairs) >= 3:  # a line of its own for each request: one stands for all
+                whole = max((amount(h["v"]) * _MS[h["u"].lower()] for h in pairs), default=0.0)
+                return [
+                    _Span(0 if _WHOLE.match(h["n"]) else 1, h["n"], amount(h["v"]) * _MS[h["u"].lower()], line)
+                    for h in sorted(pairs, key=lambda h: _WHOLE.match(h["n"]) is None)
+                ], whole if any(_WHOLE.match(h["n"]) for h in pairs) else 0.0
             trace = trace or _TRACE_WORD.search(text) is not None
             name, took = _JSON_NAME.search(text), _JSON_TIME.search(text)
             if name and took:
@@ -205,11 +215,17 @@ def _leading(spans: list[_Span], head: float) -> tuple[_Span, float, _Span] | No
 # ---------------------------------------------------------------- histograms that end too early
 
 _BUCKET = regex(r"^(?P<name>[A-Za-z_:][\w:]*_bucket)\{(?P<labels>[^}]*)\}\s+(?P<v>[\d.eE+]+)")
+_TIMES = regex(
+    r"second|_ms\b|_ms_|millis|latency|duration|time|ttft|tpot|itl|^table$", re.I
+)  # counts of tokens end early, too
 _LE = regex(r'le="(?P<le>[^"]+)"')
 _LE_HEAD = regex(r"^\W*(?:le|bucket|upper|bound|上界|桶)\b|^\W*(?:le|桶)\s", re.I)
 _LE_ROW = regex(
     r"^\W{0,4}(?:le ?=? ?|<=? ?)?[\"']?(?P<le>\d+(?:\.\d+)?|\+?Inf|∞)[\"']?(?: ?(?:ms|s))?[\s|:,]+(?P<v>\d[\d,]*)\b"
 )
+_ROW_MEAN = regex(r"\b(?:avg|average|mean)\b[\"']?|平均", re.I)
+_ROW_TAIL = regex(r"\bp ?9\d(?:\.\d)?\b", re.I)
+_ROW_TIME = regex(r"(?<![\w.])(?P<v>\d+(?:\.\d+)?) ?(?P<u>ms|s)\b")
 _QUANTILE = regex(
     r"histogram_quantile\( ?0?(?P<q>\.\d+).{0,200}?(?:->|=>|=|：|:)\s*(?P<v>\d+(?:\.\d+)?)(?![\w.]*[\"'\]])\s*s?\s*$",
     re.I,
@@ -223,7 +239,7 @@ class HistogramEndReader:
     """`histogram.beyond`: the share of all observations above the last finite bucket, where every quantile is cut."""
 
     name = "histogram_end"
-    needles: tuple[bytes, ...] = (b"_bucket", b"+Inf", b"Inf", "桶".encode(), b"_quantile")
+    needles: tuple[bytes, ...] = (b"_bucket", b"+Inf", b"Inf", "桶".encode(), b"_quantile", b"ucket")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact a series; `histogram.mean_ratio` where a mean stands beside a quantile that is below it."""
@@ -233,6 +249,8 @@ class HistogramEndReader:
         table = 0
         quantile: tuple[float, Line] | None = None
         mean: tuple[float, Line] | None = None
+        noted: dict[str, tuple[float, Line]] = {}
+        buckets = False
         for line in islice(doc.lines(), 20000):
             text = line.prefix + line.text
             if hit := _BUCKET.match(text):
@@ -244,14 +262,28 @@ class HistogramEndReader:
             table = 20 if _LE_HEAD.search(text) else table - 1
             if table > 0 and (row := _LE_ROW.match(text)):
                 series.setdefault(("table", ""), []).append((_bound(row["le"]), amount(row["v"]), line))
+            timed = _ROW_TIME.findall(text)
+            if (
+                len(timed) == 1
+                and len(text) < 120
+                and (_ROW_MEAN.search(text) is None) != (_ROW_TAIL.search(text) is None)
+            ):
+                figure = float(timed[0][0]) * _MS[timed[0][1]] / 1e3
+                if _ROW_MEAN.search(text):
+                    noted["mean"] = figure, line
+                else:
+                    noted["tail"] = figure, line
+            buckets = buckets or re.search(r"bucket|histogram|\ble=|桶", text, re.I) is not None
             if found := _QUANTILE.search(text):
                 quantile = float(found["v"]), line
             elif found := _MEAN.search(text):
                 mean = float(found["v"]), line
+        if buckets and len(noted) == 2 and noted["mean"][0] > noted["tail"][0]:
+            quantile, mean = quantile or noted["tail"], mean or noted["mean"]
         for (name, _), rows in list(series.items())[:200]:
             finite = [r for r in rows if r[0] != float("inf")]
             whole = [r for r in rows if r[0] == float("inf")]
-            if len(finite) < 2 or not whole or whole[-1][1] < 100:
+            if _TIMES.search(name) is None or len(finite) < 2 or not whole or whole[-1][1] < 100:
                 continue
             last = max(finite, key=lambda r: r[0])
             share = 1 - last[1] / whole[-1][1]

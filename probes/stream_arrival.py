@@ -114,7 +114,7 @@ _DISTINCT = regex(
 )
 _PAIRS = (("a", "b"), ("c", "d"), ("e", "f"), ("g", "h"))
 _CONSTANT = regex(
-    r"^\s*(?P<name>[A-Z][A-Z0-9_]*|prompt|question|payload|body)\s*=\s*(?:open\(|[\"'f{]|Path\(|json\.|\()"
+    r"^\s*(?:const |let |var )?(?P<name>[A-Z][A-Z0-9_]*|prompt|question|payload|body|data)\s*=\s*(?:open\(|JSON\.stringify\(|[\"'f{]|Path\(|json\.|\()"  # noqa: E501
 )
 _SENT = regex(r"(?:\.post\(|requests?\.|completions?\.create|generate\(|http\.request|aiohttp|httpx|session\.)", re.I)
 _DRAWN = regex(
@@ -255,6 +255,8 @@ class StreamStepReader:
             return
         for line in islice(doc.lines(), _LINES):
             text = line.prefix + line.text
+            if len(text) > 400:
+                continue
             if hit := _GAPS.search(text):
                 row = [float(n) for n in re.findall(r"\d+(?:\.\d+)?", hit["row"])]
                 high = [n for n in row if n > 0.1 * max(row)]

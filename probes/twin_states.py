@@ -25,13 +25,15 @@ _REST = regex(
 )  # noqa: E501, RUF100
 _WORK = regex(
     r"\b(?:during|under|while|with) (?:\w+ ){0,3}(?:load|test|bench\w*|run\w*|copy|copies|copying|training|work|inference|render\w*|stress\w*|burn)\b"  # noqa: E501
-    r"|\b(?:busy|loaded|running|rendering|training|stress\w*|gaming|inference|full load|copying)\b|跑|负载|运行|压测|满载|训练|推理中",  # noqa: E501
+    r"|\b(?:busy|loaded|running|rendering|training|stress\w*|burn(?:-?in)?|gaming|inference|full load|copying)\b|跑|负载|运行|压测|满载|训练|推理中",  # noqa: E501
     re.I,
 )  # fmt: skip
 _GPUZ = regex(r"PCIe? ?x(?P<wm>\d{1,2}) (?P<top>[1-6])\.\d @ x(?P<w>\d{1,2}) (?P<now>[1-6])\.\d", re.I)
 _GTS = regex(r"LnkSta:?\s.*?Speed (?P<s>2\.5|5|8|16|32|64)(?:\.0)? ?GT/s", re.I)
 _CAP = regex(r"LnkCap:?\s.*?Speed (?P<s>2\.5|5|8|16|32|64)(?:\.0)? ?GT/s", re.I)
 _NAMED = regex(r"(?:pcie\.link\.gen\.(?:gpu)?current|\bgen(?:eration)?)\W{0,3}(?P<now>[1-6])\b(?!\.?\d*@)", re.I)
+_GEN_HEAD = regex(r"\b(?:pcie?|link)[ ._]?gen\w*|\bgen(?:eration)?\b", re.I)
+_DIGIT = regex(r"(?<![\w.])\d+(?!\w)")
 _UTIL = regex(r"(?:util\w*(?:\.gpu)?|sm|load|占用|利用率)\W{0,3}(?P<n>\d{1,3}) ?%|(?P<m>\d{1,3}) ?%", re.I)
 _GENERATION = {"2.5": 1, "5": 2, "8": 3, "16": 4, "32": 5, "64": 6}
 
@@ -47,6 +49,7 @@ class LinkStateReader:
         if doc.is_binary or doc.size > _SMALL:
             return
         columns: list[str] = []
+        table: list[str] = []
         heading = ""
         seen: set[tuple[str, int]] = set()
         for line in islice(doc.lines(), _LINES):
@@ -55,7 +58,14 @@ class LinkStateReader:
                 columns = hit["c"].split(",")
                 continue
             named = "rest" if _REST.search(text) else "work" if _WORK.search(text) else ""
+            if _GEN_HEAD.search(text) and not _DIGIT.search(text):
+                table = [c.strip().lower() for c in re.split(r"\s{2,}|\t|\|", text.strip(" |"))]
+                continue
             now, top = self._gens(text, columns)
+            if now is None and table:
+                cells = [c.strip() for c in re.split(r"\s{2,}|\t|\|", text.strip(" |"))]
+                at = next((i for i, c in enumerate(table) if "gen" in c), 0)
+                now = int(cells[at]) if len(cells) == len(table) and re.fullmatch("[1-6]", cells[at]) else None
             if now is None and top is None:
                 heading = named or ("" if not text.strip() else heading)
                 continue

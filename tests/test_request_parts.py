@@ -33,7 +33,7 @@ TREE = "trace 7f\nchat            9.0s\n  vector.search  {a}s\n  llm.generate   
         ("model file 231 GB, RAM 128 GB, mmap on\n", "host.ram_said", [128.0]),
         (TREE.format(a=7.2, b=1.5), "request.other_share", [0.8]),
         (TREE.format(a=1.0, b=7.8), "request.other_share", []),
-        ('x_bucket{le="1"} 50\nx_bucket{le="5"} 150\nx_bucket{le="+Inf"} 200\n', "histogram.beyond", [0.25]),
+        ('x_seconds_bucket{le="1"} 50\nx_seconds_bucket{le="5"} 150\nx_seconds_bucket{le="+Inf"} 200\n', "histogram.beyond", [0.25]),  # noqa: E501
         ("first data: 8.0 s, last data: 8.0 s\n", "stream.arrival", [1.0]),
         ("$ sort -u p.jsonl | wc -l ; wc -l p.jsonl\n4\n400 p.jsonl\n", "bench.distinct_share", [0.01]),
         ("3 distinct prompts in 600 requests\n", "bench.distinct_share", [0.005]),

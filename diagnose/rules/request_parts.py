@@ -22,8 +22,12 @@ def another_part_leads(ctx: Context) -> Outcome:
 
 
 _FLAT = regex(
-    r"flat|exactly|pinned|constant|stuck|never (?:moves?|changes?|above|exceeds?|goes|higher)|no matter|whatever|cap(?:s|ped)?\b|plateau|ceiling|same value|always|straight line"  # noqa: E501
+    r"flat|exactly|how (?:can|is it possible)|怎么会|pinned|constant|stuck|never (?:moves?|changes?|above|exceeds?|goes|higher)|no matter|whatever|cap(?:s|ped)?\b|plateau|ceiling|same value|always|straight line"  # noqa: E501
     r"|disagree|contradict|(?:does|do)n.t match|lying|lies\b|wrong|impossible|differs?|一条(?:直)?线|不动|不变|恒定|封顶|卡在|固定|一直是|对不上|不一致|不对|哪个",  # noqa: E501
+    re.I,
+)
+_SHOWN = regex(
+    r"grafana|dashboard|panel|histogram|quantile|percentile|prometheus|slo\b|chart|graph|metric|监控|面板|图|分位|直方",
     re.I,
 )
 _PERCENTILE = regex(r"\bp ?(\d{2}(?:\.\d)?)\b|(\d{2}(?:\.\d)?)(?:th)? percentile|(\d{2}) ?分位", re.I)
@@ -31,7 +35,10 @@ _PERCENTILE = regex(r"\bp ?(\d{2}(?:\.\d)?)\b|(\d{2}(?:\.\d)?)(?:th)? percentile
 
 def quantile_is_cut(ctx: Context) -> Outcome:
     """More lies above the last finite bucket than the quantile leaves, so the quantile shows the bucket's bound."""
-    if not _FLAT.search(ctx.symptom):
+    ends = {float((e.subject.label or "|0").rsplit("|", 1)[1]) for e in ctx.of("histogram.beyond")}
+    said = {float(n) for n in re.findall(r"(?<![\w.])(\d+(?:\.\d+)?) ?(?:s\b|sec|秒)", ctx.symptom)}
+    shown = _SHOWN.search(ctx.symptom) or _PERCENTILE.search(ctx.symptom)
+    if shown is None or not (_FLAT.search(ctx.symptom) or ends & said):
         return UNKNOWN
     asked = [float(next(g for g in h.groups() if g)) for h in _PERCENTILE.finditer(ctx.symptom)]
     least = 1 - max(asked, default=99.0) / 100
@@ -68,7 +75,7 @@ def load_is_one_prompt(ctx: Context) -> Outcome:
 
 
 _LUMPS = regex(
-    r"\b0 ?ms\b|clump|burst|lump|chunk|bunch|group|several (?:tokens|words)|batch|two (?:or three )?(?:tokens|words)|at once|jerky|stutter|buffer|metric|uneven|irregular"  # noqa: E501
+    r"\b0 ?ms\b|\bzeros?\b|clump|burst|lump|chunk|bunch|group|several (?:tokens|words)|batch|two (?:or three )?(?:tokens|words)|at once|jerky|stutter|buffer|metric|uneven|irregular"  # noqa: E501
     r"|攒|一卡|蹦|一次.{0,4}(?:两|三|几)|成批|不均匀|抖|缓冲|很怪|奇怪",
     re.I,
 )

@@ -53,7 +53,7 @@ _HOST_COPY = regex(
     re.I,
 )  # noqa: E501, RUF100
 _TOO_FAST = regex(
-    r"\?|？|lying|lie\b|plausib|possible|impossible|broken|wrong|can.?t be|real\b|believ|true|bug|timer|错|真的|可能|吗|异常",  # noqa: E501
+    r"\?|？|lying|lie\b|plausib|claims?\b|says\b|can ?not|possible|impossible|broken|wrong|can.?t be|real\b|believ|true|bug|timer|错|真的|可能|吗|异常",  # noqa: E501
     re.I,
 )  # noqa: E501, RUF100
 
@@ -80,7 +80,7 @@ _ASKS = regex(
     r"\?|？|misconfig|wrong|broken|how can|why|faster than|slower than|only|漏|吗|为什么|怎么|不对|还快|更快", re.I
 )
 _DENSE = (0.85, 1.75)
-_SPARSE_MOST = 6.0  # launches and routing come on top of the few weights that a token reads
+_SPARSE_MOST = 7.0  # launches and routing come on top of the few weights that a token reads
 
 
 def sparse_reads_less(ctx: Context) -> Outcome:
