@@ -222,6 +222,10 @@ def _begins(pieces: Sequence[Piece], n: int, full: bool, few: bool) -> bool:
     if few and _COLUMNS.match(text) and (text[:1] == b" " or not _COLUMNS.match(before)):
         return True
     after = pieces[n + 1].text if n + 1 < len(pieces) else b""
+    if text[:1] == b" " and _COLUMNS.match(text):  # as many columns as a neighbour: rows, whose figures right-align
+        near = [t for t in (before, after) if _COLUMNS.match(t)]
+        if any(len(t.split()) == len(text.split()) for t in near):
+            return True
     return _alike(before, text, full) or (not full and bool(after.strip()) and _alike(text, after, False))
 
 

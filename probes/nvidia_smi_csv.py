@@ -46,6 +46,7 @@ _COLUMNS: dict[str, tuple[str, str, float, str | None]] = {
     "clocks.applications.graphics": ("gpu.clock.app", "MHz", 1, "graphics"),
     "clocks.applications.gr": ("gpu.clock.app", "MHz", 1, "graphics"),
     "clocks.default_applications.graphics": ("gpu.clock.app.default", "MHz", 1, "graphics"),
+    "temperature.gpu.tlimit": ("gpu.temperature.headroom", "C", 1, None),
     "temperature.gpu": ("gpu.temperature", "C", 1, None), "temperature.memory": ("gpu.temperature", "C", 1, "memory"),
     "power.draw": ("gpu.power", "W", 1, None), "power.draw.average": ("gpu.power", "W", 1, None),
     "power.draw.instant": ("gpu.power", "W", 1, None),

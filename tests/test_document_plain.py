@@ -127,3 +127,16 @@ def test_readings_and_verdict_survive() -> None:
     forms = list(FORMS)[::5]
     got = compare([case], forms)
     assert [name for name in forms if got[name].verdicts or got[name].readings] == []
+
+
+def test_rows_as_wide_as_their_head_are_no_cut_lines() -> None:
+    """A short table whose lines all have one width, with sizes that start in different columns."""
+    head = "#       size         count      type   redop    root     time   algbw   busbw #wrong     time   algbw   busbw #wrong"  # noqa: E501
+    rows = [
+        "        1024           256     float     sum      -1    28.10    0.04    0.06      0    27.90    0.04    0.06      0",  # noqa: E501
+        "     1048576        262144     float     sum      -1    41.20   25.45   44.54      0    40.90   25.64   44.87      0",  # noqa: E501
+        "   268435456      67108864     float     sum      -1   1120.1  239.65  419.39      0   1121.0  239.46  419.05      0",  # noqa: E501
+        "  8589934592    2147483648     float     sum      -1    31320  274.26  479.96      0    31330  274.18  479.81      0",  # noqa: E501
+    ]  # fmt: skip
+    text = "\n".join([head, *rows, "# Avg bus bandwidth    : 131.102", ""])
+    assert len(list(plain(Document.of("a.txt", text.encode())).lines())) == 6

@@ -42,6 +42,16 @@ def test_only_what_keeps_its_target_is_healthy(way: str) -> None:
     assert verdicts["ok"] == "healthy" != verdicts["bad"]
 
 
+@pytest.mark.parametrize(
+    "case",
+    [c for c in CASES if c["id"].startswith(("hw-fb-", "hw-fc-")) and c["verdict"] != "healthy"],
+    ids=lambda c: c["id"],
+)
+def test_nothing_is_healthy_that_should_not_be(case: dict[str, Any]) -> None:
+    """Twins and cut cases in other words: whatever is said of them, it is not that nothing is wrong."""
+    assert _verdict(case)[0] != "healthy"
+
+
 def _read(reader: Any, text: str) -> list[tuple[str, object, str | None, str | None]]:
     return [(f.signal, f.value, f.unit, f.subject.label) for f in reader.parse(Document.of("a.txt", text.encode()))]
 

@@ -52,6 +52,11 @@ def _groups(text: str) -> Iterator[list[tuple[float, str]]]:
     ]  # fmt: skip
     if len(kept) >= 2:
         yield kept
+    if _paired(kept) is None:  # figures of several kinds: each kind that stands there twice
+        for unit in sorted(units):
+            same = [(v, u) for v, u in kept if u == unit]
+            if len(same) == 2:
+                yield same
 
 
 def _paired(values: list[tuple[float, str]]) -> bool | None:

@@ -183,12 +183,16 @@ def copies_fill_the_slot(ctx: Context) -> Outcome:
         if _TO_FROM.search(e.subject.label or "") and not _OTHER_COPY.search(e.subject.label or "")
     ]  # fmt: skip
     speeds, widths = ctx.numbers("pci.link.speed"), ctx.numbers("pci.link.width")
+    by_driver = not speeds and not widths
+    if by_driver:
+        speeds, widths = ctx.numbers("gpu.pcie.gen"), ctx.numbers("gpu.pcie.width")
     if not rates or not speeds or not widths or _fault(ctx):
         return UNKNOWN
     speed, width = min(speeds, key=lambda n: n[0]), min(widths, key=lambda n: n[0])
-    generation = hardware.PCIE_GTS.get(speed[0])
+    generation = int(speed[0]) if by_driver else hardware.PCIE_GTS.get(speed[0])
     rate = hardware.pcie_rate(generation, int(width[0])) if generation else None
-    tops = [v for s in ("pci.link.speed.max", "pci.link.width.max") for v, _ in ctx.numbers(s)]
+    limits = ("gpu.pcie.gen.max", "gpu.pcie.width.max") if by_driver else ("pci.link.speed.max", "pci.link.width.max")
+    tops = [v for s in limits for v, _ in ctx.numbers(s)]
     got = product(ctx)
     want = (got[0].pcie, got[0].width) if got else (4, 16)  # a slower slot needs to be known as the card's own
     if generation is None or rate is None or generation < want[0] or width[0] < want[1]:

@@ -127,8 +127,8 @@ def each_slower_all_faster(ctx: Context) -> Outcome:
         return UNKNOWN
     if first and max(first) > max(1000.0, 6 * min(first)):
         return UNKNOWN
-    # Each doubling of the users brings a third more or better, up to the largest load that was asked about.
-    grows = all(b[1] / a[1] >= (b[0] / a[0]) ** 0.42 for a, b in pairwise(rows))
+    # Each doubling of the users brings a quarter more or better, up to the largest load that was asked about.
+    grows = all(b[1] / a[1] >= (b[0] / a[0]) ** 0.35 for a, b in pairwise(rows))
     sized = rows[-1][1] >= 1.5 * rows[0][1] and rows[-1][1] <= 1.1 * rows[0][1] * rows[-1][0] / rows[0][0]
     return Outcome(grows and sized, (rows[0][2], rows[-1][2]))
 
@@ -144,7 +144,9 @@ def _gains(ctx: Context) -> Iterator[tuple[float, float, Evidence]]:
     for name in ("compare.ratio", "compare.same"):
         for value, item in ctx.numbers(name):
             parts = (item.subject.label or "").split("|")
-            if len(parts) != 4 or not re.match("tpot|itl|time|step_time|latency|throughput|decode_throughput", parts[1]):
+            if len(parts) != 4 or not re.match(
+                "tpot|itl|time|step_time|latency|throughput|decode_throughput", parts[1]
+            ):
                 continue
             worse, better = (pattern.search(p) is not None for p in parts[2:])
             size = re.match(r"\W*(?:(?:batch|bs|concurrency|users|并发)\W{0,3})?(\d{1,5})\b", item.quote or "", re.I)

@@ -169,6 +169,14 @@ def asks_about_the_wire(ctx: Context) -> Outcome:
     return Outcome(True) if _WIRE.search(ctx.symptom) else UNKNOWN
 
 
+_SLOT = regex(r"pci-?e|\bslots?\b|\blanes?\b|\bx(?:4|8|16)\b|riser|reseat|插槽|通道", re.I)
+
+
+def asks_about_the_slot(ctx: Context) -> Outcome:
+    """The question is about the slot of a card."""
+    return Outcome(True) if _SLOT.search(ctx.symptom) else UNKNOWN
+
+
 _SAID_RATE = regex(r"(?<![\w.])(\d{1,3}) ?(?:G|Gb|Gbe|GbE|Gbit|Gbps|Gb/s|gigabit|-gigabit)\b(?! ?B)")
 
 
@@ -251,7 +259,7 @@ def pair_copies_at_its_links(ctx: Context) -> Outcome:
 
 
 _ALL: tuple[Callable[[Context], Outcome], ...] = (
-    idle_among_busy, slice_gives_its_share, size_is_nominal, context_only, memory_levels_off, counters_stand_still, printed_twice_alike, asks_about_the_wire, port_below_the_said_rate,  # noqa: E501
+    idle_among_busy, slice_gives_its_share, size_is_nominal, context_only, memory_levels_off, counters_stand_still, printed_twice_alike, asks_about_the_wire, asks_about_the_slot, port_below_the_said_rate,  # noqa: E501
     reaches_the_noted_line, pair_copies_at_its_links,
 )  # fmt: skip
 RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in _ALL}

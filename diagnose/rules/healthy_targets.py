@@ -86,10 +86,20 @@ _DRIFTS = regex(
 )  # fmt: skip
 
 
+_TIME_OF = regex(
+    r"\W*(?:(?:week|day|month|hour|h|d|w)\W{0,2}\d|(?:mon|tue|wed|thu|fri|sat|sun)(?:[a-z]{0,6}day)?\b|第?\d+ ?[天周月小]|\d{2}:\d{2})",  # noqa: E501
+    re.I,
+)
+
+
 def level_over_time(ctx: Context) -> Outcome:
     """It is said to get slower with time, and at all times measured it is the same."""
     even = [(v, e) for v, e in ctx.numbers("spread.even", {"label": r"^(?:time|day|step|hour)\|"})]
     even = [n for n in even if _METRIC.search((n[1].subject.label or "").split("|")[1])]
+    even += [
+        (r.value, r.evidence) for r in ratios(ctx)
+        if _METRIC.search(r.metric) and _TIME_OF.match(r.worse) and _TIME_OF.match(r.better)
+    ]  # fmt: skip
     grows = [*ctx.numbers("trend.growth"), *ctx.numbers("spread.outlier")]
     if not even or grows or not _DRIFTS.search(ctx.symptom) or _fault(ctx):
         return UNKNOWN

@@ -311,9 +311,17 @@ def rate_beside_perftest(ctx: Context) -> Outcome:
     return Outcome(least[0] >= 0.92 * top[0] and min(r[0] for r in rates) >= 0.9 * top[0], (least[1], top[1]))
 
 
+def _none_lost(ctx: Context) -> tuple[float, Evidence] | None:
+    """A line that counts what was preempted or retracted, and counts none."""
+    for value, item in ctx.numbers("figure"):
+        if value == 0 and re.search(r"(?:retract|preempt)\w*[^\n:=]{0,24}[:=] ?0\b(?!\.)", item.quote or "", re.I):
+            return value, item
+    return None
+
+
 def full_cache_no_harm(ctx: Context) -> Outcome:
     """The KV cache is well used, nothing was preempted, and nothing waits."""
-    kv, waiting, lost = read.kv(ctx), read.waiting(ctx), read.top(ctx, "serving.preemptions")
+    kv, waiting, lost = read.kv(ctx), read.waiting(ctx), read.top(ctx, "serving.preemptions") or _none_lost(ctx)
     if kv is None or waiting is None or lost is None or kv[0] < 0.8:
         return UNKNOWN
     asked = re.search(r"usage|alert|alarm|full|% ?kv|kv|告警|报警|占用", ctx.symptom, re.IGNORECASE)

@@ -24,13 +24,13 @@ _CLAIMS = regex(
     re.I,
 )
 _AXES = ("proxy", "client", "version", "node", "gpu", "rank", "data_source", "flag", "env", "container", "driver", "storage", "other",  # noqa: E501
-         "numa", "host", "kernel", "quantization", "attention_backend", "graphs", "moe", "prefix_cache", "cpu", "replicas", "scheduler", "threads")  # fmt: skip  # noqa: E501
+         "numa", "host", "kernel", "quantization", "attention_backend", "graphs", "moe", "prefix_cache", "cpu", "replicas", "scheduler", "threads", "workers")  # fmt: skip  # noqa: E501
 _WORDS = {
     "proxy": r"gateway|proxy|ingress|envoy|nginx|router|balancer|hop|istio|sidecar|网关|代理",
     "client": r"client|tool|sdk|harness|压测|客户端", "version": r"version|upgrad|updat|downgrad|release|image|bump|\d+\.\d+|driver|cuda|regress|\bnew\b|升级|版本",  # noqa: E501
     "node": r"node|host|machine|server|box|节点|机器", "gpu": r"gpu|card|卡", "rank": r"rank|gpu",
     "data_source": r"data|load|input|pipeline|worker|数据", "driver": r"driver|驱动", "container": r"container|docker|pod|k8s|容器",  # noqa: E501
-    "threads": r"thread|OMP|worker|affinity|线程",
+    "workers": r"worker|input|data|load|数据", "threads": r"thread|OMP|worker|affinity|线程",
     "storage": r"disk|storage|nfs|volume|存储|磁盘",
 }  # fmt: skip
 
@@ -51,7 +51,7 @@ def suspect_changes_nothing(ctx: Context) -> Outcome:
     timed = [
         m
         for m in measured
-        if re.match(r"ttft|tpot|itl|latency|e2e|throughput|decode|iterations|step|time|count|flops", m)
+        if re.match(r"ttft|tpot|itl|latency|e2e|throughput|decode|iterations|step|time|count|flops|busbw|algbw", m)
     ]
     return Outcome(True, tuple(r.evidence for r in about[:3])) if timed else UNKNOWN
 
