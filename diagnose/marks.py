@@ -33,6 +33,7 @@ _PATIENCE, _PATIENCE_BLIND = (
 _FIGURES = re.compile(r"(?<!\\){[\d,]+}|\\\d")  # repetition and references are no digits of the line
 _MANY_SHAPES = 30_000
 _MOST_WORDS = 200_000
+_OFTEN = 200  # lines on which a mark was tried, after which literals are sought before its pattern
 _FEW = 5_000  # lines that are tried faster than a `Sieve` is made for them
 _SORTED_FROM = 1 << 20  # bytes of a text: what a `Sorter` compiles takes longer than to read a shorter one
 _Identity = tuple["str | float", "str | None", "int | None", "int | None"]  # value, label, rank, GPU
@@ -69,6 +70,8 @@ def _need(tree: Any, plain: bool = False) -> Need:
             options = tuple(_need(branch, plain) for branch in arg[1])
             if all(options):
                 out.append(options)
+        elif op is sre.IN and all(o is sre.LITERAL and a > 127 for o, a in arg):  # one of some Chinese characters
+            out.append(tuple((chr(a).encode(),) for _, a in arg))
         elif op in (sre.MAX_REPEAT, sre.MIN_REPEAT) and arg[0] >= 1:
             out.extend(_need(list(arg[2]), plain))
     flush()
@@ -165,10 +168,16 @@ class _Ready:
         self.gates = gates(self.needles)
         # a name that is mostly digits has no shape: "H200"
         self.names = () if self.needles else primary(needles(mark.pattern, plain=True))
+        self.tried = 0  # lines
 
     @cached_property
     def search(self) -> re.Pattern[str]:
         return re.compile(self.mark.pattern, re.IGNORECASE)
+
+    @cached_property
+    def plain(self) -> tuple[Gate, ...]:
+        """What must stand in a line, digits included: found sooner than the pattern fails."""
+        return gates(needles(self.mark.pattern, plain=True))
 
     @cached_property
     def veto(self) -> re.Pattern[str] | None:
@@ -317,6 +326,9 @@ def _match(text: str, item: _Ready) -> tuple[_Identity, str] | None:
         lower = text.lower().encode()
         if not any(name in lower for name in item.names):
             return None
+    item.tried += 1
+    if item.tried > _OFTEN and not admits(item.plain, text.lower().encode()):
+        return None
     hit = item.search.search(text)
     if hit is None or (item.veto is not None and item.veto.search(text)):
         return None

@@ -73,3 +73,7 @@ def test_possible_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     found = possible(iter(lines), re.compile(r"\bXid\b"), re.compile("通信"), words=("s)",))
     assert [x.number for x in found] == [0, 2, 3, 4]
     assert list(possible(iter(lines), re.compile(r"\d"))) == lines
+
+
+def test_every_mark_has_a_literal_or_it_is_tried_on_every_line() -> None:
+    assert [r.mark.signal for r in gather.scanner()._ready if not r.needles and not r.names] == []
