@@ -119,7 +119,7 @@ def sureness(p: float, w: Words) -> str:
     return f"{p:.2f}" if round(p, 2) <= _SURE else w.surest.format(p=f"{_SURE:.2f}")
 
 
-def _titles(causes: list[str], cat: Catalogue, lang: str, w: Words) -> str:
+def _titles(causes: list[str], cat: Catalogue, lang: str) -> str:
     return listed([f"“{title_text(cat.causes[c], lang).rstrip('。.')}”" for c in causes if c in cat.causes], lang)
 
 
@@ -150,7 +150,7 @@ def _experiment(report: Report, cat: Catalogue, lang: str, *, command: bool = Tr
         return ""
     w = words(lang)
     first = report.next_probes[0]
-    apart = _titles(first.separates[:3], cat, lang, w) if len(first.separates) > 1 else ""
+    apart = _titles(first.separates[:3], cat, lang) if len(first.separates) > 1 else ""
     frame = w.next if command else w.next_said
     what = looked_at(cat, first.probe, lang)
     return w.glue(frame.format(what=what, command=first.command), w.separates.format(names=apart) if apart else "")
@@ -329,7 +329,7 @@ def _change_of_mind(report: Report, rivals: list[str], check: str, cat: Catalogu
     step = w.falls_step.format(command=probe.command, what=looked_at(cat, probe.probe, lang)) if probe else ""
     parts = [w.falls.format(check=uncapped(check), step=step)]
     if rivals:
-        parts.append(w.rivals.format(names=_titles(rivals, cat, lang, w)))
+        parts.append(w.rivals.format(names=_titles(rivals, cat, lang)))
     against = report.findings[0].against if report.findings else []
     if against:
         parts.append(w.against.format(ids=", ".join(against)))
@@ -340,7 +340,7 @@ def _chain(report: Report, cat: Catalogue, lang: str, w: Words) -> str:
     names = names_of(report, cat)
     linked = {link.to for link in report.chain} & {f.cause for f in report.findings}
     if not linked:
-        return w.also.format(names=_titles(names[1:], cat, lang, w)) if len(names) > 1 else ""
+        return w.also.format(names=_titles(names[1:], cat, lang)) if len(names) > 1 else ""
     order = [report.findings[0].cause, *(f.cause for f in report.findings[1:] if f.cause in linked)]
     titles = [title_text(cat.causes[c], lang).rstrip("。.") for c in order]
     return spaced(w.chain.format(steps=w.leads.join(map(uncapped, titles)) + w.symptom))

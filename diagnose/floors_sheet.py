@@ -90,7 +90,7 @@ def build(ask: Ask) -> Sheet:
     over = parallel.link(ask.gpu, ask.plan, ask.tp, 1, ask.busbw) if ask.tp > 1 else None
     _capacity(sheet, ask)
     comms = _all_reduce(sheet, ask, over)
-    prefill = _prefill(sheet, ask, comms)
+    prefill = _prefill(sheet, ask)
     _decode(sheet, ask, over, comms, prefill)
     return sheet
 
@@ -176,7 +176,7 @@ def _all_reduce(sheet: Sheet, ask: Ask, over: Link | None) -> Figure | None:
     return step
 
 
-def _prefill(sheet: Sheet, ask: Ask, comms: Figure | None) -> Figure | None:
+def _prefill(sheet: Sheet, ask: Ask) -> Figure | None:
     sheet.add("prefill_flops", f"arithmetic of a prefill of {ask.input} tokens",
               floors.prefill_flops(ask.shape, ask.input))  # fmt: skip
     what = f"prefill of {ask.input} tokens"

@@ -114,7 +114,7 @@ def _ceiling(book: Book, near: Evidence, name: str, measured: float, ranks: int)
         said = [h for s in ("nccl_tests.hosts", "nccl.nnodes", "launch.hosts") if (h := book.one(s, near))]
         hosts = max(said, key=lambda h: h[0], default=None)
     if hosts and hosts[0] > 1:
-        return _network(book, near, name, measured, ranks, int(hosts[0]), hosts[1])
+        return _network(book, name, measured, ranks, int(hosts[0]), hosts[1])
     got = product(book, near)
     pairs = _pairs(book, near, ranks)
     if pairs:
@@ -299,7 +299,7 @@ def _from_nccl(book: Book, near: Evidence, got: Product) -> Ceiling | None:
 # ---------------------------------------------------------------- several machines
 
 
-def _network(book: Book, near: Evidence, name: str, measured: float, ranks: int, nodes: int, says: Evidence) -> Ceiling:
+def _network(book: Book, name: str, measured: float, ranks: int, nodes: int, says: Evidence) -> Ceiling:
     """All that leaves a node goes through its adapters."""
     words = f"{nodes} nodes"
     nics, rate, used = adapters(book)

@@ -175,7 +175,7 @@ def _attributes(names: list[str], rows: list[_Row], skip: int) -> Iterator[_Attr
             yield _Attribute(_axis(a, b), f"{a} and {b}", _agree(i, j, inner=True))
     ends = [_ARROW.match(r.cells[0]) for r in rows]
     if all(ends):
-        yield _Attribute("place", "ends", _ends(rows))
+        yield _Attribute("place", "ends", _end)
 
 
 def _of(k: int) -> Callable[[_Row], str | None]:
@@ -200,9 +200,9 @@ def _agree(i: int, j: int, inner: bool = False) -> Callable[[_Row], str | None]:
     return agree
 
 
-def _ends(rows: list[_Row]) -> Callable[[_Row], str | None]:
+def _end(row: _Row) -> str:
     """One pair of ends; what it is grouped by shows only in the outcome."""
-    return lambda row: row.cells[0]
+    return row.cells[0]
 
 
 def _split(doc: Document, head: list[str], rows: list[_Row]) -> Iterator[Fact]:
