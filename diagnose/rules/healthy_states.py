@@ -72,7 +72,7 @@ def slice_gives_its_share(ctx: Context) -> Outcome:
 
 
 _MISSING = regex(
-    r"only|instead of|missing|less than|where (?:is|are|did)|retired|smaller|cheat|lost|gone|shows? up|少|只(?:有|看到|显示|剩|认)|缺|不足|去哪|被谁|吃", re.I  # noqa: E501
+    r"only|instead of|missing|reports?\b|dead|less than|where (?:is|are|did)|retired|smaller|cheat|lost|gone|shows? up|少|只(?:有|看到|显示|剩|认)|缺|不足|去哪|被谁|吃", re.I  # noqa: E501
 )  # fmt: skip
 _ECC_TAKES = ("GDDR6", "GDDR6X", "GDDR7")  # an eighth of a half: 15 of 16 stay
 
