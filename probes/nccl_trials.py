@@ -18,6 +18,7 @@ from diagnose.models import Fact, Subject
 from .nccl_tests import halves
 
 SMALL = 160  # lines up to which a document is taken as typed by hand
+LONGEST = 2000  # characters of a line of such a document
 _ASSIGN = regex(
     r"(?<![\w$/.-])((?:NCCL|GLOO|UCX|TORCH|CUDA|FI|OMPI"
     r"|RCCL)_[A-Z0-9_]+)\s?=\s?[\"']?([^\s\"',;:)|]+)"
@@ -153,7 +154,7 @@ class TrialReader:
         """One fact for each setting and outcome."""
         lines: list[Line] = []
         for line in doc.lines():
-            if len(lines) >= SMALL:
+            if len(lines) >= SMALL or len(line.text) > LONGEST:  # a program's dump, not a note
                 return
             lines.append(line)
         yield from _changes(doc, lines)

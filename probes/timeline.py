@@ -223,18 +223,19 @@ def gaps(
     idle = dict.fromkeys(IDLE, 0.0)
     worst: dict[str, tuple[float, int]] = {}
     inputs, ops, waits = host
-    reached = low
+    reached, last = low, -1
     for i in order:
         start, end = line.gpu_start[i], line.gpu_end[i]
         if end < low or start > high:
             continue
         gap = start - reached
         if gap > 0:
-            kind = why(line, i, reached, start, inputs, ops, waits)
+            kind = why(line, i, last, reached, start, inputs, ops, waits)
             idle[kind] += gap
             if gap > worst.get(kind, (0.0, 0))[0]:
                 worst[kind] = (gap, i)
-        reached = max(reached, end)
+        if end >= reached:
+            reached, last = end, i
     lost = min(waits.within(low, high), idle["launch"])
     idle["sync"], idle["launch"] = lost, idle["launch"] - lost
     if "launch" in worst and lost > 0:
@@ -242,8 +243,12 @@ def gaps(
     return idle, {k: i for k, (_, i) in worst.items()}
 
 
-def why(line: Timeline, row: int, start: float, end: float, inputs: Cover, ops: Cover, waits: Cover) -> str:
-    """Reason of one gap that ends with `row`; `launch` stands for launching or waiting, told apart afterwards."""
+def why(line: Timeline, row: int, last: int, start: float, end: float, inputs: Cover, ops: Cover, waits: Cover) -> str:
+    """Reason of one gap between the rows `last` (-1: none) and `row`; `launch` stands for launching or waiting, told
+    apart afterwards.
+
+    What comes back to the device after a copy from it is no input: the host worked on what it had fetched.
+    """
     launch = line.gpu_launch[row]
     if 0 <= launch <= start - QUEUED:
         return "device"
@@ -253,6 +258,9 @@ def why(line: Timeline, row: int, start: float, end: float, inputs: Cover, ops: 
         return "device"
     if inputs.within(start, late) > 0.5 * gap:
         return "input"
+    fetched = last >= 0 and line.gpu_kind[last] == HOST_COPY and last not in line.to_device
+    if row in line.to_device and fetched and end - start > LONG_GAP:
+        return "host"
     if row in line.to_device and end - start > LONG_GAP and waits.within(start, late) < 0.5 * gap:
         return "input"
     if line.ops and gap > LONG_GAP and ops.within(start, late) + waits.within(start, late) < 0.5 * gap:

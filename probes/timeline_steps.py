@@ -76,7 +76,8 @@ def steps(line: Timeline) -> list[Step]:
         after = bisect_right(begins, high)
         reached = max([low, *(line.gpu_end[i] for i in rows)])
         if reached < high:  # the gap goes on into the next step: what ends it says why
-            late = why(line, order[after], reached, begins[after], *host) if after < len(order) else "device"
+            last = max(rows, key=line.gpu_end.__getitem__, default=-1)
+            late = why(line, order[after], last, reached, begins[after], *host) if after < len(order) else "device"
             idle[late] += high - reached
         parts["idle"] = high - low - parts["busy"]
         parts |= idle

@@ -13,7 +13,14 @@ from diagnose.probes.serving_procs import ServingProcsReader
 from diagnose.document import Document
 from diagnose.engine import triage
 
-SAMPLE = ("own-kineto-fp32", "own-kineto-small-batch")  # a server's capture costs 2 CPU seconds each
+SAMPLE = (
+    "own-kineto-fp32",
+    "own-kineto2-gloo",
+    "own-nccl-json-ll",
+    "own-nccl-netib",
+    "own-nccl-dup",
+    "own-nccl-memcpy",
+)  # a server costs 2 CPU s
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,8 @@ MORE = 1.3  # times as much work of its own, at least
 def late_rank(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
     """`trace.late_rank`: exposed communication of the rank that waits most over that of the rank that works most.
 
+    Work is what a rank does or its host keeps it from doing: kernels, and idle time in which the host did something
+    else. The launch rate is left out: a profiler slows it, and ranks differ in it on machines where nothing is wrong.
     Shares of each rank's own window, because windows of ranks differ in length. Stages of a pipeline differ by design:
     where point-to-point kernels lead the communication nothing is said.
     """
@@ -49,6 +51,7 @@ def late_rank(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
         return {f.subject.rank: f for f in facts if f.signal == signal and f.subject.rank is not None}
 
     exposed, busy = by_rank("trace.comm_exposed"), by_rank("trace.gpu_busy")
+    held = [by_rank(f"trace.idle.{why}") for why in ("host", "input", "sync")]
     ranks = [r for r in exposed if r in busy]
     if len(ranks) < 2 or any(f.signal == "trace.kernel_share" and _POINT.search(f.subject.label or "") for f in facts):
         return
@@ -57,7 +60,8 @@ def late_rank(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
         return float(exposed[rank].value or 0)
 
     def works(rank: int) -> float:
-        return float(busy[rank].value or 0) - waits(rank)
+        own = float(busy[rank].value or 0) - waits(rank)
+        return own + sum(float(h[rank].value or 0) for h in held if rank in h)
 
     late, most = max(ranks, key=works), max(ranks, key=waits)
     if waits(most) >= WAITS and 0 < waits(late) <= LITTLE * waits(most) and works(late) >= MORE * works(most):

@@ -65,6 +65,32 @@ def algorithm_forced(ctx: Context) -> Outcome:
     return outcome(e for e in kept if names.match((e.subject.label or "").upper()) and not varied(ctx, e))
 
 
+def board_guessed_under_override(ctx: Context) -> Outcome:
+    """The ceiling is that of the smaller board of a product, which nothing shows, and a variable holds the rate down.
+
+    A forced protocol reaches about as much over eighteen links as a healthy run over six.
+    """
+    guessed = [x for x in ctx.limits if "board without NVSwitch" in x.what]
+    held = algorithm_forced(ctx)
+    return Outcome(True, held.used) if guessed and held.holds else UNKNOWN
+
+
+def one_rank_measured(ctx: Context) -> Outcome:
+    """The bandwidth test ran over one GPU: nothing crosses a link, and its bus bandwidth is nought by definition."""
+    peak = _rates(ctx)
+    ranks = ctx.numbers("nccl_tests.nranks") or ctx.numbers("nccl.nranks") or ctx.numbers("nccl_tests.gpus")
+    if not ranks or not peak:
+        return UNKNOWN
+    most, fastest = max(ranks, key=lambda n: n[0]), max(peak, key=lambda n: n[0])
+    return Outcome(most[0] == 1 and fastest[0] == 0, (most[1], fastest[1]))
+
+
+def _rates(ctx: Context) -> list[tuple[float, Evidence]]:
+    return [
+        n for s in ("nccl_tests.largest_busbw", "nccl_tests.peak_busbw", "nccl_tests.avg_busbw") for n in ctx.numbers(s)
+    ]
+
+
 def tried_override_is_worse(ctx: Context) -> Outcome:
     """With the variable the run fails or is slow, without it not."""
     worse = [*ctx.of("trial.harms"), *ctx.of("trial.slower")]
@@ -348,6 +374,8 @@ def ethernet_figure(ctx: Context) -> Outcome:
 MORE: tuple[Callable[[Context], Outcome], ...] = (
     p2p_switched_off,
     algorithm_forced,
+    board_guessed_under_override,
+    one_rank_measured,
     tried_override_is_worse,
     used_pair_without_nvlink,
     used_pair_crosses,

@@ -95,6 +95,7 @@ def overrides(ctx: Context) -> list[Evidence]:
             or (name in ("NCCL_ALGO", "NCCL_PROTO") and low not in ("", "^ll128"))
             or (name in CHANNEL_CAPS and number is not None and number <= 4)
             or (name == "NCCL_NTHREADS" and number is not None and number < 256)
+            or (name == "NCCL_P2P_USE_CUDA_MEMCPY" and switched_on(item))
             or (name == "NCCL_BUFFSIZE" and number is not None and number < 1 << 20)
             or (name in ("NCCL_TOPO_FILE", "NCCL_GRAPH_FILE", "NCCL_RINGS") and low not in ("", "/dev/null"))
             or (name == "NCCL_IB_PCI_RELAXED_ORDERING" and number == 0)
