@@ -129,6 +129,7 @@ _FAULTS = regex(
     r"(?<![a-z])(?:maj(?:or)?[ _-]?(?:page )?f(?:au)?lts?(?:/s)?(?: per second)?|majflt/s|缺页(?:中断)?|主缺页)\W{0,4}(?P<a>\d[\d,.]*)(?P<k>k)?"  # noqa: E501
     r"|(?P<b>\d[\d,.]*)(?P<kb>k)? (?:major (?:page )?faults?|maj(?:or)?[ _-]?fl(?:au)?ts?)", re.I,
 )  # fmt: skip
+_BLOCKS_IN = regex(r"\bbi\b\W{0,4}(?P<a>\d{5,})|(?:pgpgin/s|rkB/s)\W{1,4}(?P<b>\d{5,})")
 _REFAULT = regex(r"(?:workingset_refault(?:_file)?|pgmajfault)\W{1,3}(?P<a>\d{5,})")
 
 
@@ -142,6 +143,7 @@ class MappedFileReader:
         b"refault",
         b"RAM",
         b"Mem:",
+        b"MemTotal",
         b".gguf",
         "缺页".encode(),
         "内存".encode(),
@@ -161,6 +163,8 @@ class MappedFileReader:
             if hit := _FAULTS.search(text):
                 count = amount((hit["a"] or hit["b"]).rstrip(".,")) * (1000 if hit["k"] or hit["kb"] else 1)
                 yield computed(doc, line, "host.major_faults", count, "count", self.name)
+            if hit := _BLOCKS_IN.search(text):
+                yield computed(doc, line, "host.blocks_in", amount(hit["a"] or hit["b"]), "count", self.name)
             if hit := _REFAULT.search(text):
                 yield computed(doc, line, "host.refaults", amount(hit["a"]), "count", self.name)
             cells = text.split()

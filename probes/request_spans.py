@@ -164,6 +164,9 @@ def _flat(spans: list[_Span]) -> bool:
     """Rows without any word of tracing: parts only where they add up to the first or the last of them."""
     if len(spans) < 3:
         return False
+    shares = [float(h[1]) for s in spans if (h := re.search(r"(?<![\d.])(\d{1,2}(?:\.\d+)?) ?%", s.name))]
+    if len(shares) == len(spans) and 96 <= sum(shares) <= 104:
+        return True
     whole = max(spans, key=lambda s: s.ms)
     rest = sum(s.ms for s in spans if s is not whole)
     deep = [s for s in spans if s.depth > whole.depth]

@@ -30,7 +30,7 @@ _PAIR = regex(
 _SERIES = regex(r"(?:(?<=[:：\s])|^)(?P<row>\d+(?:\.\d+)?(?:[\s,]+\d+(?:\.\d+)?){4,})\s*(?:s|ms)?\s*$")
 _EACH = regex(r"each (?:chunk|event|token|line|delta)|arriv|chunk|stamp|到达|时间戳|每(?:个|行)", re.I)
 _WORDED = regex(
-    r"(?:first (?:byte|chunk|token|data)|ttfb|首(?:包|字节|字))\W{0,4}(?P<a>\d+(?:\.\d+)?) ?(?P<u>ms|s|秒).{0,40}?(?:(?P<held>all at once|in one (?:go|piece|lump)|at the end|one burst|一次性|一下子)|(?P<even>one by one|token by token|token-by-token|steadily|evenly|smooth\w*|incremental\w*|逐(?:字|个|token)))",  # noqa: E501
+    r"(?:first (?:byte|chunk|token|data)|ttfb|首(?:包|字节|字))\W{0,4}(?P<a>\d+(?:\.\d+)?) ?(?P<u>ms|s|秒).{0,40}?(?:(?P<held>all at once|all (?:tokens|chunks|events|data|the rest) (?:with)?in \d+ ?ms|in one (?:go|piece|lump)|at the end|one burst|一次性|一下子)|(?P<even>one by one|(?:tokens?|chunks?|events?) every \d+ ?ms|token by token|token-by-token|steadily|evenly|smooth\w*|incremental\w*|逐(?:字|个|token)))",  # noqa: E501
     re.I,
 )
 _ENCODED = regex(r"^\W{0,4}(?:\d+(?:\.\d+)?\s+)?[<\s]*content-encoding:\s*(?P<how>gzip|br|deflate|zstd)\b", re.I)
@@ -45,6 +45,8 @@ class ArrivalReader:
         b"chunk",
         b"first ",
         b"irst byte",
+        b"TTFB",
+        b"ttfb",
         "首".encode(),
         b"ontent-",
         b"event",
@@ -117,6 +119,11 @@ _CONSTANT = regex(
     r"^\s*(?:const |let |var )?(?P<name>[A-Z][A-Z0-9_]*|prompt|question|payload|body|data)\s*=\s*(?:open\(|JSON\.stringify\(|[\"'f{]|Path\(|json\.|\()"  # noqa: E501
 )
 _SENT = regex(r"(?:\.post\(|requests?\.|completions?\.create|generate\(|http\.request|aiohttp|httpx|session\.)", re.I)
+# These send one body to the end; what else they send comes from a script.
+_ONE_BODY = regex(
+    r"\b(?:hey|ab|bombardier|autocannon|oha|siege)\b(?=[^\n]* -[nczt] ?\d)(?![^\n]*(?:\.lua|targets))[^\n]*? (?:-D|-d|-p|-b|-f|--body(?:-file)?|--data|-T json -p)[ =]?\S+",  # noqa: E501
+    re.I,  # noqa: E501, RUF100
+)
 _DRAWN = regex(
     r"random|choice|sample|shuffle|uuid|itertools|cycle|dataset|next\(|\[i\]|\[idx|feeder|csv|SharedArray|__ITER|faker",
     re.I,
@@ -133,6 +140,12 @@ class DistinctPromptReader:
     name = "distinct_prompts"
     needles: tuple[bytes, ...] = (
         b"uniq",
+        b"hey ",
+        b"ab -",
+        b"oha ",
+        b"bombardier",
+        b"autocannon",
+        b"siege ",
         b"sort -u",
         b"istinct",
         b"ifferent",
@@ -151,6 +164,9 @@ class DistinctPromptReader:
         yield from self._worded(doc, lines)
         yield from self._counted(doc, lines)
         yield from self._coded(doc, lines)
+        for line in lines:
+            if hit := _ONE_BODY.search(line.prefix + line.text):
+                yield Fact("bench.one_prompt", hit.group()[:80], None, Subject(), (doc.span(line),), status=doc.status)
 
     @staticmethod
     def _worded(doc: Document, lines: list[Line]) -> Iterator[Fact]:

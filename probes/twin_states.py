@@ -29,7 +29,11 @@ _WORK = regex(
     re.I,
 )  # fmt: skip
 _GPUZ = regex(r"PCIe? ?x(?P<wm>\d{1,2}) (?P<top>[1-6])\.\d @ x(?P<w>\d{1,2}) (?P<now>[1-6])\.\d", re.I)
-_GTS = regex(r"LnkSta:?\s.*?Speed (?P<s>2\.5|5|8|16|32|64)(?:\.0)? ?GT/s", re.I)
+_GTS = regex(
+    r"(?:LnkSta:?\s.*?Speed|(?<!max )(?<!cap )link speed|current speed)\W{0,6}(?P<s>2\.5|5|8|16|32|64)(?:\.0)? ?GT/s",
+    re.I,
+)
+_MAX_GTS = regex(r"\bmax\w*\W{0,3}(?P<s>2\.5|5|8|16|32|64)(?:\.0)? ?GT/s", re.I)
 _CAP = regex(r"LnkCap:?\s.*?Speed (?P<s>2\.5|5|8|16|32|64)(?:\.0)? ?GT/s", re.I)
 _NAMED = regex(r"(?:pcie\.link\.gen\.(?:gpu)?current|\bgen(?:eration)?)\W{0,3}(?P<now>[1-6])\b(?!\.?\d*@)", re.I)
 _GEN_HEAD = regex(r"\b(?:pcie?|link)[ ._]?gen\w*|\bgen(?:eration)?\b", re.I)
@@ -42,7 +46,7 @@ class LinkStateReader:
     """`link.gen` of a PCIe link, labelled ``rest`` or ``work``, and the highest it can be as ``top``."""
 
     name = "link_states"
-    needles: tuple[bytes, ...] = (b"LnkSta", b"gen.", b"PCIe x", b"Gen", b"gen", b"GEN")
+    needles: tuple[bytes, ...] = (b"LnkSta", b"GT/s", b"gen.", b"PCIe x", b"Gen", b"gen", b"GEN")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """By the use in the same row, by words in it, or by the heading above it."""
@@ -80,7 +84,8 @@ class LinkStateReader:
         if hit := _GPUZ.search(text):
             return int(hit["now"]), int(hit["top"])
         if hit := _GTS.search(text):
-            return _GENERATION[hit["s"]], None
+            most = _MAX_GTS.search(text)
+            return _GENERATION[hit["s"]], _GENERATION[most["s"]] if most else None
         if hit := _CAP.search(text):
             return None, _GENERATION[hit["s"]]
         cells = [c.strip() for c in text.split(",")]
@@ -218,6 +223,7 @@ def _rates(row: tuple[Line, str, str]) -> tuple[float, str] | None:
 
 # ---------------------------------------------------------------- who computes on a card
 
+_APPS = regex(r"--query-compute-apps=(?P<c>[\w.,]+)")
 _NVITOP = regex(
     r"^\W*(?P<gpu>\d{1,2})\s+(?P<pid>\d{3,8})\s+C(?:\+G)?\s+(?P<user>[\w.-]+)\s+(?P<m>\d+(?:\.\d+)?)(?P<mu>[GM]i?B)\s+(?P<sm>\d{1,3})\b"
 )  # noqa: E501, RUF100
@@ -229,14 +235,27 @@ class CardUserReader:
     """Processes of `nvitop`, and users of `gpustat`, with what they hold and compute."""
 
     name = "card_users"
-    needles: tuple[bytes, ...] = (b"iB ", b"M)")
+    needles: tuple[bytes, ...] = (b"compute-apps", b"iB ", b"M)")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`gpu.process*` as of the other tools; `gpu.users` of a line, those that hold a GiB or more."""
         if doc.is_binary or doc.size > 1 << 18:
             return
+        columns: list[str] = []
         for line in islice(doc.lines(), 4000):
             text = line.prefix + line.text
+            if hit := _APPS.search(text):
+                columns = hit["c"].split(",")
+            elif re.match(r"\W*(?:pid|gpu_uuid|process_name|name),", text):
+                columns = []  # with its head the table is read elsewhere
+            elif columns and len(cells := [c.strip() for c in text.split(",")]) == len(columns):
+                named = dict(zip(columns, cells, strict=True))
+                pid, size = (
+                    named.get("pid", ""),
+                    re.match(r"(\d+) MiB", named.get("used_memory") or named.get("used_gpu_memory") or ""),
+                )  # noqa: E501, RUF100
+                if pid.isdecimal() and size:
+                    yield fact(doc, line, "gpu.process.memory", float(size[1]) / 1024, "GiB", label=f"{pid} C")
             if hit := _NVITOP.match(text):
                 label, gpu = f"{hit['pid']} C", int(hit["gpu"])
                 scale = 1.0 if hit["mu"].startswith("G") else 1 / 1024

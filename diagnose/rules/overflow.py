@@ -58,6 +58,7 @@ def mapped_beyond_memory(ctx: Context) -> Outcome:
     files, rams = ctx.numbers("host.mapped_file"), ctx.numbers("host.ram_said")
     rams = rams + ctx.numbers("host.memory.limit") or ctx.numbers("host.memory.total")
     again: list[Evidence] = [e for v, e in ctx.numbers("host.major_faults") if v >= 300]
+    again += [e for v, e in ctx.numbers("host.blocks_in") if v >= 1e5]
     again += [e for v, e in ctx.numbers("host.refaults") if v >= 1e6]
     again += [e for v, e in ctx.numbers("host.cpu.iowait") if v >= 0.2]
     if not files or not rams:
