@@ -35,15 +35,6 @@ def link_rises_with_work(ctx: Context) -> Outcome:
     return Outcome(rises, (low[1], high[1], *full[:1])) if rises else UNKNOWN
 
 
-def link_stays_low(ctx: Context) -> Outcome:
-    """At work the link stays at a generation far below what it can, and copies are that slow."""
-    work, top = (ctx.numbers("link.gen", {"label": f"^{k}$"}) for k in ("work", "top"))
-    if not work or not top:
-        return UNKNOWN
-    high, best = max(work, key=lambda n: n[0]), max(top, key=lambda n: n[0])
-    return read.yes(high[1], best[1]) if high[0] < best[0] else read.no(high[1])
-
-
 _COHERENT = {
     "GH200": (250.0, 450.0), "GRACE HOPPER": (250.0, 450.0), "GB200": (130.0, 450.0), "GB300": (130.0, 450.0),
 }  # fmt: skip
@@ -145,7 +136,7 @@ def users_share_a_card(ctx: Context) -> Outcome:
 
 
 _ALL: tuple[Callable[[Context], Outcome], ...] = (
-    link_rises_with_work, link_stays_low, copy_crosses_c2c, sparse_reads_less, near_files_are_faster, near_files_are_alike,  # noqa: E501
+    link_rises_with_work, copy_crosses_c2c, sparse_reads_less, near_files_are_faster, near_files_are_alike,  # noqa: E501
     graphs_set_it_free, enqueue_is_the_pace, users_share_a_card,
 )  # fmt: skip
 RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in _ALL}
