@@ -136,7 +136,7 @@ def users_share_a_card(ctx: Context) -> Outcome:
 
 
 _ALL: tuple[Callable[[Context], Outcome], ...] = (
-    link_rises_with_work, copy_crosses_c2c, sparse_reads_less, near_files_are_faster, near_files_are_alike,  # noqa: E501
+    link_rises_with_work, copy_crosses_c2c, sparse_reads_less, near_files_are_faster, near_files_are_alike,
     graphs_set_it_free, enqueue_is_the_pace, users_share_a_card,
 )  # fmt: skip
 RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in _ALL}
