@@ -168,6 +168,9 @@ _TOLD = regex(
     r" (?:on|share|sharing|using) (?:the |one |this |a )?(?:same )?(?:gpu|card|device|A100|H100)\b\D{1,24}?(?P<t>\d+(?:\.\d+)?)\s*(?:ms|s|sec|min|h)\b",  # noqa: E501
     re.I,
 )
+_SERVER = regex(
+    r"vllm|sglang|trt-?llm|triton server|\btokens?\b|tok/s|\bttft\b|\brequests?\b|\bqps\b", re.I
+)  # one engine, many users
 _EACH = regex(
     r"(?:it|iter|step|sample|img|image|batch)\w*/s\b.*\b(?:per|each|a)\b|\b(?:per|each)\b.*(?:it|step|sample|img|batch)\w*/s\b",
     re.I,
@@ -186,7 +189,7 @@ class CoTenants:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`gpu.tenants_scaling`: growth of the time over growth of the number, from fewest to most."""
-        if doc.is_binary or doc.size > _SMALL:
+        if doc.is_binary or doc.size > _SMALL or _SERVER.search(doc.data.decode("utf-8", "replace")):
             return
         rows: dict[int, tuple[float, Line]] = {}
         noted: dict[int, tuple[float, Line]] = {}

@@ -112,7 +112,9 @@ _REASONS = {
     0x80: "hw_power_brake_slowdown",
     0x100: "display_clock_setting",
 }
-_METRIC = regex(r"^DCGM_FI_(?:DEV_)?([A-Z_0-9]+)(?:\{([^}]*)\})?\s+(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
+_METRIC = regex(
+    r"^(?:[\d:TZ.+-]{5,}\s+)?DCGM_FI_(?:DEV_)?([A-Z_0-9]+)(?:\{([^}]*)\})?\s+(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+)
 _GPU_LABEL = regex(r'\bgpu="?(\d+)')
 _HOST_LABEL = regex(r'\bHostname="([^"]+)"')
 _NONE = 9e17  # DCGM's blank values lie above

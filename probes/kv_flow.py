@@ -233,6 +233,9 @@ class OrderReader:
         """A line with one start and end: of compute, or of a transfer."""
         spans = list(_INTERVAL_OF.finditer(line.text))
         work, wire = _WORK.search(line.text), _WIRE.search(line.text)
+        if work and wire and len(spans) == 1 and not line.text[: spans[0].start()].strip():
+            # behind an interval that heads the line, what is named first is what it did: `send layer 0`
+            work, wire = (work, None) if work.start() < wire.start() else (None, wire)
         if len(spans) != 1 or (work is None) == (wire is None) or _NOTHING.search(line.text):
             return False
         a, b = (amount(spans[0][k]) * unit for k in ("a", "b"))

@@ -92,6 +92,17 @@ BUSY = "utilization.gpu [%], memory.used [MiB]\n97 %, 17204 MiB\n96 %, 17204 MiB
             "PE 0 dev mlx5_0\nPE 1 dev mlx5_0\nPE 2 dev mlx5_0\nPE 3 dev mlx5_0\nrdma link | grep -c ACTIVE\n8\n",
             "nccl.nic_misplaced",
         ),
+        ("training is slow", BUSY + "the GPU is idle between the steps\n", "inconclusive"),
+        (
+            "is the image complete?",
+            "uverbs0\nlibibverbs: Warning: couldn't load driver 'libqedr-rdmav34.so': cannot open shared object file\n",
+            "inconclusive",
+        ),
+        (
+            "all-to-all crawls",
+            "PE 0 dev mlx5_0\nPE 1 dev mlx5_0\nPE 2 dev mlx5_0\nPE 3 dev mlx5_0\nrdma link | grep -c ACTIVE\n1\n",
+            "inconclusive",
+        ),
         ("alltoall is low", "2 nodes x 8 GPUs, 8x400G\nalltoall_perf 4G busbw 19 GB/s\n", "inconclusive"),
         ("alltoall is low", "2 nodes x 8 GPUs, 8x400G\nalltoall_perf 4G busbw 84 GB/s\n", "healthy"),
     ],

@@ -46,8 +46,8 @@ def time_grows_with_tenants(ctx: Context) -> Outcome:
 def one_adapter_for_all(ctx: Context) -> Outcome:
     """All processes that are listed opened one adapter, while others are up."""
     users = [(v, e) for v, e in ctx.numbers("rdma.processes_on_one") if v >= 3]
-    up = [(v, e) for v, e in ctx.numbers("rdma.devices_up") if v >= 2]
-    up += [(v, e) for v, e in ctx.numbers("net.adapters") if v >= 2]
+    up = [(v, e) for v, e in ctx.numbers("rdma.devices_up") if v >= 3]
+    up += [(v, e) for v, e in ctx.numbers("net.adapters") if v >= 3]
     if not users:
         per: dict[str, dict[int, Evidence]] = {}
         for item in ctx.of("nccl.nic_use"):
