@@ -183,7 +183,7 @@ def test_dead_nodes_do_not_take_the_others_with_them(
     for name, text in (("srun", DYING), ("sinfo", SINFO)):
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
-    got = collect(fleet_launch.slurm_nodes("n[1-4]"), tmp_path, command=["no-such"], plain=PLAIN, limit=1.5)
+    got = collect(fleet_launch.slurm_nodes("n[1-4]"), tmp_path, command=["no-such"], plain=PLAIN, limit=8)
     assert sorted(got.cassettes) == ["n2"]
     assert {f.name: f.reason for f in got.failed} == {
         "n1": "Slurm has it as down: Not responding",
