@@ -97,6 +97,8 @@ def fault(fact: Fact, data: bytes, encoding: str) -> str | None:
         if not fact.spans:
             return "observed without a quote"
         quotes = [clean(s.quote.replace("\0", "").encode())[0] for s in fact.spans]
+        if encoding != "utf-8":  # damage within a wide character joins digits that the reader saw apart
+            quotes += [data[s.start : s.end].decode(encoding, "replace") for s in fact.spans]
         numeric &= all(
             s.end - s.start < QUOTE_CHARS - 4 for s in fact.spans
         )  # else the figure may stand behind the cut

@@ -29,7 +29,7 @@ _TWICE = regex(
     r"(?:/sys/class/(?:infiniband|net)/)?(?P<nic>"
     + _IFACE
     + r")\S*?[/ :]+(?:\S*/)?(?P<name>port_(?:xmit|rcv)_data|[rt]x_bytes(?:_phy)?|[rt]x_vport_rdma_\w*bytes)"
-    r"\W+(?:before|t0|start|first)?\W*(?P<a>\d{3,})\W{1,12}(?:after|t1|end|then|\w{0,6})?\W*(?P<b>\d{3,})\b",
+    r"\W+(?:before|t0|start|first)?\W*(?P<a>\d{3,})\W{1,12}(?:after|t1|end|then|[a-z]{0,6})?\W*(?P<b>\d{3,})\b",
     re.IGNORECASE,
 )
 
