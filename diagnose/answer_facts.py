@@ -232,7 +232,8 @@ def _zh(item: Evidence, cat: Catalogue | None, gpus: str) -> str:
         who += [f"{what} {n}" for what, n in (("rank", item.subject.rank), ("GPU", gpu)) if n not in (None, "")]
         name = known[item.signal].removeprefix("GPU " if gpu not in (None, "") else "\0")
         return f"{''.join(f'{w} ' for w in who)}{name}{about} {amount(item)}"
-    if item.quote:
+    # a figure worked out over a whole trace or table does not stand in the row that it points at
+    if item.quote and not (item.kind == "derived" and item.quote.lstrip().startswith("{")):
         return f"“{core(item)}”"
     return f"“{said_statement(item, cat)}”"
 
