@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
+from . import runner
 from .assess import SURE, Assessment, assess
 from .cassette import SUFFIX, Cassette
 from .catalogue import catalogue
@@ -45,6 +49,48 @@ _AT_ONCE = 8
 def allowed(level: str) -> frozenset[str]:
     """Footprints up to `level`."""
     return frozenset(FOOTPRINTS[: FOOTPRINTS.index(level) + 1])
+
+
+_Done = tuple[Collector, "list[Capture | NotCaptured]", float]
+
+
+def _side_by_side(
+    todo: Iterable[Collector], timed: Callable[[Collector], tuple[list[Capture | NotCaptured], float]]
+) -> Generator[_Done, None, None]:
+    """Collectors as they end, a few at a time.
+
+    Ctrl-C is not kept waiting: what was not begun never is, programs that run are ended with their process groups,
+    and a request that hangs is left to a thread that dies with the process (a pool's threads are waited for at exit).
+    """
+    waiting = deque(todo)
+    ended: SimpleQueue[_Done | BaseException] = SimpleQueue()
+
+    def work() -> None:
+        while waiting:
+            try:
+                item = waiting.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            try:
+                ended.put((item, *timed(item)))
+            except BaseException as err:
+                ended.put(err)
+
+    count = len(waiting)
+    for _ in range(min(_AT_ONCE, count)):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        while count:
+            with suppress(Empty):  # waiting without an end cannot be interrupted on Windows
+                got = ended.get(timeout=0.5)
+                count -= 1
+                if isinstance(got, BaseException):
+                    raise got
+                yield got
+    except BaseException:
+        waiting.clear()
+        runner.end_all()
+        raise
 
 
 @dataclass
@@ -123,18 +169,12 @@ class Live:
         started = time.monotonic()
         out: list[Document] = []
         todo = list(chosen)
-        with ThreadPoolExecutor(min(_AT_ONCE, max(1, len(todo)))) as pool:
-            try:
-                running = {pool.submit(self._timed, c): c for c in todo}
-                for done in as_completed(running):
-                    items, seconds = done.result()
-                    self.ran[running[done].probe] = seconds
-                    left = len(todo) - len(self.ran.keys() & {c.probe for c in todo})
-                    self.progress(f"{running[done].probe} done, {left} running")
-                    out.extend(c.document() for c in self.cassette.add(items))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        with closing(_side_by_side(todo, self._timed)) as ended:
+            for item, items, seconds in ended:
+                self.ran[item.probe] = seconds
+                left = len(todo) - len(self.ran.keys() & {c.probe for c in todo})
+                self.progress(f"{item.probe} done, {left} running")
+                out.extend(c.document() for c in self.cassette.add(items))
         self.used += time.monotonic() - started
         return sorted(out, key=lambda d: d.name)
 

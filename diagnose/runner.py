@@ -39,6 +39,7 @@ KNOBS = frozenset(
 CAP = 16 << 20  # bytes of output kept; what comes after is read, counted and dropped
 GRACE = 2.0  # seconds between asking a process group to end and killing it
 POSIX = os.name == "posix"
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ def run(
     except OSError as err:
         raise ToolMissing(f"{argv[0]} does not start: {err.strerror}") from err
     sink = Sink(child.stdout, cap)
+    _running.add(child)
     try:
         status: int | None = child.wait(timeout)
         late = False
@@ -129,10 +131,18 @@ def run(
     except BaseException:  # Ctrl-C above all: nothing that was started outlives us
         _end(child)
         raise
+    finally:
+        _running.discard(child)
     sink.finish(child)
     cut = f"ended at its limit of {timeout:g} s" if late else sink.cut
     changed = extra | dict.fromkeys(sorted(left_out), "(left out)")
     return Ran(tuple(argv), started, time.monotonic() - begin, status, bytes(sink.kept), changed, cut)
+
+
+def end_all() -> None:
+    """End whatever runs: Ctrl-C reaches the main thread alone, and children are process groups of their own."""
+    for child in [*_running]:
+        _end(child)
 
 
 class Sink(threading.Thread):

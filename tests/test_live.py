@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from diagnose import runner
 from diagnose.cassette import Cassette, played
 from diagnose.collect import Capture, Collector
 from diagnose.host import Host
@@ -119,3 +125,35 @@ def test_run_at_the_prompt_probes_and_assesses_again(two_gpus: Path, tmp_path: P
     assert talk.report.findings[0].cause == "nccl.env_override"
     assert talk.answer("run nccl.tests")
     assert "cannot run here: not captured in this recording" in console.export_text() or "nccl.tests" not in live.known
+
+
+def test_ctrl_c_waits_for_no_probe_and_leaves_no_program(tmp_path: Path) -> None:
+    live = Live(Box(), Cassette.create(tmp_path / "o.cassette", "x"), allowed("load"), 600)
+    begun = threading.Barrier(3)
+
+    def program(host: Host) -> list[Capture]:
+        begun.wait()
+        runner.run(["sleep", "30"], timeout=40)
+        return []
+
+    def request(host: Host) -> list[Capture]:
+        begun.wait()
+        time.sleep(30)
+        return []
+
+    def press() -> None:
+        begun.wait()
+        while not runner._running:
+            time.sleep(0.01)
+        (child,) = runner._running
+        pressed.append(child)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pressed: list[subprocess.Popen[bytes]] = []
+    threading.Thread(target=press, daemon=True).start()
+    at = time.monotonic()
+    names = ("nvidia_smi.q", "env.dump")
+    with pytest.raises(KeyboardInterrupt):
+        live.run([Collector(n, lambda host: None, c) for n, c in zip(names, (program, request), strict=True)])
+    assert time.monotonic() - at < 10
+    assert pressed[0].poll() is not None
