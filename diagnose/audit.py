@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +25,7 @@ from .document import Document
 from .document_plain import plain
 from .emit import FORMATS, SEVERITY, escaped
 from .errors import EXIT_ERROR, EXIT_FINDING, EXIT_INCONCLUSIVE, EXIT_OK, InputError, UsageError
+from .fanout import side_by_side
 from .gather import Gathered, number, owns
 from .marks import Scanner
 from .mask import mask_report
@@ -105,12 +106,13 @@ def look(sysfs_root: str = "", record: str = "") -> Seen:
     cassette = Cassette.create(Path(record), "") if record else Cassette(Path("audit"))
     seen = Seen("this machine")
     chosen = [known[name] for name in PROBES if name in known]
-    with ThreadPoolExecutor(4) as pool:
-        for items in pool.map(lambda c: collect(c, host), chosen):
-            seen.probes += any(isinstance(i, Capture) for i in items)
-            seen.missing += [_missing(i) for i in items if isinstance(i, NotCaptured)]
-            captures = cassette.add(items) if record else [cassette.masked(i) for i in items if isinstance(i, Capture)]
-            seen.documents += [c.document() for c in captures]
+    with closing(side_by_side(chosen, lambda c: collect(c, host), 4)) as ended:
+        given = {c.probe: items for c, items in ended}
+    for items in (given[c.probe] for c in chosen):
+        seen.probes += any(isinstance(i, Capture) for i in items)
+        seen.missing += [_missing(i) for i in items if isinstance(i, NotCaptured)]
+        captures = cassette.add(items) if record else [cassette.masked(i) for i in items if isinstance(i, Capture)]
+        seen.documents += [c.document() for c in captures]
     return seen
 
 

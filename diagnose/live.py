@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Empty, SimpleQueue
 
-from . import runner
 from .assess import SURE, Assessment, assess
 from .cassette import SUFFIX, Cassette
 from .catalogue import catalogue
 from .collect import Capture, Collector, NotCaptured, collect, collectors
 from .document import Document
+from .fanout import side_by_side
 from .host import GPU_NODES, Host
 from .planner import DISTURBANCE, Option, options
 from .predicates import Context
@@ -49,48 +46,6 @@ _AT_ONCE = 8
 def allowed(level: str) -> frozenset[str]:
     """Footprints up to `level`."""
     return frozenset(FOOTPRINTS[: FOOTPRINTS.index(level) + 1])
-
-
-_Done = tuple[Collector, "list[Capture | NotCaptured]", float]
-
-
-def _side_by_side(
-    todo: Iterable[Collector], timed: Callable[[Collector], tuple[list[Capture | NotCaptured], float]]
-) -> Generator[_Done, None, None]:
-    """Collectors as they end, a few at a time.
-
-    Ctrl-C is not kept waiting: what was not begun never is, programs that run are ended with their process groups,
-    and a request that hangs is left to a thread that dies with the process (a pool's threads are waited for at exit).
-    """
-    waiting = deque(todo)
-    ended: SimpleQueue[_Done | BaseException] = SimpleQueue()
-
-    def work() -> None:
-        while waiting:
-            try:
-                item = waiting.popleft()
-            except IndexError:  # another thread took the last one
-                return
-            try:
-                ended.put((item, *timed(item)))
-            except BaseException as err:
-                ended.put(err)
-
-    count = len(waiting)
-    for _ in range(min(_AT_ONCE, count)):
-        threading.Thread(target=work, daemon=True).start()
-    try:
-        while count:
-            with suppress(Empty):  # waiting without an end cannot be interrupted on Windows
-                got = ended.get(timeout=0.5)
-                count -= 1
-                if isinstance(got, BaseException):
-                    raise got
-                yield got
-    except BaseException:
-        waiting.clear()
-        runner.end_all()
-        raise
 
 
 @dataclass
@@ -169,8 +124,8 @@ class Live:
         started = time.monotonic()
         out: list[Document] = []
         todo = list(chosen)
-        with closing(_side_by_side(todo, self._timed)) as ended:
-            for item, items, seconds in ended:
+        with closing(side_by_side(todo, self._timed, _AT_ONCE)) as ended:
+            for item, (items, seconds) in ended:
                 self.ran[item.probe] = seconds
                 left = len(todo) - len(self.ran.keys() & {c.probe for c in todo})
                 self.progress(f"{item.probe} done, {left} running")
