@@ -17,6 +17,25 @@ from .nccl_facts import text_of
 _BUSY = 0.5
 
 
+def one_card_works_alone(ctx: Context) -> Outcome:
+    """Of the GPUs of a slow collective one computes for a process and another rests without one.
+
+    A collective's kernels keep all of its GPUs busy together, so the one at work does something else. The listing must
+    show the collective's GPUs and no others.
+    """
+    ranks = ctx.numbers("nccl_tests.nranks") or ctx.numbers("nccl.nranks")
+    slow = [x for x in ctx.limits if x.ratio is not None and x.ratio < 0.6 and "busbw" in x.what]
+    use = {e.subject.gpu: (v, e) for v, e in ctx.numbers("gpu.util") if e.subject.gpu is not None}
+    if not ranks or not slow or len(use) != max(v for v, _ in ranks):
+        return UNKNOWN
+    owners = {e.subject.gpu: e for e in ctx.of("gpu.process") if not (e.subject.label or "").endswith(" G")}
+    works = [e for gpu, (v, e) in use.items() if v >= 0.9 and gpu in owners]
+    rests = [e for gpu, (v, e) in use.items() if v <= 0.1 and gpu not in owners]
+    if not works or not rests:
+        return UNKNOWN
+    return Outcome(True, (owners[works[0].subject.gpu], works[0], rests[0]))
+
+
 def busy_without_own_work(ctx: Context) -> Outcome:
     """The card computes and holds memory at a moment at which, by the text, nothing of one's own runs."""
     use = [*ctx.numbers("gpu.util"), *ctx.numbers("dcgm.active", {"label": "^(?:SM|GR)"})]
@@ -135,7 +154,7 @@ def pages_on_gpu_node(ctx: Context) -> Outcome:
 RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
-        busy_without_own_work, time_grows_with_tenants, one_adapter_for_all, host_clocked_lower, mapping_dominates,
-        registered_per_message, pages_on_gpu_node,
+        busy_without_own_work, one_card_works_alone, time_grows_with_tenants, one_adapter_for_all, host_clocked_lower,
+        mapping_dominates, registered_per_message, pages_on_gpu_node,
     )
 }  # fmt: skip
