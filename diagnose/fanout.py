@@ -38,6 +38,7 @@ def side_by_side(todo: Iterable[_T], work: Callable[[_T], _R], at_once: int) -> 
             except BaseException as err:
                 ended.put(err)
 
+    runner.resume()
     count = len(waiting)
     for _ in range(min(at_once, count)):
         threading.Thread(target=turns, daemon=True).start()

@@ -40,6 +40,7 @@ CAP = 16 << 20  # bytes of output kept; what comes after is read, counted and dr
 GRACE = 2.0  # seconds between asking a process group to end and killing it
 POSIX = os.name == "posix"
 _running: set[subprocess.Popen[bytes]] = set()
+_ending = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def run(
 
     Raises:
         ToolMissing: the program is not there. PermissionDenied: it may not be run. ValueError: a forbidden variable.
+        KeyboardInterrupt: Ctrl-C, or the run that a thread belongs to was ended.
     """
     extra = dict(env or {})
     left_out = frozenset(without)
@@ -103,6 +105,7 @@ def run(
     path = find(argv[0])
     if path is None:
         raise ToolMissing(f"{argv[0]} is not installed here")
+    _go_on()
     started = time.time()
     begin = time.monotonic()
     try:
@@ -123,6 +126,7 @@ def run(
     sink = Sink(child.stdout, cap)
     _running.add(child)
     try:
+        _go_on()  # it may have been started while all others were ended
         status: int | None = child.wait(timeout)
         late = False
     except subprocess.TimeoutExpired:
@@ -140,9 +144,27 @@ def run(
 
 
 def end_all() -> None:
-    """End whatever runs: Ctrl-C reaches the main thread alone, and children are process groups of their own."""
-    for child in [*_running]:
-        _end(child)
+    """End whatever runs, and what other threads would start next, until `resume`.
+
+    Ctrl-C reaches the main thread alone, and children are process groups of their own.
+    """
+    _ending.set()
+    enders = [threading.Thread(target=_end, args=(child,)) for child in [*_running]]
+    for ender in enders:
+        ender.start()
+    for ender in enders:
+        ender.join()
+
+
+def resume() -> None:
+    """Let threads start programs again."""
+    _ending.clear()
+
+
+def _go_on() -> None:
+    """Raises KeyboardInterrupt in a thread whose run was ended: a probe of several programs starts no further one."""
+    if _ending.is_set() and threading.current_thread() is not threading.main_thread():
+        raise KeyboardInterrupt
 
 
 class Sink(threading.Thread):

@@ -129,11 +129,15 @@ def test_run_at_the_prompt_probes_and_assesses_again(two_gpus: Path, tmp_path: P
 
 def test_ctrl_c_waits_for_no_probe_and_leaves_no_program(tmp_path: Path) -> None:
     live = Live(Box(), Cassette.create(tmp_path / "o.cassette", "x"), allowed("load"), 600)
-    begun = threading.Barrier(3)
+    begun, over = threading.Barrier(3), threading.Event()
 
     def program(host: Host) -> list[Capture]:
         begun.wait()
         runner.run(["sleep", "30"], timeout=40)
+        try:
+            runner.run(["sleep", "31"], timeout=40)
+        finally:
+            over.set()
         return []
 
     def request(host: Host) -> list[Capture]:
@@ -157,3 +161,5 @@ def test_ctrl_c_waits_for_no_probe_and_leaves_no_program(tmp_path: Path) -> None
         live.run([Collector(n, lambda host: None, c) for n, c in zip(names, (program, request), strict=True)])
     assert time.monotonic() - at < 10
     assert pressed[0].poll() is not None
+    assert over.wait(10)
+    assert not runner._running
