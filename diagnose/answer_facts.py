@@ -363,7 +363,9 @@ _WELL = 0.6  # of a ceiling
 def telling(report: Report) -> list[Limit]:
     """Limits worth saying: those that back the verdict, the most telling first."""
     small = {s.floor for s in report.stages if s.floor and s.share is not None and s.share < _MINOR}
-    known = [x for x in report.limits if x.ratio is not None and not (x.limit and x.limit / 1000 in small)]
+    # a reason beside a ratio doubts it: what lies above its ceiling was not measured against that
+    held = [x for x in report.limits if x.ratio is not None and x.reason is None]
+    known = [x for x in held if not (x.limit and x.limit / 1000 in small)]
     if report.verdict == "cause":  # a time that is near its floor is not what is wrong
         known = [x for x in known if not (is_floor(x) and met(x))]
         own = {i for f in report.findings for i in f.reasons}  # a link that does well is no news beside another cause
