@@ -11,6 +11,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import excerpt
+
 _METRIC = regex(r'finish(?:ed)?_reason="(?P<why>\w+)"[^}\n]*}\s+(?P<n>\d+(?:\.\d+)?(?:e\+?\d+)?)')
 _FIELD = regex(
     r"(?:finish|stop|done|finished)_reason[\"']?\s*[:=]\s*(?:\{\s*[\"']?type[\"']?\s*:\s*)?[\"']?(?P<why>length|stop|eos(?:_token)?|max_tokens|limit)\b",
@@ -63,8 +65,6 @@ class AnswerEndReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact a reason, its count the answers; and an end of turn that is no end of text."""
-        if doc.is_binary or doc.size > 1 << 20:
-            return
         seen: Counter[str] = Counter()
         first: dict[str, Line] = {}
         headed = False
@@ -72,7 +72,7 @@ class AnswerEndReader:
         eos_ids: list[tuple[frozenset[str], Line]] = []
         turn: list[tuple[str, Line]] = []
         turn_ids: list[tuple[str, Line]] = []
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 20):
             text = line.text
             for why, count in _reasons(text, headed):
                 seen[why] += count

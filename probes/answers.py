@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, computed, fact
+from .facts import amount, computed, excerpt, fact
 
 _SMALL = 1 << 16
 _LINES = 1000
@@ -30,10 +29,8 @@ class InterpreterAnswers:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`env.component` of what a build says to hold; `gpu.memory.used` and `gpu.util` as the device reports them."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         asked: list[str] = []
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             if (question := _ASKED.match(text)) is not None:
                 asked = [hit[1] for hit in _CALL.finditer(question["what"])]
@@ -72,10 +69,8 @@ class CountedProcesses:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`host.own_processes`."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         left = 0
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             if _COUNTED.search(text):
                 left = 2
@@ -123,11 +118,9 @@ class GpuMemoryNodes:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`host.numa.without_cpus`, `host.numa.policy` (its nodes) and `host.numa.held` of each node."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         nodes: list[str] = []
         holding = asked = False
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             if (bare := _NO_CPUS.search(text)) is not None:
                 yield fact(doc, line, "host.numa.without_cpus", bare["a"] or bare["b"] or bare["c"])
@@ -189,7 +182,8 @@ class CoTenants:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`gpu.tenants_scaling`: growth of the time over growth of the number, from fewest to most."""
-        if doc.is_binary or doc.size > _SMALL or _SERVER.search(doc.data.decode("utf-8", "replace")):
+        lines = excerpt(doc, _SMALL, _LINES)
+        if not lines or _SERVER.search(doc.data.decode("utf-8", "replace")):
             return
         rows: dict[int, tuple[float, Line]] = {}
         noted: dict[int, tuple[float, Line]] = {}
@@ -197,7 +191,7 @@ class CoTenants:
         rates = False
         columns: tuple[int, int] | None = None
         said = _GPU_SAID.search(doc.data.decode("utf-8", "replace")) is not None
-        for line in islice(doc.lines(), _LINES):
+        for line in lines:
             text = line.prefix + line.text
             if (told := _TOLD.search(text)) is not None:
                 prose.setdefault(int(told["n"]), (float(told["t"]), line))

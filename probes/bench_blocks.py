@@ -16,6 +16,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
+from .facts import excerpt
 from .generic_compare import ratio_facts
 from .generic_figures import cell, header_unit, name_metric
 from .generic_readings import Group, Reading, reading
@@ -43,9 +44,7 @@ class BenchBlocksReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The widest ratio of each row that says how well a run went."""
-        if doc.is_binary or doc.size > 1 << 16:
-            return
-        blocks = [b for b in _blocks(doc) if len(b.rows) >= _LEAST_ROWS]
+        blocks = [b for b in _blocks(excerpt(doc, 1 << 16)) if len(b.rows) >= _LEAST_ROWS]
         shared = set(blocks[0].rows).intersection(*(b.rows for b in blocks[1:])) if len(blocks) > 1 else set[str]()
         if len(shared) < _LEAST_ROWS or len(blocks) > _MOST_BLOCKS:
             return
@@ -60,9 +59,9 @@ class BenchBlocksReader:
             yield from ratio_facts(axis, Group(made[0].metric, firm=True, context=name), made[0], made[-1])
 
 
-def _blocks(doc: Document) -> list[_Block]:
+def _blocks(lines: list[Line]) -> list[_Block]:
     out, heading = [_Block()], ""
-    for line in doc.lines():
+    for line in lines:
         text = line.text
         row = _ROW.match(text)
         if row is None:
@@ -96,9 +95,7 @@ class SettingColumnsReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """What holds at the largest load may be the reverse of what holds at the least."""
-        if doc.is_binary or doc.size > 1 << 15:
-            return
-        lines = list(doc.lines())
+        lines = excerpt(doc, 1 << 15)
         for table in tables(lines, matrices(lines)):
             rows = [r for r in table.rows if _amount(r.label) is not None and all(r.figures)]
             if len(table.columns) < 3 or len(rows) < 2 or _amount(rows[-1].label) <= _amount(rows[0].label):  # type: ignore[operator]

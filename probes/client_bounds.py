@@ -10,6 +10,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import excerpt
+
 # Each names one thing that only so many requests can hold at a time.
 _STATED = regex(
     r"(?P<aiohttp>TCPConnector\([^)\n]*?\blimit(?:_per_host)?\s*=\s*(?P<n1>\d+))"
@@ -51,10 +53,9 @@ class ClientBoundReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Limits as numbers, pools left at their library's size by name."""
-        if doc.is_binary or doc.size > 1 << 17:
-            return
+        lines = excerpt(doc, 1 << 17)
         stated = False
-        for line in doc.lines():
+        for line in lines:
             for hit in _STATED.finditer(line.text):
                 number = next(hit[f"n{i}"] for i in range(1, 6) if hit[f"n{i}"])
                 stated = True
@@ -62,7 +63,7 @@ class ClientBoundReader:
                            (doc.span(line),), status=doc.status)  # fmt: skip
         if stated:
             return
-        for line in doc.lines():
+        for line in lines:
             for name, made in _DEFAULTS:
                 if made.search(line.text):
                     yield Fact(
@@ -82,9 +83,7 @@ class RunningNoteReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Both counts where one line has both."""
-        if doc.is_binary or doc.size > 1 << 14:
-            return
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 14):
             if "throughput" in line.text or "#" in line.text:
                 continue  # the engines' own lines have readers
             run, wait = _RUNNING.search(line.text), _WAITING.search(line.text)

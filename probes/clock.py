@@ -25,6 +25,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.units import canonical
 
+from .facts import excerpt
+
 HEAD = "# one clock:"
 LEAST, MOST = 4, 240  # points of a series
 Key = tuple[str, str]  # role, device
@@ -163,11 +165,9 @@ class ClockReader:
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`clock.series` by role and device; `clock.place` where the table says on which node a device is."""
         by_tool = any(needle in doc.head for needle in _TOOLS)
-        if doc.is_binary or doc.size > (_LARGEST if by_tool else _TYPED):
-            return
         found: dict[Key, Series] = {}
         state = _State()
-        for line in doc.lines():
+        for line in excerpt(doc, _LARGEST if by_tool else _TYPED):
             if (begun := _START.match(line.text)) is not None:
                 state.begin = seconds(begun[1]) or 0.0
                 if begun[2]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import fact
+from .facts import excerpt, fact
 
 _SMALL = 1 << 16
 _LOADER = regex(r"\bDataLoader\(")
@@ -27,9 +26,9 @@ class LoaderCode:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact, where the loader's call stands there whole and says nothing of pinning."""
-        if doc.is_binary or doc.size > _SMALL or b"pin_memory" in doc.head:
+        if b"pin_memory" in doc.head:
             return
-        lines = list(islice(doc.lines(), 2000))
+        lines = excerpt(doc, _SMALL, 2000)
         at = next((i for i, line in enumerate(lines) if _LOADER.search(line.text)), None)
         copy = next((line for line in lines if _ASYNC.search(line.text)), None)
         if at is None or copy is None:
@@ -68,9 +67,7 @@ class UnsyncedTimer:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact, where at least two readings of the clock stand around a collective or launch."""
-        if doc.is_binary or doc.size > 1 << 14:
-            return
-        lines = list(islice(doc.lines(), 200))
+        lines = excerpt(doc, 1 << 14, 200)
         if any(_WAITS.search(line.text) for line in lines):
             return
         clock = [i for i, line in enumerate(lines) for _ in _TIMER.finditer(line.text)]
@@ -97,9 +94,7 @@ class OverlapProse:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`train.overlap` as the quotient of the two."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        for line in islice(doc.lines(), 2000):
+        for line in excerpt(doc, _SMALL, 2000):
             hit = _BOTH.search(line.text)
             if hit is None:
                 continue
@@ -131,10 +126,8 @@ class AcsControl:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`pci.acs_redirects` for the first register with a redirect bit."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         asked = False
-        for line in islice(doc.lines(), 2000):
+        for line in excerpt(doc, _SMALL, 2000):
             if _ACS.search(line.text):
                 asked = "=" not in line.text[line.text.lower().rindex("acs") :]
                 continue
@@ -159,9 +152,7 @@ class InterfaceSpeeds:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`net.interface.speed` of each."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        for line in islice(doc.lines(), 2000):
+        for line in excerpt(doc, _SMALL, 2000):
             if (hit := _SPEED.search(line.text)) is not None:
                 value = float(hit["v"])
                 mega = not (hit["u"] or "M").startswith("G")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from diagnose.axes import OTHER, classify
 from diagnose.document import Document, Line
@@ -17,7 +16,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import in_cells
+from .facts import excerpt, in_cells
 from .generic_compare import ratio_facts
 from .generic_figures import cell, header_unit, name_metric, with_unit
 from .generic_readings import Group, Reading, reading
@@ -50,11 +49,9 @@ class ColumnsReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """At most one comparison a setting and metric."""
-        if doc.is_binary or doc.size > 1 << 15 or doc.head.lstrip()[:1] in (b"{", b"<"):
-            return
         block: list[_Row] = []
         headed = False
-        for line in [*islice(doc.lines(), 200), None]:
+        for line in [*excerpt(doc, 1 << 15, 200, plain=True), None]:
             row = _row(line) if line is not None else None
             if row is not None:
                 block.append(row)

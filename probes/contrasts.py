@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from statistics import median
 
 from diagnose.document import Document, Line
@@ -17,6 +16,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import excerpt
 from .generic_tables import tables
 
 _SMALL = 64 << 10
@@ -127,9 +127,7 @@ class Contrasts:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact a mechanism."""
-        if doc.is_binary or doc.size > _SMALL or doc.head.lstrip()[:1] in (b"{", b"<"):
-            return
-        lines = [line for line in islice(doc.lines(), 400) if line.text.strip()]
+        lines = [line for line in excerpt(doc, _SMALL, 400, plain=True) if line.text.strip()]
         if len(lines) > 80:
             return
         runs = list(_runs(lines))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import pairwise
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+
+from .facts import excerpt
 
 _SMALL = 1 << 15
 _LINES = 200
@@ -42,9 +44,7 @@ class ControlLines:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact a control line; ``peers`` where something reached that figure before, too."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        lines = list(islice(doc.lines(), _LINES))
+        lines = excerpt(doc, _SMALL, _LINES)
         for at, line in enumerate(lines):
             text = line.prefix + line.text
             if _CONTROL.search(text) is None:
@@ -123,10 +123,8 @@ class VersionRows:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`version.drift`, last over first of the worst row, labelled ``name|worse release|steady release``."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         rows: dict[str, list[tuple[str, list[float], Line]]] = {}
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             hit = _ROW.match(line.prefix + line.text)
             if hit is not None:
                 values = [float(n) for n in re.findall(r"\d+(?:\.\d+)?", hit["row"])]
@@ -168,9 +166,7 @@ class RepeatedPrompt:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`serving.repeat_hit`: tokens that the second one took from the cache, after a first that took none."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             hit = _TWO.search(line.prefix + line.text)
             if hit is None or _TWICE.search(line.prefix + line.text) is None:
                 continue
@@ -192,9 +188,7 @@ class LoadPoints:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`load.point`, labelled ``request_rate|users`` or ``latency|users``; times in ms."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             users, rate, late = (shape.search(line.text) for shape in (_USERS, _RATES, _LATENCY))
             if users is None or rate is None or late is None:
                 continue

@@ -11,6 +11,8 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
+from .facts import excerpt
+
 _WAY = regex(
     r"(?P<h2d>h2d|htod|host[ _-]?(?:to|2|->)[ _-]?d\w*)|(?P<d2h>d2h|dtoh|d\w*[ _-]?(?:to|2|->)[ _-]?host)", re.I
 )
@@ -44,10 +46,11 @@ class CopyNotes:
     )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
-        if doc.is_binary or doc.size > _SMALL or b"memcpy CE" in doc.data or b"Memory Transfers" in doc.data:
+        lines = excerpt(doc, _SMALL)
+        if not lines or b"memcpy CE" in doc.data or b"Memory Transfers" in doc.data:
             return
         columns: list[tuple[str, float]] = []
-        for line in doc.lines():
+        for line in lines:
             text = line.text
             ways = list(_WAY.finditer(text))
             rates = list(_RATE.finditer(text))

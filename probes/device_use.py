@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, computed, fact
+from .facts import amount, computed, excerpt, fact
 
 _SMALL = 1 << 16
 _LINES = 1000
@@ -44,12 +43,10 @@ class DeviceOfProcess:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`rdma.processes_on_one` where no process uses another one; `rdma.devices_up` as counted or listed."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         users: dict[str, dict[int, Line]] = {}
         told, in_rows, asked = 0, False, False
         up: dict[str, Line] = {}
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             if asked and re.fullmatch(r"\s*\d{1,3}\s*", text):
                 yield fact(doc, line, "rdma.devices_up", float(text), "count", label="active")
@@ -114,11 +111,9 @@ class CallsPerMessage:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`register.per_message`: calls of one function over messages; `register.time` where the text totals it."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         calls: dict[str, tuple[float, Line]] = {}
         messages: list[tuple[float, Line]] = []
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             if (row := _SUMMARY.match(text)) is not None:
                 name = row["name"].removesuffix("_v2")
@@ -181,15 +176,13 @@ class TakingTurns:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`kv.in_turn` where the wire is silent in compute and full in the transfer behind it."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         column: int | None = None
         compute: tuple[float, Line] | None = None
         series: list[tuple[list[float], Line]] = []
         until: Line | None = None
         wired = False
         bars: dict[str, tuple[int, int, Line]] = {}
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             wired = wired or _OF_WIRE.search(text) is not None
             if (hit := _SERIES.match(text)) is not None:

@@ -13,7 +13,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import fact
+from .facts import excerpt, fact
 
 _SECTIONS = r"cuda[_-]graph[_-]config|kv[_-]cache[_-]config|scheduler[_-]config|moe[_-]config|compilation[_-]config|cache[_-]transceiver[_-]config"  # noqa: E501
 _HEAD = regex(rf"^(?P<indent>\s*)(?:-\s+)?[\"']?(?P<name>{_SECTIONS})[\"']?\s*:\s*$")
@@ -42,12 +42,10 @@ class EngineConfigReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Options, then sizes of the pool."""
-        if doc.is_binary or doc.size > 1 << 20:
-            return
         section: tuple[str, int] | None = None
         key: tuple[str, int] | None = None
         pool: dict[str, Fact] = {}  # a small one is set up first where activations are measured: the last one serves
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 20):
             text = line.text
             if len(text) > 4000:
                 continue

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Any
 
 from diagnose.document import Document, Line
@@ -14,7 +14,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import in_cells
+from .facts import excerpt, in_cells
 from .generic_figures import Figure, cell, header_unit
 
 # Both generations of names: the C++ log line and the JSON of `/metrics`.
@@ -173,12 +173,10 @@ class LoadTableReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of the row with the most waiting, and the value at which `running` stays."""
-        if doc.is_binary or doc.size > 1 << 15:
-            return
         kinds: list[str] = []
         units: list[str] = []
         rows: list[tuple[Line, dict[str, Figure]]] = []
-        for line in islice(doc.lines(), 300):
+        for line in excerpt(doc, 1 << 15, 300):
             parts = in_cells(line.text, empty=True)
             named = [next((n for n, p in _NAMED if p.search(c)), "") for c in parts]
             if not kinds:
@@ -233,10 +231,8 @@ class StepsReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The longest step of both kinds."""
-        if doc.is_binary or doc.size > 1 << 15:
-            return
         best: dict[bool, tuple[float, Line, str]] = {}
-        for line in islice(doc.lines(), 300):
+        for line in excerpt(doc, 1 << 15, 300):
             for mixed, pattern in ((True, _MIXED), (False, _ALONE)):
                 hit = pattern.search(line.text)
                 if hit is not None:
@@ -274,10 +270,8 @@ class TimedCodeReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The line that loads, if the clock runs meanwhile and its time divides something."""
-        if doc.is_binary or doc.size > 1 << 15:
-            return
         started: dict[str, Line | None] = {}
-        for line in islice(doc.lines(), 300):
+        for line in excerpt(doc, 1 << 15, 300):
             hit = _CLOCK.match(line.text)
             if hit is not None:
                 started[hit[1]] = None
@@ -305,10 +299,8 @@ class AcceptedReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One rate."""
-        if doc.is_binary or doc.size > 1 << 15:
-            return
         column, best = -1, None
-        for line in islice(doc.lines(), 300):
+        for line in excerpt(doc, 1 << 15, 300):
             parts = in_cells(line.text, empty=True)
             named = [k for k, p in enumerate(parts) if _ACCEPTED.search(p) and "draft" in line.text.lower()]
             if named and not any(_OF.match(p) for p in parts):

@@ -1,8 +1,9 @@
-"""Small helpers of the text readers: facts from a line, figures from a cell."""
+"""Small helpers of the text readers: lines of an excerpt, facts from a line, figures from a cell."""
 
 from __future__ import annotations
 
 import re
+from itertools import islice
 from math import nan
 from typing import Any
 
@@ -19,6 +20,22 @@ _GIB = {
     "m": 2.0**-10, "mb": 2.0**-10, "mib": 2.0**-10, "mi": 2.0**-10, "bytes": 2.0**-30,
     "g": 1.0, "gb": 1.0, "gib": 1.0, "gi": 1.0, "t": 1024.0, "tb": 1024.0, "tib": 1024.0, "ti": 1024.0,
 }  # fmt: skip
+
+
+def excerpt(doc: Document, size: int, most: int | None = None, *, plain: bool = False) -> list[Line]:
+    """Lines of an excerpt, which is what people paste and type; none of a long log or of a binary file.
+
+    Words and rows without a format of their own mean something in a short text only. A long one has readers that know
+    which program wrote it.
+
+    Args:
+        size: the most bytes that an excerpt has.
+        most: this many lines from the first one; all without it.
+        plain: none of a JSON object or of markup either, whose punctuation looks like columns.
+    """
+    if doc.is_binary or doc.size > size or (plain and doc.head.lstrip()[:1] in (b"{", b"<")):
+        return []
+    return list(islice(doc.lines(), most))
 
 
 def fact(

@@ -18,6 +18,7 @@ from diagnose.models import Fact
 from diagnose.plugin import Reader
 
 from . import generic_arithmetic, generic_errors, generic_prose
+from .facts import excerpt
 from .generic_compare import facts
 from .generic_figures import Figure, Metric, cell, header_unit, name_metric, statistic, with_unit
 from .generic_readings import Group, Reading, reading
@@ -48,9 +49,7 @@ class GenericReader:
         if doc.is_binary:
             return
         yield from generic_errors.errors(doc)
-        if doc.size > MAX_BYTES or doc.head.lstrip()[:1] in (b"{", b"<"):
-            return
-        lines = list(islice(doc.lines(), MAX_LINES))
+        lines = excerpt(doc, MAX_BYTES, MAX_LINES, plain=True)
         small = sum(1 for line in lines if line.text.strip()) <= SMALL
         if small:
             lines = [named(line) for line in lines]
