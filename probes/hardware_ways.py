@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import computed, fact
+from .facts import computed, excerpt, fact
 
 _SMALL = 1 << 15
 _LINES = 400
@@ -33,9 +32,7 @@ class MappedCopies:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`gdr.mapped_read` and `gdr.mapped_write`, the first of each."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        lines = list(islice(doc.lines(), _LINES))
+        lines = excerpt(doc, _SMALL, _LINES)
         if not any(_MAPPED.search(ln.prefix + ln.text) for ln in lines) and b"reading test, size=" not in doc.data:
             return
         seen: set[str] = set()
@@ -72,9 +69,7 @@ class AllToAllNotes:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The facts, where a line names the operation and a rate."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        lines = list(islice(doc.lines(), _LINES))
+        lines = excerpt(doc, _SMALL, _LINES)
         busbw = self._measured(lines)
         if busbw is None:
             return

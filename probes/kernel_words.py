@@ -15,6 +15,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import excerpt
 from .generic_tables import Table, tables
 from .kernel_text import covered
 
@@ -297,12 +298,11 @@ class KernelWords:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Tables first; then lines that no tool's own format covers."""
-        if doc.is_binary or doc.size > _SMALL or doc.head.lstrip()[:1] in (b"{", b'"') or b"NVIDIA-SMI" in doc.head:
+        if doc.head.lstrip()[:1] in (b"{", b'"') or b"NVIDIA-SMI" in doc.head:
             return
-        yield from islice(self._all(doc), _MOST)
+        yield from islice(self._all(doc, excerpt(doc, _SMALL, 2000)), _MOST)
 
-    def _all(self, doc: Document) -> Iterator[Fact]:
-        lines = list(islice(doc.lines(), 2000))
+    def _all(self, doc: Document, lines: list[Line]) -> Iterator[Fact]:
         used: set[int] = set()
         for table in tables(lines):
             made = list(_of_table(doc, table))

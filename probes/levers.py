@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import excerpt
 from .generic_figures import cell, header_unit, name_metric
 from .generic_tables import Cell, split
 
@@ -51,9 +51,7 @@ class LeverTables:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`lever.row`: the worse row's setting, labelled ``head|worse|better|outcome``."""
-        if doc.is_binary or doc.size > _SMALL or doc.head.lstrip()[:1] in (b"{", b"<"):
-            return
-        lines = list(islice(doc.lines(), _LINES))
+        lines = excerpt(doc, _SMALL, _LINES, plain=True)
         i = 0
         while i + 2 < len(lines):
             head, rows = _table(lines, i)
@@ -173,11 +171,9 @@ class LeverCommands:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`lever.row` with the head ``command``."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         runs: list[tuple[str, Line, float, Line]] = []
         command: tuple[str, Line] | None = None
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = (line.prefix + line.text).strip()
             beside = [(left, hit, line) for left, hit in _beside(text)]
             runs += [(left, line, _number(hit), line) for left, hit, line in beside]

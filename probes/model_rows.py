@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 
 from diagnose.document import Document
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount
+from .facts import amount, excerpt
 
 _SMALL = 1 << 15
 _LINES = 300
@@ -56,10 +55,8 @@ class ModelRowReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Rows of one request at a time that name a model, the size of its weights and its speed."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         head = False
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             sized, model = _SIZE.search(text), _MODEL.search(text)
             if sized is None:
@@ -98,10 +95,8 @@ class EnqueueReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """From the summary of trtexec, or from rows that are called so."""
-        if doc.is_binary or doc.size > 1 << 18:
-            return
         issue, work = None, None
-        for line in islice(doc.lines(), 4000):
+        for line in excerpt(doc, 1 << 18, 4000):
             text = line.prefix + line.text
             kind = "issue" if _ENQUEUE.search(text) else "work" if _GPU.search(text) else ""
             if not kind or re.search(r"useCudaGraph|with graph|cuda graph", text, re.I):

@@ -10,6 +10,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import excerpt
+
 _NIC = r"(?:mlx\d_(?:bond_)?\d+|mlx\d_bond\d*|(?:bnxt_re|irdma|hns_|efa_|rdmap|qedr|rxe|roce|ibp?)\d\w*|rocep\w+|ibp\w+|en[ospx]\w+|eth\d+|bond\d+)"  # noqa: E501
 _SYSFS = regex(r"/sys/class/infiniband/(?P<nic>[\w]+)/ports/\d+/rate(?:\s*:\s*(?P<rate>\d+(?:\.\d+)?) Gb/sec)?")
 _RATE_LINE = regex(r"^\s*(?P<rate>\d+(?:\.\d+)?) Gb/sec \(")
@@ -44,11 +46,9 @@ class NamedPortReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Rates by port; ports that `ibdev2netdev` lists."""
-        if doc.is_binary or doc.size > 1 << 15:
-            return
         waiting = ""
         listed: set[str] = set()
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 15):
             file = _SYSFS.search(line.text)
             if file:
                 waiting = file["nic"]

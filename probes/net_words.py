@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import fact
+from .facts import excerpt, fact
 
 _LINES = 4000
 _SMALL = 1 << 16
@@ -28,10 +27,8 @@ class EthtoolSpeeds:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`net.interface.speed` of each interface."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         waiting: list[str] = []
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             named = _SETTINGS.match(text)
             if named:
@@ -70,12 +67,13 @@ class NodeWords:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`launch.hosts` where one number is named and no other."""
-        if doc.is_binary or doc.size > 1 << 14:
-            return
-        if not any(word in doc.data for word in (b"busbw", b"_perf", b"nGpus", b"all_reduce", b"all-reduce")):
+        lines = excerpt(doc, 1 << 14, _LINES)
+        if not lines or not any(
+            word in doc.data for word in (b"busbw", b"_perf", b"nGpus", b"all_reduce", b"all-reduce")
+        ):
             return  # nothing is measured here that depends on it
         found: dict[str, Line] = {}
-        for line in islice(doc.lines(), _LINES):
+        for line in lines:
             if (hit := _NODES.search(line.text)) is not None:
                 found.setdefault(next(g for g in hit.groups() if g), line)
         if len(found) == 1:
@@ -101,10 +99,8 @@ class LinkAtRest:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`gpu.state_note`, `gpu.state_gen` and the highest generation, where both states are there."""
-        if doc.is_binary or doc.size > 1 << 13:
-            return
         made: dict[str, list[Fact]] = {}
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, 1 << 13, _LINES):
             when, now = _WHEN.search(line.text), _GEN.search(line.text)
             if when is None or now is None:
                 continue
@@ -134,9 +130,9 @@ class ActiveLanes:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`rdma.port.rate` of the one port shown."""
-        if doc.is_binary or doc.size > _SMALL or b"hca_id" in doc.data:
+        lines = excerpt(doc, _SMALL, _LINES)
+        if not lines or b"hca_id" in doc.data:
             return
-        lines = list(islice(doc.lines(), _LINES))
         speeds = [(hit, ln) for ln in lines if (hit := _ACTIVE_SPEED.search(ln.text))]
         widths = [(hit, ln) for ln in lines if (hit := _ACTIVE_WIDTH.search(ln.text))]
         if len(speeds) != 1 or len(widths) != 1:
@@ -162,10 +158,8 @@ class BareMatrix:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`topo.link` of pairs, where the rows are GPU0, GPU1, … in order and nothing else."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         rows: list[tuple[Line, list[str]]] = []
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             words = line.text.split()
             if len(words) > 1 and words[0] == "GPU0" and words[1].startswith("GPU"):
                 return  # the head is there

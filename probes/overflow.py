@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import amount, computed, fact, size
+from .facts import amount, computed, excerpt, fact, size
 
 _SMALL = 1 << 17
 _LINES = 600
@@ -42,10 +41,8 @@ class LayerSplitReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact a line, shares of nothing and of all included."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         table = 0
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             table = 8 if _HEAD.search(text) else max(0, table - 1)
             share = self._share(text, table > 0)
@@ -90,9 +87,7 @@ class SharedMemoryReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`gpu.dedicated_share` and `gpu.shared_used`; several states in one line are several facts."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             if _PLACE.search(text):
                 continue
@@ -151,11 +146,9 @@ class MappedFileReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`host.mapped_file`, `host.ram_said`, `host.major_faults` a second, `host.refaults` in all."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         heads: list[str] = []
         unit = "K"
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             if hit := re.search(r"\bfree -(?:\w*)([gmbkh])", text):
                 unit = hit[1].upper()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 from statistics import median
 
 from diagnose.document import Document, Line
@@ -12,7 +11,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import fact
+from .facts import excerpt, fact
 
 _LINES = 2000
 _SMALL = 1 << 14
@@ -34,10 +33,8 @@ class PairRates:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`spread.outlier` of that machine: a usual pair over one of its own."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         pairs: dict[frozenset[str], tuple[float, Line]] = {}
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             hit = _PAIR.match(line.text)
             if hit is not None and hit["a"].lower() != hit["b"].lower():
                 pairs.setdefault(frozenset((hit["a"].lower(), hit["b"].lower())), (float(hit["rate"]), line))
@@ -81,9 +78,7 @@ class UnsetTrials:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`trial.slower` where the rate is clearly lower with it."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             hit = _UNSET.search(line.text)
             if hit is not None and _HIGHER.search(line.text) and float(hit["bad"]) < 0.87 * float(hit["good"]):
                 yield fact(doc, line, "trial.slower", hit.group()[:120], label=hit["name"].upper())
@@ -100,9 +95,7 @@ class ListedPorts:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`rdma.port.listed_down` where most are up."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        found = [(hit, line) for line in islice(doc.lines(), _LINES) if (hit := _LISTED.match(line.text))]
+        found = [(hit, line) for line in excerpt(doc, _SMALL, _LINES) if (hit := _LISTED.match(line.text))]
         down = [(hit, line) for hit, line in found if hit["state"] == "Down"]
         if down and len(found) > 2 * len(down):
             for hit, line in down:

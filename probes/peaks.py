@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 
 from diagnose import hardware
 from diagnose.document import Document
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+
+from .facts import excerpt
 
 _SMALL = 256 << 10
 
@@ -46,11 +47,9 @@ class StatedPeaks:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Products named, once each; stated peaks."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         products: set[str] = set()
         peaks: set[tuple[str, float]] = set()
-        for line in islice(doc.lines(), 2000):
+        for line in excerpt(doc, _SMALL, 2000):
             text = line.text
             if len(text) > 600:
                 continue

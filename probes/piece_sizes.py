@@ -10,6 +10,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import excerpt
+
 _CUT = regex(
     r"one (?:\w+ )?(?:descriptor|read|write|op(?:eration)?|transfer|post|request|memcpy|put|get)?\s*(?:for|per) (?:each|every)?|each (?:layer|block|page|head)|per (?:layer|block|page|head)"  # noqa: E501
     r"|one by one|descriptors?\b|entries x|个 ?descriptor|每层|逐层|每块|每页|一个一个|逐块", re.IGNORECASE,
@@ -38,9 +40,7 @@ class PieceSizeReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Sizes under a MiB, and how many there are."""
-        if doc.is_binary or doc.size > 1 << 14:
-            return
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 14):
             if len(line.text) > 400 or not _CUT.search(line.text):
                 continue
             for shape in _SIZES:

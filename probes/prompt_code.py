@@ -11,6 +11,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import excerpt
+
 _SMALL = 1 << 14
 _LINES = 200
 _VARIES = regex(
@@ -58,9 +60,7 @@ class PromptCode:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact, at the call that varies."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        lines = list(islice(doc.lines(), _LINES))
+        lines = excerpt(doc, _SMALL, _LINES)
         code = [i for i, line in enumerate(lines) if re.search(r"[=(\[{`\"']", line.text)]
         for i in code:
             varies = _VARIES.search(lines[i].text)
@@ -131,9 +131,7 @@ class LayerLoop:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact, at the line that waits."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        lines = list(islice(doc.lines(), _LINES))
+        lines = excerpt(doc, _SMALL, _LINES)
         for i, line in enumerate(lines):
             if _LOOP.search(line.text) is None:
                 continue

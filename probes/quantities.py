@@ -10,7 +10,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, labelled
+from .facts import amount, excerpt, labelled
 
 _FIELD = regex(
     r"(?P<name>[A-Za-z][A-Za-z0-9_.]*(?:[ -][a-z]{2,10}){0,2})[\"']?\s*(?:[=:]|：)\s*[\"']?(?P<n>\d[\d,]*(?:\.\d+)?) ?(?P<u>ms|us|s|sec|seconds)?(?![\w.])"  # noqa: E501
@@ -45,10 +45,8 @@ class RequestFieldsReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """At least two rows with a whole latency and its tokens."""
-        if doc.is_binary or doc.size > 1 << 18:
-            return
         rows: list[list[tuple[str, float, str, Line]]] = []
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 18):
             fields = list(self._fields(line))
             if {"e2e", "tokens"} <= {f[0] for f in fields}:
                 rows.append(fields)
@@ -91,10 +89,8 @@ class CounterPairsReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """In texts of moderate size."""
-        if doc.is_binary or doc.size > 1 << 16:
-            return
         seen: dict[str, list[tuple[float, Line]]] = {}
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 16):
             hit = _COUNTER.match(line.prefix + line.text) if len(line.text) <= 300 else None
             if hit is None:
                 continue
@@ -124,9 +120,7 @@ class BabelStreamReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Rows below the head."""
-        if doc.is_binary or doc.size > 1 << 18:
-            return
-        lines = list(doc.lines())
+        lines = excerpt(doc, 1 << 18)
         if not any(_ON_GPU.search(line.text) for line in lines):
             return
         for line in lines:
