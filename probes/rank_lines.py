@@ -11,7 +11,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import computed, fact
+from .facts import computed, excerpt, fact
 from .nccl_samples import late
 
 _WHO = regex(r"^\W*(?:\[?(?:local_|global_)?(?P<kind>rank|worker|gpu|node|host)[ _:=#-]{0,2}(?P<n>\d{1,4})\]?)", re.I)
@@ -27,12 +27,8 @@ class RankLines:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`straggler.late` of the first step that three ranks or more report."""
-        if doc.is_binary or doc.size > 4 << 20:
-            return
         steps: dict[tuple[str, str, tuple[str, ...]], list[tuple[str, list[float], Line]]] = {}
-        for n, line in enumerate(doc.lines()):
-            if n > 20_000:
-                break
+        for line in excerpt(doc, 4 << 20, 20_000):
             text = line.prefix + line.text
             who = _WHO.match(text) if len(text) < 400 else None
             if who is None:
@@ -78,12 +74,10 @@ class RankOperations:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`rank.collective` for two operations or more, in text that speaks of a standstill."""
-        if doc.is_binary or doc.size > 1 << 16 or not _STUCK.search(doc.head):
+        if not _STUCK.search(doc.head):
             return
         found: dict[str, Fact] = {}
-        for n, line in enumerate(doc.lines()):
-            if n > 400:
-                break
+        for line in excerpt(doc, 1 << 16, 400):
             text = line.prefix + line.text
             who = (_RANKS.match(text) or _FLIGHT.match(text)) if len(text) < 300 else None
             operation = _OP.search(who["rest"]) if who is not None else None
@@ -136,12 +130,8 @@ class RankRanges:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`spread.outlier` of the lone rank beside the largest usual reading."""
-        if doc.is_binary or doc.size > 1 << 16:
-            return
         rows: list[tuple[int, str, float, str, Line]] = []
-        for n, line in enumerate(doc.lines()):
-            if n > 400:
-                break
+        for line in excerpt(doc, 1 << 16, 400):
             text = line.prefix + line.text
             who = _RANKS.match(text) if len(text) < 120 else None
             span = _SPAN.match(who["rest"]) if who is not None else None

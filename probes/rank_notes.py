@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, fact
+from .facts import amount, excerpt, fact
 
 _SMALL = 1 << 17
 _LINES = 1000
@@ -40,9 +39,7 @@ class RankStacks:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`rank.stack_elsewhere`, whose value is the frame that works."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        lines = list(islice(doc.lines(), _LINES))
+        lines = excerpt(doc, _SMALL, _LINES)
         for n, line in enumerate(lines):
             hit = _OF_RANK.search(line.prefix + line.text)
             if hit is None:
@@ -75,11 +72,12 @@ class PinnedRanks:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`host.pinned_processes` for each list; CPUs and node of GPUs where the matrix is not whole."""
-        if doc.is_binary or doc.size > _SMALL:
+        lines = excerpt(doc, _SMALL, _LINES)
+        if not lines:
             return
         lists: dict[str, list[tuple[int, Line]]] = {}
         cut = b"..." in doc.data or "…".encode() in doc.data
-        for line in islice(doc.lines(), _LINES):
+        for line in lines:
             text = line.prefix + line.text
             if (hit := _LIST.search(text)) is not None:
                 lists.setdefault(hit["list"] or hit["all"], []).append((int(hit["n"] or 1), line))
@@ -113,9 +111,7 @@ class CacheGrowth:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`train.cache_growth`: the last count over the first."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             if _CACHE.search(text) is None:
                 continue

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 from statistics import median
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+
+from .facts import excerpt
 
 _SMALL = 1 << 14
 _LINES = 200
@@ -32,9 +33,7 @@ class RankRanges:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`straggler.work` of the one range that works longer for as much as it waits less."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        columns = self._columns(islice(doc.lines(), _LINES))
+        columns = self._columns(excerpt(doc, _SMALL, _LINES))
         names = sorted({n for c in columns for n in c})
         whole = [c for c in columns if len(c) == len(names)]
         if len(names) < 3:
@@ -64,7 +63,7 @@ class RankRanges:
                 return
 
     @staticmethod
-    def _columns(lines: Iterator[Line]) -> list[dict[str, _Cell]]:
+    def _columns(lines: list[Line]) -> list[dict[str, _Cell]]:
         """One mapping a metric, from range to its figure."""
         rows: dict[str, tuple[list[float], Line]] = {}
         columns: list[dict[str, _Cell]] = []
@@ -120,11 +119,9 @@ class HostClocks:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`host.gpu_clock`, `host.gpu_heat` and `host.gpu_power` of each host: those of its first row."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         host, columns = "", []
         seen: set[str] = set()
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             if _HEAD.match(text):
                 columns = [_COLUMN.get(w.lower(), "") for w in _WORD.findall(text.replace("#", " "))]

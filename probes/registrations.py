@@ -10,6 +10,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import excerpt
+
 _KEY = regex(
     r"\b(?:v1/)?(?:instances|endpoints|services|components)/(?P<space>[\w.-]+)/(?:components?/)?(?P<part>[\w.-]+)"
 )
@@ -34,10 +36,8 @@ class RegistrationReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Spaces by part, and settings with their values."""
-        if doc.is_binary or doc.size > 1 << 18:
-            return
         seen: set[tuple[str, str]] = set()
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 18):
             for hit in _KEY.finditer(line.text):
                 yield from self._part(doc, line, hit["part"], hit["space"], seen)
             space, part = _LABELS.search(line.text), _PART.search(line.text)

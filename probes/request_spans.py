@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount
+from .facts import amount, excerpt
 
 _SMALL = 1 << 15
 _LINES = 300
@@ -81,9 +80,7 @@ class SpanShareReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact a trace."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        lines = list(islice(doc.lines(), _LINES))
+        lines = excerpt(doc, _SMALL, _LINES)
         spans, head = self._spans(lines)
         got = _leading(spans, head)
         if got is None:
@@ -246,15 +243,13 @@ class HistogramEndReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact a series; `histogram.mean_ratio` where a mean stands beside a quantile that is below it."""
-        if doc.is_binary or doc.size > 1 << 20:
-            return
         series: dict[tuple[str, str], list[tuple[float, float, Line]]] = {}
         table = 0
         quantile: tuple[float, Line] | None = None
         mean: tuple[float, Line] | None = None
         noted: dict[str, tuple[float, Line]] = {}
         buckets = False
-        for line in islice(doc.lines(), 20000):
+        for line in excerpt(doc, 1 << 20, 20000):
             text = line.prefix + line.text
             if hit := _BUCKET.match(text):
                 le = _LE.search(hit["labels"])

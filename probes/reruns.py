@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from statistics import median
 
 from diagnose.document import Document, Line
@@ -17,7 +16,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount
+from .facts import amount, excerpt
 
 _SMALL = 1 << 15
 _LINES = 200
@@ -65,10 +64,6 @@ _HIGHER = regex(r"GB/s|Gb/s|busbw|algbw|bandwidth|throughput|it/s|img/s|samples/
 _LOWER = regex(r"\b(?:ms|us|µs|latency|time|seconds|s/step|s/it)\b|\((?:s|ms|us)\)|耗时|时间|延迟", re.I)
 
 
-def _small(doc: Document) -> list[Line]:
-    return [] if doc.is_binary or doc.size > _SMALL else list(islice(doc.lines(), _LINES))
-
-
 def _text(line: Line) -> str:
     return re.sub(r"\s+", " ", (line.prefix + line.text).strip())
 
@@ -86,7 +81,7 @@ class ControlReader:
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`rerun.figure`; `rerun.gain` where the line, or one above it, also tells of the run before."""
         base: tuple[float, str, Line] | None = None
-        for line in _small(doc):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             if _LOG.search(text):
                 continue
@@ -162,7 +157,7 @@ class RepeatReader:
         """`rerun.gain`, labelled with the lines in between."""
         runs: list[_Run] = []
         texts: list[tuple[str, Line]] = []
-        for line in _small(doc):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = _text(line)
             worth = _MEASURES.search(text) or _RATED.search(text)  # the pattern below is slow on lines that only name
             hit = _RESULT.match((line.prefix + line.text).strip()) if worth and not _LOG.search(text) else None
@@ -198,7 +193,7 @@ class VersionRows:
         """`lever.row`: the worst release against the best of its like."""
         rows: dict[str, list[tuple[str, float, Line]]] = {}
         words = ""
-        for line in _small(doc):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             hit = _VERSIONED.match(text)
             if hit is None:
@@ -249,7 +244,7 @@ class VariableRows:
         """`rerun.gain` of every row that is better than the one with nothing set."""
         words, base = "", None
         arms: list[tuple[str, float, str, Line]] = []
-        for line in _small(doc):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             if _LOG.search(text) and not _ARM.match(text):
                 continue

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import fact
+from .facts import excerpt, fact
 
 _SMALL = 1 << 16
 _LINES = 2000
@@ -29,11 +28,9 @@ class SecurityGroups:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`net.group_rule`: the protocol, labelled `group` where members are admitted and `range` otherwise."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         open_rule: tuple[str, Line] | None = None
         grouped = False
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = _NAME_OF.sub(" ", line.prefix + line.text)
             hits = list(_PROTOCOL.finditer(text))
             for hit, after in zip(hits, [*hits[1:], None], strict=False):

@@ -12,7 +12,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import computed, fact
+from .facts import computed, excerpt, fact
 
 _LINES = 2000
 _SMALL = 1 << 16
@@ -32,10 +32,8 @@ class PortSiblings:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`rdma.port.rate` and `rdma.port.width`."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         host = None
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             port = _PORT.search(text)
             if port is None:
@@ -68,11 +66,9 @@ class LimitContexts:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`host.limit.memlock` with the launcher as label, and `host.limit.locked` in bytes."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         pending: list[str] = []
         where = ""
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             asked = list(_ASKED.finditer(text))
             if asked:
@@ -131,10 +127,8 @@ class LonelyRanks:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One count, where lines say so that are alike but for the host, device or process."""
-        if doc.is_binary or doc.size > 8 << 20:
-            return
         shapes: dict[str, dict[str, Line]] = {}
-        for line in islice(doc.lines(), 20_000):
+        for line in excerpt(doc, 8 << 20, 20_000):
             text = line.prefix + line.text
             if len(text) < 400 and _ALONE.search(text) and (who := _WHO.findall(text)):
                 shape = re.sub(r"\d+", "#", _WHO.sub("@", text))
@@ -189,9 +183,7 @@ class NetworkCounts:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`net.oversubscription` and `message.calls_each`."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             if (hit := _DOWN_UP.search(text)) is not None and int(hit["up"] or hit["up2"]) > 0:
                 down, up = (float(hit[k] or hit[f"{k}2"]) for k in ("down", "up"))
@@ -220,11 +212,9 @@ class LibraryCopies:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`nccl.library`, and `version` where the name or the call tells it."""
-        if doc.is_binary or doc.size > 4 << 20:
-            return
         seen: set[str] = set()
         asked = False
-        for line in doc.lines():
+        for line in excerpt(doc, 4 << 20):
             text = line.text
             if asked and (code := _NUMBER.match(text)) is not None:
                 version = ".".join(str(int(part)) for part in code.groups())

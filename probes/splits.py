@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import combinations, islice, pairwise
+from itertools import combinations, pairwise
 from statistics import median
 
 from diagnose.document import Document, Line
@@ -18,7 +18,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import in_cells
+from .facts import excerpt, in_cells
 from .generic_figures import Figure, Metric, cell, header_unit, name_metric
 
 _LEAST = 1.25  # between the groups
@@ -71,10 +71,7 @@ class SplitReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """At most one fact a table and attribute."""
-        if doc.is_binary or doc.size > 1 << 15 or doc.head.lstrip()[:1] in (b"{", b"<"):
-            return
-        lines = list(islice(doc.lines(), 300))
-        for head, rows in _blocks(lines):
+        for head, rows in _blocks(excerpt(doc, 1 << 15, 300, plain=True)):
             yield from _split(doc, head, rows)
 
 
@@ -299,11 +296,9 @@ class VersionReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The failing version, beside one that works."""
-        if doc.is_binary or doc.size > 1 << 15:
-            return
         bad: list[tuple[str, Line]] = []
         good: list[tuple[str, Line]] = []
-        for line in islice(doc.lines(), 200):
+        for line in excerpt(doc, 1 << 15, 200):
             hit = _VERSION.match(line.text)
             if hit is None or len(line.text) > 160:
                 continue

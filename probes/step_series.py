@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import pairwise
 from math import gcd
 from statistics import median
 
@@ -18,6 +18,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import excerpt
 from .generic_tables import tables
 
 _SMALL = 512 << 10
@@ -58,9 +59,7 @@ class ShapeSeries:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact where sizes are slow when new and fast when seen again."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        lines = list(islice(doc.lines(), 3000))
+        lines = excerpt(doc, _SMALL, 3000)
         for series in (*_columns(lines), _prose(lines)):
             made = _first_sights(doc, series)
             if made is not None:
@@ -138,10 +137,8 @@ class StepSeries:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The period of the slow steps."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         found: dict[int, _Timed] = {}
-        for line in islice(doc.lines(), 5000):
+        for line in excerpt(doc, _SMALL, 5000):
             for hit in _STEP.finditer(line.text) if len(line.text) < 2000 else ():
                 if hit["u"] is None and "." not in hit["t"]:
                     continue
@@ -177,9 +174,7 @@ class OverlapColumn:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact a row."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        for table in tables(list(islice(doc.lines(), 2000))):
+        for table in tables(excerpt(doc, _SMALL, 2000)):
             at = next((k for k, n in enumerate(table.columns) if self._head.search(n)), None)
             for row in table.rows[:16] if at is not None else ():
                 figure = row.figures[at] if at is not None else None

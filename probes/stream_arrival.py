@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Iterator
-from itertools import islice
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, computed
+from .facts import amount, computed, excerpt
 
 _SMALL = 1 << 15
 _LINES = 300
@@ -55,10 +54,8 @@ class ArrivalReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact a stream; `stream.encoded` for a compressed one."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         block: list[tuple[float, Line]] = []
-        for line in islice(doc.lines(), 2000):
+        for line in excerpt(doc, _SMALL, 2000):
             text = line.prefix + line.text
             stamp = _STAMP.match(text)
             if stamp:
@@ -158,9 +155,7 @@ class DistinctPromptReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """From a count of the lines, from words, or from code that sends one constant."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        lines = list(islice(doc.lines(), _LINES))
+        lines = excerpt(doc, _SMALL, _LINES)
         yield from self._worded(doc, lines)
         yield from self._counted(doc, lines)
         yield from self._coded(doc, lines)
@@ -267,9 +262,7 @@ class StreamStepReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """From a row of gaps with zeros among them, and from words."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             if len(text) > 400:
                 continue

@@ -10,7 +10,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import labelled
+from .facts import excerpt, labelled
 
 _FRAME = regex(
     r"tokenization_\w+|_batch_encode|encode_plus|\b_?tokenize \(|sentencepiece|convert_ids_to_tokens|convert_tokens_to|detokeniz|\bbpe\b|分词",  # noqa: E501
@@ -32,11 +32,9 @@ class TokenWorkReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """In short notes; a summary line counts for frames that stand above it."""
-        if doc.is_binary or doc.size > 1 << 16:
-            return
         frames = 0
         others = 0
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 16):
             framed = _FRAME.search(line.text) is not None
             of = _OF.search(line.text) or _ZH.search(line.text)
             above = re.search(r"\babove\b|上述|以上", line.text) is not None and frames and not others

@@ -11,7 +11,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, computed, fact, in_cells
+from .facts import amount, computed, excerpt, fact, in_cells
 
 _SMALL = 1 << 18
 _LINES = 2000
@@ -42,10 +42,8 @@ class TrafficReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`net.traffic` of an interface, the larger direction; `counter.delta` of counters read twice on one line."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         columns: list[str] = []
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             words = text.split()
             if _SAR.search(text):
@@ -156,11 +154,9 @@ class CallSizes:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`message.small_time`: the share of small calls in the time of all."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         order: list[tuple[str, str]] = []
         rows: list[tuple[float, Fact, Fact, Line]] = []
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             if (size := _HEAD.search(text)) is not None and (made := _order(text[size.end() :])):
                 order = made
@@ -239,11 +235,9 @@ class ManyAtOnce:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`load.slows` for the row that loses most."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         found: list[tuple[float, re.Match[str], Line]] = []
         heads = 0
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = (line.prefix + line.text).strip()
             cells = in_cells(text)
             alone = next((k for k, c in enumerate(cells) if _ALONE.search(c)), None)

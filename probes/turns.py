@@ -11,6 +11,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import excerpt
+
 _RANK = regex(
     r"^\W*(?:rank|worker|node|gpu|host)[ _#-]?(?P<rank>\d{1,4})\b[\s:|]+(?:[^\W\d]{1,12}[ =:]{1,2})?(?P<a>\d+(?:\.\d+)?)(?: ?ms)?[\s|,/，]+(?:[^\W\d]{1,12}[ =:]{1,2})?(?P<b>\d+(?:\.\d+)?)(?: ?ms)?\s*\|?\s*$",  # noqa: E501
     re.IGNORECASE,
@@ -25,10 +27,8 @@ class RankSumReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One late rank of four or more."""
-        if doc.is_binary or doc.size > 1 << 16:
-            return
         rows: list[tuple[int, float, float, Line]] = []
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 16):
             hit = _RANK.match(line.text)
             if hit and len(rows) < 1024:
                 rows.append((int(hit["rank"]), float(hit["a"]), float(hit["b"]), line))
@@ -76,13 +76,11 @@ class InTurnReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """How often that happens, if it never goes otherwise."""
-        if doc.is_binary or doc.size > 1 << 16:
-            return
         moved: tuple[float, Line] | None = None
         together: list[tuple[Line, Line]] = []
         apart = 0
         last = 0.0
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 16):
             hit = _EVENT.match(line.text)
             if hit is None:
                 continue

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, computed, fact
+from .facts import amount, computed, excerpt, fact
 
 _SMALL = 1 << 15
 _LINES = 300
@@ -50,13 +49,11 @@ class LinkStateReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """By the use in the same row, by words in it, or by the heading above it."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         columns: list[str] = []
         table: list[str] = []
         heading = ""
         seen: set[tuple[str, int]] = set()
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             if hit := _QUERY.search(text):
                 columns = hit["c"].split(",")
@@ -161,12 +158,10 @@ class StoragePairReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The first pair of lines that are several times apart."""
-        if doc.is_binary or doc.size > _SMALL:
-            return
         far: list[tuple[Line, str, str]] = []
         near: list[tuple[Line, str, str]] = []
         head = ""
-        for line in islice(doc.lines(), _LINES):
+        for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             rated = _RATED_HEAD.search(text)
             if rated and not _RATE.search(text):
@@ -239,10 +234,8 @@ class CardUserReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`gpu.process*` as of the other tools; `gpu.users` of a line, those that hold a GiB or more."""
-        if doc.is_binary or doc.size > 1 << 18:
-            return
         columns: list[str] = []
-        for line in islice(doc.lines(), 4000):
+        for line in excerpt(doc, 1 << 18, 4000):
             text = line.prefix + line.text
             if hit := _APPS.search(text):
                 columns = hit["c"].split(",")

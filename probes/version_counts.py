@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import in_cells
+from .facts import excerpt, in_cells
 
 _BAD = regex(
     r"\bhangs?\b|\bhung\b|freez\w*|froze|crash\w*|fail\w*|segv|segfault\w*|sigsegv|core dumps?|stuck|deadlock\w*|stall\w*|corrupt\w*|wrong\b|mismatch\w*|errors?\b|oom\b|timeouts?|nan\b"  # noqa: E501
@@ -47,14 +46,12 @@ class VersionCountReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The version that went wrong most, beside one that never did."""
-        if doc.is_binary or doc.size > 1 << 15:
-            return
         bad: list[tuple[str, Line]] = []
         good: list[tuple[str, Line]] = []
         column: int | None = None
         component = ""
         spoken = False  # a header or title said what is counted
-        for line in islice(doc.lines(), 200):
+        for line in excerpt(doc, 1 << 15, 200):
             named = _COMPONENT.search(line.text)
             component = component or (named.group() if named else "")
             cells = in_cells(line.text)

@@ -10,7 +10,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import labelled
+from .facts import excerpt, labelled
 
 _PART = regex(r"(?P<dev>(?:CUDA|ROCm|HIP|Vulkan|SYCL)\d+) (?:model )?buffer size\s*=\s*(?P<n>\d+(?:\.\d+)?) MiB")
 _WHOLE = regex(
@@ -61,11 +61,9 @@ class WeightReadReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """In texts of moderate size."""
-        if doc.is_binary or doc.size > 1 << 19:
-            return
         prompt: tuple[float, float, Line] | None = None
         models: set[str] = set()
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 19):
             text = line.text
             if len(text) > 4000:
                 continue
@@ -131,11 +129,9 @@ class StateNoteReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """A fact for each kind of line, its value the state."""
-        if doc.is_binary or doc.size > 1 << 16:
-            return
         seen: set[tuple[str, str]] = set()
         columns: list[str] = []
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 16):
             text = line.text
             if "," in text and "pstate" in text:
                 columns = [c.strip() for c in text.split(",")]
