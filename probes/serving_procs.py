@@ -8,13 +8,13 @@ work: the busiest.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+from diagnose.serving_roles import ENGINE, SERVING
 
 # PID USER PR NI VIRT RES SHR S %CPU %MEM TIME+ COMMAND
 _TOP = regex(
@@ -24,11 +24,6 @@ _TOP = regex(
 _PIDSTAT = regex(
     r"^\s*(?:[\d:]+|Average:)(?:\s+[AP]M)?\s+\d+\s+\d+(?:\s+[\d.]+){3,4}\s+(?P<cpu>\d+(?:\.\d+)?)\s+(?:\d+|-)\s+(?P<name>\S.*?)\s*$"
 )
-_SERVING = regex(
-    r"vllm|sglang|EngineCore|APIServer|api_server|trtllm|uvicorn|bench|detokenizer|tokenizer|scheduler|triton|dynamo",
-    re.I,
-)
-_ENGINE = regex(r"EngineCor|Worker|scheduler", re.I)
 WORKS = 20  # percent of a core from which an engine has requests
 
 
@@ -63,13 +58,13 @@ class ServingProcsReader:
                         continue
                     name = f"{proc.get('name', '?')} {proc.get('pid', '')}".strip()
                     series.setdefault(name, []).append((float(proc["cpu"]), line, f'"cpu": {proc["cpu"]}'))
-                    if proc["cpu"] >= WORKS and _ENGINE.search(name):
+                    if proc["cpu"] >= WORKS and ENGINE.search(name):
                         loaded.add(line.number)
                     if isinstance(proc.get("affinity"), int):
                         cores.setdefault(name, (proc["affinity"], line))
                 continue
             hit = _TOP.match(text) or _PIDSTAT.match(text)
-            if hit and _SERVING.search(hit.group("name")):
+            if hit and SERVING.search(hit.group("name")):
                 name = hit.group("name")[:60]
                 if name not in best or float(hit.group("cpu")) > best[name][0]:
                     best[name] = (float(hit.group("cpu")), line, hit.group("cpu"))

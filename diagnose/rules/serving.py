@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from ..serving_roles import ENGINE, FRONT
 from . import serving_mech as mech
 from . import serving_prefix as prefix
 from . import serving_queue as queue
@@ -190,12 +191,12 @@ def front_busy(ctx: Context) -> Outcome:
     measures is a ``python3`` too, and starts last.
     """
     procs = ctx.numbers("serving.proc.cpu")
-    engine = [p for p in procs if re.search(r"EngineCor|Worker|scheduler", p[1].subject.label or "", re.I)]
+    engine = [p for p in procs if ENGINE.search(p[1].subject.label or "")]
     first = min((pid for _, e in engine if (pid := _pid(e)) is not None), default=None)
     front = [
         p
         for p in procs
-        if re.search(r"api|uvicorn|vllm serve|^(?:vllm|sglang)$", p[1].subject.label or "", re.I)
+        if FRONT.search(p[1].subject.label or "")
         or (re.search(r"python", p[1].subject.label or "", re.I) and (first is None or (_pid(p[1]) or 0) < first))
     ]
     if not front or not engine:
