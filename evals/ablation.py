@@ -1,8 +1,8 @@
 """Cases with something taken out or turned round: what must the verdict no longer say?
 
 `ablate` takes out the lines that the key names, `silence_repeats` also what says the same again,
-`silence` whatever the engine itself calls decisive for the key's causes, until nothing decisive is
-left. `contradict` puts a healthy reading in the place of the decisive one, where that is mechanical.
+`silence` besides whatever the engine itself calls decisive for the key's causes, until nothing decisive
+is left. `contradict` puts a healthy reading in the place of the decisive one, where that is mechanical.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def silence(case: Case) -> Case | None:
 
     from .wording import unlearnt
 
-    cut = ablate(case)
+    cut = silence_repeats(case)
     for _ in range(_ROUNDS if cut is not None else 0):
         assert cut is not None
         with unlearnt(case.source):
