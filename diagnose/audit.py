@@ -329,7 +329,12 @@ def run(
     show: bool = False,
     verbose: bool = False,
 ) -> int:
-    """Audit and print; returns the exit status."""
+    """Audit and print; returns the exit status.
+
+    Raises:
+        UsageError: an option has no such value, or evidence and a cassette are both named.
+        InputError: the cassette cannot be read.
+    """
     from .audit_screen import listing, markdown, screen
 
     for value, known, name in ((format_, FORMATS, "--format"), (fail_on, tuple(SEVERITY), "--fail-on")):

@@ -191,7 +191,12 @@ def _markdown(data: dict[str, Any], zh: bool) -> Iterable[str]:
 def run(
     format_: str, picture: str, sysfs_root: str, lang: str, peer: str, evidence: str = "", pictures: Path | None = None
 ) -> int:
-    """Print the matrix, or one picture of it, or write all pictures to a folder."""
+    """Print the matrix, or one picture of it, or write all pictures to a folder.
+
+    Raises:
+        UsageError: an option has no such value, or the recorded tree is no folder.
+        InputError: the picture shows what is not known here, or the folder for pictures cannot be written.
+    """
     if format_ not in ("text", "json", "md", *(("svg",) if picture else ())):
         raise UsageError(f"--format takes text, json, md{', svg' if picture else ''}, not {format_!r}")
     if lang not in ("", "en", "zh"):

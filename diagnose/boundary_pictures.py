@@ -155,7 +155,12 @@ def mermaid(picture: Picture) -> str:
 
 
 def draw(name: str, data: dict[str, Any], format_: str, evidence: str = "", lang: str = "en") -> str:
-    """One picture with its table of hops, in a format of the command."""
+    """One picture with its table of hops, in a format of the command.
+
+    Raises:
+        UsageError: there is no picture of that name.
+        InputError: what it would show is not known of this machine.
+    """
     if name not in PICTURES:
         raise UsageError(f"--picture takes {', '.join(PICTURES)}, not {name!r}")
     picture = _simulated(make(name, _Sources(data, evidence, lang)), data, lang)
@@ -193,7 +198,11 @@ def _simulated(picture: Picture, data: dict[str, Any], lang: str) -> Picture:
 
 
 def write(folder: Path, data: dict[str, Any], evidence: str = "", lang: str = "en") -> list[str]:
-    """All pictures as SVG and Mermaid files; gives what is said about each on the terminal."""
+    """All pictures as SVG and Mermaid files; gives what is said about each on the terminal.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
     src, told = _Sources(data, evidence, lang), []
     try:
         folder.mkdir(parents=True, exist_ok=True)

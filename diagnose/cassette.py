@@ -55,7 +55,11 @@ class Cassette:
 
     @classmethod
     def create(cls, path: Path, symptom: str, taint: tuple[str, ...] = ("live",)) -> Cassette:
-        """Start one at `path`; raises InputError when the folder cannot be made or holds something else."""
+        """Start one at `path`.
+
+        Raises:
+            InputError: the folder cannot be made, or holds something else.
+        """
         try:
             (path / FOLDER).mkdir(parents=True, exist_ok=True)
         except OSError as err:

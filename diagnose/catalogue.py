@@ -252,7 +252,11 @@ class Catalogue:
 
     @cached_property
     def words(self) -> dict[str, tuple[str, ...]]:
-        """What users call things: an idea and its terms (see `route`)."""
+        """What users call things: an idea and its terms (see `route`).
+
+        Raises:
+            CatalogueError: the terms of an idea are no text.
+        """
         out: dict[str, tuple[str, ...]] = {}
         for file, raw in yaml_files("words"):
             for name, terms in (raw or {}).items():
@@ -272,7 +276,11 @@ class Catalogue:
 
     @cached_property
     def variables(self) -> dict[str, Versions]:
-        """Environment variables that not every release of their component reads, with the range that does."""
+        """Environment variables that not every release of their component reads, with the range that does.
+
+        Raises:
+            CatalogueError: a range of versions is none.
+        """
         out: dict[str, Versions] = {}
         for file, raw in yaml_files("versions"):
             for component, names in (raw or {}).items():

@@ -31,7 +31,11 @@ def _table(rows: list[tuple[str, ...]]) -> None:
 
 
 def causes(layer: str, format_: str) -> None:
-    """All causes, by layer."""
+    """All causes, by layer.
+
+    Raises:
+        UsageError: there is no such layer.
+    """
     cat = catalogue()
     layers = sorted({c.layer for c in cat.causes.values()})
     if layer and layer not in layers:
@@ -59,7 +63,11 @@ def _cause(name: str) -> Cause:
 
 
 def explain(name: str, lang: str, format_: str) -> None:
-    """One cause, or one check of the audit, in full."""
+    """One cause, or one check of the audit, in full.
+
+    Raises:
+        UsageError: neither a cause nor a check has that id.
+    """
     from . import checks
 
     if name in checks.load()[1]:
@@ -128,7 +136,11 @@ def _book(name: str) -> Playbook:
 
 
 def playbook_show(name: str, as_mermaid: bool, format_: str) -> None:
-    """One playbook as text, JSON or Mermaid."""
+    """One playbook as text, JSON or Mermaid.
+
+    Raises:
+        UsageError: there is no such playbook.
+    """
     book = _book(name)
     if as_mermaid:
         from .playbook import mermaid
@@ -158,7 +170,11 @@ def probe_list(format_: str) -> None:
 
 
 def schema(name: str) -> None:
-    """JSON Schema of the report, the audit or the fleet, or the signal declarations."""
+    """JSON Schema of the report, the audit or the fleet, or the signal declarations.
+
+    Raises:
+        UsageError: there is no such schema.
+    """
     if name in ("report", "audit", "fleet"):
         from .audit_models import Audit
         from .fleet_models import Fleet

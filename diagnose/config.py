@@ -44,7 +44,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def table(name: str) -> dict[str, Any]:
-    """A table of the user's own settings file, such as ``[llm]``; the file in the working folder has none."""
+    """A table of the user's own settings file, such as ``[llm]``; the file in the working folder has none.
+
+    Raises:
+        UsageError: the file is malformed.
+    """
     found = _read(user_file()).get(name, {})
     return found if isinstance(found, dict) else {}
 

@@ -118,7 +118,12 @@ def reached(target: str, options: Options, limit: float, keep: str) -> Collected
 
 
 def fleet_folder(keep: str) -> Path:
-    """The folder that cassettes go to: the one named, else a new one among the runs."""
+    """The folder that cassettes go to: the one named, else a new one among the runs.
+
+    Raises:
+        InputError: it cannot be made.
+        UsageError: it holds recordings already, which would count as nodes.
+    """
     if not keep:
         from .live import run_folder
 
@@ -156,7 +161,12 @@ def results_of(got: Collected, options: Options) -> list[Read]:
 def run(
     target: str, options: Options, *, fail_on: str, format_: str, save: str = "", limit: float = LIMIT, keep: str = ""
 ) -> int:
-    """Compare the nodes of a fleet and print; returns the exit status."""
+    """Compare the nodes of a fleet and print; returns the exit status.
+
+    Raises:
+        UsageError: an option has no such value, or the target names no node.
+        InputError: a list of nodes cannot be read, or the folder for cassettes cannot be made.
+    """
     if format_ not in FORMATS:
         raise UsageError(f"--format takes {', '.join(FORMATS)}, not {format_!r}")
     if fail_on not in SEVERITY:

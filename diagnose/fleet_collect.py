@@ -80,7 +80,11 @@ def collect(
     symptom: str = "",
     say: Callable[[str], None] = lambda text: None,
 ) -> Collected:
-    """Run the script on every node and keep what comes, as it comes; Ctrl-C ends it and keeps what arrived."""
+    """Run the script on every node and keep what comes, as it comes; Ctrl-C ends it and keeps what arrived.
+
+    Raises:
+        UsageError: the limit is not above 0.
+    """
     if limit <= 0:
         raise UsageError("--node-timeout takes seconds", "--node-timeout 120")
     got = Collected(folder, how.nodes)

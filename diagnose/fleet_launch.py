@@ -78,7 +78,11 @@ class Child:
 
     @classmethod
     def start(cls, node: str, argv: Sequence[str], script: IO[bytes], limit: float, cap: int = CAP) -> Child:
-        """Start `argv` with `script` as its standard input."""
+        """Start `argv` with `script` as its standard input.
+
+        Raises:
+            ToolMissing: the program is not installed.
+        """
         path = shutil.which(argv[0])
         if path is None:
             raise ToolMissing(f"{argv[0]} is not installed here")
@@ -170,7 +174,12 @@ class Ssh:
         return [" ".join(self.argv(self.nodes[0])) + (f"   (and {len(self.nodes) - 1} more)" if self.nodes[1:] else "")]
 
     def run(self, script: str, limit: float) -> Iterator[Outcome]:
-        """See `Launcher`."""
+        """See `Launcher`. All names are checked before the first node is reached.
+
+        Raises:
+            UsageError: one is no host name.
+            ToolMissing: ssh is not installed.
+        """
         for node in self.nodes:
             if not hostlist.valid(node):
                 raise UsageError(f"{node[:80]!r} is no host name", hostlist.HINT)

@@ -103,7 +103,11 @@ class Ray:
         return [f"ray task on {len(self.nodes)} node(s): sh -s   ({', '.join(self.nodes[:8])})"]
 
     def run(self, script: str, limit: float) -> Iterator[Outcome]:
-        """See `Launcher`."""
+        """See `Launcher`.
+
+        Raises:
+            ToolMissing: Ray is not installed.
+        """
         ray = _ray()
         affinity = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
         remote = ray.remote(num_cpus=0, max_retries=RETRIES)(task())

@@ -53,7 +53,12 @@ def _json(path: Path) -> Any:
 
 
 def read_model(name: str) -> Shape:
-    """A model from its config.json, a folder that holds one, or a published name."""
+    """A model from its config.json, a folder that holds one, or a published name.
+
+    Raises:
+        UsageError: there is no such file or model, or the config does not give its shape.
+        InputError, ParseError: the file cannot be read, or is no JSON.
+    """
     path = Path(name)
     if path.is_dir():
         path = path / "config.json"
@@ -107,7 +112,12 @@ def _named_figures(data: Any, name: str = "") -> Iterator[tuple[str, float, str]
 
 
 def measured(path: str) -> dict[str, Rate]:
-    """The best memory, tensor and all-reduce rates in a result file of a microbenchmark."""
+    """The best memory, tensor and all-reduce rates in a result file of a microbenchmark.
+
+    Raises:
+        UsageError: the file holds no such rate.
+        InputError, ParseError: it cannot be read, or is no JSON.
+    """
     best: dict[str, Rate] = {}
     for name, value, unit in _named_figures(_json(Path(path))):
         kind = next((k for k, pattern, u in _MEASURED if u == unit and pattern.search(name)), None)
@@ -186,7 +196,12 @@ def _peak(gpu: Gpu, weight_bytes: float, dtype: str) -> Rate | None:
 
 
 def sections(options: Options) -> tuple[dict[str, Any], Ask, Sheet, list[tuple[str, list[Row]]]]:
-    """Head, inputs and rows by section."""
+    """Head, inputs and rows by section.
+
+    Raises:
+        UsageError: an option, the model or the GPU has no such value.
+        InputError, ParseError: a file that they name cannot be read.
+    """
     ask, assumed = _ask(options)
     sheet = floors_sheet.build(ask)
     parts: list[tuple[str, list[Row]]] = [("serving", list(sheet.rows))]
@@ -286,7 +301,12 @@ def markdown(head: dict[str, Any], sheet: Sheet, parts: list[tuple[str, list[Row
 
 
 def run(options: Options, format_: str) -> int:
-    """Print the floors."""
+    """Print the floors.
+
+    Raises:
+        UsageError: an option, the model or the GPU has no such value.
+        InputError, ParseError: a file that they name cannot be read.
+    """
     if format_ not in ("text", "json", "md"):
         raise UsageError(f"--format takes text, json or md, not {format_!r}")
     head, _, sheet, parts = sections(options)

@@ -111,7 +111,8 @@ class Run(Protocol):
     """What a node sees of the run; LangGraph's `Runtime` is one."""
 
     @property
-    def context(self) -> Session | None: ...
+    def context(self) -> Session | None:
+        """Objects of this run that are no state."""
 
 
 def _open(state: State, session: Session) -> None:

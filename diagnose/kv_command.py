@@ -73,7 +73,12 @@ def _checked(options: Options) -> tuple[Shape, int, float]:
 
 
 def figures(options: Options) -> tuple[list[tuple[str, str, Figure]], list[str]]:
-    """Named figures with what they say, and remarks on what is not known."""
+    """Named figures with what they say, and remarks on what is not known.
+
+    Raises:
+        UsageError: an option has no such value, or the file named for costs holds none.
+        InputError, ParseError: a file that they name cannot be read.
+    """
     model, block, width = _checked(options)
     out: list[tuple[str, str, Figure]] = []
     remarks: list[str] = []
@@ -181,7 +186,11 @@ def _sum(rows: list[tuple[str, str, Figure]]) -> str:
 
 
 def run(options: Options, format_: str) -> int:
-    """Print the figures."""
+    """Print the figures.
+
+    Raises:
+        UsageError, InputError, ParseError: as of `figures`; UsageError also for a format that is none.
+    """
     if format_ not in ("text", "json", "md"):
         raise UsageError(f"--format takes text, json, md, not {format_!r}")
     rows, remarks = figures(options)

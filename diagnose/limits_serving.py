@@ -199,6 +199,7 @@ def _published(book: Book) -> tuple[Shape | None, tuple[Evidence, ...]]:
 
 
 def tensor_parallel(book: Book) -> tuple[int, tuple[Evidence, ...]]:
+    """GPUs that one replica is split over, and the option that says so; 1 where none does."""
     for item in book.of("serving.arg"):
         if item.subject.label in ("tensor-parallel-size", "tp", "tp-size", "tp_size") and str(item.value).isdigit():
             return max(int(str(item.value)), 1), (item,)

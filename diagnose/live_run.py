@@ -23,7 +23,11 @@ ENDPOINT_BUDGET = 60.0  # a server needs a window of time, also where only readi
 
 
 def host_of(reach: Reach) -> Host:
-    """The machine that a run looks at."""
+    """The machine that a run looks at.
+
+    Raises:
+        UsageError: the recorded tree is no folder.
+    """
     root = Path(reach.sysfs_root or "/")
     if not root.is_dir():
         raise UsageError(f"--sysfs-root {root} is no folder", "give the folder that holds the recorded sys/ and proc/")
@@ -33,7 +37,11 @@ def host_of(reach: Reach) -> Host:
 
 
 def level(reach: Reach) -> str:
-    """The heaviest footprint that needs no question."""
+    """The heaviest footprint that needs no question.
+
+    Raises:
+        UsageError: there is no such footprint.
+    """
     chosen = reach.allow or "read"
     if chosen not in FOOTPRINTS:
         raise UsageError(f"--allow takes {', '.join(FOOTPRINTS)}, not {chosen!r}")

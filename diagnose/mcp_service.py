@@ -138,7 +138,11 @@ class Service:
         ]
 
     def explain_cause(self, cause: str, lang: str = "en") -> dict[str, Any]:
-        """One cause in full, or one check of the audit."""
+        """One cause in full, or one check of the audit.
+
+        Raises:
+            UsageError: neither a cause nor a check has that id, or the language is none of ours.
+        """
         from .predicates import in_words
 
         _language(lang)
@@ -162,7 +166,12 @@ class Service:
         self, symptom: str, evidence: Sequence[str] = (), cassette: str = "", lang: str = "en", live: bool = False,
         full: bool = False,
     ) -> dict[str, Any]:  # fmt: skip
-        """Triage of evidence; of this machine only with `live`, and only where the server allows probes."""
+        """Triage of evidence; of this machine only with `live`, and only where the server allows probes.
+
+        Raises:
+            UsageError: nothing is named to look at, or probes are not allowed.
+            InputError: nothing that is named can be read, or it lies outside the roots.
+        """
         langs = _language(lang)
         paths = [self.path(p) for p in evidence]
         if cassette:
@@ -198,7 +207,11 @@ class Service:
         return report, [*open_inputs(paths)[0], *(c.document() for c, _ in live.cassette.captures.values())]
 
     def run_probe(self, name: str) -> dict[str, Any]:
-        """Run one probe here; what it printed, masked."""
+        """Run one probe here; what it printed, masked.
+
+        Raises:
+            UsageError: there is no such probe, it needs the job itself, or it is not allowed.
+        """
         from .cassette import SUFFIX, Cassette
         from .collect import collectors
         from .host import Host
@@ -233,7 +246,12 @@ class Service:
         self, evidence: Sequence[str] = (), cassette: str = "", only: Sequence[str] = (), profile: str = "",
         expect: str = "", lang: str = "en",
     ) -> dict[str, Any]:  # fmt: skip
-        """Checks of this machine (reading only), or of evidence or a cassette in its place."""
+        """Checks of this machine (reading only), or of evidence or a cassette in its place.
+
+        Raises:
+            UsageError: evidence and a cassette are both named, or an option has no such value.
+            InputError: what is named cannot be read, or lies outside the roots.
+        """
         from . import audit
 
         options = audit.Options(only=tuple(only), profile=profile, expect=expect, langs=_language(lang))
@@ -257,7 +275,12 @@ class Service:
         return _fit(out, ("unavailable", "unknown"))
 
     def fleet(self, folder: str, symptom: str = "", expect: str = "", lang: str = "en") -> dict[str, Any]:
-        """Recorded nodes compared; with a symptom each is judged and the odd one named. No node is reached."""
+        """Recorded nodes compared; with a symptom each is judged and the odd one named. No node is reached.
+
+        Raises:
+            UsageError: an option has no such value.
+            InputError: no node can be read, or one lies outside the roots.
+        """
         from . import fleet, fleet_triage
         from .audit import Options
         from .hostlist import expand
@@ -331,7 +354,11 @@ def _shown(ids: Sequence[str], by_id: dict[str, Evidence], most: int = 6) -> lis
 
 
 def brief(report: Report) -> dict[str, Any]:
-    """The report without its arithmetic: verdict, findings with their quotes, what to do next."""
+    """The report without its arithmetic: verdict, findings with their quotes, what to do next.
+
+    Raises:
+        UsageError: even shortened it is too large for an answer.
+    """
     by_id = {e.id: e for e in report.evidence}
     out: dict[str, Any] = {
         "verdict": report.verdict,
@@ -368,7 +395,11 @@ def brief(report: Report) -> dict[str, Any]:
 
 
 def whole(report: Report) -> dict[str, Any]:
-    """Contract `diagnose.report/v1`; evidence that nothing cites is left out where it would be too large."""
+    """Contract `diagnose.report/v1`; evidence that nothing cites is left out where it would be too large.
+
+    Raises:
+        UsageError: it is larger than `MOST_FULL` even so.
+    """
     from .report import referred
 
     data = report.model_dump(mode="json", by_alias=True)

@@ -259,7 +259,11 @@ def listing(format_: str) -> str:
 
 
 def run(only: str, list_: bool, gpu: int, allow: str, format_: str, output: Path | None) -> int:
-    """Measure and print; exit 0 measured, 1 some failed, 2 not allowed, 3 not possible here."""
+    """Measure and print; exit 0 measured, 1 some failed, 2 not allowed, 3 not possible here.
+
+    Raises:
+        UsageError: an option has no such value.
+    """
     if format_ not in FORMATS:
         raise UsageError(f"unknown format {format_!r}", f"one of {', '.join(FORMATS)}")
     if allow not in LEVELS:

@@ -121,6 +121,8 @@ class Evidence(Model):
 
 
 class Fix(Model):
+    """What takes the cause away, what that may break, and how to take it back."""
+
     text: str
     risk: str = ""
     rollback: str = ""
@@ -148,6 +150,8 @@ class Finding(Model):
 
 
 class ChainLink(Model):
+    """One cause brings about another, or the symptom: ids of causes, `symptom` at the end of a chain."""
+
     from_: str = Field(alias="from")
     to: str
     because: str
@@ -165,23 +169,31 @@ class Hypothesis(Model):
 
 
 class RuledOut(Model):
+    """A cause that the question asks about and that the evidence speaks against."""
+
     cause: str
     because: str
     evidence: list[str] = Field(default_factory=list)
 
 
 class RedHerring(Model):
+    """A reading that looks alarming and is not, here."""
+
     text: str
     because: str
     evidence: list[str] = Field(default_factory=list)
 
 
 class Checked(Model):
+    """What was looked at and found in order."""
+
     what: str
     evidence: list[str] = Field(default_factory=list)
 
 
 class Reference(Model):
+    """A published or measured figure beside which a reading is held; `unit` is one of `units`."""
+
     id: str
     what: str
     value: float
@@ -229,6 +241,8 @@ class Advice(Model):
 
 
 class PathStep(Model):
+    """A step of the playbook as it was walked: the probe it read, what came out, and why."""
+
     step: str
     probe: str | None
     outcome: str
@@ -237,6 +251,8 @@ class PathStep(Model):
 
 
 class InputRef(Model):
+    """A piece of evidence: the reader that knew it, or the reason why it was not read; `sha256` is of its bytes."""
+
     name: str
     sha256: str | None
     recognised_as: str | None
@@ -245,6 +261,8 @@ class InputRef(Model):
 
 
 class Experiment(Model):
+    """What to run by hand: the command, the signals it gives, and what they would be."""
+
     hypothesis: str
     command: str
     metric: str
@@ -252,6 +270,8 @@ class Experiment(Model):
 
 
 class Unavailable(Model):
+    """A probe that was wanted and could not run, and what would enable it."""
+
     probe: str
     reason: str
     enable: str
@@ -259,6 +279,8 @@ class Unavailable(Model):
 
 
 class NextProbe(Model):
+    """A probe worth running next: about how many seconds it takes, and the causes that it tells apart."""
+
     probe: str
     footprint: Literal["read", "light", "load"]
     seconds: float
@@ -277,12 +299,16 @@ class Proposal(Model):
 
 
 class FollowUp(Model):
+    """A question that comes next, with its answer: the higher the level, the deeper it goes."""
+
     level: int
     q: str
     a: str
 
 
 class Answer(Model):
+    """The report in spoken words of one language. `boundary` says what it does not cover."""
+
     verdict: str
     short: str
     long: str
@@ -294,11 +320,15 @@ class Answer(Model):
 
 
 class Tool(Model):
+    """What made the report: the versions of the program and of its catalogue."""
+
     version: str
     catalogue: str
 
 
 class Stats(Model):
+    """What it took: probes run live and their seconds; the language model, where one was asked."""
+
     probes_run: int = 0
     seconds: float = 0.0
     llm: str | None = None

@@ -33,7 +33,11 @@ class Talk:
         self._keys = not script and sys.stdin.isatty()
 
     def lines(self, prompt: Callable[[], str]) -> Iterator[str]:
-        """What the player types, or the script's lines, shown as if they had been typed."""
+        """What the player types, or the script's lines, shown as if they had been typed.
+
+        Raises:
+            UsageError: the script cannot be read.
+        """
         if self._keys:
             while True:
                 try:

@@ -144,7 +144,11 @@ def test_other_text_is_left_alone() -> None:
 
 
 def new(name: str, output: str) -> int:
-    """Write the plugin into a new folder; raises UsageError for a bad name or an existing folder."""
+    """Write the plugin into a new folder; returns the exit status.
+
+    Raises:
+        UsageError: the name does not fit a module, or the folder exists.
+    """
     if not re.fullmatch(r"[a-z][a-z0-9_]{1,30}", name):
         raise UsageError(f"{name!r} is no name for a probe", "lower-case letters, digits and _, e.g. my_nic")
     root = Path(output or f"diagnose-{name.replace('_', '-')}")

@@ -43,7 +43,12 @@ def _chosen(playbook: str, level: str) -> list[Collector]:
 
 
 def record(output: str, playbook: str, symptom: str, allow: str, params: dict[str, str]) -> int:
-    """Record this machine's state into a cassette: a folder, or a zip when the name ends in .zip."""
+    """Record this machine's state into a cassette: a folder, or a zip when the name ends in .zip.
+
+    Raises:
+        UsageError: the output exists, or there is no such playbook.
+        InputError: the output cannot be written.
+    """
     target = Path(output)
     if target.exists():
         raise UsageError(f"{output} exists", "name a new file or folder")
@@ -73,7 +78,11 @@ def print_script(playbook: str) -> int:
 
 
 def script_text(playbook: str = "", names: Iterable[str] = ()) -> str:
-    """The commands of a playbook's read probes, or of the probes named."""
+    """The commands of a playbook's read probes, or of the probes named.
+
+    Raises:
+        UsageError: there is no such playbook.
+    """
     chosen = [collectors()[n] for n in names if n in collectors()] if names else _chosen(playbook, "read")
     return "".join(f"{line}\n" for item in chosen for line in _script(item.spec))
 
@@ -146,7 +155,12 @@ def diff(first: str, second: str) -> int:
 
 
 def redact(path: str, words: list[str], output: str) -> int:
-    """A copy of a cassette, folder or zip, with further words replaced and everything masked again by today's rules."""
+    """A copy of a cassette, folder or zip, with further words replaced and everything masked again by today's rules.
+
+    Raises:
+        UsageError: the output exists.
+        InputError: the cassette cannot be read, or the output cannot be written.
+    """
     target = Path(output)
     if target.exists():
         raise UsageError(f"{output} exists", "name a new file or folder")
@@ -188,7 +202,12 @@ def _place(folder: Path, target: Path) -> None:
 
 
 def probe_run(name: str, allow: str, params: dict[str, str], output: str) -> int:
-    """Run one probe and print what it captured (masked), or keep it with `output`."""
+    """Run one probe and print what it captured (masked), or keep it with `output`.
+
+    Raises:
+        UsageError: there is no such probe.
+        InputError: the output cannot be written.
+    """
     known = collectors()
     if name not in known:
         cat = catalogue()

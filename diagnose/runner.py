@@ -177,6 +177,7 @@ class Sink(threading.Thread):
         self.start()
 
     def run(self) -> None:
+        """Read to the end, so that the program never waits; keep the first `cap` bytes."""
         while block := os.read(self.stream.fileno(), 1 << 16):
             self.total += len(block)
             self.kept += block[: max(0, self.cap - len(self.kept))]

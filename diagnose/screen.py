@@ -29,6 +29,7 @@ class Terminal(Console):
     """A console whose reader may leave: `diagnose … | head` ends like any other run, not with an error of its own."""
 
     def on_broken_pipe(self) -> None:
+        """Let the caller end the run: Rich would exit here with a status of its own."""
         raise BrokenPipeError
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:

@@ -103,6 +103,10 @@ def run(
 
     A model is asked when the report is there. Text is printed first and its wording follows; JSON and Markdown wait for
     it no longer than its budget.
+
+    Raises:
+        UsageError: an option has no such value, options exclude each other, or nothing is named to look at.
+        InputError: a cassette or a list of nodes cannot be read.
     """
     settings = load({"lang": lang, "format": format_})
     lang, format_ = settings.lang, settings.format

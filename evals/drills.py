@@ -89,7 +89,11 @@ def _folder(name: str) -> Path:
 
 @lru_cache(maxsize=1)
 def specs() -> dict[str, DrillSpec]:
-    """The packaged drills by id."""
+    """The packaged drills by id.
+
+    Raises:
+        UsageError: two files declare the same drill.
+    """
     out: dict[str, DrillSpec] = {}
     for file in sorted(_folder("drills").glob("*.yaml")):
         for raw in plain_yaml(file.read_text("utf-8")) or []:
@@ -166,7 +170,11 @@ def _case(spec: DrillSpec) -> Case:
 
 
 def key(drill: Setup) -> tuple[Key, bool]:
-    """What is right, and whether a key says so: else it is what the engine reads in the whole recording."""
+    """What is right, and whether a key says so: else it is what the engine reads in the whole recording.
+
+    Raises:
+        InputError: its case is not among the cases.
+    """
     spec = specs().get(drill.id)
     if spec is not None and spec.case:
         return _case(spec).key, True

@@ -45,6 +45,7 @@ class AllocatorReader:
     needles: tuple[bytes, ...] = (b"reserved", b"inactive_split", b"retries", b"Reserved", b"inactive")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`gpu.alloc.*`, sizes in GiB and counts; lines after the first 24 figures are left out."""
         header: list[tuple[str | None, str]] = []
         made = 0
         for line in doc.lines():

@@ -34,7 +34,11 @@ class MicrobenchJson:
         return doc.head.lstrip()[:1] == b"{" and SCHEMA in doc.head[:4096]
 
     def parse(self, doc: Document) -> Iterator[Fact]:
-        """The GPU, then of every row its figure, its share of the limit, and how much slower it is than its twin."""
+        """The GPU, then of every row its figure, its share of the limit, and how much slower it is than its twin.
+
+        Raises:
+            ParseError: there are no rows.
+        """
         if not self.owns(doc):
             return
         found = loads(doc.data, self.name)

@@ -61,6 +61,7 @@ class ContainerReader:
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`container.*` and `slurm.option` as written, and the limits that they set as `host.*`."""
         in_run = in_slurm = False
         block: tuple[int, str] | None = None
         memory_volume = 0

@@ -46,6 +46,7 @@ class CopyNotes:
     )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`copy.bandwidth` in GB/s, labelled with direction and kind of memory; none of a profiler's own tables."""
         lines = excerpt(doc, _SMALL)
         if not lines or b"memcpy CE" in doc.data or b"Memory Transfers" in doc.data:
             return

@@ -99,7 +99,11 @@ def call(name: str, *args: Any) -> Any:
 
 
 def constant(kind: str, name: str) -> Any:
-    """One value of the driver's enumerations."""
+    """One value of the driver's enumerations.
+
+    Raises:
+        ToolMissing: cuda-bindings is not installed.
+    """
     return getattr(getattr(_driver(), kind), name)
 
 
@@ -111,6 +115,7 @@ class Sample:
 
     @property
     def median(self) -> float:
+        """The middle one of the times, in their unit."""
         return statistics.median(self.times)
 
     def quantile(self, share: float) -> float:
@@ -134,7 +139,11 @@ class Launch:
         call("cuLaunchKernel", self.function, *self.grid, *self.block, self.shared, stream, self.packed, 0)
 
     def bare(self) -> Callable[[], Any]:
-        """The same on the default stream without looking at the status: for timing the launch itself."""
+        """The same on the default stream without looking at the status: for timing the launch itself.
+
+        Raises:
+            ToolMissing: cuda-bindings is not installed.
+        """
         return partial(_driver().cuLaunchKernel, self.function, *self.grid, *self.block, self.shared, 0, self.packed, 0)
 
 
@@ -228,9 +237,11 @@ class Device:
             arena.close()
 
     def sync(self) -> None:
+        """Wait until all launched work has ended."""
         call("cuCtxSynchronize")
 
     def event(self) -> Any:
+        """A new CUDA event; `time` destroys those it makes."""
         return call("cuEventCreate", 0)
 
     def time(self, work: Callable[[], None], reps: int = 10, warm_up: int = 2) -> Sample:
@@ -283,10 +294,12 @@ class Arena:
         return pointer
 
     def fill(self, pointer: int, size: int, seed: int = SEED) -> None:
+        """Write the pattern of `seed` over `size` bytes, by a kernel of the module `basics`."""
         grid = self.device.sms * 8
         self.device.kernel("basics", "fill", grid, 256, (LONG, pointer), (LONG, size // 4), (UINT, ODD), (UINT, seed))()
 
     def zeroed(self, size: int) -> int:
+        """Device memory of zeros; its address."""
         pointer = self.alloc(size)
         call("cuMemsetD8", pointer, 0, size)
         return pointer

@@ -119,6 +119,7 @@ class KernelReader:
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """One fact for all lines that say the same of the same device; its count says how many."""
         kept: dict[tuple[object, ...], Fact] = {}
         for line in possible(doc.lines(), *_PATTERNS):
             for made in self._line(doc, line):
@@ -195,6 +196,7 @@ class PciReader:
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`pci.*` of each device: speed in GT/s and width in lanes, now and at most; states of ACS with a count."""
         device = ""
         acs: dict[str, Fact] = {}
         for line in doc.lines():

@@ -124,6 +124,7 @@ class EnvReader:
     needles: tuple[bytes, ...] = tuple(f"{p}_".encode() for p in _PREFIXES) + tuple(e.encode() for e in _EXACT)
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`env.var` labelled with its name, once a value; no secrets, and nothing that a shell would expand."""
         named: tuple[str, Line] | None = None
         seen: dict[tuple[str, str], int] = {}
         for line in doc.novel():
@@ -227,6 +228,7 @@ class VersionReader:
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`version` labelled with the component, and `gpu.name`."""
         table = False
         pins = 0
         for line in doc.novel():

@@ -94,6 +94,7 @@ def pair_facts(axis: str, group: Group, a: Reading, b: Reading) -> Iterator[Fact
 
 
 def ratio(signal: str, axis: str, group: Group, worse: Reading, better: Reading) -> Fact:
+    """The larger over the smaller reading of one metric, labelled ``axis|metric|worse setting|better setting``."""
     top, bottom = (worse, better) if worse.level >= better.level else (better, worse)
     value = top.level / bottom.level
     label = f"{axis}|{group.metric.name}|{tidy(worse.setting) or 'unnamed'}|{tidy(better.setting) or 'unnamed'}"

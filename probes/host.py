@@ -97,6 +97,7 @@ class HostReader:
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`host.*`: CPUs as counts and lists, memory in GiB, limits as printed, NUMA nodes, file systems."""
         scale = "kib"
         pending = ""  # the command whose bare answer is on the next line
         quota: float | None = None

@@ -67,6 +67,7 @@ class LoadReader:
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`host.*`; of a counter that was sampled many times the most telling sample."""
         columns: list[str] = []
         kind = ""
         psi = ""

@@ -57,7 +57,11 @@ class _Trace:
 
 
 def events(doc: Document) -> Iterator[tuple[dict[str, Any], int, int]]:
-    """JSON objects of the event list with their byte range; decoded as Latin-1, so that a character is a byte."""
+    """JSON objects of the event list with their byte range; decoded as Latin-1, so that a character is a byte.
+
+    Raises:
+        ParseError: nested too deeply to be a trace.
+    """
     decode = json.JSONDecoder().raw_decode
     text, base, pos, started = "", 0, 0, False
     for block in doc.chunks(_BLOCK):

@@ -184,7 +184,11 @@ def _need_files(port: int) -> list[Path]:
 
 
 def logs(port: int) -> Iterator[Collected]:
-    """The start and the end of each log."""
+    """The start and the end of each log.
+
+    Raises:
+        ProbeError: the output of the server goes to no file, or the server is not found.
+    """
     for number, path in enumerate(_need_files(port), 1):
         started = time.time()
         with path.open("rb") as stream:
@@ -200,7 +204,11 @@ def logs(port: int) -> Iterator[Collected]:
 
 
 def capacity(port: int) -> Iterator[Collected]:
-    """Lines of the logs that say how much the KV cache holds."""
+    """Lines of the logs that say how much the KV cache holds.
+
+    Raises:
+        ProbeError: as of `logs`.
+    """
     kept: list[bytes] = []
     files = [p for p in _need_files(port) if p.stat().st_size > HEAD + TAIL]
     if not files:
@@ -217,7 +225,11 @@ def capacity(port: int) -> Iterator[Collected]:
 
 
 def use(host: Host, port: int, window: float) -> Iterator[Collected]:
-    """CPU of the server's processes, and GPUs each second, over a window."""
+    """CPU of the server's processes, and GPUs each second, over a window.
+
+    Raises:
+        ProbeError: the server is not found.
+    """
     processes = _found(port)
     with ThreadPoolExecutor(1) as pool:
         gpus = pool.submit(_gpus, host, window) if host.find("nvidia-smi") else None

@@ -26,7 +26,11 @@ Point = tuple[float, float]
 
 
 def metrics(host: Host) -> Iterator[Collected]:
-    """Pages of all inference servers that Prometheus knows."""
+    """Pages of all inference servers that Prometheus knows.
+
+    Raises:
+        ProbeError: it does not answer as Prometheus does, or has no series of an inference server.
+    """
     end = Endpoint.of(host.params, "prometheus")
     window = seconds(host.params.get("window", ""), WINDOW)
     step = max(15.0, window / POINTS)

@@ -91,6 +91,7 @@ def _places(host: Host) -> Iterator[str]:
 
 
 def surrounding_lines(host: Host) -> Iterator[str]:
+    """What RDMA depends on outside its own tree: device nodes, drivers, modules, locked memory and capabilities."""
     if host.glob("/dev"):
         nodes = " ".join(sorted(p.name for p in host.glob("/dev/infiniband/*")))
         yield f"{NODES} {nodes or 'none'}"

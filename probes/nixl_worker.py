@@ -152,10 +152,16 @@ class Sweep:
         self.post = 0.0
 
     def descs(self, side: Side, blocks: Blocks) -> Any:
+        """Descriptors of blocks in the memory of one side."""
         kind, base, gpu = side
         return self.agent.get_xfer_descs([(base + at, size, gpu) for at, size, _ in blocks], kind)
 
     def finish(self, handle: Any) -> None:
+        """Post a prepared transfer and poll until it is done.
+
+        Raises:
+            RuntimeError: it ended in another state than ``DONE``.
+        """
         state = self.agent.transfer(handle)
         while state == "PROC":
             state = self.agent.check_xfer_state(handle)
@@ -163,6 +169,7 @@ class Sweep:
             raise RuntimeError(f"a transfer ended as {state}")
 
     def send(self, blocks: Blocks) -> None:
+        """Write blocks in one transfer that is prepared for it alone."""
         handle = self.agent.initialize_xfer(
             "WRITE", self.descs(self.local, blocks), self.descs(self.remote, blocks), self.peer
         )
@@ -171,10 +178,12 @@ class Sweep:
         self.agent.release_xfer_handle(handle)
 
     def each(self, blocks: Blocks, per: int) -> None:
+        """Write blocks in transfers of `per` blocks, one after another."""
         for start in range(0, len(blocks), per):
             self.send(blocks[start : start + per])
 
     def reregister(self, blocks: Blocks) -> None:
+        """Write blocks one by one, each registered before and deregistered after."""
         for at, size, _ in blocks:
             kind, base, gpu = self.local
             own = self.agent.register_memory([(base + at, size, gpu, "")], kind)
@@ -182,6 +191,7 @@ class Sweep:
             self.agent.deregister_memory(own)
 
     def prepared(self, blocks: Blocks) -> Callable[[], None]:
+        """All blocks in one transfer whose lists are prepared once: what is to be timed."""
         local = self.agent.prep_xfer_dlist("NIXL_INIT_AGENT", self.descs(self.local, blocks))
         remote = self.agent.prep_xfer_dlist(self.peer, self.descs(self.remote, blocks))
         order = list(range(len(blocks)))
@@ -195,6 +205,7 @@ class Sweep:
         return run
 
     def timed(self, how: str, blocks: Blocks, per: int, run: Callable[[], None]) -> str:
+        """A row of the table: the fastest of a few runs in ms, a block in µs, GB/s, and NIXL's own posting time."""
         spans = []
         for _ in range(REPEAT):
             self.post = 0.0

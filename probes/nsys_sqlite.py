@@ -39,7 +39,11 @@ class NsysSqlite:
         return doc.head.startswith(_MAGIC)
 
     def parse(self, doc: Document) -> Iterator[Fact]:
-        """Shares of the recorded time, by GPU."""
+        """Shares of the recorded time, by GPU.
+
+        Raises:
+            ParseError: it is no SQLite file that can be read.
+        """
         if not doc.head.startswith(_MAGIC):
             return
         with TemporaryDirectory() as folder:

@@ -52,6 +52,7 @@ class TableReader:
     )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`gpu.*` of each GPU and its processes, `gpu.count` of the rows, versions of the head."""
         gpu: int | None = None
         seen: set[int] = set()
         last: Line | None = None
@@ -189,6 +190,7 @@ class ListReader:
     )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`gpu.pcie.*`, power in W and names, of the GPU that the line or the one above it names."""
         gpu: int | None = None
         header: list[str] = []
         for line in doc.novel():

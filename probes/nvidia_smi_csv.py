@@ -154,6 +154,7 @@ class CsvReader:
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`gpu.*` of each GPU: of many samples the typical one under load, and the worst of what should stay low."""
         columns: list[str] = []
         per: dict[object, _Samples] = {}
         order: list[object] = []
@@ -245,6 +246,7 @@ class MonReader:
                                   b"gpu   pid", b"gpu  pid", b"gpu\tpid", b"gpu     pid", b"gpu    pid")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`gpu.*` of each GPU as in a CSV; processes with their share of the SMs, the highest that was sampled."""
         columns: list[str] = []
         per: dict[int, _Samples] = {}
         procs: dict[tuple[int, str], tuple[float, Line, str]] = {}

@@ -105,6 +105,7 @@ class QueryReader:
         return b"=NVSMI LOG=" in doc.head[:200] and all(_OWN.match(line.text) for line in doc.lines())
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`gpu.*` of each GPU in the order printed, its processes, and `gpu.count` as attached."""
         gpu = -1
         process: tuple[int, str] | None = None
         for line, path, value in self._leaves(doc):

@@ -55,6 +55,7 @@ class OomReader:
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`gpu.oom.*` in GiB of the first four failures, of vLLM's check at start-up and of typed figures."""
         event, left = 0, 0
         gpu: int | None = None
         seen: set[str] = set()

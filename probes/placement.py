@@ -28,6 +28,7 @@ class LaunchReader:
     needles: tuple[bytes, ...] = (b"workers", b"nproc", b"num_processes", b"num-processes", b"worker")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`host.workers` of data loaders and `slurm.option` for counts of processes, each value once."""
         seen: set[tuple[str, str]] = set()
         for line in doc.novel():
             text = line.text
@@ -64,6 +65,7 @@ class AnswerReader:
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`gpu.visible`, and the marks of a CPU-only build and of a GPU that is not seen."""
         asked: Line | None = None
         for line in doc.lines():
             text = line.text.strip()
@@ -125,6 +127,7 @@ class DriverHalves:
     )  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`version` of driver-module, driver-on-disk and driver-library; `driver.built_for` and `host.kernel`."""
         in_modinfo = False
         for line in doc.lines():
             text = line.text

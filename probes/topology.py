@@ -25,6 +25,7 @@ class TopologyReader:
     needles: tuple[bytes, ...] = (b"GPU0\t", b"GPU0 ", b"GPU1\t", b"GPU1 ", b" X ", b"\tX\t")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`topo.link`, `topo.gpu_nic` and `topo.p2p` of pairs as printed; CPUs and NUMA node of each GPU."""
         columns: list[str] = []
         affinity: list[str] = []
         kind = "r"
@@ -106,6 +107,7 @@ class NvlinkReader:
     )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
+        """`nvlink.links` that are up with their rates in GB/s, those that are not, and counters above zero."""
         gpu: int | None = None
         active: dict[int | None, list[tuple[float, Line]]] = {}
         for line in doc.lines():

@@ -122,7 +122,11 @@ class VllmBench(_Tool):
         return out
 
     def read(self, folder: Path, load: Load) -> dict[str, Any]:
-        """As written, less the texts that the model made."""
+        """As written, less the texts that the model made.
+
+        Raises:
+            ProbeError: it left no result that can be read.
+        """
         data = _json(folder / "result.json", self.name)
         data.pop("generated_texts", None)
         return data | {"label": load.name}
@@ -139,7 +143,11 @@ class AiPerf(_Tool):
     name = "aiperf"
 
     def argv(self, load: Load, folder: str) -> list[str]:
-        """Synthetic prompts of fixed lengths."""
+        """Synthetic prompts of fixed lengths.
+
+        Raises:
+            UsageError: a shared prefix is asked for.
+        """
         if load.prefix:
             raise UsageError("--prefix is not available with aiperf", "--via embedded")
         out = [
@@ -158,7 +166,11 @@ class AiPerf(_Tool):
         return out
 
     def read(self, folder: Path, load: Load) -> dict[str, Any]:
-        """Its aggregates under vLLM's names."""
+        """Its aggregates under vLLM's names.
+
+        Raises:
+            ProbeError: it left no result that can be read.
+        """
         found = sorted(folder.rglob("profile_export_aiperf.json"))
         return from_aiperf(_json(found[0] if found else folder / "profile_export_aiperf.json", self.name), load)
 

@@ -121,6 +121,7 @@ def used_sets(ctx: Context) -> list[tuple[frozenset[int], Evidence]]:
 
 
 def matrix(ctx: Context) -> dict[tuple[int, int], Evidence]:
+    """What `topo -m` prints for each pair of GPUs, the lower index first."""
     out: dict[tuple[int, int], Evidence] = {}
     for e in ctx.of("topo.link"):
         if e.subject.gpu is not None and e.subject.peer is not None:
