@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import highest
 
 WORKS = 0.2  # of the time in which the network is at work: less is not "busy"
 WAITS = 0.5  # of those moments in which the GPU is idle
@@ -72,7 +73,7 @@ def clock_straggler(ctx: Context) -> Outcome:
     least, waits = _value(ctx, "wait_least"), ctx.numbers("clock.wait")
     if least is None:
         return UNKNOWN
-    most = max(waits, key=lambda w: w[0])
+    most = highest(waits)
     return Outcome(least[0] <= 0.3 and most[0] > 0, (least[1], most[1]))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .base import outcome
+from .base import highest, lowest, outcome
 from .collectives_links import LINKS
 from .collectives_more import MORE, varied
 from .nccl_facts import COLLECTIVE_QUESTIONS, env, one_node, overrides, rdma_wanted, several_nodes, text_of
@@ -249,7 +249,7 @@ def only_small_sizes(ctx: Context) -> Outcome:
             sizes.append((int(hit[1]), value, item))
     if len({s for s, _, _ in sizes}) < 2 or max(s for s, _, _ in sizes) > 1 << 20:
         return UNKNOWN
-    top = max(sizes, key=lambda s: s[0])
+    top = highest(sizes)
     return Outcome(True, (top[2], *(s[2] for s in sizes[:2])))
 
 
@@ -284,7 +284,7 @@ def ranks_uneven(ctx: Context) -> Outcome:
     for value, item in ctx.numbers("nccl_tests.rank_time"):
         by_size.setdefault(item.subject.label or "", []).append((value, item))
     for group in by_size.values():
-        low, high = min(group, key=lambda g: g[0]), max(group, key=lambda g: g[0])
+        low, high = lowest(group), highest(group)
         if len(group) > 1 and low[0] > 0 and high[0] > 1.5 * low[0]:
             return Outcome(True, (high[1], low[1]))
     return UNKNOWN
@@ -324,7 +324,7 @@ def ranks_at_different_numbers(ctx: Context) -> Outcome:
     by_rank = {e.subject.rank: (v, e) for v, e in queued}
     values = {v for v, _ in by_rank.values()}
     if len(by_rank) > 1 and len(values) > 1:
-        low, high = min(by_rank.values(), key=lambda p: p[0]), max(by_rank.values(), key=lambda p: p[0])
+        low, high = lowest(by_rank.values()), highest(by_rank.values())
         return Outcome(True, (low[1], high[1]))
     return UNKNOWN
 
@@ -386,7 +386,7 @@ def healthy_collective(ctx: Context) -> Outcome:
         return UNKNOWN
     if not peaks or any(v for v, _ in ctx.numbers("nccl_tests.wrong")):
         return UNKNOWN
-    value, item = max(peaks, key=lambda p: p[0])
+    value, item = highest(peaks)
     cards = [*ctx.of("gpu.name"), *ctx.of("nccl.mark.board")]
     mesh = [e for e in ctx.of("topo.link") if text_of(e) in ("NV1", "NV2", "SYS", "NODE", "PHB")]
     if {"NV1", "NV2"} <= {text_of(e) for e in mesh} and value >= _MESH:

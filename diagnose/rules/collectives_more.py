@@ -9,7 +9,7 @@ from ..lazy import regex
 from ..limits_collectives import ring_exists
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .base import outcome
+from .base import highest, lowest, outcome
 from .nccl_facts import SPEED, env, overrides, text_of
 
 _TRIALS = ("trial.helps", "trial.faster", "trial.no_help", "trial.setting", "trial.slower")
@@ -81,7 +81,7 @@ def one_rank_measured(ctx: Context) -> Outcome:
     ranks = ctx.numbers("nccl_tests.nranks") or ctx.numbers("nccl.nranks") or ctx.numbers("nccl_tests.gpus")
     if not ranks or not peak:
         return UNKNOWN
-    most, fastest = max(ranks, key=lambda n: n[0]), max(peak, key=lambda n: n[0])
+    most, fastest = highest(ranks), highest(peak)
     return Outcome(most[0] == 1 and fastest[0] == 0, (most[1], fastest[1]))
 
 
@@ -195,7 +195,7 @@ def traffic_on_sockets(ctx: Context) -> Outcome:
     ]  # fmt: skip
     if not plain or not verbs:
         return UNKNOWN
-    most = max(plain, key=lambda p: p[0])
+    most = highest(plain)
     return Outcome(all(v < 0.01 * most[0] for v, _ in verbs), (most[1], *(e for _, e in verbs[:2])))
 
 
@@ -208,7 +208,7 @@ def rails_uneven(ctx: Context) -> Outcome:
     ]  # fmt: skip
     if len({e.subject.nic for _, e in verbs}) < 2:
         return UNKNOWN
-    most = max(verbs, key=lambda p: p[0])
+    most = highest(verbs)
     idle = [e for v, e in verbs if v < 0.01 * most[0]]
     return Outcome(True, (most[1], *idle[:3])) if most[0] > 1e6 and idle else UNKNOWN
 
@@ -267,7 +267,7 @@ def ping_sizes(ctx: Context) -> Outcome:
     lost = [(v, e) for v, e in ctx.numbers("net.ping", {"label": "^lost$"})]
     if not good or not lost:
         return UNKNOWN
-    top, low = max(good, key=lambda p: p[0]), min(lost, key=lambda p: p[0])
+    top, low = highest(good), lowest(lost)
     return Outcome(top[0] < low[0] <= 9000, (top[1], low[1]))
 
 
@@ -277,7 +277,7 @@ def overlay_too_large(ctx: Context) -> Outcome:
     above = [(v, e) for v, e in ctx.numbers("net.mtu") if _OVERLAY.search(e.subject.label or "")]
     if not below or not above:
         return UNKNOWN
-    low, high = min(below, key=lambda p: p[0]), max(above, key=lambda p: p[0])
+    low, high = lowest(below), highest(above)
     return Outcome(high[0] > low[0] - 20, (high[1], low[1]))
 
 
@@ -288,7 +288,7 @@ def mtu_of_hosts_differs(ctx: Context) -> Outcome:
     for v, e in named:
         by_name.setdefault(e.subject.label or "", []).append((v, e))
     for got in by_name.values():
-        low, high = min(got, key=lambda p: p[0]), max(got, key=lambda p: p[0])
+        low, high = lowest(got), highest(got)
         if high[0] > 1.5 * low[0]:
             return Outcome(True, (low[1], high[1]))
     return UNKNOWN
@@ -320,7 +320,7 @@ def _paths(ctx: Context, far: tuple[str, ...], near: tuple[str, ...]) -> Outcome
     fast = [(v, e) for v, e in rates if (e.subject.label or "").startswith(near)]
     if not slow or not fast:
         return UNKNOWN
-    low, high = max(slow, key=lambda p: p[0]), min(fast, key=lambda p: p[0])
+    low, high = highest(slow), lowest(fast)
     return Outcome(high[0] > 1.15 * low[0], (low[1], high[1]))
 
 
@@ -346,7 +346,7 @@ def path_mtu_drops(ctx: Context) -> Outcome:
     seen = [*ctx.numbers("net.path_mtu")]
     if len(seen) < 2:
         return UNKNOWN
-    low, high = min(seen, key=lambda p: p[0]), max(seen, key=lambda p: p[0])
+    low, high = lowest(seen), highest(seen)
     return Outcome(high[0] > 1.2 * low[0], (high[1], low[1]))
 
 

@@ -10,6 +10,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import highest
 
 _SIZES = r"(?:cuda-?graph|cudagraph)(?:s$|[\w.-]*(?:size|bs|batch))"
 Rows = list[tuple[int, float, Evidence]]
@@ -43,7 +44,7 @@ def _edge(rows: Rows) -> tuple[int, int, Evidence] | None:
     if len(rows) < 4:
         return None
     steps = [(b[1] / a[1], a, b) for a, b in pairwise(rows)]
-    jump, low, high = max(steps, key=lambda s: s[0])
+    jump, low, high = highest(steps)
     rest = [s for s in steps if s[1] is not low]
     if jump < 1.3 or any(s[0] > 1 + 0.4 * (jump - 1) for s in rest):
         return None

@@ -12,6 +12,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import highest
 from .comparison import ratios
 from .lever_tables import Turn, turns
 
@@ -192,7 +193,7 @@ def deferring_gains_nothing(ctx: Context) -> Outcome:
     for named in rows.values():
         late = [v for k, v in named.items() if _DEFERRED.search(k)]
         none = [v for k, v in named.items() if _WITHOUT.search(k)]
-        worst = max(named.values(), key=lambda v: v[0])
+        worst = highest(named.values())
         if (
             late
             and none

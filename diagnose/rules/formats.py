@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import highest, lowest
 
 
 def ras_ranks_diverge(ctx: Context) -> Outcome:
@@ -31,7 +32,7 @@ def cpus_few_for_gpus(ctx: Context) -> Outcome:
     gpus = [(int(str(e.value)), e) for e in asked if str(e.value).isdigit()]
     if not quotas or not gpus:
         return UNKNOWN
-    quota, count = min(quotas, key=lambda q: q[0]), max(gpus, key=lambda g: g[0])
+    quota, count = lowest(quotas), highest(gpus)
     return Outcome(quota[0] <= count[0], (quota[1], count[1]))
 
 

@@ -13,6 +13,7 @@ from .. import floors, hardware
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import highest, lowest
 from .comparison import Ratio, ratios
 from .products import candidates, product
 
@@ -97,7 +98,7 @@ def power_cap_at_default(ctx: Context) -> Outcome:
     limits, defaults = ctx.numbers("gpu.power.limit"), ctx.numbers("gpu.power.default")
     if not caps or len(caps) < len([e for e in reasons if "idle" not in (e.subject.label or "")]) or not limits:
         return UNKNOWN
-    low, usual = min(limits, key=lambda n: n[0]), max(defaults, key=lambda n: n[0], default=None)
+    low, usual = lowest(limits), max(defaults, key=lambda n: n[0], default=None)
     if (
         usual is None
         or low[0] < 0.97 * usual[0]
@@ -188,7 +189,7 @@ def copies_fill_the_slot(ctx: Context) -> Outcome:
         speeds, widths = ctx.numbers("gpu.pcie.gen"), ctx.numbers("gpu.pcie.width")
     if not rates or not speeds or not widths or _fault(ctx):
         return UNKNOWN
-    speed, width = min(speeds, key=lambda n: n[0]), min(widths, key=lambda n: n[0])
+    speed, width = lowest(speeds), lowest(widths)
     generation = int(speed[0]) if by_driver else hardware.PCIE_GTS.get(speed[0])
     rate = hardware.pcie_rate(generation, int(width[0])) if generation else None
     limits = ("gpu.pcie.gen.max", "gpu.pcie.width.max") if by_driver else ("pci.link.speed.max", "pci.link.width.max")
@@ -200,7 +201,7 @@ def copies_fill_the_slot(ctx: Context) -> Outcome:
     if any(top not in (speed[0], width[0]) for top in tops):
         return UNKNOWN
     band = hardware.BANDS.get(f"pcie {generation}")
-    low = min(rates, key=lambda n: n[0])
+    low = lowest(rates)
     return Outcome(band is not None and band.floor <= low[0] / rate.value <= 1.0, (low[1], speed[1], width[1]))
 
 
@@ -252,7 +253,7 @@ def _single_node(ctx: Context) -> bool:
 
 def _busbw(ctx: Context) -> tuple[float, Evidence] | None:
     peaks = ctx.numbers("nccl_tests.largest_busbw") or ctx.numbers("nccl_tests.peak_busbw")
-    return max(peaks, key=lambda p: p[0]) if peaks else None
+    return highest(peaks) if peaks else None
 
 
 def busbw_of_the_product(ctx: Context) -> Outcome:

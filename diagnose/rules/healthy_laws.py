@@ -11,7 +11,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
-from .base import Reading
+from .base import Reading, lowest
 from .healthy import _SPARSE, _fault
 from .limits_met import _DECODE
 from .products import candidates
@@ -224,7 +224,7 @@ def memory_busy_in_decode(ctx: Context) -> Outcome:
     single = runs is not None and 1 <= runs[0] <= 16 and (prompts is None or prompts[0] < 100)
     if not busy or not (single or said) or _fault(ctx):
         return UNKNOWN
-    worst = min(busy, key=lambda n: n[0])
+    worst = lowest(busy)
     return Outcome(worst[0] >= 0.75, read.unique((worst[1], runs[1] if runs else None)))
 
 

@@ -9,6 +9,7 @@ from .. import hardware
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import highest, lowest
 from .control_healthy import _CLAIMS, _apart
 from .healthy import _fault
 from .products import BARE, candidates, product
@@ -66,7 +67,7 @@ def slice_gives_its_share(ctx: Context) -> Outcome:
         return UNKNOWN
     # Memory comes in eighths: 1g.10gb of 80 GB is one, 3g.40gb four.
     share = round(8 * size / got[0].memory_gb) / 8
-    low = min(rates, key=lambda n: n[0])
+    low = lowest(rates)
     met = share > 0 and _SLICE_RATE[0] <= low[0] / (share * got[0].memory) <= _SLICE_RATE[1]
     return Outcome(met, (low[1], said, *got[1]))
 
@@ -186,7 +187,7 @@ def port_below_the_said_rate(ctx: Context) -> Outcome:
     said = [float(h) for h in _SAID_RATE.findall(ctx.symptom) if float(h) in (10, 25, 40, 50, 56, 100, 200, 400, 800)]
     if not ports or not said:
         return UNKNOWN
-    best = max(ports, key=lambda n: n[0])
+    best = highest(ports)
     return Outcome(best[0] < 0.9 * max(said), (best[1],))
 
 
@@ -253,7 +254,7 @@ def pair_copies_at_its_links(ctx: Context) -> Outcome:
     ways = {g.links * hardware.NVLINK_RAW[g.nvlink] for g in boards if g.nvlink}
     if len(ways) > 1 and BARE.search(ctx.symptom) is None:
         return UNKNOWN
-    low = min(one, key=lambda n: n[0])
+    low = lowest(one)
     met = bool(ways) and all(0.72 <= low[0] / way <= 1.0 for way in ways)
     return Outcome(met, (low[1], *named[:1])) if met else UNKNOWN
 

@@ -10,6 +10,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import lowest
 from .comparison import ratios
 from .control_healthy import _CLAIMS
 from .healthy import _BYTES, _SPARSE, _fault
@@ -153,7 +154,7 @@ def cool_enough(ctx: Context) -> Outcome:
     held = [e for e in ctx.of("gpu.throttle") if e.subject.label not in ("gpu_idle", "idle")]
     if not rooms or not clocks or not tops or not _HEAT.search(ctx.symptom) or _fault(ctx):
         return UNKNOWN
-    room, clock = min(rooms, key=lambda n: n[0]), min(clocks, key=lambda n: n[0])
+    room, clock = lowest(rooms), lowest(clocks)
     met = room[0] >= 4 and clock[0] >= 0.93 * max(v for v, _ in tops) and not held
     return Outcome(met, (room[1], clock[1], *held[:1]))
 

@@ -8,16 +8,16 @@ from collections.abc import Callable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .base import outcome
+from .base import highest, lowest, outcome
 
 
 def _cpus(ctx: Context) -> tuple[float, Evidence] | None:
     """CPUs that may be used: quota or affinity if known, else what the machine shows."""
     tight = [*ctx.numbers("host.cpu.quota"), *ctx.numbers("host.cpu.allowed_count")]
     if tight:
-        return min(tight, key=lambda c: c[0])
+        return lowest(tight)
     shown = ctx.numbers("host.cpu.count")
-    return max(shown, key=lambda c: c[0]) if shown else None
+    return highest(shown) if shown else None
 
 
 def load_above_cpus(ctx: Context) -> Outcome:
@@ -26,7 +26,7 @@ def load_above_cpus(ctx: Context) -> Outcome:
     loads = [*ctx.numbers("host.load"), *ctx.numbers("host.cpu.run_queue")]
     if cpus is None or not loads:
         return UNKNOWN
-    load = max(loads, key=lambda x: x[0])
+    load = highest(loads)
     return Outcome(load[0] > 1.3 * cpus[0], (load[1], cpus[1]))
 
 
@@ -37,7 +37,7 @@ def load_within_cpus(ctx: Context) -> Outcome:
     asks = re.search(r"\bcpus?\b|\bload\b|\bcores?\b|负载|核", ctx.symptom, re.IGNORECASE)
     if cpus is None or not loads or not idle or asks is None or any(v > 0.02 for s in bad for v, _ in ctx.numbers(s)):
         return UNKNOWN
-    load, least = max(loads, key=lambda x: x[0]), min(idle, key=lambda x: x[0])
+    load, least = highest(loads), lowest(idle)
     return Outcome(load[0] <= 0.7 * cpus[0] and least[0] >= 0.3, (load[1], cpus[1], least[1]))
 
 
@@ -54,7 +54,7 @@ def quota_far_below_cpus(ctx: Context) -> Outcome:
     quotas, shown = ctx.numbers("host.cpu.quota"), ctx.numbers("host.cpu.count")
     if not quotas or not shown:
         return UNKNOWN
-    quota, count = min(quotas, key=lambda q: q[0]), max(shown, key=lambda c: c[0])
+    quota, count = lowest(quotas), highest(shown)
     told = ctx.of("env.var", {"label": r"^(?:OMP|MKL|OPENBLAS)_NUM_THREADS$"})
     return Outcome(count[0] >= 4 * quota[0] and not told, (quota[1], count[1]))
 
@@ -69,7 +69,7 @@ def threads_above_cpus(ctx: Context) -> Outcome:
     ]
     if cpus is None or not asked:
         return UNKNOWN
-    most = max(asked, key=lambda a: a[0])
+    most = highest(asked)
     return Outcome(most[0] >= 2 * cpus[0], (most[1], cpus[1]))
 
 
@@ -86,7 +86,7 @@ def native_threads_many_cpus(ctx: Context) -> Outcome:
     burn, shown = native_threads_burn(ctx), ctx.numbers("host.cpu.count")
     if not burn.holds or not shown:
         return burn if burn.holds is False else UNKNOWN
-    count = max(shown, key=lambda c: c[0])
+    count = highest(shown)
     told = ctx.of("env.var", {"label": r"^OMP_NUM_THREADS$"})
     tops = [e for v, e in ctx.numbers("host.pyspy.function") if v >= 0.3]
     return Outcome(count[0] >= 32 and not told, (*tops[:1], count[1]))
@@ -99,7 +99,7 @@ def one_cpu_for_many(ctx: Context) -> Outcome:
     ]
     if not allowed:
         return UNKNOWN
-    few = min(allowed, key=lambda a: a[0])
+    few = lowest(allowed)
     shown = ctx.numbers("host.cpu.count")
     return Outcome(few[0] <= 2 and (not shown or shown[0][0] >= 8), (few[1], *(e for _, e in shown[:1])))
 
@@ -109,7 +109,7 @@ def cpu_saturated(ctx: Context) -> Outcome:
     idle = [(v, e) for v, e in ctx.numbers("host.cpu.idle") if not (e.subject.label or "").strip("Cpu").isdigit()]
     if not idle:
         return UNKNOWN
-    low = min(idle, key=lambda i: i[0])
+    low = lowest(idle)
     waiting = max((v for v, _ in ctx.numbers("host.cpu.iowait")), default=0.0)
     return Outcome(low[0] <= 0.05 and waiting < 0.2, (low[1],))
 
@@ -151,7 +151,7 @@ def container_at_its_cpus(ctx: Context) -> Outcome:
     quotas, used = ctx.numbers("host.cpu.quota"), ctx.numbers("host.process.cpu")
     if not quotas or not used:
         return UNKNOWN
-    quota, most = min(quotas, key=lambda q: q[0]), max(used, key=lambda u: u[0])
+    quota, most = lowest(quotas), highest(used)
     return Outcome(most[0] >= 0.93 * quota[0], (most[1], quota[1]))
 
 
@@ -220,7 +220,7 @@ def memory_exhausted(ctx: Context) -> Outcome:
     total, left = ctx.numbers("host.memory.total"), ctx.numbers("host.memory.available")
     if not total or not left:
         return UNKNOWN
-    most, least = max(total, key=lambda t: t[0]), min(left, key=lambda t: t[0])
+    most, least = highest(total), lowest(left)
     return Outcome(least[0] < 0.03 * most[0], (least[1], most[1]))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .base import Reading, outcome
+from .base import Reading, highest, lowest, outcome
 
 _PERFORMANCE = regex(r"time|latency|throughput|bandwidth|iterations|ttft|tpot|itl|e2e|prefill|decode|rate|util", re.I)
 
@@ -41,7 +41,7 @@ def cpus_below_ranks(ctx: Context) -> Outcome:
     granted, ranks = _granted(ctx), [r for r in _options(ctx, _RANKS) if 2 <= r[0] <= 16]
     if not granted or not ranks:
         return UNKNOWN
-    few, many = min(granted, key=lambda g: g[0]), max(ranks, key=lambda r: r[0])
+    few, many = lowest(granted), highest(ranks)
     # a task that is bound to its own two CPUs has as few as one that shares two with all others
     return Outcome(few[0] <= many[0] and few[0] <= 16, (few[1], many[1]))
 
@@ -51,7 +51,7 @@ def affinity_differs(ctx: Context) -> Outcome:
     seen = [r for r in ctx.numbers("host.cpu.allowed_count") if r[0] >= 1]
     if len(seen) < 2:
         return UNKNOWN
-    low, high = min(seen, key=lambda r: r[0]), max(seen, key=lambda r: r[0])
+    low, high = lowest(seen), highest(seen)
     return Outcome(low[0] <= 16 and high[0] >= 4 * low[0], (low[1], high[1]))
 
 
@@ -78,7 +78,7 @@ def workers_above_cpus(ctx: Context) -> Outcome:
     if not granted or not workers:
         return UNKNOWN
     ranks = max((v for v, _ in _options(ctx, _RANKS) if 1 <= v <= 16), default=1.0)
-    few, many = min(granted, key=lambda g: g[0]), max(workers, key=lambda w: w[0])
+    few, many = lowest(granted), highest(workers)
     return Outcome(many[0] * ranks >= 2 * few[0], (many[1], few[1]))
 
 
@@ -90,7 +90,7 @@ def load_faster_again(ctx: Context) -> Outcome:
             groups.setdefault(item.subject.label or "", []).append((value, item))
     hits: list[Evidence] = []
     for group in groups.values():
-        low, high = min(group, key=lambda r: r[0]), max(group, key=lambda r: r[0])
+        low, high = lowest(group), highest(group)
         if high[0] >= 3 * low[0] and high[0] >= 30:
             hits += [high[1], low[1]]
     return outcome(hits, any(len(g) > 1 for g in groups.values()))
@@ -119,7 +119,7 @@ def first_epoch_slow(ctx: Context) -> Outcome:
     if len(epochs) < 2 or min(epochs) > 1:
         return UNKNOWN
     first = epochs.pop(min(epochs))
-    later = min(epochs.values(), key=lambda r: r[0])
+    later = lowest(epochs.values())
     return Outcome(first[0] >= 1.6 * later[0], (first[1], later[1]))
 
 

@@ -9,7 +9,7 @@ from .. import hardware
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .base import outcome
+from .base import highest, lowest, outcome
 from .comparison import ratios
 from .nccl_facts import env, text_of
 
@@ -84,7 +84,7 @@ def slower_interface_used(ctx: Context) -> Outcome:
     speeds = {e.subject.nic: (v, e) for v, e in ctx.numbers("net.interface.speed")}
     if len(speeds) < 2:
         return UNKNOWN
-    top = max(speeds.values(), key=lambda s: s[0])
+    top = highest(speeds.values())
     named = [*ctx.of("nccl.socket.interfaces"), *ctx.of("nccl.bootstrap.interface"), *env(ctx, "NCCL_SOCKET_IFNAME")]
     for item in named:
         name = re.match(r"(?:\[0\])?=?([\w.-]+)", text_of(item))
@@ -162,7 +162,7 @@ def gdr_on_some_hosts(ctx: Context) -> Outcome:
     for value, item in ctx.numbers("nccl.host_gdr"):
         by_way.setdefault(item.subject.label or "", []).append((value, item))
     for hosts in by_way.values():
-        low, high = min(hosts, key=lambda h: h[0]), max(hosts, key=lambda h: h[0])
+        low, high = lowest(hosts), highest(hosts)
         if low[0] == 0.0 and high[0] == 1.0:
             return Outcome(True, (low[1], high[1]))
     return UNKNOWN
@@ -271,7 +271,7 @@ def pcie_beside_sxm(ctx: Context) -> Outcome:
     comm = [(v, e) for v, e in ctx.numbers("figure") if (e.subject.label or "").startswith("comm_time") and v > 0]
     if not both or len(comm) < 2:
         return UNKNOWN
-    low, high = min(comm, key=lambda c: c[0]), max(comm, key=lambda c: c[0])
+    low, high = lowest(comm), highest(comm)
     same = low[1].unit == high[1].unit and high[0] >= 2 * low[0]
     return Outcome(same, (kinds[both[0]][0], high[1], low[1]))
 

@@ -10,7 +10,7 @@ from .. import hardware
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .base import Reading
+from .base import Reading, highest
 from .products import candidates
 
 # A question about the hardware ("is it broken, the data sheet says more") as against one about the code.
@@ -195,7 +195,7 @@ def rate_at_compute_roof(ctx: Context) -> Outcome:
     rates = _measured(ctx, "flops", {v for v, _ in stated})
     if not rates or not (found or stated):
         return UNKNOWN
-    value, item = max(rates, key=lambda r: r[0])
+    value, item = highest(rates)
     words = f"{item.quote or ''} {item.subject.label or ''} {ctx.symptom}".lower()
     kind = (
         "fp8"
@@ -229,7 +229,7 @@ def device_copy_at_rate(ctx: Context) -> Outcome:
     copies = [c for c in copies if c[0] not in {v for v, _ in stated}]
     if not copies:
         return UNKNOWN
-    value, item = max(copies, key=lambda c: c[0])
+    value, item = highest(copies)
     found, named = _products(ctx)
     peaks: list[tuple[float, tuple[Evidence, ...]]] = [(g.memory, named) for g in found] + [
         (v, (e,)) for v, e in stated

@@ -12,6 +12,7 @@ from functools import partial
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import highest
 
 ROOF = 0.8
 _Kernel = dict[str, list[tuple[float, Evidence]]]
@@ -188,7 +189,7 @@ def kernel_local_traffic(ctx: Context) -> Outcome:
     """Local memory, which a kernel has only for spills and indexed arrays, makes most of its memory instructions."""
     share = ctx.numbers("kernel.spill.traffic")
     if share:
-        top = max(share, key=lambda n: n[0])
+        top = highest(share)
         return Outcome(top[0] >= 0.3, (top[1],))
     local, wide = ctx.numbers("kernel.local"), ctx.numbers("kernel.global")
     if not local:
@@ -346,7 +347,7 @@ def _variants(ctx: Context, worse: str, better: str, ratio: float) -> Outcome:
     pairs = [(f[0] / s[0], s[1], f[1]) for s in slow for f in fast if s[2].split("_")[0] == f[2].split("_")[0]]
     if not pairs:
         return UNKNOWN
-    gain, low, high = max(pairs, key=lambda p: p[0])
+    gain, low, high = highest(pairs)
     return Outcome(gain >= ratio, (low, high))
 
 

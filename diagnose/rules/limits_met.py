@@ -10,6 +10,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import highest, lowest
 from .healthy import _SPARSE, _fault
 from .products import candidates
 
@@ -75,7 +76,7 @@ def decode_reads_its_weights(ctx: Context) -> Outcome:
         return UNKNOWN
     whole = len(size[1]) == 1 and _OF_ONE_RANK.search(size[1][0].quote or "") is None
     ranks = _ranks(ctx) if whole else 1.0
-    time = min(times, key=lambda t: t[0])
+    time = lowest(times)
     ratios = [time[0] / floors.read_floor(size[0] / ranks, g.memory).value for g in gpus]
     met = all(_DECODE[0] <= r <= _DECODE[1] for r in ratios)
     if met and not _DOUBTS.search(ctx.symptom):
@@ -122,7 +123,7 @@ def prefill_share_of_peak(ctx: Context) -> tuple[float, float, tuple[Evidence, .
         or any(_SPARSE.search(e.quote or "") for e in seen.values())
     ):
         return None
-    tokens, seconds, item = max(times, key=lambda t: t[0])
+    tokens, seconds, item = highest(times)
     size = sizes.pop()
     peaks = [g.bf16 for g in gpus if g.bf16]
     if len(peaks) != len(gpus):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import highest, lowest
 
 _TINY = 1 << 20  # bytes of locked memory with which not even one queue pair and its buffers can be made
 
@@ -22,7 +23,7 @@ def rdma_mtu_differs(ctx: Context) -> Outcome:
     found = ctx.numbers("rdma.netdev.mtu")
     if len(found) < 2:
         return UNKNOWN
-    low, high = min(found, key=lambda p: p[0]), max(found, key=lambda p: p[0])
+    low, high = lowest(found), highest(found)
     return Outcome(high[0] >= 2 * low[0], (low[1], high[1]))
 
 
@@ -87,7 +88,7 @@ def memlock_too_small_for_rdma(ctx: Context) -> Outcome:
     limits, active = _memlock(ctx), list(_active(ctx).values())
     if not limits or not active or any(e.value is True for e in ctx.of("host.cap.ipc_lock")):
         return UNKNOWN
-    least = min(limits, key=lambda p: p[0])
+    least = lowest(limits)
     return Outcome(least[0] <= _TINY, (least[1], active[0]))
 
 

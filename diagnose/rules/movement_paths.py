@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import highest
 
 _GPU = r"\bd ?[-_]? ?d\b|gpu|device|cuda|vram"
 _HOST = r"\bh ?[-_]? ?h\b|host|cpu|dram|system"
@@ -56,7 +57,7 @@ def tcp_path_slow(ctx: Context) -> Outcome:
     rates = {e.subject.label: (v, e) for v, e in ctx.numbers("movement.path_rate")}
     if "tcp" not in rates or len(rates) < 2:
         return UNKNOWN
-    best = max((r for name, r in rates.items() if name != "tcp"), key=lambda r: r[0])
+    best = highest(r for name, r in rates.items() if name != "tcp")
     slow = rates["tcp"]
     return Outcome(best[0] >= 3 * slow[0], (slow[1], best[1]))
 
@@ -104,7 +105,7 @@ def perftest_at_rate(ctx: Context) -> Outcome:
     )  # fmt: skip
     uneven += tuple(e for name in ("movement.numa_split", "mpi.host_over_gpu") for v, e in ctx.numbers(name) if v > 1.2)
     uneven += tuple(e for v, e in ctx.numbers("mpi.osu.drop") if v > 1.3)
-    rate, speed = max(rates, key=lambda n: n[0]), max(speeds, key=lambda n: n[0])
+    rate, speed = highest(rates), highest(speeds)
     reached = speed[0] * 8 / rate[0]
     return Outcome(0.85 <= reached <= 1.03 and not uneven, (speed[1], rate[1], *uneven[:1]))
 

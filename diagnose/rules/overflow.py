@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import highest, lowest
 from .comparison import ratios
 
 _SLOW = (
@@ -46,7 +47,7 @@ def memory_lent_by_host(ctx: Context) -> Outcome:
     little = [e for v, e in ctx.numbers("gpu.shared_used") if v < 0.5]
     if not lent:
         return UNKNOWN
-    most = max(lent, key=lambda n: n[0])
+    most = highest(lent)
     if full:
         return read.yes(most[1], full[0][1])
     # Without the card's own figure the other state is what shows it: with less, next to nothing is lent.
@@ -63,7 +64,7 @@ def mapped_beyond_memory(ctx: Context) -> Outcome:
     again += [e for v, e in ctx.numbers("host.cpu.iowait") if v >= 0.2]
     if not files or not rams:
         return UNKNOWN
-    large, room = max(files, key=lambda n: n[0]), min(rams, key=lambda n: n[0])
+    large, room = highest(files), lowest(rams)
     if large[0] < 0.95 * room[0]:
         return read.no(large[1], room[1])
     fits = [e for v, e in files if v < 0.95 * room[0]]

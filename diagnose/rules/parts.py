@@ -9,6 +9,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import highest, lowest
 from .serving import experts_uneven
 
 # Connections that a client holds at once where nobody says otherwise (documentation of each library).
@@ -188,12 +189,12 @@ def own_pieces_slow(ctx: Context) -> Outcome:
             rates.setdefault(float(hit[1]), (value, item))
     if not own or len(rates) < 3:
         return UNKNOWN
-    piece = min(own, key=lambda o: o[0])
-    best = max(rates.values(), key=lambda r: r[0])
+    piece = lowest(own)
+    best = highest(rates.values())
     near = [r for size, r in rates.items() if size <= 1.3 * piece[0]]
     if not near:
         return UNKNOWN
-    here = max(near, key=lambda r: r[0])
+    here = highest(near)
     return read.yes(piece[1], here[1], best[1]) if here[0] <= 0.35 * best[0] else read.no(piece[1], here[1])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import highest
 
 SILENT = 2.0**26  # bytes: a sweep moves thousands of times as many
 TWICE = (1.6, 2.6)  # LL sends a flag with every word of data, so the wire carries twice the bytes
@@ -27,7 +28,7 @@ def _beside(ctx: Context) -> Outcome:
     links, counted = ctx.of("topo.link"), _nvlink(ctx)
     if not paths or not links or not counted or not all(str(e.value).startswith("NV") for e in links):
         return UNKNOWN
-    return Outcome(set(paths) <= {"pcie", "nic lo"}, (said[0], max(counted, key=lambda c: c[0])[1], links[0]))
+    return Outcome(set(paths) <= {"pcie", "nic lo"}, (said[0], highest(counted)[1], links[0]))
 
 
 def bytes_beside_nvlink(ctx: Context) -> Outcome:
@@ -63,7 +64,7 @@ def bytes_sent_twice(ctx: Context) -> Outcome:
     counted = _nvlink(ctx)
     if not counted:
         return UNKNOWN
-    share, item = max(counted, key=lambda c: c[0])
+    share, item = highest(counted)
     return Outcome(TWICE[0] <= share <= TWICE[1], (item,))
 
 
@@ -73,7 +74,7 @@ def nvlink_silent(ctx: Context) -> Outcome:
     ran = [e for v, e in ctx.numbers("nccl_tests.busbw") if v > 0]
     if not said or not links or not ran or not all(str(e.value).startswith("NV") for e in links):
         return UNKNOWN
-    most = max(said, key=lambda s: s[0])
+    most = highest(said)
     return Outcome(most[0] < SILENT, (most[1], links[0], ran[0]))
 
 

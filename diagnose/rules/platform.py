@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome, parse_version
-from .base import Reading, outcome
+from .base import Reading, highest, lowest, outcome
 from .hosts import RULES as HOST_RULES
 from .hosts_shares import RULES as SHARE_RULES
 from .platform_env import RULES as ENV_RULES
@@ -131,7 +131,7 @@ def clock_spread_under_load(ctx: Context) -> Outcome:
     names = {str(e.value) for e in ctx.of("gpu.name")}
     if len(clocks) < 2 or len(names) > 1:
         return UNKNOWN
-    low, high = min(clocks, key=lambda c: c[0]), max(clocks, key=lambda c: c[0])
+    low, high = lowest(clocks), highest(clocks)
     if low[0] < 400 or low[1].subject.gpu in capped:  # an idle card among busy ones, or one that works harder
         return UNKNOWN
     return Outcome(high[0] / low[0] >= 1.25, (low[1], high[1]))
@@ -328,7 +328,7 @@ def driver_below_cuda(ctx: Context) -> Outcome:
     wanted = [v for name in ("torch-cuda", "cuda") if (v := ctx.version(name)) and v[0][0] in DRIVER_FLOOR]
     if driver is None or not wanted:
         return UNKNOWN
-    worst = max(wanted, key=lambda v: v[0])
+    worst = highest(wanted)
     return Outcome(driver[0][0] < DRIVER_FLOOR[worst[0][0]], (driver[1], worst[1]))
 
 
@@ -360,7 +360,7 @@ def _devices(ctx: Context) -> tuple[int, Evidence] | None:
         for e in ctx.of("env.var", {"label": r"^(?:CUDA|NVIDIA|HIP|ROCR)_VISIBLE_DEVICES$"})
         if (count := _visible(str(e.value))) is not None
     ]
-    return min(found, key=lambda f: f[0]) if found else None
+    return lowest(found) if found else None
 
 
 def all_gpus_masked(ctx: Context) -> Outcome:
@@ -392,7 +392,7 @@ def fewer_visible_than_present(ctx: Context) -> Outcome:
     got, present = _devices(ctx), ctx.numbers("gpu.count")
     if got is None or not present:
         return UNKNOWN
-    most = max(present, key=lambda p: p[0])
+    most = highest(present)
     return Outcome(0 < got[0] < most[0], (got[1], most[1]))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import highest, lowest
 
 _ELSEWHERE = (
     "gpu.mark.driver_old", "gpu.mark.driver_down", "gpu.mark.nvml_mismatch", "gpu.mark.compat_804", "gpu.mark.fallen",
@@ -84,7 +85,7 @@ def fewer_seen_than_there(ctx: Context) -> Outcome:
     seen, there = ctx.numbers("gpu.visible"), ctx.numbers("gpu.count")
     if not seen or not there:
         return UNKNOWN
-    few, all_ = min(seen, key=lambda v: v[0]), max(there, key=lambda v: v[0])
+    few, all_ = lowest(seen), highest(there)
     return Outcome(few[0] < all_[0], (few[1], all_[1]))
 
 

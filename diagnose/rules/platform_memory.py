@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .base import Reading, outcome
+from .base import Reading, highest, outcome
 
 _SHARE = 0.04  # of the card that unused reserve must be before it is worth talking about
 
@@ -100,14 +100,14 @@ def reserve_outgrows(ctx: Context) -> Outcome:
     allocated = cols.get("allocated", [])
     if len(allocated) < 2 or not {"reserved", "inactive_split", "retries"} & set(cols):
         return UNKNOWN
-    first, last = allocated[0], max(allocated, key=lambda r: r[0])
+    first, last = allocated[0], highest(allocated)
     flat = last[0] <= 1.15 * first[0]
     hits: list[Evidence] = []
     for name in ("reserved", "inactive_split", "retries"):
         column = cols.get(name, [])
         if len(column) < 2:
             continue
-        top = max(column, key=lambda r: r[0])
+        top = highest(column)
         if top[0] >= 1.3 * column[0][0] and top[0] > 0 and (name != "retries" or top[0] >= 3):
             hits += [top[1], column[0][1]]
     return Outcome(flat and bool(hits), (*hits[:3], last[1]))
@@ -143,7 +143,7 @@ def allocated_fills(ctx: Context) -> Outcome:
     allocated, reserved = cols.get("allocated", []), cols.get("reserved", [])
     if not allocated or not reserved:
         return UNKNOWN
-    top, most = max(allocated, key=lambda r: r[0]), max(reserved, key=lambda r: r[0])
+    top, most = highest(allocated), highest(reserved)
     return Outcome(top[0] >= 0.93 * most[0], (top[1], most[1]))
 
 

@@ -10,7 +10,7 @@ from .. import hardware
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .base import Reading, outcome
+from .base import Reading, highest, lowest, outcome
 
 _SPEED = regex(
     r"time|latency|throughput|bandwidth|flops|iterations|rate|ttft|tpot|itl|e2e|prefill|decode|goodput", re.I
@@ -150,7 +150,7 @@ def clock_ratio_explains(ctx: Context) -> Outcome:
     for signal in ("gpu.clock.sm", "gpu.clock.mem"):
         got = [r for r in ctx.numbers(signal) if r[0] >= 400]
         if len(got) >= 2:
-            low, high = min(got, key=lambda r: r[0]), max(got, key=lambda r: r[0])
+            low, high = lowest(got), highest(got)
             if high[0] >= 1.12 * low[0]:
                 clocks.append((high[0] / low[0], low[1]))
     speeds = [
@@ -201,7 +201,7 @@ def gemm_at_its_peak(ctx: Context) -> Outcome:
     rates += ctx.numbers("kernel.flops")
     if got is None or not rates:
         return UNKNOWN
-    best = max(rates, key=lambda r: r[0])
+    best = highest(rates)
     said = f"{best[1].quote or ''} {best[1].subject.label or ''}"
     peak = got[0].fp8 if _FP8.search(said) else got[0].tensor16 if _PRECISION.search(said) else None
     if peak is None:

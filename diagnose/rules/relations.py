@@ -12,6 +12,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import highest, lowest
 from .comparison import Ratio, ratios
 
 # ---------------------------------------------------------------- where it was taken
@@ -28,7 +29,7 @@ def copies_split_by_numa(ctx: Context) -> Outcome:
     if len(sides) < 2 or sum(len(s) for s in sides.values()) < 3:
         return UNKNOWN
     order = sorted(sides.values(), key=lambda s: max(v for v, _ in s))
-    slow, fast = max(order[0], key=lambda s: s[0]), min(order[-1], key=lambda s: s[0])
+    slow, fast = highest(order[0]), lowest(order[-1])
     even = all(max(v for v, _ in s) <= 1.2 * min(v for v, _ in s) for s in order)
     where = [e for v, e in ctx.numbers("gpu.numa") if e.subject.gpu in (slow[1].subject.gpu, fast[1].subject.gpu)]
     return Outcome(even and fast[0] >= 1.25 * slow[0], (slow[1], fast[1], *where[:2]))
@@ -156,7 +157,7 @@ def bench_one_at_a_time(ctx: Context) -> Outcome:
         *((float(str(e.value)), e) for e in ctx.of("serving.client.concurrency") if str(e.value).isdigit()),
         *read.option(ctx, "^max-concurrency$", "serving.bench_arg"),
     ]
-    if not flight or min(flight, key=lambda f: f[0])[0] > 1:
+    if not flight or lowest(flight)[0] > 1:
         return UNKNOWN
     # beside a rate: "Maximum concurrency for 20,000 tokens" of a server says what would fit, not what was measured
     claim = regex(r"(?<![\w-])(?:concurrency|concurrent|clients|batch(?: size)?|并发)\D{0,12}(\d{2,5})\b", re.I)
@@ -211,7 +212,7 @@ def steps_of_launches(ctx: Context) -> Outcome:
     ]
     if none is None or not busy or not whole:
         return UNKNOWN
-    work, wall = min(busy, key=lambda b: b[0]), max(whole, key=lambda b: b[0])
+    work, wall = lowest(busy), highest(whole)
     if work[1].unit != wall[1].unit:
         return UNKNOWN
     return read.yes(none, work[1], wall[1]) if work[0] <= 0.5 * wall[0] else read.no(work[1], wall[1])
@@ -229,7 +230,7 @@ def hits_lost_by_routing(ctx: Context) -> Outcome:
     spreads = [*ctx.of("serving.mark.router_spreads"), *ctx.of("serving.mark.no_affinity")]
     if not rates or not spreads:
         return UNKNOWN
-    low, high = min(rates, key=lambda r: r[0]), max(rates, key=lambda r: r[0])
+    low, high = lowest(rates), highest(rates)
     if low[0] <= 0.35 and high[0] >= max(0.05, 2.5 * low[0]):  # where none ever hits there is nothing to lose
         return read.yes(low[1], high[1], spreads[0])
     for value, item in ctx.numbers("serving.replicas"):
@@ -285,7 +286,7 @@ def memory_is_cache(ctx: Context) -> Outcome:
     waits = [e for v, e in ctx.numbers("host.psi", {"label": "^memory"}) if v > 0.02]
     calm += [e for v, e in moved if v == 0]
     calm += ctx.of("host.mark.no_swapping")
-    least, most = min(left, key=lambda n: n[0]), max(total, key=lambda n: n[0])
+    least, most = lowest(left), highest(total)
     if waits or any(v > 0 for v, _ in moved) or least[0] < 0.3 * most[0]:
         return Outcome(False, (least[1],))
     return Outcome(True, (least[1], most[1], *calm[:2])) if calm else Outcome(None, (least[1],))
@@ -305,7 +306,7 @@ def rate_beside_perftest(ctx: Context) -> Outcome:
         mine = rest  # pairs that are all as fast
     if not plain or not mine or len(rates) > 8:
         return UNKNOWN
-    top, least = max(plain, key=lambda r: r[0]), min(mine, key=lambda r: r[0])
+    top, least = highest(plain), lowest(mine)
     if top[1].unit != least[1].unit:
         return UNKNOWN
     return Outcome(least[0] >= 0.92 * top[0] and min(r[0] for r in rates) >= 0.9 * top[0], (least[1], top[1]))

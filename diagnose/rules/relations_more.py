@@ -10,6 +10,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import highest
 from .comparison import ratios
 
 _MS = {"s": 1e3, "ms": 1.0, "us": 1e-3}
@@ -59,7 +60,7 @@ def control_tail(ctx: Context) -> Outcome:
     if not tails:
         return UNKNOWN
     seen = " ".join([ctx.symptom, *(e.quote or "" for _, e in tails)])
-    top = max(tails, key=lambda t: t[0])
+    top = highest(tails)
     return Outcome(top[0] >= 1.8 and _LOOP.search(seen) is not None, (top[1],))
 
 
@@ -80,7 +81,7 @@ def copy_matches_low_link(ctx: Context) -> Outcome:
     slot = hardware.pcie_rate(generation, int(width[0])) if generation else None
     if slot is None or generation is None or (most is not None and most[0] <= speed[0]) or generation > 2:
         return UNKNOWN
-    top = max(rates, key=lambda r: r[0])
+    top = highest(rates)
     return Outcome(top[0] <= 1.05 * slot.value, (top[1], speed[1], width[1]))
 
 
@@ -92,7 +93,7 @@ def memory_on_far_node(ctx: Context) -> Outcome:
     if len(held) < 2 or len(nodes) != 1 or total <= 0:
         return UNKNOWN
     near = held.get(f"node {next(iter(nodes))}")
-    far = max(held.values(), key=lambda h: h[0])
+    far = highest(held.values())
     if near is None:
         return UNKNOWN
     return Outcome(near[0] < 0.2 * total, (far[1], near[1], next(iter(nodes.values()))))
@@ -162,7 +163,7 @@ def ipc_barred_and_slow(ctx: Context) -> Outcome:
     ]  # fmt: skip
     if not got.holds or not rates:
         return UNKNOWN
-    top = max(rates, key=lambda r: r[0])
+    top = highest(rates)
     return Outcome(top[0] < 50, (*got.used[:1], top[1]))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import highest
 from .healthy import _busbw
 from .lever_tables import turns
 
@@ -129,7 +130,7 @@ def ethernet_carries_it(ctx: Context) -> Outcome:
     quiet = [(v, e) for v, e in rates if _VERBS.match(e.subject.nic or "")]
     if not plain or not (still or quiet):
         return UNKNOWN
-    most = max(plain, key=lambda p: p[0])
+    most = highest(plain)
     silent = all(v < 1e8 for v, _ in still) and all(v <= _SILENT * most[0] for v, _ in quiet)
     used = (most[1], *(e for _, e in (still or quiet)[:2]))
     return Outcome(most[0] >= _BUSY and silent, used)

@@ -13,6 +13,7 @@ from . import serving_mech as mech
 from . import serving_prefix as prefix
 from . import serving_queue as queue
 from . import serving_read as read
+from .base import highest
 
 
 def prefix_off_repeats(ctx: Context) -> Outcome:
@@ -201,7 +202,7 @@ def front_busy(ctx: Context) -> Outcome:
     ]
     if not front or not engine:
         return UNKNOWN
-    busy, core = max(front, key=lambda p: p[0]), max(engine, key=lambda p: p[0])
+    busy, core = highest(front), highest(engine)
     return read.yes(busy[1], core[1]) if busy[0] >= 95 and core[0] < 80 else read.no(busy[1], core[1])
 
 

@@ -9,7 +9,7 @@ from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_prefix as prefix
 from . import serving_queue as queue
 from . import serving_read as read
-from .base import Reading
+from .base import Reading, highest
 from .nccl_facts import overrides
 
 _LEAST = 10  # requests in the window
@@ -20,7 +20,7 @@ _STEPS = 20.0  # steps of decoding that a first token may take: it is prefill th
 
 def _percentile(ctx: Context, share: str) -> Reading | None:
     got = ctx.numbers("serving.stage_percentile", {"label": f"^ttft {share}: whole"})
-    return max(got, key=lambda n: n[0]) if got else None
+    return highest(got) if got else None
 
 
 def watched_calm(ctx: Context) -> Outcome:

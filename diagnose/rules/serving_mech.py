@@ -10,6 +10,7 @@ from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_prefix as prefix
 from . import serving_read as read
+from .base import highest, lowest
 
 _ALIAS = {
     "tp": "tensor-parallel-size", "tp-size": "tensor-parallel-size", "dp": "data-parallel-size", "dp-size": "data-parallel-size",  # noqa: E501
@@ -176,7 +177,7 @@ def tail_run(ctx: Context) -> Outcome:
     waiting = read.waiting(ctx)
     if not steady or most is None or last is None or (waiting is not None and waiting[0] > 0):
         return UNKNOWN
-    top = max(steady, key=lambda n: n[0])
+    top = highest(steady)
     means = [read.low(ctx, "serving.client.output_tput")]
     means += [n for n in ctx.numbers("figure", {"label": r"^(decode_)?throughput\|?"}) if n[1].quote != top[1].quote]
     mean = min((m for m in means if m is not None and m[0] >= 1), key=lambda m: m[0], default=None)
@@ -198,7 +199,7 @@ def floor_met(ctx: Context) -> Outcome:
         ]  # fmt: skip
         if not said:
             return UNKNOWN
-        size, source = min(said, key=lambda s: s[0])
+        size, source = lowest(said)
     rates = [
         n for n in ctx.numbers("figure")
         if n[1].unit == "GB/s" and n[0] >= 60 and re.search(r"mem|hbm|gddr|lpddr|显存|带宽|bandwidth", n[1].quote or "", re.I)  # noqa: E501
@@ -221,7 +222,7 @@ def floor_met(ctx: Context) -> Outcome:
         ]
     if not rates or not times:
         return UNKNOWN
-    rate, time = max(rates, key=lambda r: r[0]), min(times, key=lambda t: t[0])
+    rate, time = highest(rates), lowest(times)
     waiting = read.waiting(ctx)
     if waiting is not None and waiting[0] > 0:
         return read.no(waiting[1])
@@ -302,7 +303,7 @@ def tp_crosses_nodes(ctx: Context) -> Outcome:
     wire = [e for e in ctx.of("nccl.transport") if "NET/" in str(e.value)]
     if not sizes or not (wire or max(s[0] for s in sizes) > 8):
         return UNKNOWN
-    return read.yes(max(sizes, key=lambda s: s[0])[1], wire[0] if wire else None)
+    return read.yes(highest(sizes)[1], wire[0] if wire else None)
 
 
 def start_is_compile(ctx: Context) -> Outcome:
@@ -440,7 +441,7 @@ def quant_slower(ctx: Context) -> Outcome:
         if len(plain) != 1 or not quant:
             continue
         rate = "throughput" in metric
-        slowest = min(quant, key=lambda g: g[0]) if rate else max(quant, key=lambda g: g[0])
+        slowest = lowest(quant) if rate else highest(quant)
         ratio = plain[0][0] / slowest[0] if rate else slowest[0] / plain[0][0]
         if slowest[0] > 0 and ratio >= 1.1:
             return read.yes(slowest[2], plain[0][2])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
-from .base import Reading
+from .base import Reading, lowest
 from .serving_mech import preemptions_rare as rare
 
 
@@ -78,7 +78,7 @@ def budget_tiny(ctx: Context) -> Outcome:
     budget = [b for b in read.option(ctx, read.BUDGETS) if b[0] >= 16]
     if not budget:
         return UNKNOWN
-    least = min(budget, key=lambda b: b[0])
+    least = lowest(budget)
     return read.yes(least[1]) if least[0] <= 512 else read.no(least[1])
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .base import Reading
+from .base import Reading, highest, lowest
 
 CAPS = r"^(max-num-seqs|max-running-requests|max-batch-size|max-concurrent-requests|parallel)$"
 BUDGETS = r"^(max-num-batched-tokens|chunked-prefill-size|max-prefill-tokens|max-num-tokens|max-batch-prefill-tokens)$"
@@ -75,7 +75,7 @@ def cap(ctx: Context) -> Reading | None:
     """The limit of running requests: the smallest that is stated."""
     stated = [*option(ctx, CAPS), *ctx.numbers("serving.max_num_seqs", {"label": "effective|configured"})]
     stated = [s for s in stated if s[0] >= 1]
-    return min(stated, key=lambda s: s[0]) if stated else None
+    return lowest(stated) if stated else None
 
 
 def kv(ctx: Context) -> Reading | None:
@@ -104,7 +104,7 @@ def prompt(ctx: Context) -> Reading | None:
     if got is not None:
         return got
     told = option(ctx, "^(random-input-len|synthetic-input-tokens-mean|input-len)$", "serving.bench_arg")
-    return max(told, key=lambda n: n[0]) if told else None
+    return highest(told) if told else None
 
 
 def lengths(ctx: Context) -> tuple[float, list[Evidence]] | None:
@@ -128,7 +128,7 @@ def capacity(ctx: Context) -> Reading | None:
     blocks = option(ctx, "^(num-gpu-blocks-override|num-gpu-blocks)$")
     size = option(ctx, "^block-size$")
     if blocks and size:
-        least = min(blocks, key=lambda b: b[0])
+        least = lowest(blocks)
         return least[0] * size[0][0], least[1]
     return None
 
@@ -137,7 +137,7 @@ def budget(ctx: Context) -> Reading | None:
     """The smallest cap of tokens in a step, where one is set; less than 16 is something else."""
     stated = [*option(ctx, BUDGETS), *ctx.numbers("serving.max_batched_tokens")]
     stated = [s for s in stated if s[0] >= 16]
-    return min(stated, key=lambda s: s[0]) if stated else None
+    return lowest(stated) if stated else None
 
 
 def numbers(text: str) -> float | None:

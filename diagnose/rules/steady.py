@@ -9,6 +9,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import lowest
 from .comparison import ratios
 from .healthy import _LOAD, _QUANTITY, _fault
 
@@ -92,7 +93,7 @@ def mfu_in_band(ctx: Context) -> Outcome:
     used += [(v, e) for v, e in ctx.numbers("train.mfu")]
     if not used or not _ASKS_TRAINING.search(ctx.symptom) or _CLAIMS.search(ctx.symptom) or _fault(ctx):
         return UNKNOWN
-    low = min(used, key=lambda n: n[0])
+    low = lowest(used)
     shares = [
         v
         for name in ("comm_time", "data_time")

@@ -10,6 +10,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import highest
 from .comparison import ratios
 
 _GRAPH_SIZES = r"^(?:cuda-graph-max-bs(?:-decode)?|cuda-graph-config\.max-batch-size|max-seq-len-to-capture|cuda-graph-bs|cudagraph-capture-sizes|max-cudagraph-capture-size|cuda-graph-batch-sizes)$"  # noqa: E501
@@ -247,7 +248,7 @@ def readbacks_fill_the_wall(ctx: Context) -> Outcome:
     kernels = ctx.numbers("profile.gpu_time")
     if not waits or not walls:
         return UNKNOWN
-    wait, wall = max(waits, key=lambda n: n[0]), max(walls, key=lambda n: n[0])
+    wait, wall = highest(waits), highest(walls)
     idle = not kernels or kernels[0][0] <= 0.75 * wall[0]
     return (
         read.yes(wait[1], wall[1], kernels[0][1] if kernels else None)
@@ -268,7 +269,7 @@ def launches_outlast_kernels(ctx: Context) -> Outcome:
     ]  # fmt: skip
     if not busy or not spent or not rows:
         return UNKNOWN
-    row = max(rows, key=lambda n: n[0])
+    row = highest(rows)
     return Outcome(busy[0][0] < 0.6 and row[0] >= 0.8 * spent[0][0], (row[1], busy[0][1], spent[0][1]))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from .base import highest
 from .kernel_variants import KERNEL_VARIANT_RULES
 from .kernels import KERNEL_RULES
 from .training_notes import TRAINING_NOTE_RULES
@@ -19,7 +20,7 @@ _READBACK = r"device.?to.?host|dtoh"
 def _best(ctx: Context, signal: str, label: str = "") -> tuple[float, Evidence] | None:
     """Largest reading of a signal whose label fits."""
     found = [n for n in ctx.numbers(signal) if re.search(label, n[1].subject.label or "", re.IGNORECASE)]
-    return max(found, key=lambda n: n[0]) if found else None
+    return highest(found) if found else None
 
 
 def _per_rank(ctx: Context, signal: str) -> list[tuple[float, Evidence]]:
@@ -102,7 +103,7 @@ def cpu_bound_profile(ctx: Context) -> Outcome:
     calls = ctx.numbers("profile.calls")
     if busy is None or not calls:
         return UNKNOWN
-    most = max(calls, key=lambda n: n[0])
+    most = highest(calls)
     waits = _best(ctx, "profile.cpu_total", _SYNC_OPS)
     loads = _best(ctx, "profile.self_cpu", _LOADER)
     if (waits and waits[0] >= 0.25) or (loads and loads[0] >= 0.2):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .base import Reading
+from .base import Reading, highest, lowest
 
 
 def _best(ctx: Context, signal: str) -> Reading | None:
@@ -81,8 +81,8 @@ def fewer_kernels_faster(ctx: Context) -> Outcome:
     ]  # fmt: skip
     if len(counts) < 2 or not times:
         return UNKNOWN
-    low, high = min(counts, key=lambda n: n[0]), max(counts, key=lambda n: n[0])
-    best = max(times, key=lambda n: n[0])
+    low, high = lowest(counts), highest(counts)
+    best = highest(times)
     return Outcome(high[0] >= 4 * max(low[0], 1) and high[0] >= 500 and best[0] >= 1.3, (best[1], high[1], low[1]))
 
 
@@ -148,7 +148,7 @@ def pinned_lines_faster(ctx: Context) -> Outcome:
             fast.append((value, item))
     if not slow or not fast:
         return UNKNOWN
-    low, high = max(slow, key=lambda n: n[0]), max(fast, key=lambda n: n[0])
+    low, high = highest(slow), highest(fast)
     return Outcome(high[0] >= 1.5 * low[0], (low[1], high[1]))
 
 

@@ -10,6 +10,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import lowest
 from .comparison import ratios
 from .healthy import _fault
 from .products import candidates
@@ -23,7 +24,7 @@ def link_rises_with_work(ctx: Context) -> Outcome:
     rest, work, top = (ctx.numbers("link.gen", {"label": f"^{k}$"}) for k in ("rest", "work", "top"))
     if not rest or not work or not _ABOUT_LINK.search(ctx.symptom) or _fault(ctx):
         return UNKNOWN
-    low, high = min(rest, key=lambda n: n[0]), min(work, key=lambda n: n[0])
+    low, high = lowest(rest), lowest(work)
     if high[0] < max((v for v, _ in top), default=3.0):
         return Outcome(False, (high[1],))
     rate = hardware.pcie_rate(int(high[0]), 16)
