@@ -16,6 +16,7 @@ from .answer_facts import (
     cite,
     limit_line,
     names_of,
+    opaque,
     phrase,
     quoted,
     reading,
@@ -36,7 +37,7 @@ from .units import percent
 MOST_CITED = 4
 _SPEAKS = 0.2  # probability from which a cause is worth a word where the question does not ask about it
 _SCOPE = "in question here"  # ruled out because nobody asked for it: not worth saying
-_MISSING = " would be the sign"
+MISSING = " would be the sign"
 _ACTS = re.compile(r"(?:Compare|Repeat|Send|Run|Measure|Time the) ")  # a check that tells what to do
 _GIVEN = "only the given evidence was read"  # why most of what was not read was not
 _SURE = 0.99  # more is never said: a reading can be wrong
@@ -86,17 +87,20 @@ def _boundary(report: Report, cat: Catalogue, lang: str) -> str:
     w = words(lang)
     parts: list[str] = []
     names = [i.name for i in report.inputs if i.sha256]
-    told = ", ".join(names[:4]) + (" …" if len(names) > 4 else "")
+    comma = "、" if lang == "zh" else ", "
+    told = comma.join(names[:4])
+    if len(names) > 4:
+        told = w.more_read.format(names=told, n=len(names) if lang == "zh" else len(names) - 4)
     parts.append(w.read.format(names=told) if names else w.read_nothing)
     statuses = {s for e in report.evidence for s in e.status}
     if "simulated" in statuses:
         parts.append(w.simulated)
     cut = [i.name for i in report.inputs if i.reason and i.sha256 and i.recognised_as]
     if cut:
-        parts.append(w.cut.format(names=", ".join(cut[:3])))
+        parts.append(w.cut.format(names=comma.join(cut[:3])))
     refused = [i for i in report.inputs if not i.sha256]
     if refused:
-        parts.append(w.refused.format(names="; ".join(f"{i.name}: {i.reason}" for i in refused[:3])))
+        parts.append(w.refused.format(names=w.join.join(f"{i.name}: {i.reason}" for i in refused[:3])))
     missed = [looked_at(cat, g.probe, lang) for g in report.unavailable if g.reason.startswith(_GIVEN)]
     if missed:
         parts.append(w.unseen.format(names=w.join.join(missed[:2])))
@@ -173,18 +177,21 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
     sure = sureness(lead.confidence, w)
     at = "".join(f"{e.subject.host}: " for e in report.evidence if e.signal == "fleet.subject")  # a fleet's odd node
     bare = at + w.bare.format(title=title, p=sure)
-    verdict = (
-        at + w.verdict.format(title=title, key=reading(cited[0], cat, lang), id=cited[0].id, p=sure) if cited else bare
-    )
+    sign = cat.spoken_zh["reasons"].get(lead.because, "") if lang == "zh" else lead.because
+    spare = bool(cited and sign and opaque(cited[0]))  # the line alone would not show it: what it means is said instead
+    key = sign if spare else reading(cited[0], cat, lang) if cited else ""
+    verdict = at + w.verdict.format(title=title, key=key, id=cited[0].id, p=sure) if cited else bare
     more = support(cited, w, cat, lang, verdict)
     text, risk, undo = (t.rstrip("。.") for t in fix_text(cause, lang))
     check = _text(cause, lang, "verify").rstrip("。.")
     definition = _text(cause, lang, "definition")
     proof, doubt = _proof(lead, w), _doubt(report, lead, cat, lang)
+    why = w.why.format(because=sign, refs=reference(cited[0])) if sign and cited and not spare else ""
     clause = first_clause(text, lang)
     short = fit(
         [
             part(0, verdict, bare),
+            part(2, why),
             part(5, definition),
             part(6, *more[:1]),
             part(3, _limits(report, cat, lang, 1)),
@@ -199,6 +206,7 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
     long = fit(
         [
             part(0, verdict, bare),
+            part(1, why),
             part(0, definition),
             part(0, _text(cause, lang, "mechanism")),
             part(2, proof),
@@ -210,9 +218,9 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
             part(4, _text(cause, lang, "tradeoff") if cause.tradeoff not in NONE else ""),
             part(1, w.fix.format(text=text), w.fix.format(text=clause)),
             part(5, _gain(report, cat, lang)),
-            part(2, _checked(check, w)),
-            part(1, _undone(undo, w) if undo else ""),
             part(8, w.risk.format(risk=uncapped(risk)) if risk else ""),
+            part(1, _undone(undo, w) if undo else ""),
+            part(2, _checked(check, w)),
             part(6, doubt),
         ],
         LONG[lang],
@@ -221,7 +229,7 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
     rivals = [h.cause for h in report.hypotheses[:2]]
     told = support(cited, w, cat, lang)
     follow = [
-        FollowUp(level=1, q=w.q_how.format(title=title), a=w.glue(*told) or verdict),
+        FollowUp(level=1, q=w.q_how.format(title=title), a=w.glue(why, *told) or verdict),
         FollowUp(level=2, q=w.q_mind.format(title=title), a=_change_of_mind(report, rivals, check, cat, lang)),
         *_own(cause, lang),
     ]
@@ -260,7 +268,7 @@ def _gain(report: Report, cat: Catalogue, lang: str) -> str:
     if told is None:
         return ""
     change, predicted = (phrase(cat, t) if lang == "zh" else t for t in (told.change, told.predicted))
-    return words(lang).gain.format(change=change[:1].upper() + change[1:], predicted=predicted)
+    return words(lang).gain.format(change=change, predicted=predicted)
 
 
 def _proof(finding: Finding, w: Words) -> str:
@@ -290,7 +298,7 @@ def _ruled(report: Report, cat: Catalogue, lang: str, most: int) -> str:
     w = words(lang)
     by_id = {e.id: e for e in report.evidence}
     lead = report.findings[0].reasons if report.findings else []
-    told = [r for r in report.ruled_out if r.cause in cat.causes and not r.because.endswith(_SCOPE)]
+    told = [r for r in report.ruled_out if r.cause in cat.causes and asked(r)]
     told.sort(key=lambda r: bool(set(r.evidence) & {*lead}))  # one reading that names the cause excludes all others
     picked: list[RuledOut] = []
     for item in told:  # each by a reading of its own: one that excludes them all says so once
@@ -298,6 +306,11 @@ def _ruled(report: Report, cat: Catalogue, lang: str, most: int) -> str:
             picked.append(item)
     said = {*lead[:1]}  # stands in the verdict word for word
     return w.glue(*(_out(item, by_id, cat, lang, said, first=n == 0) for n, item in enumerate(picked[:most])))
+
+
+def asked(item: RuledOut) -> bool:
+    """Was it ruled out by a reading? That nobody asks about it needs no words."""
+    return not item.because.endswith(_SCOPE)
 
 
 def _out(
@@ -309,7 +322,7 @@ def _out(
     if seen is None:
         return w.ruled_bare.format(name=name)
     why = f"{reading(seen, cat, lang)} [{reference(seen)}]"
-    sign, missing, _ = item.because.partition(_MISSING)
+    sign, missing, _ = item.because.partition(MISSING)
     if missing:
         why = w.ruled_sign.format(because=sign, fact=why)
     elif lang == "en" and item.because:
@@ -343,7 +356,7 @@ def _chain(report: Report, cat: Catalogue, lang: str, w: Words) -> str:
         return w.also.format(names=_titles(names[1:], cat, lang)) if len(names) > 1 else ""
     order = [report.findings[0].cause, *(f.cause for f in report.findings[1:] if f.cause in linked)]
     titles = [title_text(cat.causes[c], lang).rstrip("。.") for c in order]
-    return spaced(w.chain.format(steps=w.leads.join(map(uncapped, titles)) + w.symptom))
+    return spaced(w.chain.format(steps=w.leads.join(map(uncapped, titles))))
 
 
 def _healthy(report: Report, cat: Catalogue, lang: str) -> Answer:

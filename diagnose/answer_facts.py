@@ -32,6 +32,12 @@ _SUMMED = {"peak": " at the peak", "total": " in all", "max": " at most", "min":
            "last": " most recently", "as written": "", "repeated": "", "held": "", "kernel": ""}  # fmt: skip
 _SUMMED_ZH = {"peak": "峰值", "total": "合计", "max": "最大", "min": "最小", "mean": "平均", "last": "最近一次",
               "as written": "", "repeated": "", "held": "", "kernel": ""}  # fmt: skip
+_AMOUNT = re.compile(
+    r"[(\[]?\d[\d.,]*(?:%|W|C|V|[kMGT]?i?B(?:/s)?|[num]?s|[MG]?Hz|tok/s)[)\]]?[,;:]?"
+)  # no time, no process
+_FILE = re.compile(r"\S*\w\.(?:cc|cu|cpp|c|h|py):\d+\]?:?")
+_FEW = 5  # words: fewer say nothing by themselves
+_NAMED = 32  # characters of a text value that is said as it is
 _SETTINGS = re.compile(r"^env\.var$|\.arg$|^(?:nccl|ucx|mpi|torch)\.(?:env|param|config)")
 
 
@@ -46,6 +52,26 @@ def quoted(item: Evidence, width: int = 110) -> str:
     """The first line of the quote, cut to `width`."""
     text = printable(" ".join((item.quote or "").split()))
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def quoted_at(item: Evidence, width: int) -> str:
+    """The quote, cut to `width` about the reading where that stands further back than so."""
+    text = printable(" ".join((item.quote or "").split()))
+    if len(text) <= width:
+        return text
+    value = item.value
+    forms = [str(item.subject.label or ""), str(value)]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        forms = [f"{v:{f}}" for v in (value, value * 100) for f in ("g", ",.0f", ".0f", ".1f", ".2f")]
+    for form in filter(None, forms):
+        found = re.search(rf"(?<![\w.]){re.escape(form)}(?![\w.]?\d)", text)
+        if found:
+            if found.end() < width:
+                break
+            start = max(0, min(found.start() - width // 3, len(text) - width + 1))
+            start = text.find(" ", start, found.start()) + 1 or start
+            return "…" + cut(text[start:], width - 1)
+    return text[: width - 1] + "…"
 
 
 def reference(item: Evidence) -> str:
@@ -133,16 +159,19 @@ def _placed(item: Evidence, text: str, gpus: str) -> str:
     if gpus:
         called["gpu"] = f"GPUs {gpus}"
     places = [called.get(n, str(v)) for n, v in who.items() if v is not None and n != "label"]
-    label = _label(item)
-    after = _SUMMED.get(label, f" ({aloud(label.replace('|', ', '))})") if label else ""
-    return f"{head[: -len(tailed)]}: {tail}{' on ' + ', '.join(places) if places else ''}{after}"
+    head, label = head[: -len(tailed)], _label(item)
+    after = _SUMMED.get(label)
+    if after is None and label:
+        head += f" ({aloud(label.replace('|', ', '))})"
+    return f"{head}: {tail}{' on ' + ', '.join(places) if places else ''}{after or ''}"
 
 
 def _label(item: Evidence) -> str:
     """What else a fact is about, where that is no mere number of ours and says no word twice."""
     label = printable(item.subject.label or "")
     first, _, second = label.partition(": ")
-    return "" if label.isdigit() else first if first == second else label
+    said = label.lower() in item.statement.partition(f", {label}")[0].lower().split()
+    return "" if label.isdigit() or said else first if first == second else label
 
 
 def _figured(item: Evidence, text: str) -> str:
@@ -166,15 +195,46 @@ def reading(item: Evidence, cat: Catalogue | None = None, lang: str = "en", gpus
         return printable(f"--{label}" + ("" if item.value in (True, "true") else f" {item.value}"))
     if item.signal == "version":
         return printable(f"{label} {item.value}")
+    if _SETTINGS.search(item.signal) and label and f"{label}=" in (item.quote or ""):
+        return printable(f"{label}={item.value}")
     if item.signal == "release.change":
         return _change(item, cat, lang)
     if lang == "zh":
         return _zh(item, cat, gpus)
-    if item.kind in ("derived", "absent") or (
-        item.unit and item.statement.rstrip("。.")[-1:].isascii() and _told(item)
-    ):
-        return said_statement(item, cat, gpus)
-    return f"“{core(item)}”" if item.quote else said_statement(item, cat, gpus)
+    if item.kind in ("derived", "absent") or not item.quote or _speaks(item):
+        return _equals(item, said_statement(item, cat, gpus))
+    return f"“{core(item)}”"
+
+
+def _speaks(item: Evidence) -> bool:
+    """Is the statement clearer than the line? It is for a figure, and for a word in a row of a table or a log."""
+    if item.unit:
+        return item.statement.rstrip("。.")[-1:].isascii() and _told(item)
+    return _is_name(item) and item.statement.endswith(f": {item.value}")
+
+
+def _is_name(item: Evidence) -> bool:
+    """A model, a state, a path type: a value of a word or three, not a sentence and not what the fact is called."""
+    value = item.value
+    if not isinstance(value, str) or len(value) > _NAMED or value.count(" ") > 3:
+        return False
+    return value.lower() not in item.statement.removesuffix(f": {value}").lower()
+
+
+def opaque(item: Evidence) -> bool:
+    """Does its reading mean little to who does not know what it is a sign of?"""
+    if _SETTINGS.search(item.signal) or item.signal in ("serving.arg", "version", "release.change") or item.unit:
+        return False
+    if item.kind != "observed" or not item.quote:
+        return False
+    return _speaks(item) or len(re.findall(r"[A-Za-z]{2,}", core(item))) < _FEW
+
+
+def _equals(item: Evidence, text: str) -> str:
+    """``copy bandwidth: 4.8 GB/s``, to stand behind a colon: ``copy bandwidth = 4.8 GB/s``."""
+    head, sep, tail = text.rpartition(": ")
+    value = sep and (re.match(r"[-+]?\d", tail) or (_is_name(item) and tail.startswith(str(item.value))))
+    return f"{head} = {tail}" if value else text
 
 
 def _change(item: Evidence, cat: Catalogue | None, lang: str) -> str:
@@ -191,15 +251,21 @@ def _told(item: Evidence) -> bool:
     return not item.quote or bool(re.search(r"\d", item.statement)) or isinstance(item.value, str)
 
 
+def _in_front(word: str) -> bool:
+    return bool(_PREFIX.fullmatch(word)) and not _AMOUNT.fullmatch(word)
+
+
 def core(item: Evidence) -> str:
     """What a line says, without the time, process and level in front of it where it is long; its value stands in it."""
     text = quoted(item, 400).replace("“", '"').replace("”", '"')  # ours say where the quote begins and ends
     words = text.split(" ")
     first = 0
-    while len(" ".join(words[first:])) > QUOTE and first < len(words) - 3 and _PREFIX.fullmatch(words[first]):
+    while len(" ".join(words[first:])) > QUOTE and first < len(words) - 3 and _in_front(words[first]):
         first += 1
+    if first and _FILE.fullmatch(words[first - 1]) and len(" ".join(words[first - 1 :])) <= QUOTE + QUOTE // 4:
+        first -= 1  # which source file says so, where all that it says is an error
     told = re.sub(r"^(?:\{\}|[,;:}\])])[,;:\s]*", "", " ".join(words[first:]))  # what is left of something cut
-    short = cut(told, QUOTE)
+    short = told if len(told) <= QUOTE + QUOTE // 4 and first and _FILE.fullmatch(words[first]) else cut(told, QUOTE)
     value = item.value if isinstance(item.value, str) else ""
     if 4 <= len(value) <= QUOTE // 2 and value not in short and value in told:
         return "…" + cut(told[told.index(value) :], QUOTE)
@@ -229,9 +295,11 @@ def _zh(item: Evidence, cat: Catalogue | None, gpus: str) -> str:
         said = _SUMMED_ZH.get(label, cut(aloud(label.replace("|", "，")), 32))
         about = f"（{said}）" if said and said.count(" ") < 4 else ""  # a clause of ours is no name
         who = [*filter(None, (item.subject.host, item.subject.nic))]
-        who += [f"{what} {n}" for what, n in (("rank", item.subject.rank), ("GPU", gpu)) if n not in (None, "")]
+        pairs = (("rank", item.subject.rank), ("GPU", gpu), ("对端", item.subject.peer))
+        who += [f"{what} {n}" for what, n in pairs if n not in (None, "")]
         name = known[item.signal].removeprefix("GPU " if gpu not in (None, "") else "\0")
-        return f"{''.join(f'{w} ' for w in who)}{name}{about} {amount(item)}"
+        is_ = "为 " if about or isinstance(item.value, str) else " "
+        return f"{''.join(f'{w} ' for w in who)}{name}{about}{is_}{amount(item)}"
     # a figure worked out over a whole trace or table does not stand in the row that it points at
     if item.quote and not (item.kind == "derived" and item.quote.lstrip().startswith("{")):
         return f"“{core(item)}”"
@@ -268,7 +336,9 @@ def support(items: list[Evidence], w: Words, cat: Catalogue, lang: str, known: s
         fact = reading(item, cat, lang, _listed(gpus) if len(gpus) > 1 else "")
         same = _figure_of(item)
         if fact not in known and (same is None or figures.get(same, item.signal) == item.signal):
-            frame = w.computed if item.kind == "derived" and not told and not known else _frame(item, w)
+            frame = _frame(item, w)
+            if frame == w.derived and not told and not known:
+                frame = w.computed
             if item.kind == "derived" and fact.startswith("“"):
                 frame = w.line
             told.setdefault(frame, []).append(f"{fact} [{'; '.join(reference(e) for e in group)}]")
@@ -306,6 +376,8 @@ def _frame(item: Evidence, w: Words) -> str:
         return w.absent
     if item.signal == "release.change":
         return w.release
+    if item.signal == "compare.ratio":
+        return w.compared
     if item.kind == "derived" and not (item.unit == "count" and float(str(item.value or 0)).is_integer()):
         return w.derived
     if _SETTINGS.search(item.signal):

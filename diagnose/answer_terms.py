@@ -32,7 +32,7 @@ def metric(name: str, cat: Catalogue | None = None, lang: str = "en") -> str:
     if lang == "zh" and cat is not None and own in cat.spoken_zh["metrics"]:
         stat = _STATS_ZH.get(stat, stat)
         said = cat.spoken_zh["metrics"][own]
-        return stat + (" " if stat and (stat + said).isascii() else "") + said
+        return stat + (" " if stat and (stat[-1].isascii() or said[0].isascii()) else "") + said
     if not re.fullmatch(r"[a-z0-9]+(?:_[a-z0-9]+)*", own):
         return name
     said = " ".join(_NAMES.get(word, word) for word in own.split("_"))

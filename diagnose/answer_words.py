@@ -15,6 +15,7 @@ class Words:
     setting: str
     line: str
     figure: str
+    compared: str
     derived: str
     computed: str
     absent: str
@@ -46,7 +47,6 @@ class Words:
     also: str
     proved: str
     withdrawn: str
-    symptom: str
     rivals: str
     against: str
     falls: str
@@ -71,7 +71,9 @@ class Words:
     open_why: str
     leading: str
     no_guess: str
+    why: str
     read: str
+    more_read: str
     read_nothing: str
     simulated: str
     cut: str
@@ -87,6 +89,7 @@ class Words:
     q_next: str
     q_missing: str
     q_guess: str
+    l_why: str
     l_fix: str
     l_risk: str
     l_undo: str
@@ -106,6 +109,7 @@ class Words:
     l_inputs: str
     l_inferred: str
     l_separates: str
+    l_settles: str
     l_other: str
     l_model: str
     l_longer: str
@@ -133,12 +137,11 @@ EN = Words(
     change="{text}.",
     fix="{text}.",
     doubt="I put this at {p}: “{rival}” is still open, so I want one more reading before production is touched.",
-    chain="How it gets to you: {steps}.",
+    chain="One brings about the other: {steps}.",
     leads=", so ",
     also="Also at work: {names}.",
     proved="Proved: {change} it went from {before} to {after} {unit}, {predicted} predicted ({error} off).",
     withdrawn="Put to the test and withdrawn: {change} it went from {before} to {after} {unit}, {predicted} predicted.",
-    symptom=", and that is what you report",
     rivals="Next in line: {names}.",
     against="Speaking against it already: {ids}.",
     next="Cheapest next step, to see {what}: `{command}`.",
@@ -157,7 +160,9 @@ EN = Words(
     open_server="Not decided, because of the server that was named: {reason}.",
     leading="Still in question: {names}.",
     no_guess="No. A guess with a number on it is how the wrong part gets replaced; the next step is cheaper than that.",
-    read="I have read {names} and nothing else.",
+    why="What says so: {because} [{refs}].",
+    read="I have read {names}, and nothing else.",
+    more_read="{names} and {n} more inputs",
     read_nothing="Nothing was read: no evidence was given and this machine was not probed.",
     simulated="Part of that is simulated, and so is every figure taken from it.",
     cut="Incomplete: {names}.",
@@ -170,6 +175,7 @@ EN = Words(
     q_next="What would you run next?",
     q_missing="What is missing?",
     q_guess="If you had to guess?",
+    l_why="Because",
     l_fix="Fix",
     l_risk="Risk",
     l_undo="Undo",
@@ -189,24 +195,26 @@ EN = Words(
     l_inputs="Inputs",
     l_inferred="inferred from the evidence",
     l_separates="{probe}, {footprint}, about {seconds} s; separates {causes}",
+    l_settles="{probe}, {footprint}, about {seconds} s; for or against {causes}",
     join="; ",
     space=" ",
     setting="It is set: {facts}.",
-    line="The output has it in its own words: {facts}.",
+    line="Word for word: {facts}.",
     figure="Measured: {facts}.",
-    derived="The arithmetic agrees: {facts}.",
-    computed="The figures work out to that: {facts}.",
-    absent="And what ought to be there is not: {facts}.",
+    compared="Side by side: {facts}.",
+    derived="Worked out as well: {facts}.",
+    computed="Worked out from the figures: {facts}.",
+    absent="What ought to be there is not: {facts}.",
     release="A default changed on the way: {facts}.",
     ruled_bare="Nor is it “{name}”.",
-    risk="The price: {risk}.",
-    undo="To back out, {rollback}.",
-    undo_other="The way back: {rollback}.",
+    risk="The risk: {risk}.",
+    undo="To undo it, {rollback}.",
+    undo_other="To undo it: {rollback}.",
     check="It is fixed when {text}.",
     check_act="To check it, {text}.",
     check_must="Before I call it fixed, {text}.",
-    gain="{change}, and by these figures you get: {predicted}.",
-    falls="It stands or falls with one check: {check}{step}.",
+    gain="By these figures, this change ({change}) would give: {predicted}.",
+    falls="The test: {check}; if the fix is in and the symptom stays, I was wrong{step}.",
     falls_step="; before I change anything I would run this, to see {what}: `{command}`",
     separates="It tells {names} apart.",
     offline="I looked at the given evidence only",
@@ -227,9 +235,9 @@ ZH = Words(
     verdict="{title}：{key}（{id}，置信度 {p}）。",
     bare="{title}（置信度 {p}）。",
     seen="输入里能看到的是：{facts}。",
-    beside="离上限多远：{lines}。",
+    beside="对照上限：{lines}。",
     limit="{what}：实测 {measured}，上限 {limit} {unit}（{ratio}）",
-    beside_floor="离下限多远：{lines}。",
+    beside_floor="对照下限：{lines}。",
     floor="{what}：实测 {measured} {unit}，下限 {limit} {unit}（{times} 倍）",
     no_limit="{what}：实测 {measured} {unit}，没有可对照的上限（{why}）",
     ruled="“{name}”可以排除：{why}。",
@@ -244,7 +252,6 @@ ZH = Words(
     also="同时存在：{names}。",
     proved="实验证实：{change}，由 {before} 变为 {after} {unit}，预测为 {predicted}（偏差 {error}）。",
     withdrawn="经实验检验后撤回：{change}，由 {before} 变为 {after} {unit}，预测为 {predicted}。",
-    symptom="，最后就是您看到的现象",
     rivals="排在后面的是{names}。",
     against="已有的反面证据：{ids}。",
     next="最省事的下一步，看{what}：`{command}`。",
@@ -263,7 +270,9 @@ ZH = Words(
     open_server="尚无结论，原因在所给的服务端：{reason}。",
     leading="仍待区分：{names}。",
     no_guess="不猜。带着数字的猜测正是换错零件的原因，下一步的成本比这低得多。",
+    why="依据：{because} [{refs}]。",
     read="我只读了 {names}，别的没看。",
+    more_read="{names} 等 {n} 份输入",
     read_nothing="没有读取任何数据：既没有提供证据，也没有探测本机。",
     simulated="其中一部分是模拟数据，由它得出的数字同样是模拟的。",
     cut="不完整的输入：{names}。",
@@ -276,6 +285,7 @@ ZH = Words(
     q_next="接下来你会跑什么？",
     q_missing="还缺什么？",
     q_guess="如果非要猜呢？",
+    l_why="依据",
     l_fix="修复",
     l_risk="风险",
     l_undo="回退",
@@ -295,24 +305,26 @@ ZH = Words(
     l_inputs="输入",
     l_inferred="由证据推断",
     l_separates="{probe}，{footprint}，约 {seconds} 秒；可区分 {causes}",
+    l_settles="{probe}，{footprint}，约 {seconds} 秒；可证实或推翻 {causes}",
     join="；",
     space="",
     setting="配置里写着：{facts}。",
-    line="输出里的原话：{facts}。",
+    line="原文：{facts}。",
     figure="实测：{facts}。",
-    derived="算一下也对得上：{facts}。",
-    computed="由数字算出来的：{facts}。",
+    compared="两相对照：{facts}。",
+    derived="换算下来也对得上：{facts}。",
+    computed="换算下来：{facts}。",
     absent="该有的没有：{facts}。",
     release="升级还改了默认行为：{facts}。",
     ruled_bare="“{name}”同样可以排除。",
-    risk="代价：{risk}。",
-    undo="不对就退回：{rollback}。",
-    undo_other="不对就退回：{rollback}。",
+    risk="风险：{risk}。",
+    undo="要撤回的话：{rollback}。",
+    undo_other="要撤回的话：{rollback}。",
     check="改完再验证：{text}。",
     check_act="改完再验证：{text}。",
     check_must="改完之后，{text}。",
-    gain="按这份数据估算，{change} 之后：{predicted}。",
-    falls="成不成立看这一条：{check}；对不上，我就放弃这个判断{step}。",
+    gain="按这份数据估算，{change}之后：{predicted}。",
+    falls="检验办法：{check}；修复已经生效、现象却还在，就说明我判断错了{step}。",
     falls_step="；动手之前先看{what}：`{command}`",
     separates="它能把{names}分开。",
     offline="只看了给出的证据",

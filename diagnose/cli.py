@@ -452,7 +452,7 @@ def arrange(argv: list[str]) -> list[str]:
         and argv[0] in ("--version", "-h", "--help", "--install-completion", "--show-completion")
     ):
         return argv
-    if not forced and len(positional) == 1 and " " not in positional[0] and not Path(positional[0]).exists():
+    if not forced and len(positional) == 1 and " " not in positional[0] and not os.path.exists(positional[0]):
         from .catalogue import near
 
         if hint := near(positional[0], names):

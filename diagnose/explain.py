@@ -27,6 +27,7 @@ from .predicates import Context, holds
 
 SHOWN = 6  # reasons per finding; the strongest come first
 SYMPTOM = "symptom"
+_WHOSE = frozenset({"gpu.name", "nccl_tests.rank"})  # say whose reading it is: cited, and never first
 _RANK = {"decisive": 0, "strong": 1, "weak": 2}
 
 
@@ -37,13 +38,15 @@ def findings(got: Assessment, ctx: Context) -> list[Finding]:
 
 def _finding(got: Assessment, belief: Belief, ctx: Context) -> Finding:
     cause = belief.cause
-    reasons = belief.evidence[:SHOWN]
+    reasons = sorted(belief.evidence[:SHOWN], key=lambda e: e.signal in _WHOSE)
+    first = next((t.indicator.because for t in strongest(belief.pro)), "")
     more = [e.id for e in beside(got, belief, reasons, ctx)]
     return Finding(
         cause=cause.id,
         confidence=round(belief.p, 2),
         severity=cause.severity,
         summary=cause.title,
+        because=first,
         evidence=[*(e.id for e in reasons), *more],
         beside=more,
         against=list(dict.fromkeys(e.id for t in belief.contra for e in t.used)),

@@ -136,6 +136,7 @@ class Finding(Model):
     severity: Severity = "medium"
     status: Literal["inferred", "confirmed", "withdrawn"] = "inferred"
     summary: str
+    because: str = ""  # what its strongest reason says
     evidence: list[str]
     beside: list[str] = Field(default_factory=list)
     against: list[str] = Field(default_factory=list)

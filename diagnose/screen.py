@@ -13,14 +13,16 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from .answer import fix_text, quoted, title_text, where, words
-from .answer_facts import figure, in_percent, phrase, reading, reason_text
+from .answer import MISSING, asked, fix_text, sureness, title_text, where, words
+from .answer_facts import figure, in_percent, phrase, quoted_at, reading, reason_text, said_statement
 from .catalogue import Catalogue
 from .decision import lines as decision_lines
 from .fold import folded
 from .limits import is_floor
 from .linebreak import wrapped
-from .models import Evidence, Limit, Report, RuledOut, Stage
+from .models import Evidence, Limit, NextProbe, Report, RuledOut, Stage
+from .report_labels import labels
+from .shell import broken
 from .stages import METRICS
 from .units import duration, percent
 
@@ -42,15 +44,23 @@ _PADDING = re.compile(r"[ \t]+$", re.MULTILINE)  # Rich fills the cells of a tab
 
 @dataclass(frozen=True)
 class Prose:
-    """Sentences in any language; Rich alone breaks Chinese at blanks, and puts commas at the start of a line."""
+    """Sentences in any language; Rich alone breaks Chinese at blanks, and puts commas at the start of a line.
+
+    Attributes:
+        bold: so many characters at its start are.
+    """
 
     text: str
     style: str = ""
+    bold: int = 0
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         whole = self.text.isascii()
-        for row in [self.text] if whole else wrapped(self.text, options.max_width, ""):
-            yield Text(row, style=self.style, overflow="fold")
+        for number, row in enumerate([self.text] if whole else wrapped(self.text, options.max_width, "")):
+            text = Text(row, style=self.style, overflow="fold")
+            if self.bold and not number:
+                text.stylize("bold", 0, self.bold)
+            yield text
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement.get(console, options, Text(self.text))
@@ -63,6 +73,7 @@ def labelled(lang: str, label: str, text: str) -> str:
 
 _COLOUR = {"cause": "bold red", "healthy": "bold green", "inconclusive": "bold yellow"}
 BAR = 20
+LEAST = 0.005  # of the whole: a stage that is less is shown as 0 %
 BESIDE = 110  # columns from which two languages stand side by side
 
 
@@ -75,18 +86,33 @@ def _evidence(items: list[Evidence], verbose: bool, cat: Catalogue, lang: str) -
     table.add_column(no_wrap=True, style="cyan")
     table.add_column(overflow="fold", ratio=1)
     for item in items:
-        said = reading(item, cat, lang) if lang == "zh" else in_percent(item)
-        body = Text(said)
-        quote = quoted(item, 400 if verbose else 140)
+        said = reading(item, cat, lang) if lang == "zh" else _said(item, cat)
+        quote = quoted_at(item, 400 if verbose else 140)
+        if item.kind == "derived" and quote.startswith("{"):
+            quote = ""  # what was worked out over a whole trace does not stand in the row that it points at
+        rows: list[RenderableType] = []
         if quote and said.startswith("“"):
-            body = Text(quote)  # a line of output says itself
-        elif quote and quote != said:
-            body.append("\n" + quote, style="dim")
-        body.append(f"\n{where(item)}", style="blue")
+            rows.append(Prose(quote))  # a line of output says itself
+        else:
+            rows.append(Prose(said))
+            if quote and quote != said:
+                rows.append(Text(quote, style="dim", overflow="fold"))
+        place = Text(where(item), style="blue")
         if "simulated" in item.status:
-            body.append("  simulated", style="magenta")
-        table.add_row(item.id, body)
+            place.append("  " + labels(lang).simulated, style="magenta")
+        table.add_row(item.id, Group(*rows, place))
     return table
+
+
+def _said(item: Evidence, cat: Catalogue) -> str:
+    """The statement; what was compared or worked out as it is said, with its figure."""
+    return said_statement(item, cat) if item.kind == "derived" else in_percent(item)
+
+
+def _once(items: list[Limit]) -> list[Limit]:
+    """Figures without a ceiling once each, and behind those that have one."""
+    bare = {x.what: x for x in reversed(items) if x.limit is None}
+    return [*(x for x in items if x.limit is not None), *[x for x in items if bare.get(x.what) is x][:2]]
 
 
 def bar(ratio: float) -> str:
@@ -104,13 +130,13 @@ def _limits(items: list[Limit], cat: Catalogue, lang: str) -> Table:
     for item in items:
         what = phrase(cat, item.what) if lang == "zh" else item.what
         if item.limit is None or item.ratio is None:
-            why = Text(reason_text(cat, item.reason or "", lang), style="dim")
-            table.add_row(what, f"{item.measured:g} {item.unit}", "?", why)
+            why = reason_text(cat, item.reason or "", lang)
+            table.add_row(Group(Prose(what), Prose(why, "dim")), f"{figure(item.measured)} {item.unit}", "?", "")
         else:
             floor = is_floor(item)
             word = phrase(cat, "floor" if floor else "of") if lang == "zh" else "floor" if floor else "of"
             beside = f"{figure(item.measured)} {word} {figure(item.limit)} {item.unit}"
-            table.add_row(what, beside, percent(item.ratio), bar(1 / item.ratio if floor else item.ratio))
+            table.add_row(Prose(what), beside, percent(item.ratio), bar(1 / item.ratio if floor else item.ratio))
     return table
 
 
@@ -127,12 +153,15 @@ def _stages(items: list[Stage], cat: Catalogue, lang: str) -> Table:
         floor = f"floor {duration(item.floor)}" if item.floor else ""
         if item.stage == "residual" and abs(item.seconds) < 1e-6:
             continue  # the parts are all there is
+        if item.seconds < 0 and abs(item.share or 0) < LEAST and item.stage != "residual":
+            continue  # less than nothing: two clocks that agree
         note = "" if item.metric == last and item.stage != "residual" else item.note
         head = item.metric.upper() if item.metric != last else ""
         share = "" if item.share is None else percent(abs(item.share) if abs(item.share) < 0.005 else item.share)
         told = ", ".join(filter(None, [floor, note]))
         said = Text(phrase(cat, told) if lang == "zh" else told, style="dim")
-        table.add_row(head, item.stage, duration(item.seconds), share, said)
+        stage = phrase(cat, item.stage) if lang == "zh" else item.stage
+        table.add_row(head, stage, duration(item.seconds), share, said)
         last = item.metric
     return table
 
@@ -157,17 +186,10 @@ def show(report: Report, cat: Catalogue, console: Console, verbose: bool = False
     if report.findings:
         _fix(report, cat, console, lang)
     if report.next_probes and (report.verdict != "healthy" or verbose):
-        rows: list[RenderableType] = []
+        console.print(Text(w.l_next, style="bold"))
         for probe in report.next_probes if verbose else report.next_probes[:1]:
-            rows.append(Text(f"$ {probe.command}", style="green"))
-            line = w.l_separates.format(
-                probe=probe.probe,
-                footprint=probe.footprint,
-                seconds=f"{probe.seconds:g}",
-                causes=", ".join(probe.separates),
-            )
-            rows.append(Text(line, style="dim"))
-        console.print(_section(w.l_next, Group(*rows)))
+            _probe(probe, console, lang)
+        console.print()
     told = [Prose(a.long if verbose else a.short) for a in report.answer.values()]
     if others and console.width >= BESIDE:
         table = Table(box=None, pad_edge=False, padding=(0, 2), expand=True)
@@ -180,6 +202,23 @@ def show(report: Report, cat: Catalogue, console: Console, verbose: bool = False
             console.print(_section(title, text))
     for one in report.answer:
         console.print(Prose(labelled(one, words(one).l_boundary, report.answer[one].boundary), "dim"))
+
+
+def _probe(probe: NextProbe, console: Console, lang: str) -> None:
+    """A command as it can be copied: broken where a shell reads on, whole where it has lines of its own."""
+    w = words(lang)
+    if "\n" in probe.command:
+        console.print(Text(probe.command, style="green"), soft_wrap=True)
+    else:
+        for n, row in enumerate(broken(probe.command, console.width - 6)):
+            lead = "  " if row.startswith("#") else "    " if n else "  $ "
+            console.print(Text(lead + row, style="green"), soft_wrap=True)
+    frame = w.l_separates if len(probe.separates) > 1 else w.l_settles
+    told = frame.format(
+        probe=probe.probe, footprint=labels(lang).footprint[probe.footprint], seconds=f"{probe.seconds:g}",
+        causes=("、" if lang == "zh" else ", ").join(probe.separates),
+    )  # fmt: skip
+    console.print(Padding(Prose(told, "dim"), (0, 0, 0, 2)))
 
 
 def show_model(report: Report, console: Console, verbose: bool = False) -> None:
@@ -202,7 +241,8 @@ def _fix(report: Report, cat: Catalogue, console: Console, lang: str) -> None:
     rows = [Prose(text)]
     for label, value in ((w.l_risk, risk), (w.l_undo, undo), (w.l_check, report.answer[lang].validate_)):
         if value:
-            rows.append(Prose(labelled(lang, label, value), "dim"))
+            whole = value if lang == "en" or value.endswith(("。", "）", "；")) else value + "。"
+            rows.append(Prose(labelled(lang, label, whole), "dim"))
     console.print(_section(w.l_fix, Group(*rows)))
 
 
@@ -211,12 +251,14 @@ def _findings(report: Report, cat: Catalogue, console: Console, lang: str, verbo
     by_id = {e.id: e for e in report.evidence}
     for finding in report.findings:
         items = [by_id[i] for i in finding.evidence if i in by_id]
-        title = f"{finding.cause}  {finding.confidence:.2f}  {finding.severity}"
+        title = f"{finding.cause}  {sureness(finding.confidence, w)}  {labels(lang).severity[finding.severity]}"
+        why = cat.spoken_zh["reasons"].get(finding.because, "") if lang == "zh" else finding.because
         console.print(
             _section(
                 title,
                 Group(
                     Prose(title_text(cat.causes[finding.cause], lang)),
+                    *([Prose(labelled(lang, w.l_why, why))] if why else []),
                     _evidence(items if verbose else items[:3], verbose, cat, lang),
                 ),
             )
@@ -238,25 +280,20 @@ def _context(report: Report, cat: Catalogue, console: Console, lang: str, verbos
         console.print(_section(w.l_stages, _stages(report.stages if verbose else means, cat, lang)))
     held = [e for e in report.evidence if e.signal in ("serving.goodput", "serving.slo_margin")]
     if held:
-        console.print(_section(w.l_targets, Group(*(Text(f"{e.statement}  {e.id}") for e in held[:8]))))
+        console.print(_section(w.l_targets, Group(*(Prose(f"{e.statement}  {e.id}") for e in held[:8]))))
     if report.advice:
-        told = [
-            Text.assemble((a.change, "bold"), f": {a.predicted}", (f"  (cost: {a.cost}; back: {a.rollback})", "dim"))
-            for a in report.advice
-            if not zh
-        ]
-        told += [
-            Text.assemble(
-                (phrase(cat, a.change), "bold"),
-                f"：{phrase(cat, a.predicted)}",
-                (f"（代价：{phrase(cat, a.cost)}；回退：{phrase(cat, a.rollback)}）", "dim"),
+        told = []
+        for a in report.advice:
+            change, gain, cost, back = (
+                phrase(cat, t) if zh else t for t in (a.change, a.predicted, a.cost, a.rollback)
             )
-            for a in report.advice
-            if zh
-        ]
+            rest = f"：{gain}（代价：{cost}；回退：{back}）" if zh else f": {gain}  (cost: {cost}; back: {back})"
+            told.append(Prose(change + rest, bold=len(change)))
         console.print(_section(w.l_advice, Group(*told)))
     if report.limits:
-        worst = sorted(report.limits, key=lambda x: (x.ratio is None, x.ratio or 0.0))
+        worst = sorted(
+            report.limits if verbose else _once(report.limits), key=lambda x: (x.ratio is None, x.ratio or 0.0)
+        )
         console.print(_section(w.l_limits, _limits(worst if verbose else worst[:4], cat, lang)))
     if report.verdict != "cause" and report.hypotheses:
         table = Table(box=None, show_header=False, pad_edge=False)
@@ -264,7 +301,10 @@ def _context(report: Report, cat: Catalogue, console: Console, lang: str, verbos
             table.add_row(f"{h.p:.2f}", h.cause, Text(w.l_by_question if h.basis == "question" else "", style="dim"))
         console.print(_section(w.l_open, table))
     for label, rows in (
-        (w.l_ruled, [(r.cause, _because(r, by_id, cat, lang), r.evidence) for r in report.ruled_out]),
+        (
+            w.l_ruled,
+            [(r.cause, _because(r, by_id, cat, lang), r.evidence) for r in report.ruled_out if verbose or asked(r)],
+        ),
         (
             w.l_herring,
             [
@@ -274,17 +314,21 @@ def _context(report: Report, cat: Catalogue, console: Console, lang: str, verbos
         ),
     ):
         if rows:
-            lines = [Text.assemble((head, "bold"), f"  {why} {' '.join(ids[:2])}") for head, why, ids in rows]
+            lines = [Prose(f"{head}  {why} {' '.join(ids[:2])}", bold=len(head)) for head, why, ids in rows]
             console.print(_section(label, Group(*lines)))
     odd = [i for i in report.inputs if i.sha256 is None or (verbose and i.reason)]
     if odd:
-        console.print(_section(w.l_inputs, Group(*(Text(f"{i.name}: {i.reason}") for i in odd[:8]))))
+        console.print(_section(w.l_inputs, Group(*(Prose(f"{i.name}: {i.reason}") for i in odd[:8]))))
 
 
 def _because(item: RuledOut, by_id: dict[str, Evidence], cat: Catalogue, lang: str) -> str:
-    """Why a cause is out; in Chinese by the reading, as the reasons of the catalogue are English."""
+    """Why a cause is out, with the reading where that says what it is instead; a Chinese reason where one is known."""
+    seen = next((reading(by_id[i], cat, lang) for i in item.evidence if i in by_id), "")
+    sign, missing, _ = item.because.partition(MISSING)
     if lang != "zh":
-        return item.because
-    seen = [reading(by_id[i], cat, lang) for i in item.evidence[:1] if i in by_id]
+        return f"not so: {sign}; seen: {seen}" if missing else item.because
     title = title_text(cat.causes[item.cause], lang).rstrip("。.") if item.cause in cat.causes else ""
-    return "：".join([title, *seen])
+    why = cat.spoken_zh["reasons"].get(sign, "")
+    if missing:
+        why = f"没有看到“{why}”的迹象" if why else ""
+    return "：".join(filter(None, [title, "；".join(filter(None, [why, seen]))]))

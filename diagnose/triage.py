@@ -30,11 +30,16 @@ if TYPE_CHECKING:
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "run"}, "recursion_limit": 200}
 
 
+def is_path(word: str) -> bool:
+    """Does a file or folder of this name exist? A symptom can be longer than any name may be."""
+    return bool(word) and "\0" not in word and os.path.exists(word)
+
+
 def split(words: list[str], evidence: list[str]) -> tuple[str, list[str]]:
     """Symptom and evidence paths: a word that is an existing path is evidence."""
     paths, symptom = list(evidence), []
     for word in words:
-        if word == "-" or (word and len(word) < 4096 and "\0" not in word and Path(word).exists()):
+        if word == "-" or is_path(word):
             paths.append(word)
         else:
             symptom.append(word)

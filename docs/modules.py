@@ -33,7 +33,7 @@ LAYERS = (
         "ground",
         "Bytes, errors, units, models, masking: usable anywhere, know nothing of GPUs.",
         ": errors units lazy document document_* models mask mask_shapes masking arithmetic safe_json unpack "
-        "inputs progress runner fanout hostlist config chinese linebreak",
+        "inputs progress runner fanout hostlist config chinese linebreak shell",
     ),
     Layer(
         "knowledge",

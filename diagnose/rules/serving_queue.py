@@ -86,7 +86,8 @@ def kv_pressure(ctx: Context) -> Outcome:
     """Requests wait, or were preempted, with the KV cache about full."""
     waiting, kv, lost = read.waiting(ctx), read.kv(ctx), read.top(ctx, "serving.preemptions")
     if lost is not None and lost[0] > 0 and not rare(ctx).holds:
-        return read.yes(lost[1], kv[1] if kv else None, waiting[1] if waiting else None)
+        full = kv[1] if kv and kv[0] >= read.ROOMY else None  # a scrape at rest shows neither
+        return read.yes(lost[1], full, waiting[1] if waiting and waiting[0] >= 1 else None)
     if waiting is None or kv is None:
         return UNKNOWN
     if waiting[0] >= 1 and kv[0] >= read.FULL:
@@ -217,7 +218,7 @@ def preempting(ctx: Context) -> Outcome:
         return UNKNOWN
     if lost[0] < 1 or rare(ctx).holds:
         return read.no(lost[1])
-    return read.no(lost[1]) if burst(ctx).holds else read.yes(lost[1], kv[1] if kv else None)
+    return read.no(lost[1]) if burst(ctx).holds else read.yes(lost[1], kv[1] if kv and kv[0] >= read.ROOMY else None)
 
 
 def prefill_dominates(ctx: Context) -> Outcome:
