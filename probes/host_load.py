@@ -196,7 +196,12 @@ class LoadReader:
                 worst[(signal, label, unit)] = _Worst(value, line)
 
         if kind == "vmstat":
-            for name, signal in (("r", "host.cpu.run_queue"), ("si", "host.swap.in"), ("so", "host.swap.out")):
+            for name, signal in (
+                ("r", "host.cpu.run_queue"),
+                ("b", "host.cpu.blocked"),
+                ("si", "host.swap.in"),
+                ("so", "host.swap.out"),
+            ):
                 keep(signal, number(row.get(name, "")), "count")
             for name, part in _CPU_PARTS.items():
                 share = number(row.get(name, "")) if name != "si" else None  # here si is swap-in

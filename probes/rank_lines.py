@@ -16,7 +16,9 @@ from .nccl_samples import late
 
 _WHO = regex(r"^\W*(?:\[?(?:local_|global_)?(?P<kind>rank|worker|gpu|node|host)[ _:=#-]{0,2}(?P<n>\d{1,4})\]?)", re.I)
 _STEP = regex(r"\b(?:step|iter(?:ation)?|it)[ :=#]{1,2}(\d+)\b", re.IGNORECASE)
-_PAIR = regex(r"(?<![\w.])(?P<name>[A-Za-z][\w ./-]{1,30}?)\s?[:=]\s?(?P<v>\d+(?:\.\d+)?)\s?(?:ms|us|s|sec)?(?![\w.%])")
+_PAIR = regex(
+    r"(?<![\w.])(?P<name>[A-Za-z](?:(?! \d)[\w ./+-]){1,30}?)(?:\s?[:=]\s?(?P<v>\d+(?:\.\d+)?)\s?(?:ms|us|s|sec)?|\s(?P<w>\d+(?:\.\d+)?)\s?(?:ms|us|s))(?![\w.%])"  # noqa: E501
+)
 
 
 class RankLines:
@@ -41,7 +43,7 @@ class RankLines:
             names = tuple(p["name"].strip() for p in pairs)
             rows = steps.setdefault((who["kind"].lower(), step[1] if step else "", names), [])
             if all(r[0] != who["n"] for r in rows):
-                rows.append((who["n"], [float(p["v"]) for p in pairs], line))
+                rows.append((who["n"], [float(p["v"] or p["w"]) for p in pairs], line))
         for (kind, _, names), rows in steps.items():
             made = list(late(doc, [kind, *names], rows))
             if made:

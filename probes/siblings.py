@@ -229,4 +229,30 @@ class LibraryCopies:
                     yield fact(doc, line, "version", named[1], label="nccl")
 
 
-READERS: list[Reader] = [LibraryCopies(), PortSiblings(), LimitContexts(), LonelyRanks(), NetworkCounts()]
+_ECHO = regex(
+    r"\b(?:echo|printenv)\s+[\"']?\$?\{?(?P<name>(?:UCX|NCCL|OMPI|OMP|GLOO|CUDA|FI|NIXL|VLLM|SGLANG)_[A-Z0-9_]+)\}?[\"']?\s*$"
+)
+_VALUE = regex(r"^\s*(?P<value>[\w.:,^/*=-]{1,120})\s*$")
+
+
+class Echoed:
+    """A variable that a shell was asked for, and its answer on the next line."""
+
+    name = "echoed"
+    needles: tuple[bytes, ...] = (b"echo", b"printenv")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`env.var`, or `ucx.env` where UCX reads it."""
+        asked: tuple[str, Line] | None = None
+        for line in doc.lines() if doc.size <= _SMALL else ():
+            text = line.prefix + line.text
+            answer = _VALUE.match(text) if asked else None
+            if asked and answer is not None:
+                signal = "ucx.env" if asked[0].startswith("UCX_") else "env.var"
+                span = (doc.span(asked[1]), doc.span(line))
+                yield Fact(signal, answer["value"], None, Subject(label=asked[0]), span, status=doc.status)
+            hit = _ECHO.search(text)
+            asked = (hit["name"], line) if hit else None
+
+
+READERS: list[Reader] = [Echoed(), LibraryCopies(), PortSiblings(), LimitContexts(), LonelyRanks(), NetworkCounts()]

@@ -33,6 +33,13 @@ _TWICE = regex(
     re.IGNORECASE,
 )
 
+# ``mlx5_0 port_xmit_data delta 0``
+_STEP = regex(
+    r"(?P<nic>(?:mlx\d|bnxt_re|irdma|rdmap|efa|hsn|qedr|ibp|roce)\w*)\S*?[/ :]+(?:\S*/)?(?P<name>port_(?:xmit|rcv)_data)\b"  # noqa: E501
+    r"\W+(?:delta|diff|increase[ds]?|grew by|growth|\+|增量|增长)\W{0,3}(?P<d>\d[\d,]*)\b",
+    re.IGNORECASE,
+)
+
 
 class TrafficReader:
     """How fast each interface sends or receives."""
@@ -58,6 +65,11 @@ class TrafficReader:
                 )
             elif (both := _TWICE.search(text)) is not None:
                 yield _delta(doc, line, both)
+            elif (step := _STEP.search(text)) is not None:
+                yield fact(
+                    doc, line, "counter.delta", amount(step["d"]), "count", around=step["d"], label=step["name"].lower(),  # noqa: E501
+                    nic=step["nic"],
+                )  # fmt: skip
             elif (grown := _grown(text)) is not None:
                 yield fact(doc, line, "counter.delta", amount(grown[1]), "count", around=grown[1], label=grown[0])
             elif not columns and (hit := _TOTAL.search(text)) is not None and _moving(text):

@@ -42,6 +42,7 @@ FAMILIES = (
     "steady",
     "levers",
     "lever_tables",
+    "lever_more",
     "control_rows",
     "control_load",
     "control_healthy",

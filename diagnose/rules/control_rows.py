@@ -217,7 +217,7 @@ def _first_time(text: str) -> float | None:
 
 
 _MOVES = regex(
-    r"transfer|nixl|mooncake|lmcache|kvbm|xfer|\bpull|\bpush|handover|hand-over|connector|rdma|\bucx\b|\bkv[ _](?:cache )?(?:mov|copy|send)|传输|搬",  # noqa: E501
+    r"transfer|nixl|mooncake|lmcache|kvbm|xfer|\bpull|\bpush|hand-?over|hand-?off|connector|rdma|\bucx\b|\bkv[ _](?:cache )?(?:mov|copy|send|load|recv|receiv|fetch|import)|传输|搬",  # noqa: E501
     re.I,
 )
 _ROUTER = regex(r"overlap[ _-]?(?:blocks?|score)|router[-_]mode|kv_router", re.I)

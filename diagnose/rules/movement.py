@@ -360,7 +360,10 @@ def collectives_only(ctx: Context) -> Outcome:
         return Outcome(False)
     if re.search(r"\b(?:ucx|mpi|nixl)\b", ctx.symptom, re.IGNORECASE):
         return Outcome(False)
-    seen = tuple(e for e in ctx.of("nccl*") if "." in e.signal)[:2]
+    # one line may say the same to both, that a module is missing: then the question decides
+    both = not ctx.asks("slow-allreduce", "collective-hang", "training-slow")
+    shared = {e.quote for e in ctx.of("ucx*") if both and "." in e.signal}
+    seen = tuple(e for e in ctx.of("nccl*") if "." in e.signal and e.quote not in shared)[:2]
     # a question about RDMA is routed like one about collectives, for want of a better playbook
     asked = ctx.asks("slow-allreduce", "collective-hang", "training-slow") and _COLLECTIVE.search(ctx.symptom)
     return Outcome(True, seen) if seen or asked else UNKNOWN

@@ -173,7 +173,7 @@ def one_rank_works_elsewhere(ctx: Context) -> Outcome:
     """A rank's stack stands in work of the host while other ranks wait in a collective."""
     waiting = [e for e in ctx.of("torch.watchdog") if e.subject.rank is not None]
     for item in ctx.of("rank.stack_elsewhere"):
-        others = [e for e in waiting if e.subject.rank != item.subject.rank]
+        others = [e for e in waiting if e.subject.rank != item.subject.rank] or ctx.of("rank.waits_in")
         if others:
             return Outcome(True, (item, others[0]))
     return UNKNOWN

@@ -1,0 +1,219 @@
+"""Moments of one transfer: posted, done for one side, known to the other; and what a request did from when to when.
+
+``req 31: prefill 0.000-0.412 s, kv send 0.413-0.731 s`` says that the transfer waited for the whole of prefill;
+``check_xfer_state -> DONE`` at one side and ``notif received`` two seconds later that nobody looked in between.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from diagnose.document import Document, Line
+from diagnose.lazy import regex
+from diagnose.models import Fact, Subject
+from diagnose.plugin import Reader
+
+from .facts import amount, excerpt, labelled
+
+_SMALL = 1 << 16
+_LINES = 600
+_SPAN = regex(
+    r"(?P<a>\d[\d,]*(?:\.\d+)?) ?(?:ms|us|s)? ?(?:-|–|->|→|\.\.+|to) ?(?P<b>\d[\d,]*(?:\.\d+)?) ?(?P<u>ms|us|s)?\b(?![.:]\d)"  # noqa: E501
+)
+_MS = {"s": 1e3, "ms": 1.0, "us": 1e-3}
+_WORK = regex(r"prefill|forward|comput\w*|attention|layers?\b|计算", re.I)
+_MOVE = regex(
+    r"\bkv\b|send\w*|recv|receiv\w*|transfer\w*|xfer|writ\w+|push\w*|pull\w*|nixl|hand-?(?:off|over)|\bput|\bget\b|传输",
+    re.I,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    kind: str
+    start: float
+    end: float
+    line: Line
+
+
+def _parts(line: Line) -> list[_Part]:
+    """Work and transfers of one line, each with its start and end in milliseconds."""
+    text = line.prefix + line.text
+    out, behind = [], 0
+    for hit in _SPAN.finditer(text):
+        words = text[behind : hit.start()]
+        behind = hit.end()
+        work, move = _WORK.search(words), _MOVE.search(words)
+        if (work is None) == (move is None):
+            continue
+        a, b = (amount(hit[k]) * _MS[hit["u"] or "ms"] for k in ("a", "b"))
+        if b > a:
+            out.append(_Part("work" if work else "move", a, b, line))
+    return out
+
+
+class RequestMoments:
+    """Intervals of one request on one line: does its transfer begin while it computes?"""
+
+    name = "request_moments"
+    needles: tuple[bytes, ...] = (b"prefill", b"Prefill", b"forward", b"comput", "计算".encode())
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`kv.post_delay` of the request whose transfer began earliest, as a part of its compute."""
+        best: tuple[float, _Part, _Part] | None = None
+        for line in excerpt(doc, _SMALL, _LINES):
+            parts = _parts(line)
+            work = [p for p in parts if p.kind == "work"]
+            move = [p for p in parts if p.kind == "move"]
+            if len(work) != 1 or not move:
+                continue
+            first = min(move, key=lambda p: p.start)
+            delay = (first.start - work[0].start) / (work[0].end - work[0].start)
+            # a load before compute is another matter
+            if first.start >= work[0].start and (best is None or delay < best[0]):
+                best = delay, work[0], first
+        if best is None or best[0] > 3:
+            return
+        _, work_, move_ = best
+        a = labelled(doc, work_.line, "kv.event", work_.start, "ms", "compute begins")
+        b = labelled(doc, work_.line, "kv.event", move_.start, "ms", "transfer begins")
+        c = labelled(doc, work_.line, "kv.event", work_.end, "ms", "compute ends")
+        yield from (a, b, c)
+        yield Fact(
+            "kv.post_delay", (move_.start - work_.start) / (work_.end - work_.start), "fraction",
+            Subject(label="of the compute time, until the transfer begins"), kind="derived",
+            formula="(a - b) / (c - b)", inputs=(b, a, c), status=doc.status,
+        )  # fmt: skip
+
+
+_CLOCK = regex(r"(?<!\d)(\d{1,2}):(\d{2}):(\d{2})[.,](\d{1,6})")
+_AT = regex(r"^\W*(?:t ?[=+] ?)?\+?(\d[\d,]*(?:\.\d+)?) ?(ms|us|s)\b")
+_POSTED = regex(r"\b(?:post\w*|submit\w*|start\w*|issu\w*|initiat\w*|launch\w*)\b", re.I)
+_DONE = regex(
+    r"\b(?:DONE|SUCCESS|NIXL_SUCCESS|complet\w+|finished|acked|last byte|bytes? (?:landed|arrived|on the wire end))\b|xfer.{0,12}done|完成",  # noqa: E501
+    re.I,
+)
+_KNOWN = regex(
+    r"\bnotif\w*[^\n]{0,24}\b(?:receiv\w*|seen|got|arriv\w*|deliver\w*|consum\w*|handl\w*|picked|processed)|(?:receiv\w*|got|saw|seen|picked up|handl\w*|processed) (?:the |a )?(?:notif\w*|completion)"  # noqa: E501
+    r"|get_new_notifs[^\n]{0,30}(?:[1-9]\d*\b|->)|\b(?:marked|set|moved) (?:as )?(?:ready|finished_recving|finished recving)|finished_recving|通知(?:到达|收到)|收到通知",  # noqa: E501
+    re.I,
+)
+_OTHER = regex(r"no |not |without|never|未", re.I)
+_ID = regex(r"\b(?:req(?:uest)?|room|xfer|handle|id|rid|transfer)[ _=:#-]{0,2}(?P<id>[\w-]*\d[\w-]*)", re.I)
+
+
+def _moment(text: str) -> float | None:
+    clock = _CLOCK.search(text)
+    if clock is not None:
+        h, m, s, part = clock.groups()
+        return (int(h) * 3600 + int(m) * 60 + int(s)) * 1e3 + float("0." + part) * 1e3
+    at = _AT.match(text)
+    return amount(at[1]) * _MS[at[2]] if at else None
+
+
+class NoticeDelay:
+    """How long after a transfer was done the other side took note of it."""
+
+    name = "notice_delay"
+    needles: tuple[bytes, ...] = (b"notif", b"Notif", b"finished_recving", "通知".encode(), b"completion")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`kv.notice_delay` in ms, with what the transfer itself took where that is told."""
+        posted: dict[str, tuple[float, Line]] = {}
+        done: dict[str, tuple[float, Line]] = {}
+        for line in excerpt(doc, _SMALL, _LINES):
+            text = line.prefix + line.text
+            at = _moment(text)
+            if at is None:
+                continue
+            named = _ID.search(text)
+            ident = named["id"] if named else ""
+            if _KNOWN.search(text) and not _OTHER.search(text):
+                end = done.get(ident) or (done.get("") if len(done) == 1 else None)
+                if end is None or at <= end[0]:
+                    continue
+                begin = posted.get(ident) or posted.get("")
+                own = end[0] - begin[0] if begin is not None and begin[0] < end[0] else None
+                if at - end[0] < 20 or (own is not None and at - end[0] < 2 * own):
+                    continue
+                a = labelled(doc, line, "kv.event", at, "ms", "known to the other side")
+                b = labelled(doc, end[1], "kv.event", end[0], "ms", "transfer done")
+                yield from (a, b)
+                yield Fact(
+                    "kv.notice_delay", at - end[0], "ms", Subject(label="from done to known"), kind="derived",
+                    formula="a - b", inputs=(a, b), status=doc.status,
+                )  # fmt: skip
+                return
+            if _DONE.search(text) and not _OTHER.search(text):
+                done[ident] = at, line
+            elif _POSTED.search(text):
+                posted.setdefault(ident, (at, line))
+
+
+_HIDDEN = regex(
+    r"(?P<what>(?:kv|xfer|transfers?|nixl|connector|传输)[^\d\n]{0,24})(?P<all>\d+(?:\.\d+)?) ?(?P<u>ms|us|s)\b[^\d\n]{0,40}?"  # noqa: E501
+    r"(?:(?:overlap\w*|hidden|hides?|covered|under compute|重叠|掩盖|隐藏)[^\d\n]{0,20}(?P<a>\d+(?:\.\d+)?) ?(?P=u)\b"
+    r"|(?:exposed|not (?:overlapped|hidden)|blocking|stall\w*|暴露|未掩盖)[^\d\n]{0,20}(?P<x>\d+(?:\.\d+)?) ?(?P=u)\b)",
+    re.I,
+)
+
+
+class HiddenTransfer:
+    """How long transfers took and how much of that compute hid, in one sentence."""
+
+    name = "hidden_transfer"
+    needles: tuple[bytes, ...] = (
+        b"overlap",
+        b"hidden",
+        b"exposed",
+        b"hid",
+        "重叠".encode(),
+        "掩盖".encode(),
+        "暴露".encode(),
+    )
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`kv.hidden_share`."""
+        for line in excerpt(doc, _SMALL, _LINES):
+            hit = _HIDDEN.search(line.prefix + line.text)
+            whole = float(hit["all"]) if hit else 0.0
+            if hit is None or whole <= 0:
+                continue
+            hidden = float(hit["a"]) if hit["a"] else whole - float(hit["x"])
+            if 0 <= hidden <= whole:
+                yield Fact(
+                    "kv.hidden_share", round(hidden / whole, 6), "fraction", Subject(), (doc.span(line),), kind="derived",  # noqa: E501
+                    formula="reader:hidden_transfer", status=doc.status,
+                )  # fmt: skip
+                return
+
+
+_WAIT = r"wait_for_(?:xfer|layer_load|save|transfer|kv|recv)\w*|wait_(?:xfer|transfer|kv)\w*|_wait_for_\w*(?:xfer|kv|load)\w*|check_(?:remote_)?xfer_(?:state|done)|start_load_kv|recv_kv\w*|get_finished"  # noqa: E501
+_SAMPLES = regex(
+    rf"(?P<p>\d{{1,3}}(?:\.\d+)?) ?%[^\n]{{0,60}}\b(?:{_WAIT})\b|\b(?:{_WAIT})\b[^\n%]{{0,60}}?(?P<q>\d{{1,3}}(?:\.\d+)?) ?%"  # noqa: E501
+    rf"|^\s*(?P<r>\d{{1,3}}\.\d)\s+[\d.,]+\s+\d+\s+(?:\S+\s+)*?(?:{_WAIT})\b",
+)
+
+
+class WaitShare:
+    """The part of a process's time that it stands in the function that waits for a transfer."""
+
+    name = "kv_wait_share"
+    needles: tuple[bytes, ...] = (b"wait_", b"xfer_", b"load_kv", b"recv_kv", b"get_finished")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`kv.wait_share`, the largest."""
+        best: tuple[float, Line] | None = None
+        for line in excerpt(doc, 1 << 18, 4000):
+            hit = _SAMPLES.search(line.prefix + line.text)
+            if hit is not None:
+                share = float(hit["p"] or hit["q"] or hit["r"])
+                if share <= 100 and (best is None or share > best[0]):
+                    best = share, line
+        if best is not None:
+            yield labelled(doc, best[1], "kv.wait_share", best[0] / 100, "fraction", "samples")
+
+
+READERS: list[Reader] = [RequestMoments(), NoticeDelay(), HiddenTransfer(), WaitShare()]
