@@ -34,19 +34,8 @@ def ablate(case: Case) -> Case | None:
 
 def silence_repeats(case: Case) -> Case | None:
     """… and without lines that say the same again, in whichever artifact they stand."""
-    gone = [line for _, text in case.texts for line in text.split("\n") if _touched(line, case.key.evidence)]
-    shapes = {_shape(line) for line in gone}
-    names = {_last(name) for line in gone for name in _NAMED.findall(line)}
-    texts = []
-    for name, text in case.texts:
-        kept: list[str] = []
-        lines = text.split("\n")
-        table = _rows(lines, [_touched(line, case.key.evidence) for line in lines])
-        for line, row in zip(lines, table, strict=True):
-            again = _shape(line) in shapes or any(_last(name) in names for name in _NAMED.findall(line))
-            if not (row or again or _touched(line, case.key.evidence)):
-                kept.append(line)
-        texts.append((name, without("\n".join(kept), case.key.evidence)))
+    out = [[_touched(line, case.key.evidence) for line in text.split("\n")] for _, text in case.texts]
+    texts = [(n, without(t, case.key.evidence)) for n, t in _unrepeated(case.texts, out, by_name=True)]
     return _left(case, texts, "without repeats")
 
 
@@ -78,14 +67,20 @@ def silence(case: Case) -> Case | None:
 
 
 def ablate_cited(case: Case, got: Report) -> Case | None:
-    """The case without the lines that a report's own verdict cites; the key is what the report said."""
+    """The case without the lines that a report's own verdict cites; the key is what the report said.
+
+    A report cites a reading once and the worst rows of a table: the same line with other figures, and the rest of the
+    table, go with them.
+    """
     if got.verdict == "inconclusive" or not case.texts:
         return None
     if got.findings:
         ids, label = set(got.findings[0].evidence), got.findings[0].cause
     else:
         ids, label = {i for item in got.checked for i in item.evidence}, HEALTHY
-    texts = _cut(case, got.evidence, ids)
+    spans = [s for e in got.evidence if e.id in _backing(got.evidence, ids) for s in e.spans]
+    out = [_hit(text.encode(), [s.bytes for s in spans if s.capture == name]) for name, text in case.texts]
+    texts = _unrepeated(case.texts, out, by_name=False)
     key = Key(label, (), "healthy" if label == HEALTHY else "cause")
     return replace(case, id=f"{case.id} uncited", key=key, texts=tuple((n, t) for n, t in texts if t.strip()))
 
@@ -190,6 +185,29 @@ def _cut(case: Case, evidence: Sequence[Evidence], ids: set[str]) -> tuple[tuple
     return tuple((n, drop(t.encode(), [s.bytes for s in spans if s.capture == n]).decode()) for n, t in case.texts)
 
 
+def _unrepeated(
+    texts: Iterable[tuple[str, str]], out: Sequence[Sequence[bool]], by_name: bool
+) -> list[tuple[str, str]]:
+    """The texts without the lines that are out, and without what says the same again.
+
+    Args:
+        out: for each text, which of its lines are out.
+        by_name: take the same identifier for the same thing said again.
+    """
+    lines = [(name, text.split("\n")) for name, text in texts]
+    gone = [line for (_, rows), flags in zip(lines, out, strict=True) for line, f in zip(rows, flags, strict=True) if f]
+    shapes = {_shape(line) for line in gone}
+    names = {_last(name) for line in gone for name in _NAMED.findall(line)} if by_name else set()
+    kept = []
+    for (name, rows), flags in zip(lines, out, strict=True):
+        again = (
+            table or flag or _shape(line) in shapes or any(_last(n) in names for n in _NAMED.findall(line))
+            for line, flag, table in zip(rows, flags, _rows(rows, flags), strict=True)
+        )  # fmt: skip
+        kept.append((name, "\n".join(line for line, away in zip(rows, again, strict=True) if not away)))
+    return kept
+
+
 def _left(case: Case, texts: Sequence[tuple[str, str]], word: str) -> Case | None:
     if tuple(texts) == case.texts:
         return None
@@ -237,10 +255,15 @@ def without(text: str, needles: Sequence[str]) -> str:
 
 def drop(data: bytes, cuts: Sequence[_Cut]) -> bytes:
     """Lines that no ``(first byte, byte after the last)`` touches."""
-    kept, start = [], 0
+    lines = data.split(b"\n")
+    return b"\n".join(line for line, hit in zip(lines, _hit(data, cuts), strict=True) if not hit)
+
+
+def _hit(data: bytes, cuts: Sequence[_Cut]) -> list[bool]:
+    """Which lines does a ``(first byte, byte after the last)`` touch?"""
+    out, start = [], 0
     for line in data.split(b"\n"):
         end = start + len(line) + 1
-        if not any(first < end and start < last for first, last in cuts):
-            kept.append(line)
+        out.append(any(first < end and start < last for first, last in cuts))
         start = end
-    return b"\n".join(kept)
+    return out

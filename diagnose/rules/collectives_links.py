@@ -156,14 +156,20 @@ def path_mtu_fails(ctx: Context) -> Outcome:
 
 
 def tcp_blocked_host_up(ctx: Context) -> Outcome:
-    """The host answers pings, a TCP port does not."""
-    alive = ctx.of("net.mark.ping_ok")
+    """The host answers pings and a TCP port does not, or one port answers and another is silent.
+
+    Where one port answers, a refusal at another only says that nobody listens there.
+    """
     dead = [
         e
-        for s in ("net.mark.no_route", "net.mark.refused", "net.mark.timed_out", "net.mark.port_blocked")
+        for s in ("net.mark.no_route", "net.mark.timed_out", "net.mark.port_blocked", "net.mark.refused")
         for e in ctx.of(s)
     ]
-    return Outcome(True, (*dead[:2], *alive[:1])) if alive and dead else UNKNOWN
+    silent = [e for e in dead if e.signal != "net.mark.refused" and "refused" not in text_of(e)]
+    for alive, failed in ((ctx.of("net.mark.ping_ok"), dead), (ctx.of("net.mark.port_open"), silent)):
+        if alive and failed:
+            return Outcome(True, (*failed[:2], *alive[:1]))
+    return UNKNOWN
 
 
 def congested(ctx: Context) -> Outcome:

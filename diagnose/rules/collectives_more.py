@@ -56,12 +56,16 @@ def p2p_switched_off(ctx: Context) -> Outcome:
     return outcome(e for e in held_overrides(ctx) if (e.subject.label or "").upper().startswith("NCCL_P2P_"))
 
 
+_COLUMNS = regex(r"^\s*[\w.]+ {2,}\S.* {2,}[\w.]*\s*NCCL_\w+=")  # the head of a table of trials
+
+
 def algorithm_forced(ctx: Context) -> Outcome:
     """Algorithm, protocol or channels are forced, not just tried."""
     names = re.compile(r"^NCCL_(?:ALGO|PROTO|(?:MAX|MIN)_(?:NCHANNELS|CTAS)|NTHREADS|BUFFSIZE)$")
     # A line that says what the run gave with it is an attempt, not a setting left behind.
     tries = {(t.capture.name, t.capture.line) for t in ctx.of("rerun.figure") if t.capture}
     kept = [e for e in ctx.of("env.var") if not (e.capture and (e.capture.name, e.capture.line) in tries)]
+    kept = [e for e in kept if _COLUMNS.search(e.quote or "") is None]
     return outcome(e for e in kept if names.match((e.subject.label or "").upper()) and not varied(ctx, e))
 
 

@@ -26,6 +26,7 @@ RATED_POWER = {
 # Lowest driver branch that runs a CUDA major version without the compatibility package (CUDA release notes, table 2).
 DRIVER_FLOOR = {13: 580, 12: 525, 11: 450, 10: 410}
 _BUSY = 0.8
+_HOT_AND_SLOW = 0.8  # of the highest clock
 _RESTING = {"P5", "P8", "P12", "P15"}
 
 
@@ -172,6 +173,19 @@ def gpu_hot(ctx: Context) -> Outcome:
         if value >= hot:
             hits.append(item)
     return outcome(hits, bool(ctx.of("gpu.temperature")))
+
+
+def hot_and_slow(ctx: Context) -> Outcome:
+    """A GPU at its thermal limit runs far below its highest clock."""
+    hot = gpu_hot(ctx)
+    if not hot.holds:
+        return hot
+    clocks, tops = _per_gpu(ctx, "gpu.clock.sm", None), _per_gpu(ctx, "gpu.clock.sm.max")
+    for item in hot.used:
+        now, top = _pick(clocks, item.subject.gpu), _pick(tops, item.subject.gpu)
+        if now is not None and top is not None and now[0] < _HOT_AND_SLOW * top[0]:
+            return Outcome(True, (item, now[1], top[1]))
+    return UNKNOWN
 
 
 def _widths(ctx: Context) -> list[tuple[float, float | None, tuple[Evidence, ...]]]:
@@ -437,8 +451,8 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     for rule in (
         power_limit_reduced, power_limit_binds, power_limit_costs, clock_low_under_load,
         clock_very_low_under_load, clock_spread_under_load, app_clock_below_default, resting_pstate_under_load,
-        gpu_hot, pcie_narrow, pcie_very_narrow, pcie_gen_low_at_work, pcie_gen_first_at_work, pcie_idle_gen_only,
-        sw_power_cap_only, pci_endpoint_downgraded, shared_by_processes, computed_by_processes,
+        gpu_hot, hot_and_slow, pcie_narrow, pcie_very_narrow, pcie_gen_low_at_work, pcie_gen_first_at_work,
+        pcie_idle_gen_only, sw_power_cap_only, pci_endpoint_downgraded, shared_by_processes, computed_by_processes,
         busy_for_somebody, neighbour_slows_rank, masked_to_few, driver_below_cuda, driver_serves_cuda,
         all_gpus_masked, fewer_visible_than_asked,
         fewer_visible_than_present, container_without_gpus, torch_too_old_for_gpu,

@@ -142,14 +142,19 @@ def management_lane(ctx: Context) -> Outcome:
     return UNKNOWN
 
 
+def gpu_buffers_slower(ctx: Context) -> Outcome:
+    """The same transfer is slower between GPU buffers than between host buffers."""
+    host = ctx.numbers("figure", {"label": r"^bandwidth\|.*\bhost\b"})
+    gpu = ctx.numbers("figure", {"label": r"^bandwidth\|.*(?:\b(?:cuda|gpu|device|vram)\b|--use_cuda)"})
+    if not host or not gpu or host[0][1].unit != gpu[0][1].unit:
+        return UNKNOWN
+    return Outcome(host[0][0] >= 1.4 * gpu[0][0], (host[0][1], gpu[0][1]))
+
+
 def device_path_slower(ctx: Context) -> Outcome:
     """The adapter's memory domain registers host memory only, and GPU buffers move slower than host buffers."""
-    mark = next(iter(ctx.of("ucx.mark.md_host_only")), None)
-    host = [(v, e) for v, e in ctx.numbers("figure", {"label": r"^bandwidth\|.*\bhost\b"})]
-    gpu = [(v, e) for v, e in ctx.numbers("figure", {"label": r"^bandwidth\|.*\b(cuda|gpu|device|vram)\b"})]
-    if mark is None or not host or not gpu:
-        return UNKNOWN
-    return Outcome(host[0][0] >= 1.4 * gpu[0][0], (mark, host[0][1], gpu[0][1]))
+    mark, slower = next(iter(ctx.of("ucx.mark.md_host_only")), None), gpu_buffers_slower(ctx)
+    return UNKNOWN if mark is None or slower.holds is None else Outcome(slower.holds, (mark, *slower.used))
 
 
 def ipc_barred_and_slow(ctx: Context) -> Outcome:
@@ -247,7 +252,8 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
         ttft_is_prefill_rate, slots_full, control_tail, copy_matches_low_link, memory_on_far_node, pinned_buffer_faster,
-        knee_at_threshold, management_lane, device_path_slower, ipc_barred_and_slow, mtu_setting_matters,
+        knee_at_threshold, management_lane, device_path_slower, gpu_buffers_slower, ipc_barred_and_slow,
+        mtu_setting_matters,
         ucx_version_decides, nccl_version_decides, engine_version_decides, engine_alone_changed, reserved_as_set,
     )
 }  # fmt: skip
