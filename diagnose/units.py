@@ -9,6 +9,8 @@ UNITS = frozenset(
     ["GB/s", "Gb/s", "us", "ms", "s", "B", "GiB", "tokens/s", "req/s", "TFLOP/s", "W", "MHz", "C", "count", "fraction"]
 )
 
+IN_MS = {"s": 1e3, "ms": 1.0, "us": 1e-3}  # our units of time
+
 # spelling (lower case, except where case carries meaning) -> (canonical unit, factor)
 _SPELLINGS: dict[str, tuple[str, float]] = {
     "b": ("B", 1.0), "byte": ("B", 1.0), "bytes": ("B", 1.0),

@@ -15,6 +15,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+from diagnose.units import IN_MS
 
 from .facts import excerpt
 from .generic_tables import tables
@@ -146,8 +147,8 @@ def _runs(lines: list[Line]) -> Iterator[_Run]:
         for row in table.rows:
             words = f"{row.label} {' '.join(row.words)}"
             for figure in row.figures:
-                if figure is not None and figure.unit in ("s", "ms", "us"):
-                    level = figure.value * {"s": 1e3, "ms": 1.0, "us": 1e-3}[figure.unit]
+                if figure is not None and figure.unit in IN_MS:
+                    level = figure.value * IN_MS[figure.unit]
                     yield _Run(words, level, figure.text, level, "ms", row.line)
                     break
             else:

@@ -15,6 +15,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+from diagnose.units import IN_MS
 
 from .facts import excerpt
 
@@ -192,7 +193,7 @@ class LoadPoints:
             users, rate, late = (shape.search(line.text) for shape in (_USERS, _RATES, _LATENCY))
             if users is None or rate is None or late is None:
                 continue
-            time = float(late["v"]) * {"s": 1e3, "ms": 1.0, "us": 1e-3}[late["u"].lower()]
+            time = float(late["v"]) * IN_MS[late["u"].lower()]
             for name, value in (("request_rate", float(rate["v"])), ("latency", time)):
                 yield Fact(
                     "load.point", value, "count", Subject(label=f"{name}|{users['n']}"), (doc.span(line),),

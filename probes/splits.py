@@ -17,6 +17,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+from diagnose.units import IN_MS
 
 from .facts import excerpt, in_cells
 from .generic_figures import Figure, Metric, cell, header_unit, name_metric
@@ -120,15 +121,12 @@ def _measured(names: list[str], rows: list[_Row]) -> Iterator[tuple[int, Metric,
         yield k, metric, items
 
 
-_TIMES = {"s": 1e3, "ms": 1.0, "us": 1e-3}
-
-
 def _kind(figure: Figure) -> str:
-    return "time" if figure.unit in _TIMES else "rate" if figure.unit in ("GB/s", "Gb/s") else figure.unit or ""
+    return "time" if figure.unit in IN_MS else "rate" if figure.unit in ("GB/s", "Gb/s") else figure.unit or ""
 
 
 def _level(figure: Figure) -> float:
-    return figure.value * (_TIMES.get(figure.unit or "") or (0.125 if figure.unit == "Gb/s" else 1.0))
+    return figure.value * (IN_MS.get(figure.unit or "") or (0.125 if figure.unit == "Gb/s" else 1.0))
 
 
 def _groups(items: list[_Item]) -> tuple[list[_Item], list[_Item]] | None:
@@ -218,7 +216,7 @@ def _split(doc: Document, head: list[str], rows: list[_Row]) -> Iterator[Fact]:
 
 
 def _better(figure: Figure) -> str:
-    return "lower" if figure.unit in _TIMES else "higher"
+    return "lower" if figure.unit in IN_MS else "higher"
 
 
 def _tells(found: _Attribute, slow: list[_Item], fast: list[_Item]) -> tuple[str, str] | None:

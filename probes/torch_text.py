@@ -13,7 +13,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
-from diagnose.units import canonical
+from diagnose.units import IN_MS, canonical
 
 from .step_phases import StepPhases
 
@@ -100,7 +100,7 @@ class ProfilerTable:
         got = canonical(float(foot.group(3)), foot.group(4).lower())
         if got is None or device in totals:
             return
-        value = got[0] * {"us": 1e-3, "ms": 1.0, "s": 1e3}[got[1]]
+        value = got[0] * IN_MS[got[1]]
         signal = "profile.cpu_time" if device == "cpu" else "profile.gpu_time"
         fact = Fact(signal, value, "ms", spans=(doc.span(line),), status=doc.status)
         totals[device] = fact
@@ -284,7 +284,7 @@ class TrainingProse:
             if "trace.gpu_busy" not in seen and (pair := self._part.search(line.text)) is not None:
                 step, busy = (
                     Fact(
-                        "step.phase", float(pair[k]) * {"s": 1e3, "ms": 1.0, "us": 1e-3}[pair[u]], "ms",
+                        "step.phase", float(pair[k]) * IN_MS[pair[u]], "ms",
                         Subject(label=name), (doc.span(line, pair.group()),), status=doc.status,
                     )
                     for k, u, name in (("s", "su", "total"), ("k", "ku", "kernels"))

@@ -10,6 +10,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+from diagnose.units import IN_MS
 
 from .facts import amount, computed, excerpt, fact, in_cells
 
@@ -210,10 +211,9 @@ def _row(
         return None
     count = got["count"][0]
     value, unit = got.get("total") or (got["each"][0] * count if "each" in got else 0.0, got.get("each", (0, "ms"))[1])
-    scale = {"us": 1e-3, "s": 1e3}.get(unit, 1.0)
     label = f"{hit['size']} {hit['u']}"
     calls = fact(doc, line, "message.row", count, "count", label=label)
-    time = computed(doc, line, "message.time", value * scale, "ms", "comm_sizes", label=label)
+    time = computed(doc, line, "message.time", value * IN_MS.get(unit, 1.0), "ms", "comm_sizes", label=label)
     return (size, calls, time, line) if value > 0 and count > 0 else None
 
 

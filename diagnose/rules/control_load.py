@@ -9,6 +9,7 @@ from itertools import pairwise
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from ..units import IN_MS
 from . import serving_read as read
 from .base import highest
 
@@ -33,7 +34,7 @@ def _series(ctx: Context, metric: str) -> Rows:
         size = int(plain[1]) if plain else None
         if size is None or value <= 0:
             continue
-        out.setdefault(size, (value * {"s": 1e3, "us": 1e-3}.get(item.unit or "", 1.0), item))
+        out.setdefault(size, (value * IN_MS.get(item.unit or "", 1.0), item))
     for value, item in ctx.numbers("load.point", {"label": rf"^(?:{metric})\|"}):
         out.setdefault(int((item.subject.label or "").split("|")[1]), (value, item))
     return [(size, *out[size]) for size in sorted(out)]
@@ -112,7 +113,7 @@ def saturated_by_little(ctx: Context) -> Outcome:
 
 def _queues(ctx: Context) -> list[tuple[float, Evidence]]:
     return [
-        (v * {"s": 1e3, "us": 1e-3}.get(e.unit or "", 1.0), e) for v, e in ctx.numbers("figure", {"label": "^queue_time"})  # noqa: E501
+        (v * IN_MS.get(e.unit or "", 1.0), e) for v, e in ctx.numbers("figure", {"label": "^queue_time"})
     ]  # fmt: skip
 
 
@@ -121,7 +122,7 @@ def slow_rows_are_queue(ctx: Context) -> Outcome:
     rows: dict[str, dict[str, tuple[float, Evidence]]] = {}
     for name in ("ttft", "queue_time"):
         for value, item in ctx.numbers("figure", {"label": rf"^{name}[^|]*\|"}):
-            scaled = value * {"s": 1e3, "us": 1e-3}.get(item.unit or "", 1.0)
+            scaled = value * IN_MS.get(item.unit or "", 1.0)
             rows.setdefault((item.subject.label or "").split("|")[1], {})[name] = scaled, item
     both = [(r["ttft"], r["queue_time"]) for r in rows.values() if len(r) == 2 and r["ttft"][0] > 0]
     if len(both) < 2:

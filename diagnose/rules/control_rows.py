@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from ..units import IN_MS
 from . import serving_read as read
 from .base import highest
 from .comparison import ratios
@@ -211,9 +212,9 @@ def _first_time(text: str) -> float | None:
     for column in columns[1:] or columns:
         hit = _TIME.search(column)
         if hit is not None and (hit[2] or re.fullmatch(r"[\d.,]+", column.strip())):
-            return float(hit[1].replace(",", "")) * {"s": 1e3, "us": 1e-3}.get(hit[2] or "ms", 1.0)
+            return float(hit[1].replace(",", "")) * IN_MS.get(hit[2] or "ms", 1.0)
     hits = [h for h in _TIME.finditer(text) if h[2]]
-    return float(hits[0][1].replace(",", "")) * {"s": 1e3, "us": 1e-3}.get(hits[0][2], 1.0) if hits else None
+    return float(hits[0][1].replace(",", "")) * IN_MS.get(hits[0][2], 1.0) if hits else None
 
 
 _MOVES = regex(

@@ -10,13 +10,13 @@ from .. import floors
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from ..units import IN_MS
 from . import serving_read as read
 from .base import Reading, lowest
 from .healthy import _SPARSE, _fault
 from .limits_met import _DECODE
 from .products import candidates
 
-_MS = {"s": 1e3, "ms": 1.0, "us": 1e-3}
 _STAT = regex(r"_(mean|median|p\d+|max|min|avg)$")
 _MADE = regex(
     r"(?:output|completion|generated|answer|reply|out)\w*[ _.-]*(?:tok|len)|tokens? (?:out|generated)|输出|生成", re.I
@@ -24,7 +24,7 @@ _MADE = regex(
 
 
 def _kind(metric: str, item: Evidence) -> str:
-    if item.unit in _MS:
+    if item.unit in IN_MS:
         for name, pattern in (("e2e", "e2e|latency"), ("ttft", "ttft"), ("tpot", "tpot|itl"), ("queue", "queue")):
             if re.match(pattern, metric):
                 return name
@@ -41,7 +41,7 @@ def by_setting(ctx: Context) -> dict[str, dict[str, Reading]]:
         kind, stat = _kind(metric, item), _STAT.search(metric)
         if kind and value > 0:
             key = name or (stat[1] if stat else "")
-            out.setdefault(key, {}).setdefault(kind, (value * _MS.get(item.unit or "", 1.0), item))
+            out.setdefault(key, {}).setdefault(kind, (value * IN_MS.get(item.unit or "", 1.0), item))
     for value, item in ctx.numbers("request.field"):
         kind, _, key = (item.subject.label or "").partition("|")
         out.setdefault(f"request {key}", {}).setdefault(kind, (value, item))
@@ -84,8 +84,8 @@ def in_flight_by_little(ctx: Context) -> Outcome:
     )
     rates = [n for n in ctx.numbers("figure", {"label": "^request_rate"}) if n[0] > 0]
     times = [
-        (v * _MS[e.unit or ""], e) for v, e in ctx.numbers("figure", {"label": "^(?:e2e|latency)(?:_mean|_avg)?(?:\\||$)"})  # noqa: E501
-        if e.unit in _MS
+        (v * IN_MS[e.unit or ""], e) for v, e in ctx.numbers("figure", {"label": "^(?:e2e|latency)(?:_mean|_avg)?(?:\\||$)"})  # noqa: E501
+        if e.unit in IN_MS
     ]  # fmt: skip
     if runs is None or waits is None or not rates or not times or not _IN_FLIGHT.search(ctx.symptom) or _fault(ctx):
         return UNKNOWN
@@ -121,7 +121,9 @@ def each_slower_all_faster(ctx: Context) -> Outcome:
     rows = _totals(ctx)
     waits = read.top(ctx, "serving.waiting")
     first = [
-        v * _MS[e.unit or ""] for v, e in ctx.numbers("figure", {"label": r"^ttft[^|]*\|\D{0,16}\d"}) if e.unit in _MS
+        v * IN_MS[e.unit or ""]
+        for v, e in ctx.numbers("figure", {"label": r"^ttft[^|]*\|\D{0,16}\d"})
+        if e.unit in IN_MS
     ]
     if len(rows) < 3 or not _EACH.search(ctx.symptom) or _fault(ctx) or (waits is not None and waits[0] > 0):
         return UNKNOWN
@@ -177,8 +179,8 @@ def rows_read_their_weights(ctx: Context) -> Outcome:
         for v, e in ctx.numbers("figure", {"label": r"^bytes\|."}) if e.unit in ("B", "GiB")
     }  # fmt: skip
     times = {
-        (e.subject.label or "").split("|")[1]: (v * _MS[e.unit or ""], e)
-        for v, e in ctx.numbers("figure", {"label": r"^(?:tpot|itl)(?:_mean|_median|_p50)?\|."}) if e.unit in _MS
+        (e.subject.label or "").split("|")[1]: (v * IN_MS[e.unit or ""], e)
+        for v, e in ctx.numbers("figure", {"label": r"^(?:tpot|itl)(?:_mean|_median|_p50)?\|."}) if e.unit in IN_MS
     }  # fmt: skip
     both = [(sizes[k], times[k]) for k in sizes if k in times and sizes[k][0] >= 5e8]
     several = [v for v, _ in (*ctx.numbers("serving.running"), *ctx.numbers("serving.tp_noted")) if v > 1]

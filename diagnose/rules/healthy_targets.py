@@ -9,6 +9,7 @@ from .. import floors, hardware
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from ..units import IN_MS
 from . import serving_read as read
 from .base import lowest
 from .comparison import ratios
@@ -16,7 +17,6 @@ from .control_healthy import _CLAIMS
 from .healthy import _BYTES, _SPARSE, _fault
 from .products import candidates, product
 
-_MS = {"s": 1e3, "ms": 1.0, "us": 1e-3}
 _WHETHER = regex(
     r"\?|？|\bonly\b|why|worr|wrong|too (?:few|low|little|slow|hot)|waste|ask|should|must|吗|为什么|只有|是不是|是否|太", re.I  # noqa: E501
 )  # fmt: skip
@@ -41,7 +41,7 @@ def served_as_offered(ctx: Context) -> Outcome:
             done.append((value, item))
     asked += read.option(ctx, "^request-rate$", "serving.bench_arg")
     waits = read.top(ctx, "serving.waiting")
-    late = [v * _MS.get(e.unit or "", 1.0) for v, e in ctx.numbers("figure", {"label": "^ttft"})]
+    late = [v * IN_MS.get(e.unit or "", 1.0) for v, e in ctx.numbers("figure", {"label": "^ttft"})]
     late += [v for v, _ in ctx.numbers("serving.client.ttft")]
     if not asked or not done or not _WHETHER.search(ctx.symptom) or _fault(ctx):
         return UNKNOWN
@@ -63,7 +63,7 @@ def keeps_its_objective(ctx: Context) -> Outcome:
     for value, item in figures:
         head = f"{(item.subject.label or '').partition('|')[2]} {(item.quote or '')[:40]}"
         if _OBJECTIVE.search(head):
-            wanted[(item.subject.label or "").split("|")[0]] = value * _MS.get(item.unit or "", 1.0), item
+            wanted[(item.subject.label or "").split("|")[0]] = value * IN_MS.get(item.unit or "", 1.0), item
     if not wanted or not _WHETHER.search(ctx.symptom) or _CLAIMS.search(ctx.symptom) or _fault(ctx):
         return UNKNOWN
     quotes = {e.quote for _, e in wanted.values()}
@@ -71,7 +71,7 @@ def keeps_its_objective(ctx: Context) -> Outcome:
     for value, item in figures:
         metric = (item.subject.label or "").split("|")[0]
         if metric in wanted and item.quote not in quotes:
-            limit, got = wanted[metric][0], value * _MS.get(item.unit or "", 1.0)
+            limit, got = wanted[metric][0], value * IN_MS.get(item.unit or "", 1.0)
             own.append((got >= limit if re.match("throughput|request_rate", metric) else got <= limit, item, metric))
     named = {m.lower() for m in _METRIC.findall(ctx.symptom)}
     if not own or (named and not any(m.split("_")[0] in named for _, _, m in own)):
@@ -113,7 +113,7 @@ _TAIL = regex(r"p9\d|tail|jitter|spik|stall|stutter|hiccup|disturb|interfer|unev
 def tail_is_short(ctx: Context) -> Outcome:
     """The late tokens come hardly later than the usual ones, gaps included."""
     tails = [(v, e) for v, e in ctx.numbers("stat.tail", {"label": "^(?:itl|tpot)"})]
-    times = [v * _MS.get(e.unit or "", 1.0) for v, e in ctx.numbers("figure", {"label": "^(?:itl|tpot)"})]
+    times = [v * IN_MS.get(e.unit or "", 1.0) for v, e in ctx.numbers("figure", {"label": "^(?:itl|tpot)"})]
     gaps = [n for n in tails if (n[1].subject.label or "").startswith("itl")]
     about = re.search(r"tpot|itl|token|decod|stream|逐字|解码", ctx.symptom, re.I)
     if not gaps or about is None or not _TAIL.search(ctx.symptom) or not _WHETHER.search(ctx.symptom) or _fault(ctx):
@@ -178,7 +178,7 @@ def ranks_read_their_share(ctx: Context) -> Outcome:
         ranks = int(re.findall(r"\d+", (item.subject.label or "").split("|")[1])[0])
         for gpu in gpus:
             floor = floors.read_floor(next(iter(sizes)) * 1e9 * width / max(1, ranks), gpu.memory).value
-            rows.append((value * _MS.get(item.unit or "", 1.0) / floor, item))
+            rows.append((value * IN_MS.get(item.unit or "", 1.0) / floor, item))
     if len(rows) < 2:
         return UNKNOWN
     return Outcome(all(0.9 <= share <= 1.7 for share, _ in rows), (rows[0][1], rows[-1][1], *named[:1]))

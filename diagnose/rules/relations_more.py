@@ -9,16 +9,15 @@ from .. import hardware
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from ..units import IN_MS
 from . import serving_read as read
 from .base import highest
 from .comparison import ratios
 
-_MS = {"s": 1e3, "ms": 1.0, "us": 1e-3}
-
 
 def _times(ctx: Context, label: str) -> list[tuple[float, Evidence]]:
     """Figures with a unit of time, in ms."""
-    return [(v * _MS[e.unit], e) for v, e in ctx.numbers("figure", {"label": label}) if e.unit in _MS]
+    return [(v * IN_MS[e.unit], e) for v, e in ctx.numbers("figure", {"label": label}) if e.unit in IN_MS]
 
 
 # ---------------------------------------------------------------- serving

@@ -9,6 +9,7 @@ from .. import hardware
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from ..units import IN_MS
 from . import serving_read as read
 from .base import highest
 from .comparison import ratios
@@ -235,11 +236,7 @@ _WALL = regex(r"\bwall\b|step(?: time)?\b|iteration|\bit\b|total time|elapsed|æ¯
 
 def readbacks_fill_the_wall(ctx: Context) -> Outcome:
     """Calls that wait for a value from the GPU take a large part of the wall time, while kernels take less than that."""  # noqa: E501
-    times = [
-        (v * {"s": 1e3, "ms": 1.0, "us": 1e-3}[e.unit], e)
-        for v, e in ctx.numbers("figure")
-        if e.unit in ("s", "ms", "us")
-    ]  # noqa: E501, RUF100
+    times = [(v * IN_MS[e.unit], e) for v, e in ctx.numbers("figure") if e.unit in IN_MS]  # noqa: E501, RUF100
     waits = [(v, e) for v, e in times if _READBACK.search(e.quote or "")]
     walls = [
         (v, e) for v, e in times
@@ -264,8 +261,8 @@ def launches_outlast_kernels(ctx: Context) -> Outcome:
     """Launch calls alone take about as long as, or longer than, all kernels of the profile."""
     busy, spent = ctx.numbers("profile.gpu_busy"), ctx.numbers("profile.gpu_time")
     rows = [
-        (v * {"s": 1e3, "ms": 1.0, "us": 1e-3}[e.unit], e)
-        for v, e in ctx.numbers("figure") if e.unit in ("s", "ms", "us") and _LAUNCH_ROW.search(e.quote or "")
+        (v * IN_MS[e.unit], e)
+        for v, e in ctx.numbers("figure") if e.unit in IN_MS and _LAUNCH_ROW.search(e.quote or "")
     ]  # fmt: skip
     if not busy or not spent or not rows:
         return UNKNOWN
