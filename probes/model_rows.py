@@ -31,7 +31,7 @@ _CARDS = (
 _MODEL = regex(
     r"[A-Za-z][\w.-]*[ :_-]?\d{1,3}(?:\.\d+)?x?\d{0,2}\.?\d{0,2}B|gpt-oss|mixtral|qwen|llama|mistral|yi-|gemma|phi|deepseek|glm",  # noqa: E501
     re.I,
-)  # noqa: E501, RUF100
+)
 
 
 def active_share(text: str) -> float:

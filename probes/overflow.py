@@ -113,11 +113,11 @@ _FILE = regex(
 )
 _LISTED = regex(
     r"^[-l][rwx-]{9}\S?\s+\d+\s+\S+\s+\S+\s+(?P<a>\d[\d.]*)(?P<au>[KMGT])?\s+(?:.*?\s)?\S*\.(?:gguf|bin|npy|safetensors|mmap|idx|dat|arrow)\b"
-)  # noqa: E501, RUF100
+)
 _RAM = regex(
     rf"(?:\bRAM\b|host memory|system memory|physical memory|memory\.max|MemTotal|内存(?:上限|限制)?|物理内存)\W{{0,4}}(?:is |only |共 ?|只有 ?|limit )?{_N.format('a', 'au')}",  # noqa: E501
     re.I,
-)  # noqa: E501, RUF100
+)
 _RAM_AFTER = regex(rf"{_N.format('a', 'au')} (?:of )?(?:RAM|system memory|内存)\b", re.I)
 _FREE = regex(r"^Mem:\s+(?P<a>\d+)\s+\d+\s+\d+")
 _FAULTS = regex(

@@ -24,12 +24,12 @@ _TIME = r"(?P<v>\d[\d,]*(?:\.\d+)?) ?(?P<u>ms|us|µs|secs?|seconds|s|毫秒|秒)
 _ROW = regex(
     rf"^(?P<lead>[\s|├└│─┬╰╭┆+*>`.·-]*)(?P<name>[^\s\d|├└│─][^\n]*?)(?:\s{{2,}}|\s*[:：=|]\s*|\s+|\t){_TIME}(?P<tail>[^\n]*)$",
     re.I,
-)  # noqa: E501, RUF100
+)
 _JSON_NAME = regex(r'"(?:name|span|operation(?:Name)?|span_name)"\s*:\s*"(?P<n>[^"]+)"')
 _JSON_TIME = regex(
     r'"(?:duration|latency|elapsed|dur|took|time)(?:_?(?P<u>ms|s|us|Ms))?"\s*:\s*"?(?P<v>\d[\d.]*) ?(?P<w>ms|us|s)?',
     re.I,
-)  # noqa: E501, RUF100
+)
 _SPAN_COLUMNS = regex(r"^\W*(?:span|operation|step|stage)\b.*\b(?:duration|took|elapsed|time)\b", re.I)
 _MODEL = regex(
     r"llm|generat|vllm|sglang|\btgi\b|ollama|openai|gpt|llama(?![-_ ]?index)|qwen|mistral|claude|completions?\b|first[ _.-]?token|ttft|prefill|decod|inference|model(?! ?rout)|大模型|模型|推理|首 ?(?:个 ?)?(?:token|字)|生成",  # noqa: E501
@@ -54,11 +54,11 @@ _PAIR = regex(
 _WHOLE = regex(
     r"^(?:total|sum|overall|end[- ]to[- ]end|e2e|whole|trace|root|request|合计|总(?:计|耗时|时间|共)?|共|整体|全链路)",
     re.I,
-)  # noqa: E501, RUF100
+)
 _TRACE_WORD = regex(
     r"\btrac(?:e|ing)|span|链路|waterfall|jaeger|tempo|zipkin|langfuse|langsmith|phoenix|datadog|otel|breakdown|耗时分(?:布|解)|one request|一次请求|per request|[├└│]",  # noqa: E501
     re.I,
-)  # noqa: E501, RUF100
+)
 _HEAD_TOTAL = regex(rf"(?:共|total|in all|合计|took|overall|sum)\W{{0,4}}(?:time )?{_TIME}", re.I)
 
 
@@ -132,7 +132,7 @@ class SpanShareReader:
                 unit = (took["u"] or took["w"] or "ms").lower()
                 out.append(
                     _Span(0 if '"parent' not in text else 1, name["n"], amount(took["v"]) * _MS.get(unit, 1.0), line)
-                )  # noqa: E501, RUF100
+                )
                 trace = True
                 continue
             columns = 12 if _SPAN_COLUMNS.search(text) else columns - 1
@@ -178,7 +178,7 @@ def _leading(spans: list[_Span], head: float) -> tuple[_Span, float, _Span] | No
     others = [s for s in spans if s is not whole]
     tree = whole is spans[0] and (
         all(s.depth > whole.depth for s in others) or sum(s.ms for s in others) >= 0.6 * whole.ms
-    )  # noqa: E501, RUF100
+    )
     named = _WHOLE.match(whole.name) is not None
     if head and head >= whole.ms:
         total, parts = head, spans
@@ -206,7 +206,7 @@ def _leading(spans: list[_Span], head: float) -> tuple[_Span, float, _Span] | No
     other, model = max(rest, key=lambda s: s.ms), max(mine, key=lambda s: s.ms)
     held = [
         s for s in first if s not in inside and s is not other and _ENGINE.search(s.name) and not _MODEL.search(s.name)
-    ]  # noqa: E501, RUF100
+    ]
     if sum(s.ms for s in (*mine, *held)) > 0.45 * total:
         return None
     return other, total, model

@@ -119,16 +119,16 @@ _SENT = regex(r"(?:\.post\(|requests?\.|completions?\.create|generate\(|http\.re
 # These send one body to the end; what else they send comes from a script.
 _ONE_BODY = regex(
     r"\b(?:hey|ab|bombardier|autocannon|oha|siege)\b(?=[^\n]* -[nczt] ?\d)(?![^\n]*(?:\.lua|targets))[^\n]*? (?:-D|-d|-p|-b|-f|--body(?:-file)?|--data|-T json -p)[ =]?\S+",  # noqa: E501
-    re.I,  # noqa: E501, RUF100
+    re.I,
 )
 _DRAWN = regex(
     r"random|choice|sample|shuffle|uuid|itertools|cycle|dataset|next\(|\[i\]|\[idx|feeder|csv|SharedArray|__ITER|faker",
     re.I,
-)  # noqa: E501, RUF100
+)
 _LOAD = regex(
     r"locust|HttpUser|@task|k6|vus|asyncio\.gather|ThreadPool|for _ in range|concurren|wrk\b|hey\b|\bab -n|vegeta|autocannon|bombardier",  # noqa: E501
     re.I,
-)  # noqa: E501, RUF100
+)
 
 
 class DistinctPromptReader:
@@ -151,7 +151,7 @@ class DistinctPromptReader:
         b"post(",
         b"POST",
         b"create(",
-    )  # noqa: E501, RUF100
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """From a count of the lines, from words, or from code that sends one constant."""
@@ -174,7 +174,7 @@ class DistinctPromptReader:
                         if 0 < few <= many >= 20:
                             yield computed(
                                 doc, line, "bench.distinct_share", round(few / many, 5), "fraction", "distinct_prompts"
-                            )  # noqa: E501, RUF100
+                            )
 
     @staticmethod
     def _counted(doc: Document, lines: list[Line]) -> Iterator[Fact]:
@@ -191,11 +191,11 @@ class DistinctPromptReader:
                     sizes
                     and sum(n for n, _ in sizes) >= 20
                     and max(n for n, _ in sizes) >= 0.5 * sum(n for n, _ in sizes)
-                ):  # noqa: E501, RUF100
+                ):
                     share = len(sizes) / sum(n for n, _ in sizes)
                     yield computed(
                         doc, sizes[0][1], "bench.distinct_share", round(share, 5), "fraction", "distinct_prompts"
-                    )  # noqa: E501, RUF100
+                    )
                 return
             if _ASKED.search(text):
                 bare = [
@@ -211,7 +211,7 @@ class DistinctPromptReader:
                             round(few[0] / many[0], 5),
                             "fraction",
                             "distinct_prompts",
-                        )  # noqa: E501, RUF100
+                        )
                 return
 
     @staticmethod
@@ -238,7 +238,7 @@ class DistinctPromptReader:
                     Subject(),
                     (doc.span(line), doc.span(used[0])),
                     status=doc.status,
-                )  # noqa: E501, RUF100
+                )
                 return
 
 

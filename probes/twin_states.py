@@ -21,7 +21,7 @@ _QUERY = regex(r"--query-gpu=(?P<c>[\w.,]+)")
 _REST = regex(
     r"\bidl\w+|at rest|no (?:load|job|work)|nothing (?:runs|running)|desktop|\bP[58]\b|\bP12\b|空闲|闲置|静止|桌面|待机|没(?:有)?跑",  # noqa: E501
     re.I,
-)  # noqa: E501, RUF100
+)
 _WORK = regex(
     r"\b(?:during|under|while|with) (?:\w+ ){0,3}(?:load|test|bench\w*|run\w*|copy|copies|copying|training|work|inference|render\w*|stress\w*|burn)\b"  # noqa: E501
     r"|\b(?:busy|loaded|running|rendering|training|stress\w*|burn(?:-?in)?|gaming|inference|full load|copying)\b|跑|负载|运行|压测|满载|训练|推理中",  # noqa: E501
@@ -123,7 +123,7 @@ _NEAR = regex(
 _TIMED = regex(
     r"(?P<before>[^\d\n,，;；:：|]{0,24}?)(?:[:：=~≈]\s*|\s+|\b)?(?<![\w.])(?P<v>\d[\d,]*(?:\.\d+)?) ?(?P<u>minutes?|min|seconds?|secs?|ms|s|m|分钟|秒)(?![\w/])(?! ?/)",  # noqa: E501
     re.I,
-)  # noqa: E501, RUF100
+)
 _SECONDS = {
     "ms": 1e-3,
     "s": 1.0,
@@ -137,11 +137,11 @@ _SECONDS = {
     "minute": 60.0,
     "minutes": 60.0,
     "分钟": 60.0,
-}  # noqa: E501, RUF100
+}
 _RATE = regex(
     r"(?<![\w.])(?P<v>\d[\d,]*(?:\.\d+)?) ?(?P<u>[KMG]i?B/s|im(?:g|ages?)/s|samples?/s|files?/s|rows/s|it/s|IOPS|records/s|张/s|条/s)",  # noqa: E501
     re.I,
-)  # noqa: E501, RUF100
+)
 _SCALE = {"k": 1e-3, "m": 1.0, "g": 1e3}
 _BARE = regex(r"(?<![\w./-])(?P<v>\d[\d,]*(?:\.\d+)?)(?![\w./%-])(?! ?(?:GB|GiB|MB|TB|%|x\b))")
 _RATED_HEAD = regex(r"(?P<u>[KMG]i?B/s|im(?:g|ages?)/s|samples?/s|files?/s|tokens?/s|rows/s|it/s)", re.I)
@@ -221,7 +221,7 @@ def _rates(row: tuple[Line, str, str]) -> tuple[float, str] | None:
 _APPS = regex(r"--query-compute-apps=(?P<c>[\w.,]+)")
 _NVITOP = regex(
     r"^\W*(?P<gpu>\d{1,2})\s+(?P<pid>\d{3,8})\s+C(?:\+G)?\s+(?P<user>[\w.-]+)\s+(?P<m>\d+(?:\.\d+)?)(?P<mu>[GM]i?B)\s+(?P<sm>\d{1,3})\b"
-)  # noqa: E501, RUF100
+)
 _GPUSTAT = regex(r"\[(?P<gpu>\d{1,2})\] [^|]+\|[^|]+\|[^|]+\|(?P<users>.+)$")
 _USER = regex(r"(?P<user>[\w.-]+?)(?::[\w.+-]+(?:/\d+)?)?\((?P<m>\d+)M\)")
 
@@ -246,7 +246,7 @@ class CardUserReader:
                 pid, size = (
                     named.get("pid", ""),
                     re.match(r"(\d+) MiB", named.get("used_memory") or named.get("used_gpu_memory") or ""),
-                )  # noqa: E501, RUF100
+                )
                 if pid.isdecimal() and size:
                     yield fact(doc, line, "gpu.process.memory", float(size[1]) / 1024, "GiB", label=f"{pid} C")
             if hit := _NVITOP.match(text):

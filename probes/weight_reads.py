@@ -30,12 +30,12 @@ _MODEL = regex(
 )
 _TP = regex(
     r"tensor[- _]parallel(?:[- _]size)?[ =:]+(?P<a>\d{1,2})\b|(?<![\d:] )\b(?:TP|(?<!--)tp(?:[ _-]?size)?) ?[=:]? ?(?P<b>\d{1,2})\b(?!\])"  # noqa: E501
-)  # noqa: E501, RUF100
+)
 # A single stream's rate with its unit in front of the number: ``tok/s 58.3``, ``tokens/s: 41``.
 _RATE = regex(
     r"(?<![\d.])(?<!\d )\b(?:tok(?:en)?s?/s(?:ec)?|tps)\b\s*[:=]?\s*(?P<n>\d+(?:\.\d+)?)(?![\w.])(?!\s*(?:%|tok|ms|\d))",  # noqa: E501
     re.I,
-)  # noqa: E501, RUF100
+)
 
 
 _RUN_OF_MANY = regex(r"total|aggregate|throughput|concurren|all requests|batch[ =:]*(?:[2-9]|1\d)|总", re.I)

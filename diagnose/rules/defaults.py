@@ -20,7 +20,7 @@ _LONG_CONTEXT = 32768  # from here on the V0 engine chunks prefill by itself
 
 
 def _vllm(ctx: Context) -> tuple[Evidence, Evidence] | None:
-    """The version and one option of a command line that does not ask for the V1 engine by hand."""  # noqa: E501, RUF100
+    """The version and one option of a command line that does not ask for the V1 engine by hand."""
     version = ctx.version("vllm")
     args = [e for e in ctx.of("serving.arg", {"label": _COMMAND}) if "--" in (e.quote or "") or "=" in (e.quote or "")]
     chosen = [str(e.value) for e in ctx.of("env.var", {"label": "^VLLM_USE_V1$"})]
@@ -50,7 +50,7 @@ def prefill_whole_by_default(ctx: Context) -> Outcome:
     prompts = read.top(ctx, "serving.told", "^prompt$") or read.top(ctx, "serving.server.prompt_tokens")
     late = ctx.asks("bad-tpot", "high-p99") and re.search(
         r"other|new (?:user|request)|stall|freez|pause|spike|p99|stutter|卡|抖", ctx.symptom, re.I
-    )  # noqa: E501, RUF100
+    )
     return read.yes(*found, prompts[1]) if late and prompts is not None and prompts[0] >= 2000 else UNKNOWN
 
 

@@ -14,14 +14,14 @@ from .comparison import Ratio, ratios
 _FRONT = regex(
     r"stream[-_ ]interval|api[-_ ]server[-_ ]count|uvicorn[- ]workers|frontend[-_ ](?:process|worker)|disable-frontend-multiprocessing|\buvloop\b|orjson|log[-_ ]requests",  # noqa: E501
     re.I,
-)  # noqa: E501, RUF100
+)
 _TOKENS = regex(
     r"tokenizer[-_ ](?:worker|pool|mode)|use_fast|skip[-_ ]tokenizer|fast tokenizer|detokenizer[-_ ]worker", re.I
-)  # noqa: E501, RUF100
+)
 _OVERLAP = regex(
     r"no_sync|bucket_cap|overlap[-_ ](?:comm|grad|param)|(?:forward|backward)_prefetch|limit_all_gathers|reduce_bucket|gradient_as_bucket",  # noqa: E501
     re.I,
-)  # noqa: E501, RUF100
+)
 _CORES = regex(
     r"\birqs?\b|irq[-_ ]?(?:affinity|balance)|isolcpus|taskset|cpuset|nohz_full|scaling_governor|cpu governor|C-?states?\b|intel_idle",  # noqa: E501
     re.I,
@@ -98,7 +98,7 @@ def fewer_blocks_slower(ctx: Context) -> Outcome:
             worse is None
             or better is None
             or not re.match("time|latency|compute_time|throughput|flops|bandwidth", ratio.metric)
-        ):  # noqa: E501, RUF100
+        ):
             continue
         few, many = (float(next(g for g in hit.groups() if g)) for hit in (worse, better))
         if ratio.value >= 1.15 and few < many:
@@ -109,7 +109,7 @@ def fewer_blocks_slower(ctx: Context) -> Outcome:
 _PROGRAM = regex(
     r"\b([\w.-]+\.(?:py|sh|exe)|python\d?(?:\.\d+)?|pid ?\d+|EngineCore|[\w-]*(?:train|embed|etl|render|miner|jupyter)[\w-]*)\b",  # noqa: E501
     re.I,
-)  # noqa: E501, RUF100
+)
 _USES = regex(r"\bsm ?:? ?\d|\d ?%|MiB|GiB|busy|running|active|process|正在|进程", re.I)
 
 
@@ -205,7 +205,7 @@ def front_end_holds_gil(ctx: Context) -> Outcome:
     return _frames(
         ctx,
         r"entrypoints/|serving_chat|serving_completion|api_server|starlette|uvicorn|fastapi|pydantic|openai/protocol|output_processor|http_server|orjson",
-    )  # noqa: E501, RUF100
+    )
 
 
 def loader_decodes(ctx: Context) -> Outcome:
@@ -213,7 +213,7 @@ def loader_decodes(ctx: Context) -> Outcome:
     return _frames(
         ctx,
         r"PIL/|torchvision/transforms|cv2|albumentations|_utils/(?:fetch|collate)|dataloader\.py.*(?:_get_data|_try_get)|librosa|decord",
-    )  # noqa: E501, RUF100
+    )
 
 
 def grammar_holds_cpu(ctx: Context) -> Outcome:

@@ -89,7 +89,7 @@ def mfu_in_band(ctx: Context) -> Outcome:
         (v, e)
         for v, e in ctx.numbers("figure")
         if e.unit == "fraction" and _MFU.search(e.quote or "") and "utilisation" in (e.subject.label or "")
-    ]  # noqa: E501, RUF100
+    ]
     used += [(v, e) for v, e in ctx.numbers("train.mfu")]
     if not used or not _ASKS_TRAINING.search(ctx.symptom) or _CLAIMS.search(ctx.symptom) or _fault(ctx):
         return UNKNOWN
@@ -99,7 +99,7 @@ def mfu_in_band(ctx: Context) -> Outcome:
         for name in ("comm_time", "data_time")
         for v, e in ctx.numbers("figure", {"label": f"^{name}"})
         if e.unit == "fraction"
-    ]  # noqa: E501, RUF100
+    ]
     steps = [_seconds(v, e) for v, e in ctx.numbers("figure", {"label": "^step_time"}) if e.unit in ("s", "ms")]
     waits = [_seconds(v, e) for v, e in ctx.numbers("figure", {"label": "^data_time"}) if e.unit in ("s", "ms")]
     uneven = [r for r in ratios(ctx) if r.axis not in ("expected", "device_time") and r.value > 1.15]

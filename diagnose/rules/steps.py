@@ -73,7 +73,7 @@ def hits_move_ttft(ctx: Context) -> Outcome:
 
 _REPLICAS = regex(
     r"independent|replicas?|separate (?:instances|servers|copies)|(?:two|2|4|four) (?:instances|servers|copies)|data[- ]parallel|\bdp ?=? ?[248]\b|独立|副本",  # noqa: E501
-    re.I,  # noqa: E501, RUF100
+    re.I,
 )
 _TP_OF = regex(r"\btp[ _=:-]*(?:size)?[ =:]*(\d{1,2})\b|tensor[- ]parallel(?:[- ]size)?[ =:]*(\d{1,2})\b", re.I)
 
@@ -229,14 +229,14 @@ def attention_unfused(ctx: Context) -> Outcome:
 _READBACK = regex(
     r"aten::(?:nonzero|item|_local_scalar_dense|is_nonzero|unique2?|masked_select|tolist|equal)\b|cuda(?:Stream|Device|Event)Synchronize"
     r"|\.item\(\)|\.cpu\(\)|\.tolist\(\)|torch\.cuda\.synchronize|Memcpy DtoH|cudaMemcpy\w*\W{1,4}D(?:evice)?(?:2|to)H",
-    re.I,  # noqa: E501, RUF100
+    re.I,
 )
 _WALL = regex(r"\bwall\b|step(?: time)?\b|iteration|\bit\b|total time|elapsed|每步|总时间", re.I)
 
 
 def readbacks_fill_the_wall(ctx: Context) -> Outcome:
     """Calls that wait for a value from the GPU take a large part of the wall time, while kernels take less than that."""  # noqa: E501
-    times = [(v * IN_MS[e.unit], e) for v, e in ctx.numbers("figure") if e.unit in IN_MS]  # noqa: E501, RUF100
+    times = [(v * IN_MS[e.unit], e) for v, e in ctx.numbers("figure") if e.unit in IN_MS]
     waits = [(v, e) for v, e in times if _READBACK.search(e.quote or "")]
     walls = [
         (v, e) for v, e in times
@@ -297,7 +297,7 @@ def slice_of_gpu(ctx: Context) -> Outcome:
             "environment",
         )
         else UNKNOWN
-    )  # noqa: E501, RUF100
+    )
 
 
 def slower_by_slices(ctx: Context) -> Outcome:
@@ -306,7 +306,7 @@ def slower_by_slices(ctx: Context) -> Outcome:
         words = f"{ratio.worse} {ratio.better}"
         if ratio.value >= 1.4 and re.search(
             r"tenant|neighbo|shared with|others? (?:busy|active|running)|alone|exclusive|独占|共享", words, re.I
-        ):  # noqa: E501, RUF100
+        ):
             return read.yes(ratio.evidence)
     return UNKNOWN
 

@@ -43,11 +43,11 @@ _SUPERCHIP = regex(r"\b(?P<n>GH200|GB[23]00|Grace[ -]Hopper)\b", re.I)
 _HOST_COPY = regex(
     r"h(?:ost)?[ _-]?(?:to|2|->|→)[ _-]?d(?:evice)?|d(?:evice)?[ _-]?(?:to|2|->|→)[ _-]?h(?:ost)?|H2D|D2H|\.to\(|\.cuda\(|pinned|memcpy CE CPU|CPU->GPU|主机",  # noqa: E501
     re.I,
-)  # noqa: E501, RUF100
+)
 _TOO_FAST = regex(
     r"\?|？|lying|lie\b|plausib|claims?\b|says\b|can ?not|possible|impossible|broken|wrong|can.?t be|real\b|believ|true|bug|timer|错|真的|可能|吗|异常",  # noqa: E501
     re.I,
-)  # noqa: E501, RUF100
+)
 
 
 def copy_crosses_c2c(ctx: Context) -> Outcome:
@@ -118,7 +118,7 @@ def graphs_set_it_free(ctx: Context) -> Outcome:
         r.evidence
         for r in ratios(ctx)
         if r.value >= 1.4 and re.search(_GRAPH, r.better, re.I) and not re.search(_GRAPH, r.worse, re.I)
-    ]  # noqa: E501, RUF100
+    ]
     found += [e for v, e in ctx.numbers("control.gain", {"label": r"^graphs\|"}) if v >= 1.4]
     return read.yes(*found[:1]) if found else UNKNOWN
 
