@@ -178,9 +178,14 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
     at = "".join(f"{e.subject.host}: " for e in report.evidence if e.signal == "fleet.subject")  # a fleet's odd node
     bare = at + w.bare.format(title=title, p=sure)
     sign = cat.spoken_zh["reasons"].get(lead.because, "") if lang == "zh" else lead.because
-    spare = bool(cited and sign and opaque(cited[0]))  # the line alone would not show it: what it means is said instead
-    key = sign if spare else reading(cited[0], cat, lang) if cited else ""
-    verdict = at + w.verdict.format(title=title, key=key, id=cited[0].id, p=sure) if cited else bare
+    spare = bool(cited and sign and opaque(cited[0]))  # the line alone would not show it: what it means is said, too
+    verdict = bare
+    if cited:
+        key, slots = reading(cited[0], cat, lang), {"title": title, "id": cited[0].id, "p": sure}
+        if spare and key.startswith("“"):
+            verdict = at + w.verdict_sign.format(sign=sign, key=key, **slots)
+        else:
+            verdict = at + w.verdict.format(key=sign if spare else key, **slots)
     more = support(cited, w, cat, lang, verdict)
     text, risk, undo = (t.rstrip("。.") for t in fix_text(cause, lang))
     check = _text(cause, lang, "verify").rstrip("。.")

@@ -341,6 +341,8 @@ def support(items: list[Evidence], w: Words, cat: Catalogue, lang: str, known: s
                 frame = w.computed
             if item.kind == "derived" and fact.startswith("“"):
                 frame = w.line
+            elif frame == w.line and not fact.startswith("“"):
+                frame = w.reading
             told.setdefault(frame, []).append(f"{fact} [{'; '.join(reference(e) for e in group)}]")
             known += fact
         if same is not None:

@@ -10,10 +10,12 @@ class Words:
     """One language. Attribute names say what each sentence is for."""
 
     verdict: str
+    verdict_sign: str
     bare: str
     seen: str
     setting: str
     line: str
+    reading: str
     figure: str
     compared: str
     derived: str
@@ -123,6 +125,7 @@ class Words:
 
 EN = Words(
     verdict="{title}: {key} ({id}, confidence {p}).",
+    verdict_sign="{title}: {sign} ({key}; {id}, confidence {p}).",
     bare="{title} (confidence {p}).",
     seen="What the input does say: {facts}.",
     beside="Against the ceiling: {lines}.",
@@ -200,6 +203,7 @@ EN = Words(
     space=" ",
     setting="It is set: {facts}.",
     line="Word for word: {facts}.",
+    reading="The reading: {facts}.",
     figure="Measured: {facts}.",
     compared="Side by side: {facts}.",
     derived="Worked out as well: {facts}.",
@@ -233,6 +237,7 @@ EN = Words(
 
 ZH = Words(
     verdict="{title}：{key}（{id}，置信度 {p}）。",
+    verdict_sign="{title}：{sign}（{key}，{id}，置信度 {p}）。",
     bare="{title}（置信度 {p}）。",
     seen="输入里能看到的是：{facts}。",
     beside="对照上限：{lines}。",
@@ -310,6 +315,7 @@ ZH = Words(
     space="",
     setting="配置里写着：{facts}。",
     line="原文：{facts}。",
+    reading="读数：{facts}。",
     figure="实测：{facts}。",
     compared="两相对照：{facts}。",
     derived="换算下来也对得上：{facts}。",

@@ -222,7 +222,7 @@ def test_metrics_have_the_names_people_say() -> None:
         "mean TTFT", "bytes per operation", "step time", "ITL p99"
     ]  # fmt: skip
     assert [metric(n, cat, "zh") for n in ("ttft_p99", "step_time_mean", "request_rate")] == [
-        "P99 TTFT", "平均步时", "请求速率"
+        "P99 TTFT", "平均单步耗时", "请求速率"
     ]  # fmt: skip
     assert alike("38533.1 ms", "4552.21 ms") == ("38.53 s", "4.552 s")
 
