@@ -40,6 +40,9 @@ _SCOPE = "in question here"  # ruled out because nobody asked for it: not worth 
 MISSING = " would be the sign"
 _ACTS = re.compile(r"(?:Compare|Repeat|Send|Run|Measure|Time the) ")  # a check that tells what to do
 _GIVEN = "only the given evidence was read"  # why most of what was not read was not
+_PLACES = frozenset({"serving.worker_spread"})  # where it is slow, although not why
+_APART = 2.0  # from which such a ratio says so
+_BARE = frozenset({"serving.scraped"})  # when something was looked at: nobody says that
 _SURE = 0.99  # more is never said: a reading can be wrong
 _NAMES = frozenset({"Python", "Triton", "Kubernetes", "Docker", "Slurm", "Nsight", "Linux", "Marlin", "Bootstrap"})
 NONE = ("", "none", "low", "无", "低")
@@ -461,6 +464,7 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
     ]  # fmt: skip
     verdict = w.open if report.evidence else w.open_empty
     no_gpu = any(e.signal == "host.gpu_nodes" and e.value == "none" for e in report.evidence)
+    no_gpu = no_gpu and not any(e.signal == "serving.scraped" for e in report.evidence)  # the server is there to see
     no_gpu = no_gpu and not (report.playbook in cat.playbooks and cat.playbooks[report.playbook].without_gpu)
     server = next((p.outcome for p in report.path if p.step == "server"), "")
     if server:
@@ -469,6 +473,9 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
         names, verdict = [], w.open_no_gpu
     if report.decision is not None and not server:  # "should we" asks for no cause
         verdict = decision.verdict(report.decision, lang)
+    place = next((e for e in report.evidence if e.signal in _PLACES and float(str(e.value)) >= _APART), None)
+    if place is not None and not server:
+        verdict = w.open_where.format(fact=reading(place, cat, lang), id=place.id)
     leading = [
         w.leading.format(
             names=w.join.join(f"{title_text(cat.causes[h.cause], lang).rstrip('。.')} ({h.p:.2f})" for h in some)
@@ -480,7 +487,8 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
     step = "" if quiet else _experiment(report, cat, lang)
     aloud = "" if quiet else _experiment(report, cat, lang, command=False)
     asked = {i for step in report.path for i in step.evidence}  # what the playbook looked at, else whatever comes first
-    seen = sorted((e for e in report.evidence if e.kind == "observed"), key=lambda e: e.id not in asked)[:MOST_CITED]
+    told = [] if quiet else [e for e in report.evidence if e.kind == "observed" and e.signal not in _BARE]
+    seen = sorted(told, key=lambda e: e.id not in asked)[:MOST_CITED]
     shown = [w.seen.format(facts=w.join.join(cite(e, cat, lang) for e in seen[:n])) for n in (3, 1) if seen]
     beside = _limits(report, cat, lang, 1)
     why = w.open_why.format(name=title_text(cat.causes[names[0].cause], lang).rstrip("。.")) if names else ""

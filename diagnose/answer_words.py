@@ -70,6 +70,7 @@ class Words:
     open_empty: str
     open_no_gpu: str
     open_server: str
+    open_where: str
     open_why: str
     leading: str
     no_guess: str
@@ -161,6 +162,7 @@ EN = Words(
     open_no_gpu="Not decided: this machine shows no GPU, so it cannot answer this; run it where the problem is, "
     "or give that machine's output with --evidence.",
     open_server="Not decided, because of the server that was named: {reason}.",
+    open_where="The cause is not decided, but the place is: {fact} [{id}].",
     leading="Still in question: {names}.",
     no_guess="No. A guess with a number on it is how the wrong part gets replaced; the next step is cheaper than that.",
     why="What says so: {because} [{refs}].",
@@ -273,6 +275,7 @@ ZH = Words(
     open_no_gpu="尚无结论：这台机器上看不到 GPU，回答不了这个问题；"
     "请在出问题的机器上运行，或用 --evidence 给出那台机器的输出。",
     open_server="尚无结论，原因在所给的服务端：{reason}。",
+    open_where="原因尚无结论，但慢在哪里看得到：{fact} [{id}]。",
     leading="仍待区分：{names}。",
     no_guess="不猜。带着数字的猜测正是换错零件的原因，下一步的成本比这低得多。",
     why="依据：{because} [{refs}]。",

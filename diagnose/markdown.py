@@ -7,6 +7,7 @@ from .answer_facts import phrase, reading
 from .catalogue import catalogue
 from .decision import lines as decision_lines
 from .models import Report
+from .stages import shown
 from .units import percent
 
 
@@ -35,9 +36,8 @@ def markdown(report: Report) -> str:
         out += ["| metric | stage | seconds | share | floor |", "|---|---|---|---|---|"]
         for part in parts:
             floor = "" if part.floor is None else f"{part.floor:.4g}"
-            out.append(
-                f"| {part.metric} | {part.stage} | {part.seconds:.4g} | {percent(part.share or 0, 1)} | {floor} |"
-            )
+            spent, share = shown(part)
+            out.append(f"| {part.metric} | {part.stage} | {spent:.4g} | {percent(share, 1)} | {floor} |")
         out.append("")
     if report.findings and report.findings[0].cause in cat.causes:
         text, risk, undo = fix_text(cat.causes[report.findings[0].cause], lang)

@@ -30,7 +30,7 @@ from .report_excerpts import BUDGET, Excerpt, excerpts, visible
 from .report_file import Loaded
 from .report_item import Item
 from .report_labels import labels
-from .stages import METRICS
+from .stages import METRICS, shown
 from .units import duration, percent
 
 MAX_BYTES = 1_000_000
@@ -218,11 +218,11 @@ def _stages(report: Report) -> list[Metric]:
             continue
         start, rows = 0.0, []
         for s in parts:
-            width = max(s.seconds, 0.0) / whole
-            share = s.share or 0.0
+            spent, share = shown(s)
+            width = spent / whole
             rows.append(
                 StageRow(
-                    stage=s, time=duration(s.seconds), share=percent(share if abs(share) >= 0.0005 else 0, 1),
+                    stage=s, time=duration(spent), share=percent(share, 1),
                     floor="" if s.floor is None else duration(s.floor), start=start, width=max(width, 0.002),
                     mark=start + s.floor / whole if s.floor else None,
                     bad=s.floor is not None and width >= 0.5 and s.seconds > 2 * s.floor,

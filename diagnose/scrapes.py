@@ -29,6 +29,7 @@ _REQUESTS = re.compile(
     rb"(?:time_to_first_token_seconds_count|request_success(?:_total)?|[_:]requests(?:_started)?_total|num_requests_total"
     rb"|e2e_request_latency_seconds_count|request_(?:count|duration(?:_seconds)?_count)|prompt_tokens_total)(?:\{|$)"
 )
+_LOOKS = re.compile(rb"method=\"(?:GET|HEAD|OPTIONS)\"")
 _BUSY = re.compile(
     rb"(?:num_requests_(?:running|waiting)|num_(?:running|queue)_reqs|(?:inflight|active|queued)_requests"
     rb"|tgi_(?:queue|batch_current)_size)(?:\{|$)"
@@ -77,9 +78,14 @@ class Page:
         return False
 
     def requests_since(self, before: Page) -> float:
-        """How far the busiest counter of requests went on."""
+        """How far the busiest counter of requests went on; who only looks (a monitor, this tool) is no request."""
         return max(
-            (v - before.rows.get(k, 0.0) for k, v in self.rows.items() if _REQUESTS.search(k) and v == v), default=0.0
+            (
+                v - before.rows.get(k, 0.0)
+                for k, v in self.rows.items()
+                if _REQUESTS.search(k) and not _LOOKS.search(k) and v == v
+            ),
+            default=0.0,
         )
 
     def first_series(self) -> str:

@@ -23,7 +23,7 @@ from .linebreak import wrapped
 from .models import Evidence, Limit, NextProbe, Report, RuledOut, Stage
 from .report_labels import labels
 from .shell import broken
-from .stages import METRICS
+from .stages import METRICS, shown
 from .units import duration, percent
 
 
@@ -157,11 +157,12 @@ def _stages(items: list[Stage], cat: Catalogue, lang: str) -> Table:
             continue  # less than nothing: two clocks that agree
         note = "" if item.metric == last and item.stage != "residual" else item.note
         head = item.metric.upper() if item.metric != last else ""
-        share = "" if item.share is None else percent(abs(item.share) if abs(item.share) < 0.005 else item.share)
+        spent, part = shown(item)
+        share = "" if item.share is None else percent(part)
         told = ", ".join(filter(None, [floor, note]))
         said = Text(phrase(cat, told) if lang == "zh" else told, style="dim")
         stage = phrase(cat, item.stage) if lang == "zh" else item.stage
-        table.add_row(head, stage, duration(item.seconds), share, said)
+        table.add_row(head, stage, duration(spent), share, said)
         last = item.metric
     return table
 

@@ -29,6 +29,11 @@ def stages(evidence: list[Evidence], limits: list[Limit]) -> list[Stage]:
     return out + _percentiles(evidence)
 
 
+def shown(stage: Stage) -> tuple[float, float]:
+    """Seconds and share as one shows them: two processes' clocks may leave a part slightly below nothing."""
+    return max(stage.seconds, 0.0), min(max(stage.share or 0.0, 0.0), 1.0)
+
+
 def _number(item: Evidence) -> float:
     return float(item.value) if isinstance(item.value, (int, float)) else 0.0
 

@@ -216,7 +216,8 @@ class LoadReader:
                     keep(f"host.cpu.{part}", value / 100, "fraction", None if label == "all" else label)
         elif kind == "pidstat":
             name = row.get("Command", words[-1])
-            if (wait := number(row.get("%wait", "-"))) is not None and wait >= 5:
+            # of a watched server (whose table has the CPUs) also that its threads do not wait
+            if (wait := number(row.get("%wait", "-"))) is not None and (wait >= 5 or "CPUS" in row):
                 keep("host.process.wait", wait / 100, "fraction", name)
                 keep("host.process.cpus", number(row.get("CPUS", "-")), "count", name)
             if (cpu := number(row.get("%CPU", "-"))) is not None and cpu >= 50:

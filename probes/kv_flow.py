@@ -190,7 +190,8 @@ def _when(text: str, unit: float) -> float | None:
 
 # `prefill kernels   0.0 -> 1904.2`: an interval of work or of a transfer
 _INTERVAL_OF = regex(
-    r"(?<![\w.-])(?P<a>\d[\d,]*(?:\.\d+)?)\s*(?:ms|us|s)?\s*(?:->|→|–|\.\.+|-|to)\s*(?P<b>\d[\d,]*(?:\.\d+)?)(?![\w.]*[A-Za-z_:])"
+    r"(?<![\w.-])(?P<a>\d[\d,]*(?:\.\d+)?)\s*(?:ms|us|s)?\s*(?:->|→|–|\.\.+|-|to)\s*(?P<b>\d[\d,]*(?:\.\d+)?)"
+    r"(?!\d|[\w.]*[A-Za-z_:]|\s+\d\d?:\d\d)"  # a date with its time is no interval: `INFO 11-22 19:14:46`
 )
 _WORK = regex(r"prefill|forward|comput|kernels?\b|gemm|attention|layers?\b|计算", re.I)
 _COMPUTE_HEAD = regex(r"comput|prefill|forward|计算", re.I)

@@ -45,6 +45,12 @@ def _json(answer: Answer) -> Any:
         return None
 
 
+def serves_nothing(end: Endpoint) -> bool:
+    """Does it answer with a list of models that is empty?"""
+    data = _json(end.get([PATHS[0]])[0])
+    return isinstance(data, dict) and data.get("data") == []
+
+
 def _models(data: Any) -> list[str]:
     rows = data.get("data") if isinstance(data, dict) else None
     return (

@@ -17,7 +17,7 @@ from diagnose.host import Host
 from diagnose.scrapes import FULL, Page, timeline
 
 from . import live_process, live_prometheus
-from .live_identity import identity
+from .live_identity import identity, serves_nothing
 
 WINDOW = 10.0
 EVERY = 1.0  # seconds between two looks at the gauges
@@ -26,6 +26,10 @@ _PATHS = ("/metrics", "/prometheus/metrics")
 NO_TRAFFIC = (
     "no request came or ended in the window of {window:g} s, so there is nothing to measure: run it while the load is "
     "on, or let `diagnose bench --endpoint {url} --allow load` make some meanwhile"
+)
+NO_MODEL = (
+    "it is up and lists no model, so no worker has registered with it: see why none came up, or why it is not found "
+    "(discovery, namespace, model name)"
 )
 
 
@@ -160,7 +164,8 @@ def _traffic(watched: list[Watched], end: Endpoint, for_s: float) -> Iterator[Co
     pairs = [(w.first, w.last) for w in watched if w.first is not None and w.last is not None]
     moved = max((last.requests_since(first) for first, last in pairs), default=0.0)
     if moved < 1 and all(last.busy == 0 for _, last in pairs):
-        yield NotCaptured(METRICS, NO_TRAFFIC.format(window=for_s, url=end.origin.url), "traffic")
+        why = NO_MODEL if serves_nothing(end) else NO_TRAFFIC.format(window=for_s, url=end.origin.url)
+        yield NotCaptured(METRICS, why, "traffic")
     elif moved < 1:
         why = f"requests run, and none came or ended in the window of {for_s:g} s: take a longer --window"
         yield NotCaptured(METRICS, why, "traffic")

@@ -19,7 +19,7 @@ from diagnose.plugin import Reader
 from .serving_names import BUCKETED, COUNTERS, GAUGE_UNITS, GAUGES, HISTOGRAMS, SECONDS
 
 _LINE = regex(
-    r"""(?P<name>(?:vllm|sglang|lmdeploy|llamacpp):\w+|(?:trtllm|tgi|dynamo|nv_trt_llm|nv_inference)_\w+|process_start_time_seconds)
+    r"""(?P<name>(?:vllm|sglang|lmdeploy|llamacpp):\w+|(?:trtllm|tgi|dynamo|nv_trt_llm|nv_inference)_\w+|http_requests_total|process_start_time_seconds)
         (?P<labels>\{[^}]*\})?
         \)?(?:[\s:=|]|\bdelta\b|\bis\b)*
         (?P<value>[+-]?(?:\d[\d,]*\.?\d*(?:[eE][+-]?\d+)?|\.\d+|Inf|NaN))\s*(?P<pct>%)?
@@ -149,6 +149,8 @@ class ServingMetricsReader:
             return
         if value != value:  # NaN: the server has nothing to say yet
             return
+        if name.startswith("http_") and labels.get("method") in ("GET", "HEAD", "OPTIONS"):
+            return  # a monitor's, or this tool's
         if hit.group("pct"):
             value = round(value / 100, 6)
         page = pages[-1]

@@ -36,7 +36,12 @@ _COUNTERS = {
     "accepted tokens": "vllm:spec_decode_num_accepted_tokens trtllm_spec_decode_num_accepted_tokens",
     "drafts": "vllm:spec_decode_num_drafts sglang:spec_verify_calls",
     "aborted": "sglang:num_aborted_requests vllm:request_success@finished_reason=abort dynamo_frontend_disconnected_clients",  # noqa: E501
-    "finished": "vllm:request_success sglang:num_requests tgi_request_success trtllm_request_success dynamo_frontend_requests",  # noqa: E501
+    "finished": "vllm:request_success sglang:num_requests tgi_request_success trtllm_request_success"
+    " dynamo_frontend_requests@status=success",
+    # what was not served; of answers over HTTP those to a monitor are left out
+    "refused": "http_requests@status=4xx",
+    "failed": "http_requests@status=5xx dynamo_frontend_requests@status=error",
+    "unknown model": "dynamo_frontend_failures@class=NotFound",
     "kv reused blocks": "trtllm_kv_cache_reused_blocks",
     "kv missed blocks": "trtllm_kv_cache_missed_blocks",
 }

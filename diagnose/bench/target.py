@@ -161,7 +161,7 @@ async def explore(client: Client, model: str, api: str, timeout: float) -> Targe
     notes = []
     if not model:
         if not models:
-            raise UsageError(f"{client.origin.url} lists no model", "--model NAME")
+            raise UsageError(f"{client.origin.url} lists no model", "has a worker registered? else --model NAME")
         model = models[0]
         if len(models) > 1:
             notes.append(f"{len(models)} models served, the first is used: {model}")

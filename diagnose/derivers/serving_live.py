@@ -1,4 +1,4 @@
-"""Derived facts of a disaggregated server: what moving the KV cache must take over the link that it was given."""
+"""Derived facts of a watched server: the KV cache over its link, requests that it refused, workers that differ."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections.abc import Iterable
 
 from ..derive import Deriver
 from ..models import Fact, Subject
+from .serving import _difference, _ends, _servers
 from .stages import said, servers
 
 _LINK, _SIZE = "kv-transfer-bandwidth", "kv-bytes-per-token"
+
+_REFUSED = ("unknown model", "refused", "failed")  # what is told apart first: one is counted among the others
+_FEW = 5.0  # requests: fewer say nothing
 
 
 def _option(facts: list[Fact], name: str) -> Fact | None:
@@ -44,4 +48,48 @@ def link(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
     )  # fmt: skip
 
 
-DERIVERS: list[Deriver] = [link]
+def refused(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
+    """Requests that were answered with an error, as a share of all that were answered in the window."""
+    for mine in _servers(facts).values():
+        ends = {label: _ends(mine, label) for label in (*_REFUSED, "finished")}
+        label = next((n for n in _REFUSED if (e := ends[n]) is not None and _rise(e) >= _FEW), None)
+        turned = ends[label] if label else None
+        if label is None or turned is None:
+            continue
+        served = ends["finished"]
+        lost = _difference("serving.refused", turned, "count", label)
+        done = _difference("serving.finished", served, "count", None) if served is not None else None
+        inputs, formula = ((lost, done), "a / (a + b)") if done is not None else ((lost,), "a / a")
+        bad, good = float(lost.value or 0), float(done.value or 0) if done is not None else 0.0
+        yield lost
+        yield Fact(
+            "serving.refused_share", bad / (bad + good), "fraction", Subject(label=label), kind="derived",
+            formula=formula, inputs=inputs, status=lost.status,
+            statement=f"requests answered with an error ({label}): {bad:.0f} of {bad + good:.0f} in the window",
+        )  # fmt: skip
+
+
+def _rise(ends: tuple[Fact, Fact | None]) -> float:
+    last, first = ends
+    return float(last.value or 0) - (float(first.value or 0) if first is not None else 0.0)
+
+
+def spread(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
+    """Workers that do the same work, prefill and decode, at means of TTFT that differ: the slowest over the fastest."""
+    same = [
+        s for s in servers(facts)
+        if s.tier == "engine" and s.count >= _FEW and s.ms("ttft") > 0 and s.ms("itl") > 0 and s.place
+    ]  # fmt: skip
+    if len({s.place for s in same}) < 2:
+        return
+    slow, fast = max(same, key=lambda s: s.ms("ttft")), min(same, key=lambda s: s.ms("ttft"))
+    a, b = slow.mean["ttft"], fast.mean["ttft"]
+    yield Fact(
+        "serving.worker_spread", slow.ms("ttft") / fast.ms("ttft"), "count", Subject(label=slow.place), kind="derived",
+        formula="a / b", inputs=(a, b), status=a.status,
+        statement=f"a first token takes {said(slow.ms('ttft'))} on the mean at {slow.place}, "
+        f"{said(fast.ms('ttft'))} at {fast.place}",
+    )  # fmt: skip
+
+
+DERIVERS: list[Deriver] = [link, refused, spread]

@@ -30,6 +30,7 @@ class _Server:
     """Mean times of one process, and how many requests they are means of."""
 
     tier: str
+    place: str = ""  # its address, where the page says it
     mean: dict[str, Fact] = field(default_factory=dict)
     requests: Fact | None = None
 
@@ -68,7 +69,8 @@ def servers(facts: list[Fact]) -> list[_Server]:
             continue
         if key is None:
             continue
-        server = found.setdefault(key, _Server(tier(fact)))
+        place = key[0][1] if isinstance(key, tuple) else ""
+        server = found.setdefault(key, _Server(tier(fact), place))
         if stem == "requests":
             server.requests = fact
         else:

@@ -20,8 +20,34 @@ def _cpus(ctx: Context) -> tuple[float, Evidence] | None:
     return highest(shown) if shown else None
 
 
+def _served_at_once(ctx: Context) -> tuple[Evidence, ...]:
+    """A watched server whose threads get a CPU when they want one: what else runs there does not slow it."""
+    waits = ctx.numbers("host.process.wait")
+    if not waits or not ctx.of("serving.scraped"):
+        return ()
+    worst = highest(waits)
+    return (worst[1],) if worst[0] < 0.1 else ()
+
+
+def served_at_once(ctx: Context) -> Outcome:
+    """A server is watched, and its threads get a CPU when they want one."""
+    free = _served_at_once(ctx)
+    return Outcome(True, free) if free else UNKNOWN
+
+
+def stalls_for_cpu(ctx: Context) -> Outcome:
+    """Tasks stall for CPU, and where a server is watched its threads are among them."""
+    stalls = ctx.numbers("host.psi", {"label": "^cpu"})
+    if not stalls:
+        return UNKNOWN
+    worst, free = highest(stalls), _served_at_once(ctx)
+    return Outcome(worst[0] >= 0.15 and not free, (worst[1], *free))
+
+
 def load_above_cpus(ctx: Context) -> Outcome:
     """Load average or run queue clearly above the CPUs."""
+    if free := _served_at_once(ctx):
+        return Outcome(False, free)
     cpus = _cpus(ctx)
     loads = [*ctx.numbers("host.load"), *ctx.numbers("host.cpu.run_queue")]
     if cpus is None or not loads:
@@ -109,7 +135,9 @@ def cpu_saturated(ctx: Context) -> Outcome:
     idle = [(v, e) for v, e in ctx.numbers("host.cpu.idle") if not (e.subject.label or "").strip("Cpu").isdigit()]
     if not idle:
         return UNKNOWN
-    low = lowest(idle)
+    low, free = lowest(idle), _served_at_once(ctx)
+    if free:
+        return Outcome(False, free)
     waiting = max((v for v, _ in ctx.numbers("host.cpu.iowait")), default=0.0)
     return Outcome(low[0] <= 0.05 and waiting < 0.2, (low[1],))
 
@@ -282,7 +310,7 @@ def slow_disk_rate(ctx: Context) -> Outcome:
 RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
-        load_above_cpus, load_within_cpus, load_far_above_cpus,
+        served_at_once, stalls_for_cpu, load_above_cpus, load_within_cpus, load_far_above_cpus,
         quota_far_below_cpus, threads_above_cpus, native_threads_burn,
         native_threads_many_cpus, one_cpu_for_many, cpu_saturated, bound_to_far_node, numa_misses, numa_slower_side,
         memory_exhausted, swapping, swap_in_use, disk_saturated, weights_load_slowly, network_filesystem,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from ..models import Evidence
@@ -14,6 +15,8 @@ from .nccl_facts import overrides
 
 _LEAST = 10  # requests in the window
 _ONE = 1  # waiting at a moment: it came since the last step
+_FEW = 0.1  # of those that run: so many come within a step
+_NEAR = 0.8  # of the limit of running requests, and of the KV cache
 _SPREAD = 4.0  # between the buckets of the median and of the tail
 _STEPS = 20.0  # steps of decoding that a first token may take: it is prefill then, and no queue
 
@@ -21,6 +24,16 @@ _STEPS = 20.0  # steps of decoding that a first token may take: it is prefill th
 def _percentile(ctx: Context, share: str) -> Reading | None:
     got = ctx.numbers("serving.stage_percentile", {"label": f"^ttft {share}: whole"})
     return highest(got) if got else None
+
+
+def _before_first_token(ctx: Context, requests: float, ttft: float) -> float:
+    """Requests that wait for their first token on the mean over the window, by Little's law.
+
+    A gauge shows a moment: two that come together both wait in it, for a step. Without the window's length it stands.
+    """
+    moments = [at for at, _ in ctx.numbers("serving.scraped")]
+    spent = max(moments) - min(moments)
+    return requests * ttft / 1000 / spent if spent > 0 else math.inf
 
 
 def watched_calm(ctx: Context) -> Outcome:
@@ -35,10 +48,11 @@ def watched_calm(ctx: Context) -> Outcome:
         return UNKNOWN
     used: list[Evidence] = [ttft[1], step[1], requests[1], waiting[1], running[1]]
     cap, lost, share = read.cap(ctx), read.top(ctx, "serving.preemptions"), read.top(ctx, "serving.queue_share")
-    near = cap is not None and running[0] > 0.5 * cap[0]
-    full = kv is not None and kv[0] > 0.5
+    busiest = read.top(ctx, "serving.running") or running
+    near = cap is not None and busiest[0] > _NEAR * cap[0]
+    full = kv is not None and kv[0] > _NEAR
     if (
-        waiting[0] > _ONE
+        (waiting[0] > max(_ONE, _FEW * busiest[0]) and _before_first_token(ctx, requests[0], ttft[0]) > _ONE)
         or near
         or full
         or (lost is not None and lost[0] > 0)

@@ -95,6 +95,9 @@ def pool_binds(ctx: Context) -> Outcome:
     wanted = max((waiting[0] if waiting else 0) + (running[0] if running else 0), cap[0] if cap else 0)
     if running is None or running[0] < 1:
         return UNKNOWN
+    used = read.kv(ctx)
+    if used is not None and 0 < used[0] < read.ROOMY and running[0] < 0.9 * fits:  # seen: it has room for more
+        return read.no(used[1], capacity[1], running[1])
     more = wanted >= 1.5 * running[0]
     if more and fits < 64 and 0.6 * fits <= running[0] <= 1.6 * fits:
         return read.yes(capacity[1], *request[1], running[1], waiting[1] if waiting else None, cap[1] if cap else None)
