@@ -322,6 +322,9 @@ def _within_lines(doc: Document, found: list[Note]) -> Iterator[Group]:
             yield Group(a.metric, order, over="request")
 
 
+_RANK = regex(r"^\W*(?:local_|global_)?(?:rank|worker|node|host)[ _:=#-]{0,2}(\d{1,4})\b", re.I)
+
+
 def _reading(doc: Document, note: Note, setting: str) -> Reading:
     return reading(doc, note.line, note.figure, note.metric, setting)
 
@@ -336,6 +339,8 @@ def _within_blocks(doc: Document, found: list[Note], small: bool) -> Iterator[Gr
         if len(items) >= 4 and len(set(names)) == 1:
             if any(_PROGRESS.search(n.line.text) for n in items):
                 continue  # averages of a progress bar
+            if len({r[1] for n in items if (r := _RANK.match(n.line.prefix + n.line.text))}) > 1:
+                continue  # ranks side by side, which are no requests in a row
             yield Group(
                 items[0].metric, [_reading(doc, n, f"request {k}") for k, n in enumerate(items, 1)], over="time"
             )

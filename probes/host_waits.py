@@ -197,4 +197,101 @@ class SameOnEveryCard:
                 )  # fmt: skip
 
 
-READERS: list[Reader] = [SchedulerDelays(), RemoteLoads(), ProfilerInput(), FileRates(), SameOnEveryCard()]
+_IOTOP = regex(
+    r"^\s*(?P<tid>\d+)\s+\S+\s+\S+\s+[\d.]+ [KMG]?i?B?/s\s+[\d.]+ [KMG]?i?B?/s\s+(?:[\d.]+ %\s+)?(?P<io>\d+(?:\.\d+)?) %\s+(?P<cmd>.+?)\s*$"  # noqa: E501
+)
+
+
+class IoTop:
+    """Rows of iotop: the part of its time that a thread waits for storage."""
+
+    name = "iotop"
+    needles: tuple[bytes, ...] = (b"IO>", b"DISK WRITE")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`host.io.wait` of the thread that waits most."""
+        best: tuple[float, str, Line] | None = None
+        for line in excerpt(doc, _SMALL, _LINES):
+            hit = _IOTOP.match(line.prefix + line.text)
+            if hit is not None and (best is None or float(hit["io"]) > best[0]):
+                best = float(hit["io"]), hit["cmd"], line
+        if best is not None and best[0] <= 100:
+            yield fact(doc, best[2], "host.io.wait", best[0] / 100, "fraction", label=best[1][:60])
+
+
+_EPOCH = regex(
+    r"\bepoch[ _#:=]*(?P<n>\d{1,3})\b[^\d\n]{0,16}(?P<all>\d[\d,]*(?:\.\d+)?) ?(?P<u>s|min|h)\b"
+    r"[^\d\n]{0,24}\b(?:data\w*|load\w*|input|io|数据|读取)[^\d\n]{0,12}(?P<data>\d[\d,]*(?:\.\d+)?) ?(?P=u)\b",
+    re.I,
+)
+
+
+class EpochData:
+    """Lines of epochs: how much of each went to data."""
+
+    name = "epoch_data"
+    needles: tuple[bytes, ...] = (b"poch",)
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`epoch.data_share`, labelled by the epoch."""
+        for line in excerpt(doc, _SMALL, _LINES):
+            hit = _EPOCH.search(line.prefix + line.text)
+            if hit is not None and 0 < amount(hit["data"]) <= amount(hit["all"]):
+                share = round(amount(hit["data"]) / amount(hit["all"]), 6)
+                yield computed(doc, line, "epoch.data_share", share, "fraction", self.name, label=hit["n"])
+
+
+# rocm-smi's rows: ``GPU[0]		: Temperature (Sensor junction) (C): 104.0``
+_ROCM = regex(
+    r"^\s*GPU\[(?P<gpu>\d+)\]\s*: (?:(?P<sensor>Temperature \(Sensor (?:edge|junction|memory)\)) \(C\): (?P<t>[\d.]+)"
+    r"|sclk clock level: \d+: \((?P<clock>\d+)Mhz\)|GPU use \(%\): (?P<use>\d+)"
+    r"|(?:Average|Current Socket) Graphics Package Power \(W\): (?P<w>[\d.]+)|Max Graphics Package Power \(W\): (?P<max>[\d.]+))",  # noqa: E501
+    re.I,
+)
+
+
+class RocmSmi:
+    """Clock, load, temperature and power of AMD GPUs (`rocm_smi.py`)."""
+
+    name = "rocm_smi"
+    needles: tuple[bytes, ...] = (b"sclk clock level", b"GPU use (%)", b"(Sensor ", b"Graphics Package Power")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """The same signals as those of NVIDIA's cards."""
+        for line in excerpt(doc, _SMALL, _LINES):
+            hit = _ROCM.match(line.prefix + line.text)
+            if hit is None:
+                continue
+            gpu = int(hit["gpu"])
+            if hit["t"]:
+                label = re.sub(r".*sensor (\w+).*", r"\1", hit["sensor"].lower())
+                yield fact(
+                    doc,
+                    line,
+                    "gpu.temperature",
+                    float(hit["t"]),
+                    "C",
+                    gpu=gpu,
+                    label="memory" if label == "memory" else None,
+                )
+            for key, signal, unit in (
+                ("clock", "gpu.clock.sm", "MHz"),
+                ("w", "gpu.power", "W"),
+                ("max", "gpu.power.limit", "W"),
+            ):
+                if hit[key]:
+                    yield fact(doc, line, signal, float(hit[key]), unit, gpu=gpu)
+            if hit["use"]:
+                yield fact(doc, line, "gpu.util", float(hit["use"]) / 100, "fraction", gpu=gpu)
+
+
+READERS: list[Reader] = [
+    EpochData(),
+    RocmSmi(),
+    IoTop(),
+    SchedulerDelays(),
+    RemoteLoads(),
+    ProfilerInput(),
+    FileRates(),
+    SameOnEveryCard(),
+]

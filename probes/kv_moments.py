@@ -15,7 +15,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, excerpt, labelled
+from .facts import amount, excerpt, in_cells, labelled
+from .generic_figures import Figure, cell, header_unit
 
 _SMALL = 1 << 16
 _LINES = 600
@@ -90,6 +91,15 @@ class RequestMoments:
 
 _CLOCK = regex(r"(?<!\d)(\d{1,2}):(\d{2}):(\d{2})[.,](\d{1,6})")
 _AT = regex(r"^\W*(?:t ?[=+] ?)?\+?(\d[\d,]*(?:\.\d+)?) ?(ms|us|s)\b")
+_WIRE_END = regex(
+    r"\b(?:port|nic|wire|link|hca)\b[^\n]{0,40}\b(?:idle|quiet|silent|done|drained)|\b(?:bytes|[KMG]i?B)\b[^\n]{0,12}\b(?:sent|received|arrived|landed|moved)\b"
+    r"|last (?:byte|packet|cqe|completion)|\bCQE\b|网口(?:空闲|停)|(?:发送|传输)完",
+    re.I,
+)
+_LOOKED = regex(
+    r"\b(?:poll\w*|check\w*|tick|get_xfer\w*|status)\b[^\n]{0,40}(?:->|→|=>|=|:|returns?|says)\W{0,2}(?:DONE|SUCCESS|complete)",
+    re.I,
+)
 _POSTED = regex(r"\b(?:post\w*|submit\w*|start\w*|issu\w*|initiat\w*|launch\w*)\b", re.I)
 _DONE = regex(
     r"\b(?:DONE|SUCCESS|NIXL_SUCCESS|complet\w+|finished|acked|last byte|bytes? (?:landed|arrived|on the wire end))\b|xfer.{0,12}done|完成",  # noqa: E501
@@ -117,12 +127,21 @@ class NoticeDelay:
     """How long after a transfer was done the other side took note of it."""
 
     name = "notice_delay"
-    needles: tuple[bytes, ...] = (b"notif", b"Notif", b"finished_recving", "通知".encode(), b"completion")
+    needles: tuple[bytes, ...] = (
+        b"notif",
+        b"Notif",
+        b"finished_recving",
+        "通知".encode(),
+        b"completion",
+        b"DONE",
+        b"SUCCESS",
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`kv.notice_delay` in ms, with what the transfer itself took where that is told."""
         posted: dict[str, tuple[float, Line]] = {}
         done: dict[str, tuple[float, Line]] = {}
+        wire: set[str] = set()  # transfers whose bytes were seen to end
         for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
             at = _moment(text)
@@ -130,7 +149,12 @@ class NoticeDelay:
                 continue
             named = _ID.search(text)
             ident = named["id"] if named else ""
-            if _KNOWN.search(text) and not _OTHER.search(text):
+            if _WIRE_END.search(text) and not _LOOKED.search(text):
+                done[ident] = at, line
+                wire.add(ident)
+                continue
+            looked = bool(wire) and _LOOKED.search(text) is not None
+            if (looked or _KNOWN.search(text)) and not _OTHER.search(text):
                 end = done.get(ident) or (done.get("") if len(done) == 1 else None)
                 if end is None or at <= end[0]:
                     continue
@@ -190,10 +214,10 @@ class HiddenTransfer:
                 return
 
 
-_WAIT = r"wait_for_(?:xfer|layer_load|save|transfer|kv|recv)\w*|wait_(?:xfer|transfer|kv)\w*|_wait_for_\w*(?:xfer|kv|load)\w*|check_(?:remote_)?xfer_(?:state|done)|start_load_kv|recv_kv\w*|get_finished"  # noqa: E501
+_WAIT = r"wait_for_(?:xfer|layer|load|save|transfer|kv|recv)\w*|wait_(?:xfer|transfer|kv)\w*|_wait_for_\w*(?:xfer|kv|load)\w*|check_(?:remote_)?xfer_(?:state|done)|start_load_kv|recv_kv\w*|get_finished"  # noqa: E501
 _SAMPLES = regex(
     rf"(?P<p>\d{{1,3}}(?:\.\d+)?) ?%[^\n]{{0,60}}\b(?:{_WAIT})\b|\b(?:{_WAIT})\b[^\n%]{{0,60}}?(?P<q>\d{{1,3}}(?:\.\d+)?) ?%"  # noqa: E501
-    rf"|^\s*(?P<r>\d{{1,3}}\.\d)\s+[\d.,]+\s+\d+\s+(?:\S+\s+)*?(?:{_WAIT})\b",
+    rf"|^\s*(?P<r>\d{{1,3}}\.\d)\s+[\d.,]+\s+\d+\s+(?:\S+\s+){{0,6}}?\S*?(?:{_WAIT})\b",
 )
 
 
@@ -216,4 +240,92 @@ class WaitShare:
             yield labelled(doc, best[1], "kv.wait_share", best[0] / 100, "fraction", "samples")
 
 
-READERS: list[Reader] = [RequestMoments(), NoticeDelay(), HiddenTransfer(), WaitShare()]
+_TURN = regex(r"\blayers?[ _#=:]*(?P<n>\d{1,3})\b(?P<rest>.*)$", re.I)
+_STANDS = regex(r"\bwait\w*|\bblock\w*|synchroni\w*|\bpoll\w*|等待", re.I)
+_MOVES_ON = regex(
+    r"(?:launch|start|comput|run|enqueu|forward|begin)\w*\W{0,4}(?:\w+ ){0,2}layers?[ _#=:]*(?P<next>\d{1,3})\b", re.I
+)
+
+
+class LayerTurns:
+    """A log in which each layer is launched when the transfer of the one before is complete."""
+
+    name = "layer_turns"
+    needles: tuple[bytes, ...] = (b"layer", b"Layer")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`kv.in_turn` of two layers or more."""
+        waited: dict[int, Line] = {}
+        turns: list[tuple[Line, Line]] = []
+        for line in excerpt(doc, _SMALL, _LINES):
+            text = line.prefix + line.text
+            on = _MOVES_ON.search(text)
+            if on is not None and (before := waited.get(int(on["next"]) - 1)) is not None:
+                turns.append((before, line))
+            hit = _TURN.search(text)
+            if hit is not None and _STANDS.search(hit["rest"]) and _MOVE.search(hit["rest"]):
+                waited[int(hit["n"])] = line
+        if len(turns) >= 2:
+            first, then = turns[0]
+            yield Fact(
+                "kv.in_turn", float(len(turns)), "count", Subject(label="layers, each behind a transfer"),
+                (doc.span(first), doc.span(then)), kind="derived", formula="reader:layer_turns", status=doc.status,
+            )  # fmt: skip
+
+
+_TOTAL = regex(r"\b(?:ttft|total|both|together|e2e|end.to.end|step|wall|sum|overall|combined)\b|总|合计", re.I)
+
+
+class SumRows:
+    """Rows with a time of work, one of the transfer and one of both: do they add up, or does one hide the other?"""
+
+    name = "sum_rows"
+    needles: tuple[bytes, ...] = (b"transfer", b"Transfer", b"xfer", b"kv", b"KV", b"send", b"recv", "传输".encode())
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`kv.sum_share`: the least part of the smaller time that shows in the total, over the rows of a table."""
+        head: list[str] = []
+        shares: list[tuple[float, Line]] = []
+        for line in excerpt(doc, _SMALL, _LINES):
+            cells = in_cells(line.prefix + line.text)
+            values = [cell(c, header_unit(h)) for c, h in zip(cells[-len(head) :], head, strict=False)] if head else []
+            if head and len(cells) >= len(head) and sum(v is not None for v in values) >= 3:
+                share = _share(head, [_ms(v) for v in values])
+                if share is not None:
+                    shares.append((share, line))
+                continue
+            if shares:
+                break
+            named = [bool(p.search(" ".join(cells))) for p in (_WORK, _MOVE, _TOTAL)]
+            head = cells if all(named) and len(cells) >= 3 and not any(cell(c) for c in cells) else []
+        if len(shares) >= 2:
+            low, line = min(shares, key=lambda s: s[0])
+            high = max(s for s, _ in shares)
+            yield Fact(
+                "kv.sum_share", round(low if low > 0.5 else high, 6), "fraction", Subject(label=f"{len(shares)} rows"),
+                (doc.span(line),), kind="derived", formula="reader:sum_rows", status=doc.status,
+            )  # fmt: skip
+
+
+def _ms(figure: Figure | None) -> float | None:
+    return None if figure is None else figure.value * _MS.get(figure.unit or "ms", 1.0)
+
+
+def _share(head: list[str], values: list[float | None]) -> float | None:
+    found: dict[str, float] = {}
+    for name, value in zip(head, values, strict=False):
+        kind = (
+            "total" if _TOTAL.search(name) else "work" if _WORK.search(name) else "move" if _MOVE.search(name) else ""
+        )
+        if kind and value and kind not in found:
+            found[kind] = value
+    if len(found) != 3 or min(found.values()) <= 0:
+        return None
+    small, large = sorted((found["work"], found["move"]))
+    # a transfer that is a small part of the total tells nothing of how they stand to each other
+    if small < 0.12 * large or not 0.97 * large <= found["total"] <= 1.15 * (small + large):
+        return None
+    return (found["total"] - large) / small
+
+
+READERS: list[Reader] = [RequestMoments(), NoticeDelay(), HiddenTransfer(), WaitShare(), LayerTurns(), SumRows()]

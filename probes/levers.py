@@ -156,7 +156,7 @@ def _fact(doc: Document, label: str, worse: Line, better: Line) -> Fact:
 
 
 _TOOL = regex(
-    r"\b(?P<tool>osu_(?:bi)?bw|osu_(?:multi_)?lat\w*|osu_mbw_mr|ucx_perftest|ib_(?:write|read|send)_(?:bw|lat)|nixlbench|p2pBandwidth\w*|nvbandwidth|iperf3?)\b"
+    r"\b(?P<tool>osu_(?:bi)?bw|osu_(?:multi_)?lat\w*|osu_mbw_mr|ucx_perftest|ib_(?:write|read|send)_(?:bw|lat)|nixlbench|p2pBandwidth\w*|bandwidthTest|nvbandwidth|iperf3?)\b"
 )
 _RESULT = regex(
     r"^\s*(?:\d[\d,]*\s+)?(?P<value>\d[\d,]*(?:\.\d+)?)\s*(?:[GM]B/s|[GM]b/s|Gbits/sec|us|usec|ms)?\s*(?:#.*)?$"
@@ -167,7 +167,16 @@ class LeverCommands:
     """The same tool run twice with one thing changed: the words in which the commands differ, and which was worse."""
 
     name = "lever_commands"
-    needles: tuple[bytes, ...] = (b"osu_", b"perftest", b"_bw", b"_lat", b"iperf", b"nixlbench", b"nvbandwidth")
+    needles: tuple[bytes, ...] = (
+        b"osu_",
+        b"perftest",
+        b"_bw",
+        b"_lat",
+        b"iperf",
+        b"nixlbench",
+        b"nvbandwidth",
+        b"bandwidthTest",
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`lever.row` with the head ``command``."""

@@ -316,7 +316,7 @@ class NeighbourReader:
 
 
 _BATCHES = regex(
-    r"\branks?[ _]?(?P<a>\d+)(?:\s*[-–~]\s*\d+)?\s*[:=]?\s*(?:\w+\s*[:=]\s*)?(?P<n>\d+)\s*(?P<what>batch\w*"
+    r"\branks?[ _]?(?P<a>\d+)(?:\s*[-–~]\s*\d+)?\]?\s*[:=]?\s*(?:(?:len\()?[\w.]+\)?\s*[:=]\s*)?(?P<n>\d+)\s*(?P<what>batch\w*"  # noqa: E501
     r"|steps?|iter\w*|samples|micro\w*|个?batch)?",
     re.IGNORECASE,
 )

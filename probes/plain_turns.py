@@ -32,7 +32,8 @@ _SHARE = regex(
     r"\b(?P<what>pass\w*|ok|okay|success\w*|works?|correct|good|valid|clean|complet\w+|finish\w*"
     r"|hangs?|hung|fail\w*|crash\w*|errors?|abort\w*|wrong|corrupt\w*|segfaults?|timeouts?|通过|成功|失败|挂死|卡住)"
     r"\W{0,3}(?:in |on )?(?P<n>\d{1,6}) ?(?:of|/|out of|in) ?(?P<all>\d{1,6})\b"
-    r"|\b(?P<n2>\d{1,6}) ?(?:of|/|out of) ?(?P<all2>\d{1,6})\s+(?:\w+ )?(?P<what2>pass\w*|ok|good|correct|success\w*"
+    r"|\b(?P<n2>\d{1,6}) ?(?:of|/|out of) ?(?P<all2>\d{1,6})\s+(?:\w+ )?(?P<what2>pass\w*|ok|good|correct|success\w*|complet\w+|finish\w*|works?"  # noqa: E501
+    r""
     r"|hangs?|hung|fail\w*|crash\w*|errors?|abort\w*|wrong|corrupt\w*|segfaults?|timeouts?)\b",
     re.IGNORECASE,
 )

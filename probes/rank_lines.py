@@ -17,7 +17,7 @@ from .nccl_samples import late
 _WHO = regex(r"^\W*(?:\[?(?:local_|global_)?(?P<kind>rank|worker|gpu|node|host)[ _:=#-]{0,2}(?P<n>\d{1,4})\]?)", re.I)
 _STEP = regex(r"\b(?:step|iter(?:ation)?|it)[ :=#]{1,2}(\d+)\b", re.IGNORECASE)
 _PAIR = regex(
-    r"(?<![\w.])(?P<name>[A-Za-z](?:(?! \d)[\w ./+-]){1,30}?)(?:\s?[:=]\s?(?P<v>\d+(?:\.\d+)?)\s?(?:ms|us|s|sec)?|\s(?P<w>\d+(?:\.\d+)?)\s?(?:ms|us|s))(?![\w.%])"  # noqa: E501
+    r"(?<![\w.])(?P<name>[A-Za-z](?:(?! \d)[\w ./+-]){1,30}?)(?:\s?[:=]\s?(?P<v>\d+(?:\.\d+)?)\s?(?P<vu>ms|us|s|sec)?|\s(?P<w>\d+(?:\.\d+)?)\s?(?P<wu>ms|us|s))(?![\w.%])"  # noqa: E501
 )
 
 
@@ -43,12 +43,132 @@ class RankLines:
             names = tuple(p["name"].strip() for p in pairs)
             rows = steps.setdefault((who["kind"].lower(), step[1] if step else "", names), [])
             if all(r[0] != who["n"] for r in rows):
-                rows.append((who["n"], [float(p["v"] or p["w"]) for p in pairs], line))
+                rows.append((who["n"], [_ms(p) for p in pairs], line))
         for (kind, _, names), rows in steps.items():
             made = list(late(doc, [kind, *names], rows))
+            made = made or list(_own_work(doc, kind, names, rows))
             if made:
                 yield from made
                 return
+
+
+def _ms(pair: re.Match[str]) -> float:
+    """In milliseconds where a unit is printed: one rank's line may say `10 ms` and another's `2.1 s`."""
+    scale = {"s": 1e3, "sec": 1e3, "us": 1e-3}.get(pair["vu"] or pair["wu"] or "", 1.0)
+    return float(pair["v"] or pair["w"]) * scale
+
+
+_OWN = regex(r"data|load|forward|backward|\bfwd|\bbwd|comput|optim|augment|tokeni|checkpoint|save|gc\b|eval", re.I)
+_WHOLE = regex(r"total|step|iter|wall|elapsed", re.I)
+
+
+def _own_work(
+    doc: Document, kind: str, names: tuple[str, ...], rows: list[tuple[str, list[float], Line]]
+) -> Iterator[Fact]:
+    """Work of its own that takes one rank far longer than the others, and a good part of the step that all have."""
+    if len(rows) < 3:
+        return
+    whole = [
+        max(r[1][k] for r in rows) for k, name in enumerate(names) if _WHOLE.search(name) and not _OWN.search(name)
+    ]
+    for k, name in enumerate(names):
+        if not _OWN.search(name):
+            continue
+        who, own, line = max(rows, key=lambda r: r[1][k])
+        others = sorted((r for r in rows if r[0] != who), key=lambda r: r[1][k])
+        usual = others[len(others) // 2]
+        base = max(whole) if whole else max(sum(r[1]) for r in rows)
+        near = others[-1][1][k] <= 1.3 * max(usual[1][k], 0.02 * base)
+        if usual[1][k] > 0 and near and own[k] - others[-1][1][k] >= 0.15 * base:
+            a, b = (
+                fact(doc, r[2], "rank.reading", r[1][k], "count", label=f"{name}|{kind} {r[0]}")
+                for r in ((who, own, line), usual)
+            )
+            yield Fact(
+                "spread.outlier", own[k] / usual[1][k], "count", Subject(label=f"{kind}|{name}|{kind} {who}"),
+                (doc.span(line), doc.span(usual[2])), kind="derived", formula="a / b", inputs=(a, b), status=doc.status,
+            )  # fmt: skip
+            return
+
+
+_LONE = regex(
+    r"(?P<name>(?:barrier|all_?-?reduce|sync\w*|collective|nccl|comm)[\w ./+-]{0,20}?(?:wait\w*|time|spent|took)?)\s*[:=]?\s*"  # noqa: E501
+    r"(?P<v>\d+(?:\.\d+)?) ?(?P<u>ms|us|s)\b",
+    re.I,
+)
+
+
+class RankWaits:
+    """Lines `[rank5] barrier wait 0.2 ms`: the one that hardly waits is the one that the others wait for."""
+
+    name = "rank_waits"
+    needles: tuple[bytes, ...] = (b"rank", b"Rank")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`straggler.late`, where each line holds one figure, all others are alike and ten times larger."""
+        rows: dict[str, tuple[float, Line]] = {}
+        for line in excerpt(doc, 1 << 16, 600):
+            text = line.prefix + line.text
+            who = _WHO.match(text) if len(text) < 200 else None
+            hits = list(_LONE.finditer(text[who.end() :])) if who else []
+            if who is not None and len(hits) == 1:
+                rows.setdefault(who["n"], (float(hits[0]["v"]) * {"s": 1e3, "us": 1e-3}.get(hits[0]["u"], 1.0), line))
+        if len(rows) < 3:
+            return
+        order = sorted(rows.items(), key=lambda r: r[1][0])
+        low, rest = order[0], [r[1] for r in order[1:]]
+        if low[1][0] > 0 and rest[0][0] >= max(10 * low[1][0], 5.0) and rest[-1][0] <= 1.3 * rest[0][0]:
+            a = fact(doc, rest[0][1], "rank.wait", rest[0][0], "count", label="the others")
+            b = fact(doc, low[1][1], "rank.wait", low[1][0], "count", label=f"rank {low[0]}")
+            yield Fact(
+                "straggler.late", rest[0][0] / low[1][0], "count", Subject(label=f"wait|rank {low[0]}"),
+                (doc.span(low[1][1]), doc.span(rest[0][1])), kind="derived", formula="a / b", inputs=(a, b),
+                status=doc.status,
+            )  # fmt: skip
+
+
+_ROW = regex(
+    r"^\W*(?P<who>[A-Za-z][\w.-]{0,30}?)\s*[:|=]?\s+(?P<values>\d+(?:\.\d+)?(?:[\s|,]+\d+(?:\.\d+)?){3,15})\s*\|?\s*$"
+)
+_MEASURE = regex(r"TFLOP\w*(?:/s)?|GB/s|gemm|matmul|MHz|busbw|ms\b|it/s|tok/s|img/s|bandwidth|clock", re.I)
+
+
+class HostRows:
+    """A row of one reading a GPU for each host: one GPU of one host is far below all others."""
+
+    name = "host_rows"
+    needles: tuple[bytes, ...] = (b"TFLOP", b"GB/s", b"gemm", b"GEMM", b"MHz", b"busbw", b"it/s", b"tok/s", b"atmul")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`spread.outlier` of that GPU."""
+        rows: list[tuple[str, list[float], Line]] = []
+        measure = ""
+        for line in excerpt(doc, 1 << 15, 300):
+            text = line.prefix + line.text
+            hit = _ROW.match(text)
+            if hit is not None:
+                values = [float(v) for v in re.split(r"[\s|,]+", hit["values"]) if v]
+                if not rows or len(rows[0][1]) == len(values):
+                    rows.append((hit["who"], values, line))
+                    continue
+            if rows:
+                break
+            named = _MEASURE.search(text)
+            measure = named.group() if named else measure
+        values_ = sorted(v for _, vs, _ in rows for v in vs)
+        if len(rows) < 2 or not measure or len(values_) < 8 or re.fullmatch("(?i)ms", measure):
+            return
+        usual = values_[len(values_) // 2]
+        if values_[0] <= 0 or values_[0] > 0.8 * usual or values_[1] < 0.93 * usual or values_[-1] > 1.07 * usual:
+            return
+        who, values, line = next(r for r in rows if values_[0] in r[1])
+        a = fact(doc, line, "rank.reading", usual, "count", label="the others")
+        b = fact(doc, line, "rank.reading", values_[0], "count", around=f"{values_[0]:g}", label=who)
+        yield Fact(
+            "spread.outlier", usual / values_[0], "count",
+            Subject(label=f"node|{measure}|{who} number {values.index(values_[0])}"), (doc.span(line),), kind="derived",
+            formula="reader:host_rows", inputs=(b, a) if str(usual) in line.text else (b,), status=doc.status,
+        )  # fmt: skip
 
 
 _RANKS = regex(
@@ -160,4 +280,4 @@ class RankRanges:
         )  # fmt: skip
 
 
-READERS: list[Reader] = [RankLines(), RankOperations(), RankTimers(), RankRanges()]
+READERS: list[Reader] = [RankLines(), RankWaits(), HostRows(), RankOperations(), RankTimers(), RankRanges()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from diagnose.probes import host_waits, kv_moments, numa_rows, plain_turns, rank_standing
+from diagnose.probes import host_waits, kv_moments, numa_rows, plain_turns, rank_lines, rank_standing
 
 from diagnose.document import Document
 from diagnose.engine import triage
@@ -125,3 +125,48 @@ def _led(symptom: str, text: str) -> str:
 def test_what_was_turned_decides(symptom: str, text: str, twin: str, cause: str) -> None:
     assert _led(symptom, text) == cause
     assert _led(symptom, twin) != cause
+
+
+MORE = [
+    ("straggler.late", "".join(f"[rank{r}] barrier wait {0.2 if r == 5 else 811.0 + r} ms\n" for r in range(6))),
+    ("spread.outlier", "gemm TFLOP/s per GPU\nn1: 671 668 672 670\nn2: 669 431 671 668\n"),
+    (
+        "spread.outlier",
+        "[rank6] step 450: dataloader 2.1 s, total 2.9 s\n[rank0] step 450: dataloader 0.01 s, total 2.9 s\n"
+        "[rank1] step 450: dataloader 0.01 s, total 2.9 s\n",
+    ),
+    ("host.io.wait", "9921 be/4  ml   0.00 B/s  212.40 M/s  0.00 %  97.21 %  python train.py\nIO>\n"),
+    ("epoch.data_share", "epoch 0: 5120 s  (data 4310 s)\n"),
+    ("gpu.clock.sm", "GPU[0]\t\t: sclk clock level: 1: (700Mhz)\n"),
+    (
+        "kv.in_turn",
+        "layer 0 kv written, waiting for completion\nlaunching layer 1\nlayer 1 kv written, waiting for completion\n"
+        "launching layer 2\n",
+    ),
+    (
+        "kv.sum_share",
+        "        prefill   transfer   ttft\n1k      41 ms     22 ms     64 ms\n8k     330 ms    171 ms    503 ms\n",
+    ),
+    ("kv.notice_delay", "t=9.6 ms   port idle from here\nt=200.4 ms  poll #2 -> DONE\n"),
+]
+
+
+@pytest.mark.parametrize(("signal", "text"), MORE)
+def test_more_that_decides_is_read(signal: str, text: str) -> None:
+    doc = Document.of("a.txt", text.encode())
+    readers = [*READERS, *rank_lines.READERS]
+    assert signal in {f.signal for r in readers if any(n in doc.data for n in r.needles) for f in r.parse(doc)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"[rank{r}] barrier wait {1.2 + r / 10} ms\n" for r in range(6)),
+        "gemm TFLOP/s per GPU\nn1: 671 668 672 670\nn2: 669 664 671 668\n",
+        "[rank6] step 450: dataloader 0.02 s, total 2.9 s\n[rank0] step 450: dataloader 0.01 s, total 2.9 s\n"
+        "[rank1] step 450: dataloader 0.01 s, total 2.9 s\n",
+    ],
+)
+def test_ranks_alike_are_no_stragglers(text: str) -> None:
+    doc = Document.of("a.txt", text.encode())
+    assert not {f.signal for r in rank_lines.READERS for f in r.parse(doc)} & {"straggler.late", "spread.outlier"}

@@ -25,7 +25,7 @@ _LEVERS: dict[str, tuple[Lever, ...]] = {
     "lever_async_transfer": (
         Lever(
             worse=r"(?<!non-)(?<!non)\bblock(?:ing|s)?\b|(?<!a)\bsync|\bwait|serial|in turn|sequential|inline|one stream|同步|阻塞|串行",  # noqa: E501
-            better=r"async|overlap|non-?blocking|pipelin|layer-?wise|background|prefetch|separate stream|second stream|异步|重叠|流水|逐层",  # noqa: E501
+            better=r"async|overlap|non-?blocking|pipelin|layer-?wise|background|prefetch|(?:separate|second|side|own|copy) (?:stream|thread)|at the end|deferred|异步|重叠|流水|逐层",  # noqa: E501
         ),
     ),
     "lever_other_load": (
@@ -69,6 +69,29 @@ def _predicate(name: str, levers: tuple[Lever, ...]) -> Callable[[Context], Outc
     return rule
 
 
+def progress_is_no_lever(ctx: Context) -> Outcome:
+    """With a progress thread the transfer takes as long as without."""
+    found = ctx.of("compare.same", {"label": r"(?i)prog\w*[ _]?thread|progress"})
+    apart = ctx.of("compare.ratio", {"label": r"(?i)prog\w*[ _]?thread|progress"})
+    far = any(isinstance(e.value, (int, float)) and e.value >= 1.25 for e in apart)
+    return read.yes(found[0]) if found and not far else UNKNOWN
+
+
+_COPIES = regex(r"bandwidthtest|nvbandwidth|memcpy|h2d|d2h|stream|cudaMemcpy", re.I)
+_PLACED = regex(r"taskset|numactl|cpunodebind|membind|--cpu", re.I)
+
+
+def bound_copies_differ(ctx: Context) -> Outcome:
+    """One test of copies, bound to two places: one is far slower."""
+    for turn in turns(ctx):
+        said = f"{turn.head} {turn.worse} {turn.better} {turn.evidence.quote}"
+        cores = all(re.fullmatch(r"[\d,-]+", side.strip()) for side in (turn.worse, turn.better))
+        placed = _PLACED.search(said) is not None or (cores and bool(ctx.of("host.cpu.allowed")))
+        if turn.head.startswith("command ") and _COPIES.search(said) and placed:
+            return read.yes(turn.evidence)
+    return UNKNOWN
+
+
 _OUT = regex(r"\b(?:without|except|excluding|exclude[sd]?|minus|w/o|no|drained|cordoned|replac\w+)\b|去掉|除", re.I)
 _NODE = regex(r"\b(?!step|bs|tp|dp|pp|run|gen|v)[a-z][a-z-]*[-_]?\d{1,4}\b|\b(?:rank|gpu|node|host) ?\d{1,4}\b", re.I)
 
@@ -94,7 +117,7 @@ def leaving_one_out_matters(ctx: Context) -> Outcome:
 
 
 _UCX = regex(r"\bucx\b|\bucx[_-]|libuc[ptsx]|hpc-?x", re.I)
-_RELEASE = regex(r"(?<![\d.])v?(1\.\d{1,2}(?:\.\d+)?)(?![\d.])")
+_RELEASE = regex(r"(?<![\d.])v?(1\.\d{1,2}(?:\.\d+)?)(?![\d.]*\d)")
 
 
 def _releases(turn: Turn) -> tuple[str, str]:
@@ -106,6 +129,16 @@ def _releases(turn: Turn) -> tuple[str, str]:
 def _ucx_spoken_of(ctx: Context, turn: Turn) -> bool:
     beside = (turn.head, turn.worse, turn.better, turn.evidence.quote or "", ctx.symptom)
     return any(_UCX.search(text) for text in beside)
+
+
+def ucx_release_decides(ctx: Context) -> Outcome:
+    """The same work is that much slower with one release of UCX or of the package that holds it."""
+    for turn in turns(ctx):
+        worse, better = _releases(turn)
+        both = all(_UCX.search(side) for side in (turn.worse, turn.better)) or _UCX.search(turn.head)
+        if worse and better and worse != better and both:
+            return read.yes(turn.evidence)
+    return UNKNOWN
 
 
 def ucx_release_fails(ctx: Context) -> Outcome:
@@ -146,6 +179,34 @@ def socket_threads_though_rdma(ctx: Context) -> Outcome:
     return read.yes(*seen[:1], *listed[:1]) if seen and (listed or _RDMA.search(ctx.symptom)) else UNKNOWN
 
 
+_VERBS = regex(r"^(?:ib|hsn)", re.I)
+_PLAIN = regex(r"^(?:bond|eno|em\d|mgmt|oob|stor|br|docker)", re.I)
+
+
+def lane_on_plain_port(ctx: Context) -> Outcome:
+    """The lane is on the port of a bond or of an onboard interface while ports of InfiniBand interfaces are listed."""
+    by_nic = {e.subject.nic: e for e in [*ctx.of("rdma.port.netdev"), *ctx.of("rdma.port.listed")] if e.subject.nic}
+    wide = [e for e in by_nic.values() if _VERBS.match(str(e.value))]
+    for lane in ctx.of("ucx.lane"):
+        hit = re.search(r"/([\w-]+):\d", str(lane.value))
+        port = by_nic.get(hit[1]) if hit else None
+        if port is not None and _PLAIN.match(str(port.value)) and wide:
+            return read.yes(lane, port, wide[0])
+    return UNKNOWN
+
+
+def first_epoch_waits(ctx: Context) -> Outcome:
+    """The first epoch gives much of its time to data and a later one hardly any: memory holds what storage gave once."""  # noqa: E501
+    shares: dict[int, tuple[float, Evidence]] = {}
+    for value, item in ctx.numbers("epoch.data_share"):
+        shares.setdefault(int(item.subject.label or 0), (value, item))
+    if len(shares) < 2 or min(shares) > 1:
+        return UNKNOWN
+    first = shares.pop(min(shares))
+    later = min(shares.values(), key=lambda s: s[0])
+    return Outcome(first[0] >= 0.35 and later[0] <= 0.1, (first[1], later[1]))
+
+
 _BYTES = regex(r"^(?:\w+ )?(\d+) ?B?(?: out-of-place)?$")
 
 
@@ -181,12 +242,17 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     **{
         rule.__name__: rule
         for rule in (
+            progress_is_no_lever,
+            bound_copies_differ,
+            ucx_release_decides,
             leaving_one_out_matters,
             ucx_release_fails,
             lever_gdr_ucx,
             lever_gdr_nccl,
             socket_threads_though_rdma,
             dip_in_the_sweep,
+            lane_on_plain_port,
+            first_epoch_waits,
             lane_is_another_port,
         )
     },

@@ -75,7 +75,7 @@ def rdma_wanted(ctx: Context) -> Outcome:
         if PREPARED.match((e.subject.label or "").upper())
         or ((e.subject.label or "").upper() == "NCCL_IB_DISABLE" and not switched_on(e))
     ]  # fmt: skip
-    listed = [*ctx.of("rdma.device"), *ctx.of("rdma.port"), *ctx.of("topo.gpu_nic")]
+    listed = [*ctx.of("rdma.device"), *ctx.of("rdma.port"), *ctx.of("topo.gpu_nic"), *ctx.of("rdma.mark.granted")]
     return outcome([*named[:3], *listed[:2]])
 
 
