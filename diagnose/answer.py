@@ -321,6 +321,19 @@ def asked(item: RuledOut) -> bool:
     return not item.because.endswith(_SCOPE)
 
 
+def ruled_reason(item: RuledOut, by_id: dict[str, Evidence], cat: Catalogue, lang: str) -> str:
+    """Why a cause is out, with the reading where that says what it is instead; a Chinese reason where one is known."""
+    seen = next((reading(by_id[i], cat, lang) for i in item.evidence if i in by_id), "")
+    sign, missing, _ = item.because.partition(MISSING)
+    if lang != "zh":
+        return f"not so: {sign}; seen: {seen}" if missing else item.because
+    title = title_text(cat.causes[item.cause], lang).rstrip("。.") if item.cause in cat.causes else ""
+    why = cat.spoken_zh["reasons"].get(sign, "")
+    if missing:
+        why = f"没有看到“{why}”的迹象" if why else ""
+    return "：".join(filter(None, [title, "；".join(filter(None, [why, seen]))]))
+
+
 def _out(
     item: RuledOut, by_id: dict[str, Evidence], cat: Catalogue, lang: str, said: set[str], *, first: bool = True
 ) -> str:

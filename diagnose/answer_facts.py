@@ -114,6 +114,13 @@ def _shortened(item: Evidence, text: str) -> str:
     return text[: found.start()] + amount(item)
 
 
+def in_list(item: Evidence, cat: Catalogue, lang: str) -> str:
+    """The fact as it stands in a list of evidence; what was compared or worked out with its figure."""
+    if lang == "zh":
+        return reading(item, cat, lang)
+    return said_statement(item, cat) if item.kind == "derived" else in_percent(item)
+
+
 def said_statement(item: Evidence, cat: Catalogue | None = None, gpus: str = "") -> str:
     """The statement as it is said: shares in percent, what was compared in words; its middle left out where long.
 
@@ -295,10 +302,11 @@ def _zh(item: Evidence, cat: Catalogue | None, gpus: str) -> str:
         said = _SUMMED_ZH.get(label, cut(aloud(label.replace("|", "，")), 32))
         about = f"（{said}）" if said and said.count(" ") < 4 else ""  # a clause of ours is no name
         who = [*filter(None, (item.subject.host, item.subject.nic))]
-        pairs = (("rank", item.subject.rank), ("GPU", gpu), ("对端", item.subject.peer))
-        who += [f"{what} {n}" for what, n in pairs if n not in (None, "")]
+        who += [f"{what} {n}" for what, n in (("rank", item.subject.rank), ("GPU", gpu)) if n not in (None, "")]
+        who += [f"到 {item.subject.peer}"] if item.subject.peer is not None else []
         name = known[item.signal].removeprefix("GPU " if gpu not in (None, "") else "\0")
         is_ = "为 " if about or isinstance(item.value, str) else " "
+        is_ = " " + is_ if is_ != " " and not about and name[-1].isascii() else is_
         return f"{''.join(f'{w} ' for w in who)}{name}{about}{is_}{amount(item)}"
     # a figure worked out over a whole trace or table does not stand in the row that it points at
     if item.quote and not (item.kind == "derived" and item.quote.lstrip().startswith("{")):

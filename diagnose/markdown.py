@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .answer import fix_text, limit_line, quoted, where, words
-from .answer_facts import phrase, reading
+from .answer import asked, fix_text, limit_line, ruled_reason, where, words
+from .answer_facts import in_list, phrase, quoted_at
 from .catalogue import catalogue
 from .decision import lines as decision_lines
 from .models import Report
@@ -41,15 +41,17 @@ def markdown(report: Report) -> str:
         out.append("")
     if report.findings and report.findings[0].cause in cat.causes:
         text, risk, undo = fix_text(cat.causes[report.findings[0].cause], lang)
-        told = ((w.l_fix, text), (w.l_risk, risk), (w.l_undo, undo), (w.l_check, report.answer[lang].validate_))
-        out += [*(f"- **{label}**: {body}" for label, body in told if body), ""]
+        advised = ((w.l_fix, text), (w.l_risk, risk), (w.l_undo, undo), (w.l_check, report.answer[lang].validate_))
+        out += [*(f"- **{label}**: {body}" for label, body in advised if body), ""]
     for a in report.advice:
         told_zh = [phrase(cat, t) if lang == "zh" else t for t in (a.change, a.predicted, a.cost, a.rollback)]
         out.append("- **{}**: {} ({}; {})".format(*told_zh))
     if report.advice:
         out.append("")
-    if report.ruled_out:
-        out += [f"**{w.l_ruled}**", "", *(f"- {r.cause}: {_cell(r.because)}" for r in report.ruled_out), ""]
+    by_id = {e.id: e for e in report.evidence}
+    if ruled := [r for r in report.ruled_out if asked(r)]:
+        told = [f"- {r.cause}: {_cell(ruled_reason(r, by_id, cat, lang))}" for r in ruled]
+        out += [f"**{w.l_ruled}**", "", *told, ""]
     for probe in report.next_probes[:1]:
         out += ["```sh", probe.command, "```", ""]
     for answer in report.answer.values():
@@ -67,7 +69,7 @@ def _evidence(report: Report, lang: str) -> list[str]:
     out = ["| id | says | where | quote |", "|---|---|---|---|"]
     for ident in cited:
         if item := by_id.get(ident):
-            said = reading(item, catalogue(), lang) if lang == "zh" else item.statement
-            quote = f"`{_cell(quoted(item)).replace('`', chr(39))}`" if item.quote else ""
+            said = in_list(item, catalogue(), lang)
+            quote = f"`{_cell(quoted_at(item, 110)).replace('`', chr(39))}`" if item.quote else ""
             out.append(f"| {item.id} | {_cell(said)} | {_cell(where(item))} | {quote} |")
     return [*out, ""]

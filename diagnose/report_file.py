@@ -124,7 +124,7 @@ def of(data: dict[str, Any]) -> Loaded:
 def _causes(report: Report) -> list[Item]:
     return [
         Item(
-            f.cause, f.summary, f.severity, tuple(f.evidence), f.confidence, tuple(f.against),
+            f.cause, f.summary, f.severity, tuple(f.evidence), f.confidence, tuple(f.against), because=f.because,
             fix=f.fix.text, risk=f.fix.risk, undo=f.fix.rollback, verify=f.verify, status=f.status,
         )
         for f in report.findings

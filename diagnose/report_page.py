@@ -16,9 +16,10 @@ from importlib.resources import files
 from types import SimpleNamespace
 from typing import Any
 
-from .answer import fix_text, title_text, where
+from .answer import fix_text, ruled_reason, title_text, where
+from .answer_facts import reason_text
 from .audit_models import AuditCheck
-from .catalogue import catalogue
+from .catalogue import Catalogue, catalogue
 from .document import Document
 from .errors import ToolMissing
 from .models import Evidence, Report, Stage
@@ -118,7 +119,9 @@ def _render(loaded: Loaded, drawn: list[Drawing], cited: list[Evidence], shown: 
     w = labels(loaded.langs[0])
     data, note = _data(loaded, cited, w, room)
     report, audit = loaded.report, loaded.audit
+    cat, lang = catalogue(), loaded.langs[0]
     values: dict[str, Any] = {
+        "said": lambda text: spoken(cat, text, lang), "out": lambda x: ruled_reason(x, loaded.by_id, cat, lang),
         "policy": f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; base-uri 'none'; "
         "form-action 'none'",
         "css": Markup(css), "script": Markup(script), "data": Markup(data), "data_note": note,  # noqa: S704 (data: _json)
@@ -232,6 +235,12 @@ def _stages(report: Report) -> list[Metric]:
         notes = dict.fromkeys(s.note for s in parts if s.note)
         out.append(Metric(name.upper() if len(name) <= 4 else name, duration(whole), "; ".join(notes), rows))
     return out
+
+
+def spoken(cat: Catalogue, text: str, lang: str) -> str:
+    """A text of the report in the page's language; English that has no Chinese stays as it is."""
+    told = reason_text(cat, text, lang)
+    return text if told == f"“{text}”" else told
 
 
 def _checks(loaded: Loaded) -> list[tuple[str, list[AuditCheck]]]:

@@ -13,14 +13,14 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from .answer import MISSING, asked, fix_text, sureness, title_text, where, words
-from .answer_facts import figure, in_percent, phrase, quoted_at, reading, reason_text, said_statement
+from .answer import asked, fix_text, ruled_reason, sureness, title_text, where, words
+from .answer_facts import figure, in_list, phrase, quoted_at, reason_text
 from .catalogue import Catalogue
 from .decision import lines as decision_lines
 from .fold import folded
 from .limits import is_floor
 from .linebreak import wrapped
-from .models import Evidence, Limit, NextProbe, Report, RuledOut, Stage
+from .models import Evidence, Limit, NextProbe, Report, Stage
 from .report_labels import labels
 from .shell import broken
 from .stages import METRICS, shown
@@ -86,7 +86,7 @@ def _evidence(items: list[Evidence], verbose: bool, cat: Catalogue, lang: str) -
     table.add_column(no_wrap=True, style="cyan")
     table.add_column(overflow="fold", ratio=1)
     for item in items:
-        said = reading(item, cat, lang) if lang == "zh" else _said(item, cat)
+        said = in_list(item, cat, lang)
         quote = quoted_at(item, 400 if verbose else 140)
         if item.kind == "derived" and quote.startswith("{"):
             quote = ""  # what was worked out over a whole trace does not stand in the row that it points at
@@ -102,11 +102,6 @@ def _evidence(items: list[Evidence], verbose: bool, cat: Catalogue, lang: str) -
             place.append("  " + labels(lang).simulated, style="magenta")
         table.add_row(item.id, Group(*rows, place))
     return table
-
-
-def _said(item: Evidence, cat: Catalogue) -> str:
-    """The statement; what was compared or worked out as it is said, with its figure."""
-    return said_statement(item, cat) if item.kind == "derived" else in_percent(item)
 
 
 def _once(items: list[Limit]) -> list[Limit]:
@@ -304,7 +299,7 @@ def _context(report: Report, cat: Catalogue, console: Console, lang: str, verbos
     for label, rows in (
         (
             w.l_ruled,
-            [(r.cause, _because(r, by_id, cat, lang), r.evidence) for r in report.ruled_out if verbose or asked(r)],
+            [(r.cause, ruled_reason(r, by_id, cat, lang), r.evidence) for r in report.ruled_out if verbose or asked(r)],
         ),
         (
             w.l_herring,
@@ -320,16 +315,3 @@ def _context(report: Report, cat: Catalogue, console: Console, lang: str, verbos
     odd = [i for i in report.inputs if i.sha256 is None or (verbose and i.reason)]
     if odd:
         console.print(_section(w.l_inputs, Group(*(Prose(f"{i.name}: {i.reason}") for i in odd[:8]))))
-
-
-def _because(item: RuledOut, by_id: dict[str, Evidence], cat: Catalogue, lang: str) -> str:
-    """Why a cause is out, with the reading where that says what it is instead; a Chinese reason where one is known."""
-    seen = next((reading(by_id[i], cat, lang) for i in item.evidence if i in by_id), "")
-    sign, missing, _ = item.because.partition(MISSING)
-    if lang != "zh":
-        return f"not so: {sign}; seen: {seen}" if missing else item.because
-    title = title_text(cat.causes[item.cause], lang).rstrip("。.") if item.cause in cat.causes else ""
-    why = cat.spoken_zh["reasons"].get(sign, "")
-    if missing:
-        why = f"没有看到“{why}”的迹象" if why else ""
-    return "：".join(filter(None, [title, "；".join(filter(None, [why, seen]))]))

@@ -234,7 +234,7 @@ def separate_runs(ctx: Context) -> Outcome:
         return UNKNOWN
     if not copies and not summaries:
         return UNKNOWN
-    return outcome([*copies, *ctx.of("nccl_tests.avg_busbw")[:2], *summaries])
+    return outcome([*copies, *summaries, *ctx.of("nccl_tests.avg_busbw")[:2]])
 
 
 def _hosts_in_lines(ctx: Context) -> bool:

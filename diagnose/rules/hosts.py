@@ -115,7 +115,7 @@ def native_threads_many_cpus(ctx: Context) -> Outcome:
     count = highest(shown)
     told = ctx.of("env.var", {"label": r"^OMP_NUM_THREADS$"})
     tops = [e for v, e in ctx.numbers("host.pyspy.function") if v >= 0.3]
-    return Outcome(count[0] >= 32 and not told, (*tops[:1], count[1]))
+    return Outcome(count[0] >= 32 and not told, (count[1], *tops[:1]))
 
 
 def one_cpu_for_many(ctx: Context) -> Outcome:
