@@ -74,7 +74,8 @@ def _options(belief: Belief, ctx: Context) -> Iterator[Evidence]:
     for signal in _OPTIONS:
         for item in ctx.of(signal):
             name = item.subject.label or ""
-            if len(name) >= _SHORTEST and pattern(rf"(?<!\w){re.escape(name)}(?![\w-])").search(said):
+            flag = "--" if name.isascii() and name.isalpha() and name.islower() else r"(?<!\w)"  # `host` is a word too
+            if len(name) >= _SHORTEST and pattern(rf"{flag}{re.escape(name)}(?![\w-])").search(said):
                 yield item
 
 

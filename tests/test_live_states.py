@@ -167,3 +167,11 @@ def test_a_part_below_nothing_is_shown_as_nothing(tmp_path: Path) -> None:
 
     assert shown(Stage(metric="tpot", stage="frontend and router", seconds=-4e-5, share=-0.005)) == (0.0, 0.0)
     assert shown(Stage(metric="tpot", stage="decode step", seconds=0.01, share=1.005)) == (0.01, 1.0)
+
+
+def test_an_option_named_like_a_word_is_not_what_the_cause_is_about() -> None:
+    """The cause's text says: a host thread. `--host 127.0.0.1` is none."""
+    serve = "# command line\npython -m llama_cpp.server --model m.gguf --host 127.0.0.1 --port 8201 --n_threads 1\n"
+    made = judged(window("127.0.0.1:8201", page(10), page(50)) | {"use.txt": threads(34.0), "cmd.txt": serve})
+    cited = {e.subject.label for e in made.evidence if e.id in made.findings[0].evidence}
+    assert lead(made) == ("cause", "host.cpu_contention") and "host" not in cited
