@@ -17,7 +17,7 @@ MAX_ROWS = 200
 _RULE = regex(r"^[\s|:+=_-]{3,}$")
 _REMARK = regex(r"^(?:<-|<=|←|#|//|\()")
 _GAP = regex(r"\t+| {2,}")
-_MATRIX = regex(r"D\\D|GPU0\s+GPU1|\bredop\b|^\s*X\s|Proto\s+Recv-Q", re.IGNORECASE)
+_MATRIX = regex(r"D\\D|GPU0\s+GPU1|\bredop\b|^\s*X\s|Proto\s+Recv-Q|^\s*Thread Stats\s+Avg", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class LeverTables:
     """Tables with a head: for the worst row and every clearly better one, each column in which they differ."""
 
     name = "lever_tables"
-    needles: tuple[bytes, ...] = (b"  ", b"\t", b"|")
+    needles: tuple[bytes, ...] = (b"  ", b"\t", b"|", b",")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`lever.row`: the worse row's setting, labelled ``head|worse|better|outcome``."""
@@ -62,7 +62,7 @@ class LeverTables:
 
 def _table(lines: list[Line], i: int) -> tuple[list[str], list[_Row]]:
     text = _bare(lines[i])
-    kind, head = split(text)
+    kind, head = _split(text)
     tool = re.search(r"\bredop\b|\bPID\b|%CPU|\bIRQ\b|Self C(?:PU|UDA)", text)  # a tool's own output has its own reader
     if not kind or tool or not 2 <= len(head) <= 8 or len(text) > 240 or any(cell(c.text) for c in head[1:]):
         return [], []
@@ -71,11 +71,23 @@ def _table(lines: list[Line], i: int) -> tuple[list[str], list[_Row]]:
         text = _bare(line)
         if _RULE.match(text):
             continue
-        same, cells = split(text)
+        same, cells = _split(text)
         if same != kind or not 2 <= len(cells) <= len(head) + 1:
             break
         rows.append(_Row(_placed(cells, head), line))
     return [c.text for c in head], rows
+
+
+def _split(text: str) -> tuple[str, list[Cell]]:
+    """As of other tables, and rows that commas part."""
+    kind, cells = split(text)
+    if kind or text.count(",") < 2 or ", " in text:
+        return kind, cells
+    out, at = [], 0
+    for part in text.split(","):
+        out.append(Cell(part.strip(), at, at + len(part)))
+        at += len(part) + 1
+    return "csv", out
 
 
 def _bare(line: Line) -> str:

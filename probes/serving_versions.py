@@ -49,7 +49,7 @@ class VersionReader:
     """`compare.ratio` on the axis `version` between releases of one engine."""
 
     name = "engine_versions"
-    needles: tuple[bytes, ...] = (b"vllm", b"vLLM", b"glang", b"GLang", b"llama", b"LLM", b"tgi", b"TGI", b"inference:", b"lmdeploy", b"ollama",  # noqa: E501
+    needles: tuple[bytes, ...] = (b"vllm", b"vLLM", b"glang", b"GLang", b"llama", b"LLM", b"tensorrt", b"trtllm", b"tgi", b"TGI", b"inference:", b"lmdeploy", b"ollama",  # noqa: E501
                                   b"v0.", b"v1.", b"v2.", b"v3.")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:

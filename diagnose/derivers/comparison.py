@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ..axes import OTHER, classify
 from ..catalogue import catalogue
+from ..lazy import regex
 from ..models import Fact, Subject
 
 SAME = 1.10
 MAX_DOCUMENTS = 4
 _CONTEXT = ("version", "serving.arg", "env.var", "gpu.name")
 _STATED = ("version", "gpu.name")  # always there, named or not
+# what such a command prints is what there is, no measurement
+_SHOWS = regex(r"[$#] (?:sudo )?(?:nvidia-smi|ib(?:stat|status|v_devinfo)|lspci|ethtool|lscpu|numactl|rdma|chronyc)\b")
 Place = dict[str, list[Fact]]
 Context = frozenset[tuple[str, str]]
 
@@ -52,7 +55,9 @@ def across_documents(facts: list[Fact], recognised: Mapping[str, bool]) -> Itera
 def _key(fact: Fact) -> tuple[str, str, str | None] | None:
     """What must be equal for two facts to measure the same thing."""
     if fact.signal == "figure":
-        metric = (fact.subject.label or "").split("|")[0]
+        metric, _, own = (fact.subject.label or "").partition("|")
+        if _SHOWS.match(own):
+            return None
         return None if metric in ("count", "bytes", "fraction", "time") else (metric, "", fact.unit)
     declared = catalogue().signals.get(fact.signal)
     return (fact.signal, fact.subject.key(), fact.unit) if declared and declared.better else None

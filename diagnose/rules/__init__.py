@@ -57,6 +57,9 @@ FAMILIES = (
     "overflow",
     "request_parts",
     "twin_states",
+    "load_check",
+    "moves",
+    "slots",
 )
 
 

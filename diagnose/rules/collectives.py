@@ -259,6 +259,8 @@ def average_quoted(ctx: Context) -> Outcome:
     if not average or not peak:
         return UNKNOWN
     asked = re.search(r"\baverage|\bavg|平均", ctx.symptom, re.IGNORECASE)
+    if peak[0][0] < 40 and re.search(r"nvswitch|nvlink|sxm|hgx|dgx", ctx.symptom, re.IGNORECASE):
+        return UNKNOWN  # a tenth of what NVLinks carry is no plateau
     return Outcome(bool(asked) and peak[0][0] > 2 * average[0][0], (average[0][1], peak[0][1]))
 
 

@@ -166,7 +166,8 @@ def nvlink_in_use(ctx: Context) -> Outcome:
     links = [e for e in ctx.of("topo.link") if text_of(e).startswith("NV")]
     if not links:
         return UNKNOWN
-    return Outcome(not (used_pair_without_nvlink(ctx).holds or used_pair_crosses(ctx).holds), tuple(links[:3]))
+    others = used_pair_without_nvlink, used_pair_crosses, plain_path_slower
+    return Outcome(not any(rule(ctx).holds for rule in others), tuple(links[:3]))
 
 
 def bridged(edges: set[tuple[int, int]], gpus: set[int]) -> bool:

@@ -75,6 +75,14 @@ _IN_FLIGHT = regex(
 )
 
 
+_NO_GAIN = regex(
+    r"(?:adding|more|extra|second|doubl\w+) (?:\w+ ){0,2}(?:gpus?|nodes?|replicas?|cards?)"
+    r"|does(?: not|n.t) (?:change|scale|grow|help)"
+    r"|no (?:gain|effect)|加(?:卡|机|副本)",
+    re.I,
+)
+
+
 def in_flight_by_little(ctx: Context) -> Outcome:
     """As many requests run as arrive a second times the seconds that each takes, and none waits."""
     runs, waits, kv = (
@@ -89,6 +97,8 @@ def in_flight_by_little(ctx: Context) -> Outcome:
     ]  # fmt: skip
     if runs is None or waits is None or not rates or not times or not _IN_FLIGHT.search(ctx.symptom) or _fault(ctx):
         return UNKNOWN
+    if _NO_GAIN.search(ctx.symptom):
+        return UNKNOWN  # the law holds there as well, and says nothing of what keeps it from growing
     if waits[0] > 0 or (kv is not None and kv[0] >= read.FULL) or len({v for v, _ in rates}) > 1:
         return UNKNOWN
     law = floors.in_flight(rates[0][0], times[0][0] / 1000).value

@@ -269,6 +269,8 @@ def pcie_beside_sxm(ctx: Context) -> Outcome:
             kinds.setdefault(f"{chip.group()} {'slot' if got.form == 'PCIe' else 'board'}", []).append(item)
     both = [k for k in kinds if k.endswith("slot") and k.replace("slot", "board") in kinds]
     comm = [(v, e) for v, e in ctx.numbers("figure") if (e.subject.label or "").startswith("comm_time") and v > 0]
+    rates = [(v, e) for v, e in ctx.numbers("figure") if (e.subject.label or "").startswith("busbw") and v > 0]
+    comm = comm if len(comm) >= 2 else rates
     if not both or len(comm) < 2:
         return UNKNOWN
     low, high = lowest(comm), highest(comm)

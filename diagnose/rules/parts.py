@@ -33,6 +33,9 @@ def client_bound_reached(ctx: Context) -> Outcome:
     if pinned is None:
         return UNKNOWN
     for value, item in ctx.numbers("client.bound"):
+        chosen = any(str(e.value) == f"{value:.0f}" for e in ctx.of("serving.client.concurrency"))
+        if chosen and re.search(rf"(?<![\d.,]){value:.0f}(?![\d.,])", ctx.symptom):
+            continue  # whoever names the concurrency of the load knows of it, and asks for something else
         if 0.93 * value <= pinned[0] <= 1.01 * value:
             return read.yes(item, pinned[1], pinned[2])
     for item in ctx.of("client.pool_default"):

@@ -14,6 +14,7 @@ from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
 from .base import highest, lowest
 from .comparison import Ratio, ratios
+from .load_check import ASKS_FAILURE
 
 # ---------------------------------------------------------------- where it was taken
 
@@ -140,9 +141,7 @@ def bench_serves_cache(ctx: Context) -> Outcome:
 def most_requests_failed(ctx: Context) -> Outcome:
     """Half of a benchmark's requests or more failed, and the question is about its figures, not about the failures."""
     failed, done = read.top(ctx, "serving.client.failed"), read.top(ctx, "serving.client.prompts")
-    asks = re.search(
-        r"fail|error|reject|refus|crash|\b[45]\d\d\b|time ?out|失败|报错|超时|拒绝", ctx.symptom, re.IGNORECASE
-    )
+    asks = ASKS_FAILURE.search(ctx.symptom)
     if failed is None or done is None or asks is not None:
         return UNKNOWN
     return read.yes(failed[1], done[1]) if failed[0] >= done[0] and failed[0] >= 10 else read.no(failed[1])

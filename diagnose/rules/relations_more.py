@@ -210,7 +210,11 @@ def engine_version_decides(ctx: Context) -> Outcome:
 
 _ENGINES = regex(r"^(?:vllm|sglang|trt-?llm|tensorrt-?llm|llama\.?cpp|tgi|lmdeploy)$", re.IGNORECASE)
 _SERVED = regex(r"^(?:ttft|tpot|itl|decode_throughput|throughput|prompt_throughput|e2e|latency|request_rate|prefill)")
-_PLAIN_AB = regex(r"\W*(?:before|after|then|now|old|new|升级前|升级后|之前|之后|前|后)\W*$", re.IGNORECASE)
+_PLAIN_AB = regex(
+    r"\W*(?:(?:before|after)(?: the)? ?(?:change|upgrade|update|bump|switch)?|then|now|old|new"
+    r"|升级前|升级后|之前|之后|前|后)\W*$",
+    re.IGNORECASE,
+)
 
 
 def engine_alone_changed(ctx: Context) -> Outcome:
