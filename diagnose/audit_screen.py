@@ -67,7 +67,7 @@ def screen(made: Audit, groups: dict[str, Group], lang: str, verbose: bool) -> N
         page.say(w["drift"] if made.drift else w["same"])
         for change in made.drift:
             who = f" {change.subject}" if change.subject else ""
-            was, now = (w["none"] if v is None else _shown(v) for v in (change.before, change.after))
+            was, now = (w["none"] if v is None else shown(v) for v in (change.before, change.after))
             page.say(f"  {change.what}{who}: {was} -> {now}")
         page.say()
     width = max((len(g) for g in groups), default=0)
@@ -89,9 +89,10 @@ def screen(made: Audit, groups: dict[str, Group], lang: str, verbose: bool) -> N
         page.say(f"\n{w['all']}")
 
 
-def _shown(value: object) -> str:
+def shown(value: object, most: int = 100) -> str:
+    """A reading, cut to so many characters."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 100 else text[:97] + "..."
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _finding(page: _Page, finding: AuditFinding, by_id: dict[str, Evidence], w: dict[str, str], lang: str) -> None:

@@ -129,6 +129,22 @@ def build(model: type[T], file: str, where: str, raw: Any) -> T:
         raise CatalogueError(file, f"{where}: {field}", first["msg"], hint) from err
 
 
+def listed(folder: str, model: type[T]) -> Iterator[tuple[str, T]]:
+    """Entries with an id and Chinese texts, each with its file; the Chinese is set as Chinese is printed.
+
+    Raises:
+        CatalogueError: one breaks the contract.
+    """
+    for file, raw in yaml_files(folder):
+        for i, item in enumerate(raw or []):
+            ident = "?"
+            if isinstance(item, dict):
+                ident = item.get("id", ident)
+                if "zh" in item:
+                    item = {**item, "zh": set_natively(item["zh"])}
+            yield file, build(model, file, f"entry {i + 1} ({ident})", item)
+
+
 class Catalogue:
     """Everything in `playbooks/`, loaded lazily and checked once.
 
@@ -187,16 +203,12 @@ class Catalogue:
             CatalogueError: one is declared twice, or a changed default names none.
         """
         out: dict[str, Cause] = {}
-        for file, raw in yaml_files("causes"):
-            for i, item in enumerate(raw or []):
-                if isinstance(item, dict) and "zh" in item:
-                    item = {**item, "zh": set_natively(item["zh"])}
-                cause = build(Cause, file, f"entry {i + 1} ({(item or {}).get('id', '?')})", item)
-                if cause.id in out:
-                    raise CatalogueError(file, cause.id, "declared twice")
-                self.files[cause.id] = file
-                more = [*self._stated.get(cause.id, ()), *self._changed(cause)]
-                out[cause.id] = cause.model_copy(update={"indicators": (*cause.indicators, *more)}) if more else cause
+        for file, cause in listed("causes", Cause):
+            if cause.id in out:
+                raise CatalogueError(file, cause.id, "declared twice")
+            self.files[cause.id] = file
+            more = [*self._stated.get(cause.id, ()), *self._changed(cause)]
+            out[cause.id] = cause.model_copy(update={"indicators": (*cause.indicators, *more)}) if more else cause
         for change in (c for found in self.changes.values() for c in found):
             if change.cause not in out:
                 raise CatalogueError("releases", change.at, f"no cause {change.cause}", near(change.cause, out))

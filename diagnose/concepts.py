@@ -13,8 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from . import hardware, napkin
-from .catalogue import build, yaml_files
-from .chinese import set_natively
+from .catalogue import listed
 from .entries import Data, FollowUpText
 from .errors import CatalogueError
 from .napkin import NotOnThisGpu, Slot
@@ -125,14 +124,10 @@ def concepts() -> dict[str, Concept]:
         CatalogueError: a file breaks the contract.
     """
     out: dict[str, Concept] = {}
-    for file, raw in yaml_files("concepts"):
-        for i, item in enumerate(raw or []):
-            if isinstance(item, dict) and "zh" in item:
-                item = {**item, "zh": set_natively(item["zh"])}
-            concept = build(Concept, file, f"entry {i + 1} ({(item or {}).get('id', '?')})", item)
-            if concept.id in out:
-                raise CatalogueError(file, concept.id, "declared twice")
-            out[concept.id] = concept
+    for file, concept in listed("concepts", Concept):
+        if concept.id in out:
+            raise CatalogueError(file, concept.id, "declared twice")
+        out[concept.id] = concept
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from .audit_screen import SAYS
+from .audit_screen import SAYS, shown
 from .fleet_models import Fleet, Outlier
 
 _ZH = {
@@ -25,11 +25,6 @@ def names(found: Iterable[str], most: int = 8) -> str:
     """A list of nodes, short enough for a line."""
     listed = list(found)
     return ", ".join(listed[:most]) + (f" (+{len(listed) - most})" if len(listed) > most else "")
-
-
-def _short(value: object) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def page(made: Fleet, lang: str, markdown: bool) -> str:
@@ -72,8 +67,8 @@ def page(made: Fleet, lang: str, markdown: bool) -> str:
     section(
         w["mixed"],
         [
-            f"{m.signal} {m.subject}: {w['usual']} {_short(m.usual)} ({m.nodes}); "
-            + "; ".join(f"{_short(v)}: {names(who)}" for v, who in m.others.items())
+            f"{m.signal} {m.subject}: {w['usual']} {shown(m.usual, 60)} ({m.nodes}); "
+            + "; ".join(f"{shown(v, 60)}: {names(who)}" for v, who in m.others.items())
             for m in made.mixed
         ],
     )

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from .catalogue import catalogue, near
 from .document import Document
+from .emit import LANGS
 from .errors import InputError, UsageError
 from .models import Evidence, Report
 from .report_excerpts import MASK_AROUND, masked, visible
@@ -29,7 +30,6 @@ MOST_CAPTURE = 100_000  # of a capture that is read
 MOST_LINES = 2_000
 KEPT = 64  # captures that can be read, the latest ones
 FOOTPRINTS = ("", "read", "light", "load")
-LANGS = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh")}
 # what an answer can do without, least important first
 _DROPPED = ("stages", "limits", "red_herrings", "inputs", "ruled_out", "chain", "hypotheses", "next_probes")
 
