@@ -11,7 +11,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import excerpt, fact
+from .facts import divided, excerpt, fact
 
 _SMALL = 1 << 16
 _LOADER = regex(r"\bDataLoader\(")
@@ -102,10 +102,7 @@ class OverlapProse:
             if whole <= 0 or part > whole or re.search(r"\b(?:not|non|un|no)[- ]?$", line.text[: hit.start()]):
                 continue
             a, b = (_time(doc, line, v, name) for v, name in ((part, "hidden"), (whole, "all")))
-            yield Fact(
-                "train.overlap", part / whole, "fraction", Subject(), (doc.span(line),), kind="derived",
-                formula="a / b", inputs=(a, b), status=doc.status,
-            )  # fmt: skip
+            yield divided("train.overlap", (a, b), "fraction", spans=(doc.span(line),))
             return
 
 

@@ -17,7 +17,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import IN_MS
 
-from .facts import excerpt
+from .facts import divided, excerpt
 from .generic_tables import tables
 
 _SMALL = 64 << 10
@@ -200,10 +200,7 @@ def _contrast(
             )
             for r in (first, second)
         )
-        return Fact(
-            "variant.gain", first.value / second.value, "count", Subject(label=name),
-            (doc.span(a.line), doc.span(b.line)), kind="derived", formula="a / b", inputs=inputs, status=doc.status,
-        )  # fmt: skip
+        return divided("variant.gain", inputs, subject=Subject(label=name), spans=(doc.span(a.line), doc.span(b.line)))
     return None
 
 
@@ -220,10 +217,7 @@ def _changed(doc: Document, name: str, lines: list[Line], better: re.Pattern[str
                 Fact("variant.run", v, "ms", Subject(label=w), (doc.span(line, h.group()),), status=doc.status)
                 for v, h, w in ((one, found[0], "before"), (two, found[1], "after"))
             )
-            yield Fact(
-                "variant.gain", one / two, "count", Subject(label=name), (doc.span(line),), kind="derived",
-                formula="a / b", inputs=inputs, status=doc.status,
-            )  # fmt: skip
+            yield divided("variant.gain", inputs, subject=Subject(label=name), spans=(doc.span(line),))
             return
 
 

@@ -14,7 +14,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import mapping
+from .facts import divided, mapping
 
 _DIRECTION = (
     ("h2d", r"host[ _-]*to[ _-]*device|\bh2d\b|htod"),
@@ -261,16 +261,11 @@ def pinned_gain(made: list[Fact]) -> Iterator[Fact]:
         if other is not None and float(other.value or 0) > 0:
             done.add(way)
             fast = by_label[label]
-            yield Fact(
+            yield divided(
                 "copy.pinned_gain",
-                float(fast.value or 0) / float(other.value or 1),
-                "count",
-                Subject(label=label.replace(" pinned", "")),
-                other.spans,
-                kind="derived",
-                formula="a / b",
-                inputs=(fast, other),
-                status=fast.status,
+                (fast, other),
+                subject=Subject(label=label.replace(" pinned", "")),
+                spans=other.spans,
             )
 
 

@@ -10,7 +10,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, computed, excerpt, fact
+from .facts import amount, computed, divided, excerpt, fact
 
 _SMALL = 1 << 16
 _LINES = 1000
@@ -149,10 +149,7 @@ class CallsPerMessage:
         a = fact(doc, at, "register.calls", count, "count", label=name)
         b = fact(doc, where, "register.messages", total, "count", label="messages")
         yield from (a, b)
-        yield Fact(
-            "register.per_message", count / total, "count", Subject(label=name), kind="derived", formula="a / b",
-            inputs=(a, b), status=doc.status,
-        )  # fmt: skip
+        yield divided("register.per_message", (a, b), subject=Subject(label=name))
 
 
 _COMPUTES = regex(r"^\W*(?:prefill|forward|compute|fwd|attention|gemm|计算|预填充)", re.I)

@@ -14,7 +14,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import excerpt, in_cells
+from .facts import divided, excerpt, in_cells
 from .generic_figures import Figure, cell, header_unit
 
 # Both generations of names: the C++ log line and the JSON of `/metrics`.
@@ -147,10 +147,7 @@ class DraftReader:
             Fact("figure", value, "count", Subject(label=name), (doc.span(best[2]),), status=doc.status)
             for name, value in (("tokens accepted", best[1]), ("tokens drafted", best[0]))
         )
-        yield Fact(
-            "serving.accept_rate", best[1] / best[0], "fraction", kind="derived", formula="a / b", inputs=made,
-            spans=made[0].spans, status=doc.status,
-        )  # fmt: skip
+        yield divided("serving.accept_rate", made, "fraction", spans=made[0].spans)
 
 
 _HEADS = (
@@ -252,10 +249,7 @@ class StepsReader:
             )
             for k, name in ((True, "step with prefill"), (False, "decode only"))
         )
-        yield Fact(
-            "serving.decode_stall", best[True][0] / best[False][0], "count", Subject(label="step with prefill"),
-            kind="derived", formula="a / b", inputs=(a, b), status=doc.status,
-        )  # fmt: skip
+        yield divided("serving.decode_stall", (a, b), subject=Subject(label="step with prefill"))
 
 
 _CLOCK = regex(r"^\s*(\w+)\s*=\s*time\.(?:time|perf_counter|monotonic)\(\)")
@@ -317,17 +311,7 @@ class AcceptedReader:
             Fact("figure", float(hit[k]), "count", Subject(label=n), (span,), status=doc.status)
             for k, n in ((1, "accepted"), (2, "drafted"))
         )
-        yield Fact(
-            "serving.accept_rate",
-            rate,
-            "fraction",
-            Subject(label="lowest"),
-            (span,),
-            kind="derived",
-            formula="a / b",
-            inputs=(a, b),
-            status=doc.status,
-        )
+        yield divided("serving.accept_rate", (a, b), "fraction", Subject(label="lowest"), spans=(span,))
 
 
 READERS: list[Reader] = [

@@ -7,10 +7,10 @@ from itertools import islice
 from math import nan
 from typing import Any
 
-from diagnose.document import Document, Line
+from diagnose.document import Document, Line, Span
 from diagnose.errors import ParseError
 from diagnose.lazy import regex
-from diagnose.models import Fact, Subject, Value
+from diagnose.models import NOBODY, Fact, Subject, Value
 from diagnose.safe_json import loads
 
 _NUMBER = regex(r"^[<>~]?\s*([-+]?\d[\d,]*(?:\.\d+)?)\s*([A-Za-z%/°]+[A-Za-z]*)?")
@@ -65,6 +65,22 @@ def computed(doc: Document, line: Line, signal: str, value: float, unit: str, re
         signal, value, unit, Subject(**who), (doc.span(line),), kind="derived", formula=f"reader:{reader}",
         status=doc.status,
     )  # fmt: skip
+
+
+def divided(
+    signal: str,
+    sides: tuple[Fact, ...],
+    unit: str = "count",
+    subject: Subject = NOBODY,
+    spans: tuple[Span, ...] = (),
+    statement: str = "",
+) -> Fact:
+    """The first of two facts over the second: a figure that is printed nowhere, with both as its inputs."""
+    a, b = sides
+    value = float(a.value or 0) / float(b.value or 1)
+    return Fact(
+        signal, value, unit, subject, spans, statement, kind="derived", formula="a / b", inputs=sides, status=a.status
+    )
 
 
 def mapping(doc: Document, data: bytes | str) -> dict[str, Any] | None:

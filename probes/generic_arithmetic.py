@@ -10,6 +10,7 @@ from diagnose.axes import OTHER, classify
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
+from .facts import divided
 from .generic_figures import name_metric
 from .generic_prose import Note
 from .generic_readings import Group, Reading, tidy
@@ -170,11 +171,14 @@ def _dispersion(singles: Sequence[Reading]) -> Iterator[Fact]:
                 continue
             if top is stats.get("max") and top.figure.unit not in ("us", "ms", "s"):
                 continue  # the largest of clocks, watts and sizes is a rating as often as a reading
-            yield Fact(
-                signal, top.figure.value / bottom.figure.value, unit, Subject(label=label), (top.span, bottom.span),
-                f"{base}: {top.figure.text} over {bottom.figure.text}", kind="derived", formula="a / b",
-                inputs=(top.fact, bottom.fact), status=top.status,
-            )  # fmt: skip
+            yield divided(
+                signal,
+                (top.fact, bottom.fact),
+                unit,
+                Subject(label=label),
+                spans=(top.span, bottom.span),
+                statement=f"{base}: {top.figure.text} over {bottom.figure.text}",
+            )
 
 
 def _proportional(derived: Sequence[Fact]) -> Iterator[Fact]:
@@ -189,8 +193,10 @@ def _proportional(derived: Sequence[Fact]) -> Iterator[Fact]:
             if "throughput" in m and (a, w, b) == (axis, worse, better):
                 value = float(fact.value or 0) / float(accepted.value or 1)
                 if 0.9 <= value <= 1.1:
-                    yield Fact(
-                        "compare.proportional", value, "count", Subject(label=f"{axis}|{m}|{metric}"),
-                        (*fact.spans, *accepted.spans)[:4], f"{m} and {metric} fall by the same factor", kind="derived",
-                        formula="a / b", inputs=(fact, accepted), status=fact.status,
-                    )  # fmt: skip
+                    yield divided(
+                        "compare.proportional",
+                        (fact, accepted),
+                        subject=Subject(label=f"{axis}|{m}|{metric}"),
+                        spans=(*fact.spans, *accepted.spans)[:4],
+                        statement=f"{m} and {metric} fall by the same factor",
+                    )

@@ -13,6 +13,8 @@ from diagnose.document import Span
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
+from .facts import divided
+
 # name -> (signal, kind). Kinds: pct (percent to fraction), plain, time (to us), share (0..1 as printed),
 # level (nvprof "High (8)")
 METRICS: dict[str, tuple[str, str]] = {
@@ -219,17 +221,7 @@ def derive(kernel: str, made: dict[str, Fact], status: tuple[str, ...]) -> Itera
             continue
         share = float(top.value or 0) / float(bottom.value or 1)
         if share <= 1.0:
-            yield Fact(
-                "kernel.excess_wavefronts",
-                share,
-                "fraction",
-                Subject(label=kernel),
-                top.spans,
-                kind="derived",
-                formula="a / b",
-                inputs=(top, bottom),
-                status=status,
-            )
+            yield divided("kernel.excess_wavefronts", (top, bottom), "fraction", Subject(label=kernel), spans=top.spans)
             break
     yield from _quotients(kernel, made, status)
 

@@ -13,7 +13,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import amount, labelled
+from .facts import amount, divided, labelled
 
 _DURATION = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s|sec|seconds|毫秒|秒)(?![\w/])")
 _BYTES = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*([KMG]i?B)\b(?!/s)", re.I)
@@ -352,10 +352,7 @@ class PairReader:
         a, b = fact(pick[1], "far pair"), fact(pick[0], "near pair")
         inputs = (b, a) if rate else (a, b)
         yield from (a, b)
-        yield Fact(
-            "kv.far_over_near", high / low, "count", Subject(label="rate" if rate else "time"), kind="derived",
-            formula="a / b", inputs=inputs, status=doc.status,
-        )  # fmt: skip
+        yield divided("kv.far_over_near", inputs, subject=Subject(label="rate" if rate else "time"))
 
     @staticmethod
     def _rows(lines: list[Line]) -> Iterator[tuple[Line, bool, float, bool]]:

@@ -12,7 +12,7 @@ from diagnose.plugin import Reader
 from diagnose.units import canonical
 
 from . import kv_config, kv_flow, movement_rates, movement_words
-from .facts import amount
+from .facts import amount, divided
 
 _WORDS = (
     ("ttft", r"ttft|time to first token|首\s*token|首字"),
@@ -119,10 +119,7 @@ class StageReader:
             best.setdefault(kind, fact)
         a, b = best.get("single transfers"), best.get("one transfer")
         if a and b and float(b.value or 0) > 0:
-            yield Fact(
-                "kv.batching", float(a.value or 0) / float(b.value or 1), "count", Subject(label="written"),
-                kind="derived", formula="a / b", inputs=(a, b), status=doc.status,
-            )  # fmt: skip
+            yield divided("kv.batching", (a, b), subject=Subject(label="written"))
 
     @staticmethod
     def _derived(doc: Document, found: dict[str, Fact]) -> Iterator[Fact]:

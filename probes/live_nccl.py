@@ -17,6 +17,8 @@ from diagnose.host import Host
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
+from .facts import divided
+
 _WORKER = ["python", "-P", "-m", "diagnose.probes.nccl_sweep_worker"]
 _TESTS = {"all_reduce": "all_reduce_perf", "sendrecv": "sendrecv_perf", "all_gather": "all_gather_perf",
           "reduce_scatter": "reduce_scatter_perf", "alltoall": "alltoall_perf"}  # fmt: skip
@@ -137,10 +139,7 @@ class LockstepReader:
             slow = max(computes, key=lambda f: float(f.value or 0))
             quick = min(computes, key=lambda f: float(f.value or 0))
             if quick.value:
-                yield Fact(
-                    "nccl.lockstep.spread", float(slow.value or 0) / float(quick.value), "count", slow.subject,
-                    kind="derived", formula="a / b", inputs=(slow, quick), status=doc.status,
-                )  # fmt: skip
+                yield divided("nccl.lockstep.spread", (slow, quick), subject=slow.subject)
 
 
 READERS = (LockstepReader(),)

@@ -12,6 +12,7 @@ from diagnose.host import GPU_NODES, Host
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
+from .facts import divided
 from .nixl_worker import COLUMNS, HEAD, PAIRS
 
 _WORKER = ["python", "-P", "-m", "diagnose.probes.nixl_worker", "--memory"]
@@ -74,9 +75,7 @@ class SweepReader:
             for kind in PAIRS:
                 one, all_ = by_way.get(f"{kind} one_by_one"), by_way.get(f"{kind} batched")
                 if one is not None and all_ is not None and all_.value:
-                    yield Fact("nixl.sweep.batching", float(one.value or 0) / float(all_.value), "count",
-                               Subject(label=f"{kind}|{size}"), kind="derived", formula="a / b", inputs=(one, all_),
-                               status=doc.status)  # fmt: skip
+                    yield divided("nixl.sweep.batching", (one, all_), subject=Subject(label=f"{kind}|{size}"))
 
     @staticmethod
     def _row(doc: Document, line: Line, cells: tuple[str, ...]) -> list[Fact]:

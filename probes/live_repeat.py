@@ -14,6 +14,8 @@ from diagnose.host import Host
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
+from .facts import divided
+
 NAME = "client.repeat"
 REQUESTS, INPUT, OUTPUT = 4, 1024, 4
 HEAD = "# the same prompts twice:"
@@ -82,8 +84,7 @@ class RepeatReader:
                 sorted(rows[n], key=lambda f: float(f.value or 0))[(len(rows[n]) - 1) // 2] for n in ("new", "again")
             )
             if new.value:
-                yield Fact("serving.repeat.ratio", float(again.value or 0) / float(new.value), "fraction",
-                           kind="derived", formula="a / b", inputs=(again, new), status=doc.status)  # fmt: skip
+                yield divided("serving.repeat.ratio", (again, new), "fraction")
 
 
 COLLECTORS = (Collector(NAME, _ready, _repeat, commands=_shown, seconds=lambda host: 5.0),)

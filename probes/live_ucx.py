@@ -26,6 +26,7 @@ from diagnose.mask import mask
 from diagnose.models import Fact, Subject
 from diagnose.runner import Ran
 
+from .facts import divided
 from .ucx import ALIKE, COMMON, distance
 
 _LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1")
@@ -236,8 +237,7 @@ class NamesReader:
                 yield pairs[hit[2]]
         chosen, staged = pairs.get("as UCX chooses"), pairs.get("without cuda_ipc")
         if chosen is not None and staged is not None and staged.value:
-            yield Fact("ucx.ipc_gain", float(chosen.value or 0) / float(staged.value), "count", kind="derived",
-                       formula="a / b", inputs=(chosen, staged), status=doc.status)  # fmt: skip
+            yield divided("ucx.ipc_gain", (chosen, staged))
 
 
 READERS = (NamesReader(),)

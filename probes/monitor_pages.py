@@ -18,7 +18,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import computed, fact
+from .facts import computed, divided, fact
 
 _STEMS = (
     "node_netstat_Tcp_", "node_infiniband_", "node_load1", "node_memory_Mem", "container_memory_working_set_bytes",
@@ -87,10 +87,7 @@ def _share(doc: Document, signal: str, part: _Sample, whole: _Sample, label: str
     sides = tuple(
         Fact(read, s.value, unit, Subject(label=s.name), (doc.span(s.line),), status=doc.status) for s in (part, whole)
     )
-    return Fact(
-        signal, part.value / whole.value, "fraction", Subject(label=label), sides[0].spans, kind="derived",
-        formula="a / b", inputs=sides, status=doc.status,
-    )  # fmt: skip
+    return divided(signal, sides, "fraction", Subject(label=label), spans=sides[0].spans)
 
 
 class Exporters:

@@ -11,7 +11,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import amount
+from .facts import amount, divided
 from .rdma import NIC
 
 _PER_NIC = regex(rf"\b({NIC})\b(?::\d)?([^\n]*?)(?=\b{NIC}\b|$)")
@@ -183,10 +183,7 @@ class EnvEffectReader:
 
         a, b = fact(high), fact(low)
         yield from (a, b)
-        yield Fact(
-            "ucx.env_effect", high[2] / low[2], "count", Subject(label=name), kind="derived", formula="a / b",
-            inputs=(a, b), status=doc.status,
-        )  # fmt: skip
+        yield divided("ucx.env_effect", (a, b), subject=Subject(label=name))
 
 
 READERS: list[Reader] = [TrafficReader(), NamedRateReader(), PathRateReader(), EnvEffectReader()]

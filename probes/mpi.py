@@ -12,7 +12,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import amount
+from .facts import amount, divided
 
 _CUDA = regex(r"mpi_built_with_cuda_support:value:(true|false)|CUDA support:\s*(yes|no)\b|MPI extensions:.*\b(cuda)\b")
 _BUILD = regex(r"--(with|without)-(cuda|ucx|verbs)\b(=no\b)?")
@@ -126,10 +126,7 @@ class OsuReader:
                 continue
             a, b = fact(*small), fact(*large)
             if a and b:
-                yield Fact(
-                    "mpi.osu.drop", small[1] / large[1], "count", Subject(label=f"{test}|{small[0]}|{large[0]}"),
-                    kind="derived", formula="a / b", inputs=(a, b), status=doc.status,
-                )  # fmt: skip
+                yield divided("mpi.osu.drop", (a, b), subject=Subject(label=f"{test}|{small[0]}|{large[0]}"))
 
 
 _PAIR = regex(
@@ -190,17 +187,11 @@ class MemoryReader:
         near, far = lat.get("host"), lat.get("gpu")
         if near and far and float(near.value or 0) > 0:
             yield from (near, far)
-            yield Fact(
-                "mpi.gpu_over_host_latency", float(far.value or 0) / float(near.value or 1), "count", Subject(),
-                kind="derived", formula="a / b", inputs=(far, near), status=doc.status,
-            )  # fmt: skip
+            yield divided("mpi.gpu_over_host_latency", (far, near))
         host, gpu = best.get("host"), best.get("gpu")
         if host and gpu and float(gpu.value or 0) > 0:
             yield from (host, gpu)
-            yield Fact(
-                "mpi.host_over_gpu", float(host.value or 0) / float(gpu.value or 1), "count", Subject(), kind="derived",
-                formula="a / b", inputs=(host, gpu), status=doc.status,
-            )  # fmt: skip
+            yield divided("mpi.host_over_gpu", (host, gpu))
 
 
 _NODE = regex(
@@ -250,10 +241,7 @@ class NumaRateReader:
         order = sorted(best.values(), key=lambda f: -float(f.value or 0))
         yield from order
         if float(order[-1].value or 0) > 0:
-            yield Fact(
-                "movement.numa_split", float(order[0].value or 0) / float(order[-1].value or 1), "count", Subject(),
-                kind="derived", formula="a / b", inputs=(order[0], order[-1]), status=doc.status,
-            )  # fmt: skip
+            yield divided("movement.numa_split", (order[0], order[-1]))
 
 
 READERS: list[Reader] = [MpiReader(), OsuReader(), MemoryReader(), NumaRateReader()]

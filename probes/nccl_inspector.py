@@ -15,7 +15,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import fact
+from .facts import divided, fact
 
 _KEYS = (
     ("coll_busbw_gbs", "nccl.inspector.busbw", "GB/s"),
@@ -102,16 +102,11 @@ def _spread(readings: list[Fact]) -> Fact | None:
     low, high = (pick(readings, key=lambda f: float(f.value or 0)) for pick in (min, max))
     if not low.value:
         return None
-    return Fact(
+    return divided(
         "nccl.inspector.spread",
-        float(high.value or 0) / float(low.value),
-        "count",
-        Subject(rank=low.subject.rank, label=low.subject.label),
-        (*low.spans, *high.spans),
-        kind="derived",
-        formula="a / b",
-        inputs=(high, low),
-        status=low.status,
+        (high, low),
+        subject=Subject(rank=low.subject.rank, label=low.subject.label),
+        spans=(*low.spans, *high.spans),
     )
 
 

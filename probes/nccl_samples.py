@@ -10,7 +10,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
-from .facts import amount, in_cells
+from .facts import amount, divided, in_cells
 
 _WHEN = regex(
     r"\b(?:before|after|start|end|t ?= ?\d+|t[01]\b|delta|diff|growth|first|second|\+\d+ ?s)\b|[+Δ]|前|后"
@@ -186,11 +186,13 @@ def late(doc: Document, header: list[str], rows: list[tuple[str, list[float], Li
         b = Fact("rank.wait", own[k], "count", subject, (doc.span(line),), status=doc.status)
         if own[k] <= 0:
             continue
-        yield Fact(
-            "straggler.late", usual[1][k] / own[k], "count", subject, (doc.span(line), doc.span(usual[2])),
-            f"{header[0]} {who} waits least in {names[k]}" + (" and works longest" if longer else ""), kind="derived",
-            formula="a / b", inputs=(a, b), status=doc.status,
-        )  # fmt: skip
+        yield divided(
+            "straggler.late",
+            (a, b),
+            subject=subject,
+            spans=(doc.span(line), doc.span(usual[2])),
+            statement=f"{header[0]} {who} waits least in {names[k]}" + (" and works longest" if longer else ""),
+        )
         return
 
 
@@ -306,12 +308,8 @@ class NeighbourReader:
                 )
                 for r in sorted((quiet, busy), key=lambda r: -r[0][k])
             )
-            ratio = max(quiet[0][k], busy[0][k]) / min(quiet[0][k], busy[0][k])
             spans = (doc.span(busy[1]), doc.span(quiet[1]))
-            yield Fact(
-                "load.slows", ratio, "count", Subject(label=f"{name}|{header[load]}"), spans, kind="derived",
-                formula="a / b", inputs=inputs, status=doc.status,
-            )  # fmt: skip
+            yield divided("load.slows", inputs, subject=Subject(label=f"{name}|{header[load]}"), spans=spans)
             return
 
 

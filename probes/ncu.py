@@ -17,6 +17,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import divided
 from .kernel_metrics import METRICS, STALL, Reading, facts, number, sentences, short
 
 _CELL = regex(r'"((?:[^"]|"")*)"|([^,"]*)')
@@ -181,17 +182,7 @@ def _kernels(kernels: dict[str, tuple[str, list[Reading]]], status: tuple[str, .
                     )
                     for r, what in ((by_name[part], "excessive"), (by_name[whole], "all"))
                 )
-                yield Fact(
-                    signal,
-                    by_name[part].value / by_name[whole].value,
-                    "fraction",
-                    Subject(label=label),
-                    by_name[part].spans,
-                    kind="derived",
-                    formula="a / b",
-                    inputs=pair,
-                    status=status,
-                )
+                yield divided(signal, pair, "fraction", Subject(label=label), spans=by_name[part].spans)
 
 
 class NcuReport:

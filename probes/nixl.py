@@ -11,7 +11,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import amount, mapping
+from .facts import amount, divided, mapping
 
 _SAMPLE = regex(r"^(\w+:\w+)(?:\{([^}]*)\})?\s+([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*$")
 # metric stem -> (signal, factor to its unit, unit)
@@ -229,10 +229,7 @@ class TransferReader:
             if signal == "kv.post_share" and pieces is not None and float(pieces.value or 0) < 16:
                 continue
             if x > 0 and y > 0:
-                yield Fact(
-                    signal, x / y, unit, Subject(label=a.subject.label), kind="derived", formula="a / b", inputs=(a, b),
-                    status=doc.status,
-                )  # fmt: skip
+                yield divided(signal, (a, b), unit, Subject(label=a.subject.label))
         size, time = group.get("kv.bytes"), group.get("kv.xfer_time")
         if "kv.throughput" not in group and size and time and float(time.value or 0) > 0:
             rate = float(size.value or 0) / float(time.value or 1) / 1e6
@@ -255,10 +252,7 @@ class TransferReader:
                 status=doc.status,
             )  # fmt: skip
             yield first
-            yield Fact(
-                "kv.share", float(moved.value or 0) / float(first.value or 1), "fraction", Subject(label="metrics"),
-                kind="derived", formula="a / b", inputs=(moved, first), status=doc.status,
-            )  # fmt: skip
+            yield divided("kv.share", (moved, first), "fraction", Subject(label="metrics"))
 
 
 class NixlJsonReader:
@@ -299,10 +293,7 @@ class NixlJsonReader:
         single = next((f for name, f in rates.items() if "each" in name), None)
         batched = next((f for name, f in rates.items() if "batched" in name), None)
         if single and batched and float(single.value or 0) > 0:
-            yield Fact(
-                "kv.batching", float(batched.value or 0) / float(single.value or 1), "count", Subject(label="bench"),
-                kind="derived", formula="a / b", inputs=(batched, single), status=doc.status,
-            )  # fmt: skip
+            yield divided("kv.batching", (batched, single), subject=Subject(label="bench"))
 
 
 class NixlTableReader:

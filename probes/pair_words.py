@@ -11,7 +11,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import excerpt, fact
+from .facts import divided, excerpt, fact
 
 _LINES = 2000
 _SMALL = 1 << 14
@@ -54,11 +54,12 @@ class PairRates:
                     fact(doc, ln, "figure", v, "count", label=f"pair rate|{ln.text.strip()[:40]}")
                     for v, ln in (best, worst)
                 )
-                yield Fact(
-                    "spread.outlier", best[0] / worst[0], "count", Subject(label=f"node|pair rate|{name}"),
-                    (doc.span(best[1]), doc.span(worst[1])), kind="derived", formula="a / b", inputs=(a, b),
-                    status=doc.status,
-                )  # fmt: skip
+                yield divided(
+                    "spread.outlier",
+                    (a, b),
+                    subject=Subject(label=f"node|pair rate|{name}"),
+                    spans=(doc.span(best[1]), doc.span(worst[1])),
+                )
                 return
 
 

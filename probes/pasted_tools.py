@@ -16,7 +16,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import fact, size
+from .facts import divided, fact, size
 
 _MANY = 10_000  # segments from which a share of them says something
 _NOTICED = 0.1  # seconds to the first byte that a user would notice
@@ -29,10 +29,7 @@ def _over(doc: Document, signal: str, label: str, part: tuple[Line, float], whol
         Fact(read, value, unit, Subject(label=f"{label} {side}"), (doc.span(line),), status=doc.status)
         for side, (line, value) in (("part", part), ("whole", whole))
     )
-    return Fact(
-        signal, part[1] / whole[1], "fraction", Subject(label=label), sides[0].spans, kind="derived",
-        formula="a / b", inputs=sides, status=doc.status,
-    )  # fmt: skip
+    return divided(signal, sides, "fraction", Subject(label=label), spans=sides[0].spans)
 
 
 class BriefLinks:
@@ -108,10 +105,7 @@ class CurlPaths:
                  status=doc.status)
             for w, line, v in (slow, fast)
         )  # fmt: skip
-        yield Fact(
-            "proxy.first_byte", slow[2] / fast[2], "count", Subject(label="slower over faster"), sides[0].spans,
-            kind="derived", formula="a / b", inputs=sides, status=doc.status,
-        )  # fmt: skip
+        yield divided("proxy.first_byte", sides, subject=Subject(label="slower over faster"), spans=sides[0].spans)
 
     def _runs(self, doc: Document) -> Iterator[tuple[str, Line, float]]:
         """Way, line, and first byte in seconds."""

@@ -9,7 +9,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
-from .facts import fact
+from .facts import divided, fact
 from .path_counters import HEAD
 
 _RUN = regex(r"# path run: op=(\w+) size=(\d+) times=(\d+) ranks=(\d+) seconds=(\d+(?:\.\d+)?)")
@@ -62,8 +62,7 @@ def _device(doc: Document, line: Line, path: str, name: str, needed: dict[str, F
             yield bytes_
             whole = needed["rank" if gpu else "all"]
             if whole.value:
-                yield Fact("path.share", float(figure) / float(whole.value), "count", who, kind="derived",
-                           formula="a / b", inputs=(bytes_, whole), status=doc.status)  # fmt: skip
+                yield divided("path.share", (bytes_, whole), subject=who)
             if float(seconds.value or 0) > 0:
                 yield Fact("path.rate", float(figure) / float(seconds.value or 1) / 1e9, "GB/s", who, kind="derived",
                            formula="a / b / 1e9", inputs=(bytes_, seconds), status=doc.status)  # fmt: skip

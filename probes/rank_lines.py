@@ -11,7 +11,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import computed, excerpt, fact
+from .facts import computed, divided, excerpt, fact
 from .nccl_samples import late
 
 _WHO = regex(r"^\W*(?:\[?(?:local_|global_)?(?P<kind>rank|worker|gpu|node|host)[ _:=#-]{0,2}(?P<n>\d{1,4})\]?)", re.I)
@@ -272,12 +272,12 @@ class RankRanges:
         a, b = (
             fact(doc, r[4], "rank.reading", r[2], "count", around=r[3], label=f"rank {r[1]}") for r in (lone[0], usual)
         )
-        yield Fact(
-            "spread.outlier", lone[0][2] / usual[2], "count",
-            Subject(label=f"rank|time|rank {lone[0][1]}", rank=int(lone[0][1])),
-            (doc.span(lone[0][4]), doc.span(usual[4])), kind="derived", formula="a / b", inputs=(a, b),
-            status=doc.status,
-        )  # fmt: skip
+        yield divided(
+            "spread.outlier",
+            (a, b),
+            subject=Subject(label=f"rank|time|rank {lone[0][1]}", rank=int(lone[0][1])),
+            spans=(doc.span(lone[0][4]), doc.span(usual[4])),
+        )
 
 
 READERS: list[Reader] = [RankLines(), RankWaits(), HostRows(), RankOperations(), RankTimers(), RankRanges()]

@@ -10,7 +10,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, excerpt, fact
+from .facts import amount, divided, excerpt, fact
 
 _SMALL = 1 << 17
 _LINES = 1000
@@ -123,10 +123,7 @@ class CacheGrowth:
                 fact(doc, line, "train.cache_entries", v, "count", label=name)
                 for v, name in ((values[-1], "last"), (values[0], "first"))
             )
-            yield Fact(
-                "train.cache_growth", values[-1] / values[0], "count", Subject(), (doc.span(line),), kind="derived",
-                formula="a / b", inputs=(last, first), status=doc.status,
-            )  # fmt: skip
+            yield divided("train.cache_growth", (last, first), spans=(doc.span(line),))
             return
 
 

@@ -11,7 +11,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import excerpt
+from .facts import divided, excerpt
 
 _SMALL = 1 << 14
 _LINES = 200
@@ -56,10 +56,7 @@ class RankRanges:
                     status=doc.status,
                 )  # fmt: skip
                 yield waits
-                yield Fact(
-                    "straggler.work", work[late][0] / work[peer][0], "count", Subject(label=f"ranks {late}"),
-                    kind="derived", formula="a / b", inputs=inputs, status=doc.status,
-                )  # fmt: skip
+                yield divided("straggler.work", inputs, subject=Subject(label=f"ranks {late}"))
                 return
 
     @staticmethod

@@ -19,7 +19,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import fact
+from .facts import divided, fact
 
 _NAMES = (
     ("ttft", regex(r"^(?:time_?to_?first_?token|ttft|first_token(?:_latency|_time)?)$")),
@@ -133,16 +133,8 @@ class RequestTrace:
         if ttft is not None and queue is not None and ttft.value:
             share = float(queue.value or 0) / float(ttft.value)
             if share <= 1.2:
-                yield Fact(
-                    "serving.queue_share",
-                    share,
-                    "fraction",
-                    Subject(label="trace"),
-                    queue.spans,
-                    kind="derived",
-                    formula="a / b",
-                    inputs=(queue, ttft),
-                    status=doc.status,
+                yield divided(
+                    "serving.queue_share", (queue, ttft), "fraction", Subject(label="trace"), spans=queue.spans
                 )
         yield from _tail(doc, trace)
         times = [v for v, _ in trace.times.get("ttft", [])]

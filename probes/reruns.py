@@ -16,7 +16,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, excerpt
+from .facts import amount, divided, excerpt
 
 _SMALL = 1 << 15
 _LINES = 200
@@ -130,11 +130,12 @@ def _gain(
         for v, at in (top, bottom)
     )
     label = re.sub(r"\s+", " ", said.replace("|", "/").strip())[:200]
-    yield Fact(
-        "rerun.gain", top[0] / bottom[0], "count", Subject(label=label),
-        tuple(doc.span(line) for line in (after[1], before[1], *changed)),
-        kind="derived", formula="a / b", inputs=inputs, status=doc.status,
-    )  # fmt: skip
+    yield divided(
+        "rerun.gain",
+        inputs,
+        subject=Subject(label=label),
+        spans=tuple(doc.span(line) for line in (after[1], before[1], *changed)),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import divided
+
 _BUILD = regex(r"\bbuild:\s*([0-9a-f]{6,}\s*\(\s*b?\d+\)|\S.*)", re.IGNORECASE)
 _SPEED = regex(r"(\d+(?:\.\d+)?)(?=\s*(?:±|\||$))")
 # what a column is an instance of; a column not named here is a difference of its own
@@ -62,9 +64,11 @@ class LlamaBenchReader:
                     )
                     for run, name in zip((better, worse), (names[1], names[0]), strict=True)
                 )
-                yield Fact("compare.ratio", better.speed / worse.speed, "count",
-                           Subject(label=f"{_AXES.get(key, 'other')}|{metric}|{names[0]}|{names[1]}"), kind="derived",
-                           formula="a / b", inputs=inputs, status=doc.status)  # fmt: skip
+                yield divided(
+                    "compare.ratio",
+                    inputs,
+                    subject=Subject(label=f"{_AXES.get(key, 'other')}|{metric}|{names[0]}|{names[1]}"),
+                )
 
     @staticmethod
     def _runs(doc: Document) -> list[_Run]:

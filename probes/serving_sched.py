@@ -17,6 +17,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import divided
+
 _N = r"(\d[\d,]*)"
 _BATCH = regex(r"\b(Prefill|Decode) batch\b", re.IGNORECASE)
 _PART = regex(r"#?([a-z][a-z -]*?)(?: \((?:token|tokens)/s\))?: (\d+(?:\.\d+)?)", re.IGNORECASE)
@@ -158,8 +160,7 @@ class SchedulerReader:
                 seen("serving.kv_blocks", state.used[0], "used", state.used[1]),
                 seen("serving.kv_blocks", state.most[0], "in use", state.most[1]),
             )
-            yield Fact("serving.kv_usage", state.used[0] / state.most[0], "fraction", Subject(label="peak"), kind="derived",  # noqa: E501
-                       formula="a / b", inputs=(used, most), status=doc.status)  # fmt: skip
+            yield divided("serving.kv_usage", (used, most), "fraction", Subject(label="peak"))
             if state.per is not None:
                 size = seen("serving.kv_blocks", state.per[0], "tokens each", state.per[1])
                 yield Fact("serving.kv_tokens", state.most[0] * state.per[0], "count", kind="derived", formula="a * b",

@@ -17,7 +17,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import in_cells
+from .facts import divided, in_cells
 from .served import SCRAPE
 
 _WORDS = (
@@ -157,8 +157,7 @@ class StagesReader:
         if whole is not None and whole.ms >= 0.8 * top.ms:
             if whole.ms < top.ms:
                 return
-            yield Fact("serving.stage_share", top.ms / whole.ms, "fraction", Subject(label=top.stage), kind="derived",
-                       formula="a / b", inputs=(made[first], _fact(doc, whole)), status=doc.status)  # fmt: skip
+            yield divided("serving.stage_share", (made[first], _fact(doc, whole)), "fraction", Subject(label=top.stage))
         elif whole is None and top.ms + rest > 0:
             letters = "abcdefghijklmnopqrstuvwxyz"[: len(inputs)]
             yield Fact("serving.stage_share", top.ms / (top.ms + rest), "fraction", Subject(label=top.stage), kind="derived",  # noqa: E501

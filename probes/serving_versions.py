@@ -14,6 +14,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import divided
+
 _ENGINE = r"vllm(?:-openai)?|sglang|tensorrt[-_ ]?llm|trt-?llm|tgi|text-generation-inference|llama\.?cpp|lmdeploy|ollama|dynamo|exllama\w*"  # noqa: E501
 _RELEASE = regex(
     rf"(?:(?P<engine>{_ENGINE})\s*(?:==|[:=@ /-]|version|release)?\s*v?(?P<number>\d+\.\d+(?:\.\w+)*)"
@@ -79,8 +81,9 @@ class VersionReader:
                 )
                 for r in (high, low)
             )
-            yield Fact("compare.ratio", high.value / low.value, "count", Subject(label=f"version|{metric}|{worse.release}|{better.release}"),  # noqa: E501
-                       kind="derived", formula="a / b", inputs=inputs, status=doc.status)  # fmt: skip
+            yield divided(
+                "compare.ratio", inputs, subject=Subject(label=f"version|{metric}|{worse.release}|{better.release}")
+            )
 
     @staticmethod
     def _readings(doc: Document) -> list[_Reading]:

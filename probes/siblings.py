@@ -12,7 +12,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import computed, excerpt, fact
+from .facts import computed, divided, excerpt, fact
 
 _LINES = 2000
 _SMALL = 1 << 16
@@ -188,10 +188,7 @@ class NetworkCounts:
             if (hit := _DOWN_UP.search(text)) is not None and int(hit["up"] or hit["up2"]) > 0:
                 down, up = (float(hit[k] or hit[f"{k}2"]) for k in ("down", "up"))
                 a, b = (fact(doc, line, "net.ports", v, "count", label=k) for k, v in (("down", down), ("up", up)))
-                yield Fact(
-                    "net.oversubscription", down / up, "count", Subject(),
-                    (doc.span(line),), kind="derived", formula="a / b", inputs=(a, b), status=doc.status,
-                )  # fmt: skip
+                yield divided("net.oversubscription", (a, b), spans=(doc.span(line),))
             elif (hit := _RATIO.search(text)) is not None:
                 yield fact(doc, line, "net.oversubscription", float(hit["a"] or hit["b"]), "count")
             if (hit := _CALLS.search(text)) is not None:

@@ -18,7 +18,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import excerpt
+from .facts import divided, excerpt
 from .generic_tables import tables
 
 _SMALL = 512 << 10
@@ -123,10 +123,9 @@ def _first_sights(doc: Document, series: list[_Timed]) -> Fact | None:
         Fact("train.shape_time", i.value, i.unit, Subject(label=i.key), (doc.span(i.line),), status=doc.status)
         for i in (top, low)
     )
-    return Fact(
-        "train.first_of_shape", top.value / low.value, "count", Subject(label=top.key),
-        (inputs[0].spans[0], inputs[1].spans[0]), kind="derived", formula="a / b", inputs=inputs, status=doc.status,
-    )  # fmt: skip
+    return divided(
+        "train.first_of_shape", inputs, subject=Subject(label=top.key), spans=(inputs[0].spans[0], inputs[1].spans[0])
+    )
 
 
 class StepSeries:

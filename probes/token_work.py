@@ -10,7 +10,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import excerpt, labelled
+from .facts import divided, excerpt, labelled
 
 _FRAME = regex(
     r"tokenization_\w+|_batch_encode|encode_plus|\b_?tokenize \(|sentencepiece|convert_ids_to_tokens|convert_tokens_to|detokeniz|\bbpe\b|分词",  # noqa: E501
@@ -43,10 +43,7 @@ class TokenWorkReader:
                     labelled(doc, line, "figure", float(of[k]), "count", f"count|{name} samples")
                     for k, name in (("n", "tokenizer"), ("all", "all"))
                 )
-                yield Fact(
-                    "serving.tokenizer_samples", int(of["n"]) / int(of["all"]), "fraction", Subject(label="samples"), kind="derived",  # noqa: E501
-                    formula="a / b", inputs=inputs, status=doc.status,
-                )  # fmt: skip
+                yield divided("serving.tokenizer_samples", inputs, "fraction", Subject(label="samples"))
                 frames = 0
             elif framed:
                 frames += 1

@@ -15,6 +15,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import IN_MS, canonical
 
+from .facts import divided
 from .step_phases import StepPhases
 
 _VALUE = regex(
@@ -83,16 +84,7 @@ class ProfilerTable:
         yield from (f for f in kept.values() if f.subject.label in names)
         if "cpu" in totals and "cuda" in totals and float(totals["cpu"].value or 0) > 0:
             cuda, cpu = totals["cuda"], totals["cpu"]
-            yield Fact(
-                "profile.gpu_busy",
-                float(cuda.value or 0) / float(cpu.value or 1),
-                "fraction",
-                kind="derived",
-                formula="a / b",
-                inputs=(cuda, cpu),
-                spans=cuda.spans,
-                status=doc.status,
-            )
+            yield divided("profile.gpu_busy", (cuda, cpu), "fraction", spans=cuda.spans)
 
     @staticmethod
     def _total(doc: Document, line: Line, foot: re.Match[str], totals: dict[str, Fact]) -> Iterator[Fact]:
@@ -187,17 +179,7 @@ class PythonProfile:
             share = float(row.value or 0) / float(total.value or 1)
             if share < 0.05:
                 break
-            yield Fact(
-                "profile.python",
-                share,
-                "fraction",
-                row.subject,
-                row.spans,
-                kind="derived",
-                formula="a / b",
-                inputs=(row, total),
-                status=doc.status,
-            )
+            yield divided("profile.python", (row, total), "fraction", row.subject, spans=row.spans)
 
 
 class TrainingProse:
@@ -292,10 +274,7 @@ class TrainingProse:
                 share = float(busy.value or 0) / float(step.value or 1)
                 if 0 < share <= 1.02:
                     seen.add("trace.gpu_busy")
-                    yield Fact(
-                        "trace.gpu_busy", share, "fraction", spans=busy.spans, kind="derived", formula="a / b",
-                        inputs=(busy, step), status=doc.status,
-                    )  # fmt: skip
+                    yield divided("trace.gpu_busy", (busy, step), "fraction", spans=busy.spans)
 
 
 READERS: list[Reader] = [ProfilerTable(), PythonProfile(), StepPhases(), TrainingProse()]

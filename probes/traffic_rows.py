@@ -12,7 +12,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import IN_MS
 
-from .facts import amount, computed, excerpt, fact, in_cells
+from .facts import amount, computed, divided, excerpt, fact, in_cells
 
 _SMALL = 1 << 18
 _LINES = 2000
@@ -267,10 +267,7 @@ class ManyAtOnce:
         inputs = tuple(
             fact(doc, line, "load.result", float(row[k]), "count", around=row[k], label=f"{label} {k}") for k in "ab"
         )
-        yield Fact(
-            "load.slows", ratio, "count", Subject(label=label), (doc.span(line),), kind="derived", formula="a / b",
-            inputs=inputs, status=doc.status,
-        )  # fmt: skip
+        yield divided("load.slows", inputs, subject=Subject(label=label), spans=(doc.span(line),))
 
 
 READERS: list[Reader] = [TrafficReader(), BacklogReader(), CallSizes(), ManyAtOnce()]

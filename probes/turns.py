@@ -11,7 +11,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import excerpt
+from .facts import divided, excerpt
 
 _RANK = regex(
     r"^\W*(?:rank|worker|node|gpu|host)[ _#-]?(?P<rank>\d{1,4})\b[\s:|]+(?:[^\W\d]{1,12}[ =:]{1,2})?(?P<a>\d+(?:\.\d+)?)(?: ?ms)?[\s|,/，]+(?:[^\W\d]{1,12}[ =:]{1,2})?(?P<b>\d+(?:\.\d+)?)(?: ?ms)?\s*\|?\s*$",  # noqa: E501
@@ -51,11 +51,7 @@ class RankSumReader:
                 )
                 for r in (late[0], peer)
             )  # fmt: skip
-            yield Fact(
-                "straggler.work", late[0][1] / peer[1], "count",
-                Subject(rank=late[0][0], label=f"rank {late[0][0]}"), kind="derived", formula="a / b", inputs=inputs,
-                status=doc.status,
-            )  # fmt: skip
+            yield divided("straggler.work", inputs, subject=Subject(rank=late[0][0], label=f"rank {late[0][0]}"))
             return
 
 

@@ -12,6 +12,8 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
+from .facts import divided
+
 # Variables people set often. A name that is not one of UCX's and lies one or two letters from one of these is a typo.
 COMMON = (
     "UCX_TLS", "UCX_NET_DEVICES", "UCX_RNDV_THRESH", "UCX_RNDV_SCHEME", "UCX_IB_GID_INDEX", "UCX_MEMTYPE_CACHE",
@@ -291,10 +293,7 @@ class UcxReader:
             yield Fact("ucx.perftest.bw", got[0], got[1], Subject(label=test), span, status=doc.status)
         # of a bandwidth test the median is the posting time only, so it says nothing beside the mean
         if median > 0 and overall / median > 3 and rate < 50:
-            yield Fact(
-                "ucx.perftest.mean_over_median", overall / median, "count", Subject(), (), kind="derived",
-                formula="a / b", inputs=(mean, middle), status=doc.status,
-            )  # fmt: skip
+            yield divided("ucx.perftest.mean_over_median", (mean, middle))
 
     @staticmethod
     def _slips(doc: Document, value: str, line: Line) -> Iterator[Fact]:
