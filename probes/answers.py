@@ -10,7 +10,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, computed, excerpt, fact
+from .facts import amount, computed, excerpt, fact, in_cells
 
 _SMALL = 1 << 16
 _LINES = 1000
@@ -170,7 +170,6 @@ _EACH = regex(
 )
 _TIME_HEAD = regex(r"\b(?:s|sec\w*|ms|min\w*|hours?|h|time|epoch|step|latency|duration)\b|耗时|时间|秒|分钟", re.I)
 _RATE_HEAD = regex(r"/s\b(?!/)|per sec|throughput|tok|samples|吞吐", re.I)
-_CELLS = regex(r"\s{2,}|\t|\s*\|\s*")
 _NUMBER = regex(r"^\d+(?:\.\d+)?(?:\s*(?:ms|s|min|h))?$")
 
 
@@ -198,7 +197,7 @@ class CoTenants:
             if (hit := _N_JOBS.match(text)) is not None:
                 noted.setdefault(int(hit["n"]), (float(hit["t"]), line))
                 continue
-            cells = [c for c in _CELLS.split(text.strip().strip("|")) if c]
+            cells = in_cells(text)
             if _SHARERS.search(text) and len(cells) >= 2 and not any(_NUMBER.match(c) for c in cells):
                 who = next((k for k, c in enumerate(cells) if _SHARERS.search(c)), None)
                 times = [

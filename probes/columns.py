@@ -16,12 +16,11 @@ from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import excerpt, in_cells
+from .facts import RULER, excerpt, in_cells
 from .generic_compare import ratio_facts
 from .generic_figures import cell, header_unit, name_metric, with_unit
 from .generic_readings import Group, Reading, reading
 
-_RULE = regex(r"^[\s|:+=_-]{3,}$")
 _KEY = regex(r"^(?P<name>[^=]*\S)\s*=\s*(?P<value>[^=\s].*)$")
 _TIGHT = regex(
     r"^(?P<name>[A-Za-z][^=:]*?[A-Za-z)%])\s(?P<value>\d[\d.,]*(?:\s?\w+)?)$"
@@ -64,7 +63,7 @@ class ColumnsReader:
 
 def _row(line: Line) -> _Row | None:
     text = line.text.strip().strip("|").strip()
-    if not text or _RULE.match(text) or len(text) > 200:
+    if not text or RULER.match(text) or len(text) > 200:
         return None
     parts = in_cells(text)
     if len(parts) >= 2 and all(p.startswith(("=", ":")) for p in parts[1:]):

@@ -10,7 +10,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, computed, divided, excerpt, fact
+from .facts import amount, computed, divided, excerpt, fact, in_cells
 
 _SMALL = 1 << 16
 _LINES = 1000
@@ -155,7 +155,6 @@ class CallsPerMessage:
 _COMPUTES = regex(r"^\W*(?:prefill|forward|compute|fwd|attention|gemm|计算|预填充)", re.I)
 _MOVES = regex(r"^\W*(?:kv[ _-]?)?(?:cache )?(?:push|transfer|xfer|send|pull|write|read|put|传输|搬运)", re.I)
 _WIRE_HEAD = regex(r"\b(?:nic|wire|net\w*|hca|rdma|ib|link|port)\b[ _]?(?:tx|xmit|rx|busy|util\w*|%)?|网卡", re.I)
-_CELLS = regex(r"\s{2,}|\t|\s*\|\s*")
 _FIGURE = regex(r"^\s*([\d.]+)\s*(?:%|ms|[GM]b/s|[GM]B/s)?\s*$")
 _SERIES = regex(r"^\W*(?:[\w ./]+[:=])?\s*((?:\d+(?:\.\d+)?[ ,]+){7,}\d+(?:\.\d+)?)\s*$")
 _OF_WIRE = regex(r"xmit|\btx\b|nic|wire|rdma|port_|hca|网卡|出口", re.I)
@@ -189,7 +188,7 @@ class TakingTurns:
             if (bar := _BAR.match(text)) is not None:
                 kind = "work" if _COMPUTES.search(bar["what"]) else "wire" if _OF_WIRE.search(bar["what"]) else ""
                 bars.setdefault(kind, (bar.start("bar"), bar.end("bar"), line))
-            cells = [c for c in _CELLS.split(text.strip()) if c]
+            cells = in_cells(text)
             heads = [k for k, c in enumerate(cells) if _WIRE_HEAD.search(c) and not _FIGURE.match(c)]
             if len(cells) >= 3 and heads and not any(_FIGURE.match(c) for c in cells):
                 column = heads[-1]

@@ -14,6 +14,8 @@ from diagnose.models import NOBODY, Fact, Subject, Value
 from diagnose.safe_json import loads
 
 _NUMBER = regex(r"^[<>~]?\s*([-+]?\d[\d,]*(?:\.\d+)?)\s*([A-Za-z%/°]+[A-Za-z]*)?")
+RULER = regex(r"^[\s|:+=_-]{3,}$")  # a line that rules off a table's head or foot
+_LABEL = regex(r'(\w+)="([^"]*)"')
 _GAP = regex(r"\s{2,}|\t|\s*\|\s*")
 _GIB = {
     "b": 2.0**-30, "": 2.0**-30, "k": 2.0**-20, "kb": 2.0**-20, "kib": 2.0**-20, "ki": 2.0**-20,
@@ -105,6 +107,11 @@ def in_cells(row: str, empty: bool = False) -> list[str]:
     """The cells of a row whose columns two blanks, a tab or a bar part; with `empty` also those that hold nothing."""
     parts = (c.strip() for c in _GAP.split(row.strip().strip("|").strip()))
     return [c for c in parts if c or empty]
+
+
+def metric_labels(text: str) -> dict[str, str]:
+    """Labels of a sample in Prometheus' text format: ``model="m",le="0.5"``."""
+    return dict(_LABEL.findall(text))
 
 
 def number(cell: str) -> float | None:

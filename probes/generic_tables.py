@@ -10,11 +10,11 @@ from diagnose.axes import OTHER, classify
 from diagnose.document import Line
 from diagnose.lazy import regex
 
+from .facts import RULER
 from .generic_figures import Figure, cell, header_unit, name_metric
 
 MAX_COLUMNS = 16
 MAX_ROWS = 200
-_RULE = regex(r"^[\s|:+=_-]{3,}$")
 _REMARK = regex(r"^(?:<-|<=|←|#|//|\()")
 _GAP = regex(r"\t+| {2,}")
 _MATRIX = regex(r"D\\D|GPU0\s+GPU1|\bredop\b|^\s*X\s|Proto\s+Recv-Q|^\s*Thread Stats\s+Avg", re.IGNORECASE)
@@ -120,7 +120,7 @@ def tables(lines: list[Line], skip: set[int] | frozenset[int] = frozenset()) -> 
 
 def _table(lines: list[Line], i: int) -> Table | None:
     text = lines[i].text
-    if len(text) > 400 or not text.strip() or _RULE.match(text) or _MATRIX.search(text):
+    if len(text) > 400 or not text.strip() or RULER.match(text) or _MATRIX.search(text):
         return None
     kind, head = split(text)
     if not kind:
@@ -153,7 +153,7 @@ def _table(lines: list[Line], i: int) -> Table | None:
     heads = _shared_unit([c.text for c in columns])
     j: int | None = i + 1
     while j is not None and j < len(lines) and len(table.rows) < MAX_ROWS:
-        if _RULE.match(lines[j].text):
+        if RULER.match(lines[j].text):
             table.lines.append(j)
             j += 1
             continue
@@ -196,7 +196,7 @@ def _split_below(text: str, gap: int) -> tuple[str, list[Cell]]:
 def _figures_below(lines: list[Line], i: int, kind: str, width: int, gap: int) -> bool:
     """One of the next rows of this width holds a figure: rows of words may come first."""
     for line in lines[i : i + 8]:
-        if _RULE.match(line.text):
+        if RULER.match(line.text):
             continue
         row_kind, cells = _split_below(line.text, gap)
         if row_kind == kind and 2 <= len(cells) < width and not any(cell(c.text) for c in cells[1:]):
@@ -209,7 +209,7 @@ def _figures_below(lines: list[Line], i: int, kind: str, width: int, gap: int) -
 
 
 def _next(lines: list[Line], j: int) -> int | None:
-    while j < len(lines) and _RULE.match(lines[j].text):
+    while j < len(lines) and RULER.match(lines[j].text):
         j += 1
     return j if j < len(lines) and lines[j].text.strip() else None
 

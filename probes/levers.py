@@ -16,7 +16,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import excerpt
+from .facts import RULER, excerpt
 from .generic_figures import cell, header_unit, name_metric
 from .generic_tables import Cell, split
 
@@ -24,7 +24,6 @@ _SMALL = 1 << 15
 _LINES = 200
 _ROWS = 12
 _LEAST = 1.3
-_RULE = regex(r"^[\s|:+=_-]{3,}$")
 _FAILS = regex(
     r"\bfail|error|\bhang|\bhung|crash|abort|segmentation|segfault|sigsegv|\bdies?\b|killed|timed? ?out|no route|unreachable|"  # noqa: E501
     r"refused|cannot|can't|could not|network Socket|NET/Socket|wrong|corrupt|\bno row|never|\boom\b|not start|失败|报错|卡死|卡住|挂死|崩溃|超时|不通",  # noqa: E501
@@ -69,7 +68,7 @@ def _table(lines: list[Line], i: int) -> tuple[list[str], list[_Row]]:
     rows: list[_Row] = []
     for line in lines[i + 1 : i + 1 + _ROWS]:
         text = _bare(line)
-        if _RULE.match(text):
+        if RULER.match(text):
             continue
         same, cells = _split(text)
         if same != kind or not 2 <= len(cells) <= len(head) + 1:

@@ -18,7 +18,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import computed, divided, fact
+from .facts import computed, divided, fact, metric_labels
 
 _STEMS = (
     "node_netstat_Tcp_", "node_infiniband_", "node_load1", "node_memory_Mem", "container_memory_working_set_bytes",
@@ -37,7 +37,6 @@ _LINE = regex(
     re.VERBOSE,
 )
 _REASON = regex(r"nvidia_smi_clocks_(?:throttle|event)_reasons_([hs]w_\w+)")
-_LABEL = regex(r'(\w+)="([^"]*)"')
 _GIB = 2.0**-30
 
 # name -> signal, unit, factor, label; a counter or queue at zero says nothing
@@ -104,7 +103,7 @@ class Exporters:
             if hit is None:
                 continue
             name = hit["name"].removesuffix("_total") if hit["name"].startswith(("lmcache:", "vllm:")) else hit["name"]
-            made = _Sample(line, name, dict(_LABEL.findall(hit["labels"] or "")), float(hit["value"]))
+            made = _Sample(line, name, metric_labels(hit["labels"] or ""), float(hit["value"]))
             series[name, hit["labels"] or ""] = made
         for sample in series.values():
             yield from self._plain(doc, sample)

@@ -15,7 +15,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import divided, fact
+from .facts import divided, fact, metric_labels
 
 _KEYS = (
     ("coll_busbw_gbs", "nccl.inspector.busbw", "GB/s"),
@@ -27,7 +27,6 @@ _PAIR = regex(r'"(\w+)"\s*:\s*(?:"([^"]*)"|(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?))')
 _PROM = regex(
     r"^nccl_(?:p2p_)?(bus_bandwidth_gbs|collective_exec_time_microseconds|exec_time_microseconds)\{(.*)\}\s+(\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?![\w.])"
 )
-_LABEL = regex(r'(\w+)="([^"]*)"')
 _MOST = 2000  # objects
 _KEEP = 64  # facts
 
@@ -111,7 +110,7 @@ def _spread(readings: list[Fact]) -> Fact | None:
 
 
 def _prom(doc: Document, line: Line, hit: re.Match[str]) -> Fact:
-    labels = dict(_LABEL.findall(hit[2]))
+    labels = metric_labels(hit[2])
     who = " ".join(
         filter(
             None,

@@ -16,6 +16,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import metric_labels
 from .serving_names import BUCKETED, COUNTERS, GAUGE_UNITS, GAUGES, HISTOGRAMS, SECONDS
 
 _LINE = regex(
@@ -26,7 +27,6 @@ _LINE = regex(
         (?:\s*(?:->|→|=>)\s*(?P<then>\d[\d,]*\.?\d*(?:[eE][+-]?\d+)?))?""",
     re.VERBOSE,
 )
-_LABEL = regex(r'(\w+)="([^"]*)"')
 _SPOKEN = regex(
     r"""(?P<name>(?:vllm|sglang):\w+?_seconds|dynamo_frontend_\w+_seconds|request_(?:queue|prefill|decode)_time(?:_seconds)?)\b[^\d\n]{0,12}?
         \(?(?P<stat>mean|avg|average|median|p\d\d)\)?[^\d\n]{0,6}(?P<value>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>ms|s)?\b""",
@@ -95,7 +95,7 @@ class ServingMetricsReader:
                 continue
             for hit in _LINE.finditer(text):
                 name = hit.group("name")
-                labels = dict(_LABEL.findall(hit.group("labels") or ""))
+                labels = metric_labels(hit.group("labels") or "")
                 if name == "process_start_time_seconds":
                     if name not in info:
                         info.add(name)

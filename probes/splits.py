@@ -19,12 +19,11 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import IN_MS
 
-from .facts import excerpt, in_cells
+from .facts import RULER, excerpt, in_cells
 from .generic_figures import Figure, Metric, cell, header_unit, name_metric
 
 _LEAST = 1.25  # between the groups
 _WITHIN = 1.3  # inside a group, and always less than half of the way between them
-_RULE = regex(r"^[\s|:+=_-]{3,}$")
 _LAST = regex(r"\s(ms|us|GB/s|MB/s|Gbps|tok/s)$")  # ``kv xfer ms``
 _ARROW = regex(r"^([\w./@:-]+)\s*(?:->|→|=>|<->|↔)\s*([\w./@:-]+)$")
 _AXES = (
@@ -82,7 +81,7 @@ def _blocks(lines: list[Line]) -> Iterator[tuple[list[str], list[_Row]]]:
     rows: list[_Row] = []
     for line in lines:
         text = line.text.strip().strip("|").strip()
-        if text and _RULE.match(text):
+        if text and RULER.match(text):
             continue
         parts = in_cells(text, empty=True) if text else []
         figures = [cell(c) for c in parts]
