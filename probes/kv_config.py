@@ -10,6 +10,8 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
+from .facts import excerpt
+
 # Settings that have to agree between the side that fills the cache and the side that reads it.
 _AGREE = regex(
     r"""(?:--|["']|\b)(block[-_]size|page[-_]size|kv[-_]cache[-_]dtype|kv[-_]connector|kv[-_]cache[-_]layout"""
@@ -46,12 +48,10 @@ class SidesReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document."""
-        if doc.size > 1 << 16:
-            return
         side = ""
         values: dict[str, dict[str, tuple[str, Line]]] = {"prefill": {}, "decode": {}}
         roles: dict[str, list[Line]] = {}
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 16):
             side = _side(line.text) or side
             for hit in _ROLE.finditer(line.text):
                 roles.setdefault(hit.group(1) or _MODES[hit.group(2)], []).append(line)
@@ -97,11 +97,9 @@ class BackendReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """A fact where they differ, only in short texts: a log may build several."""
-        if doc.size > 1 << 16:
-            return
         asked: dict[str, Line] = {}
         got: dict[str, Line] = {}
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 16):
             for hit in _GOT.finditer(line.text):
                 for name in re.findall(_BACKENDS, next(g for g in hit.groups() if g)):
                     got.setdefault(name.upper(), line)

@@ -13,7 +13,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import amount, divided, labelled
+from .facts import amount, divided, excerpt, labelled
 
 _DURATION = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s|sec|seconds|毫秒|秒)(?![\w/])")
 _BYTES = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*([KMG]i?B)\b(?!/s)", re.I)
@@ -24,9 +24,7 @@ _MOST_LINES = 400  # such tables are typed; a long text is a log with readers of
 
 
 def _short(doc: Document) -> list[Line]:
-    if doc.size > 1 << 16:
-        return []
-    lines = list(doc.lines())
+    lines = excerpt(doc, 1 << 16)
     return lines if len(lines) <= _MOST_LINES else []
 
 

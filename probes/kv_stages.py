@@ -12,7 +12,7 @@ from diagnose.plugin import Reader
 from diagnose.units import canonical
 
 from . import kv_config, kv_flow, movement_rates, movement_words
-from .facts import amount, divided
+from .facts import amount, divided, excerpt
 
 _WORDS = (
     ("ttft", r"ttft|time to first token|首\s*token|首字"),
@@ -71,11 +71,9 @@ class StageReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document, only where a transfer and something to hold it against are both there."""
-        if doc.size > 1 << 16:
-            return
         unit, declared = "ms", False
         found: dict[str, Fact] = {}
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 16):
             head = _UNIT_HEAD.search(line.text)
             if head and not re.search(r"\d", line.text):
                 unit, declared = head.group(1), True

@@ -11,7 +11,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import amount, divided
+from .facts import amount, divided, excerpt
 from .rdma import NIC
 
 _PER_NIC = regex(rf"\b({NIC})\b(?::\d)?([^\n]*?)(?=\b{NIC}\b|$)")
@@ -44,11 +44,9 @@ class TrafficReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact where the busiest of three or more adapters carries nine tenths."""
-        if doc.size > 1 << 16:
-            return
         found: dict[str, tuple[float, Line]] = {}
         titled = False
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 16):
             text = _INDEX.sub(lambda m: m.group().translate(_DIGITS), line.text)
             named = re.search(rf"\b{NIC}\b", text)
             if named is None:
@@ -89,9 +87,7 @@ class NamedRateReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The first rate named in a short text."""
-        if doc.size > 1 << 14:
-            return
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 14):
             hit = _NAMED.search(line.text)
             if hit is None:
                 continue
@@ -122,10 +118,8 @@ class PathRateReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Rates by transport, and the best over that of TCP."""
-        if doc.size > 1 << 14:
-            return
         best: dict[str, Fact] = {}
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 14):
             kinds = {m.group(1) for m in _RESOURCE.finditer(line.text)}
             rates = _RATE.findall(line.text)
             if len(kinds) != 1 or len(rates) != 1 or "TLS" in line.text:
@@ -156,10 +150,8 @@ class EnvEffectReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The quotient of the extremes for the variable that differs."""
-        if doc.size > 1 << 14:
-            return
         rows: list[tuple[str, str, float, Line]] = []
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 14):
             found = [(a or c, b or d) for a, b, c, d in _SET.findall(line.text)]
             end = _END.search(_SET.sub(" = ", line.text))
             if end is None or len(found) > 1:

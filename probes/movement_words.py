@@ -11,7 +11,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import amount
+from .facts import amount, excerpt
 
 _TIME = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s|sec|seconds|毫秒|微秒|秒)(?![\w/])")
 _LAST = regex(r"[\s:=|](\d[\d,]*(?:\.\d+)?)\s*$")
@@ -51,12 +51,10 @@ class RegistrationReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One quotient, labelled with the library that registers."""
-        if doc.size > 1 << 15:
-            return
         unit: float | None = None
         found: dict[str, tuple[float, Line]] = {}
         whole = ""
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 15):
             text = line.text
             whole += text + "\n"
             times = _TIME.findall(text)
@@ -119,10 +117,11 @@ class PiecesReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Number and size of the smallest and of the largest pieces, a few hundred or more of them."""
-        if doc.size > 1 << 15 or not any(_ABOUT_KV.search(line.text) for line in doc.lines()):
+        lines = excerpt(doc, 1 << 15)
+        if not any(_ABOUT_KV.search(line.text) for line in lines):
             return
         found: list[tuple[float, float, Line]] = []
-        for line in doc.lines():
+        for line in lines:
             for hit in [*_PIECES.finditer(line.text), *_PRODUCT.finditer(line.text)]:
                 groups = hit.groups()
                 scale = {"k": 1e3, "M": 1e6, None: 1.0}[groups[1]] if len(groups) == 4 else 1.0
@@ -164,11 +163,12 @@ class WaitReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Time and rate of a transfer, from short texts without statistics of a connector."""
-        if doc.size > 1 << 14 or b"KV Transfer metrics" in doc.data:
+        lines = excerpt(doc, 1 << 14)
+        if not lines or b"KV Transfer metrics" in doc.data:
             return
         time: Fact | None = None
         size: Fact | None = None
-        for line in doc.lines():
+        for line in lines:
             for hit in _WAITED.finditer(line.text):
                 spent = _SPENT.match(line.text, hit.end())
                 if spent and time is None:

@@ -12,7 +12,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import amount, divided
+from .facts import amount, divided, excerpt
 
 _CUDA = regex(r"mpi_built_with_cuda_support:value:(true|false)|CUDA support:\s*(yes|no)\b|MPI extensions:.*\b(cuda)\b")
 _BUILD = regex(r"--(with|without)-(cuda|ucx|verbs)\b(=no\b)?")
@@ -162,11 +162,9 @@ class MemoryReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document: the best rate of either kind, and their quotient."""
-        if doc.size > 1 << 18:
-            return
         best: dict[str, Fact] = {}
         lat: dict[str, Fact] = {}
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 18):
             kinds = {hit.lastgroup for hit in _PAIR.finditer(line.text)}
             latency = _LATENCY.findall(line.text)
             if len(kinds) == 1 and len(latency) == 1 and (kind := str(next(iter(kinds)))) not in lat:
@@ -212,11 +210,9 @@ class NumaRateReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document: the best rate of each node, and the quotient of the extremes."""
-        if doc.size > 1 << 16:
-            return
         best: dict[str, Fact] = {}
         unit = ""
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 16):
             node, rates = _NODE.search(line.text), _RATE.findall(line.text)
             head = _RATE_UNIT.search(line.text)
             if node is None:

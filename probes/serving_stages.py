@@ -17,7 +17,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import divided, in_cells
+from .facts import divided, excerpt, in_cells
 from .served import SCRAPE
 
 _WORDS = (
@@ -117,11 +117,9 @@ class StagesReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of each block of stages that stands together."""
-        if doc.size > 1 << 16 or doc.is_binary:
-            return
         if doc.head.startswith(SCRAPE.encode()):
             return  # a page of a window: what counts is the difference to its other page
-        lines = [line for line in doc.lines() if len(line.text) <= 400]
+        lines = [line for line in excerpt(doc, 1 << 16) if len(line.text) <= 400]
         for found in (*_tables(lines), *_columns(lines), *_lists(lines), _curl(lines), _histograms(lines)):
             yield from self._facts(doc, found)
 

@@ -14,7 +14,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import divided
+from .facts import divided, excerpt
 
 _ENGINE = r"vllm(?:-openai)?|sglang|tensorrt[-_ ]?llm|trt-?llm|tgi|text-generation-inference|llama\.?cpp|lmdeploy|ollama|dynamo|exllama\w*"  # noqa: E501
 _RELEASE = regex(
@@ -56,9 +56,7 @@ class VersionReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Compare the first release with each other one, metric by metric."""
-        if doc.size > 1 << 14:
-            return
-        found = self._readings(doc)
+        found = self._readings(excerpt(doc, 1 << 14))
         groups: dict[tuple[str, str], dict[str, _Reading]] = {}
         for item in found:
             groups.setdefault((item.metric, item.unit), {}).setdefault(item.release, item)
@@ -86,10 +84,10 @@ class VersionReader:
             )
 
     @staticmethod
-    def _readings(doc: Document) -> list[_Reading]:
+    def _readings(lines: list[Line]) -> list[_Reading]:
         out: list[_Reading] = []
         release, since = "", _BLOCK
-        for line in doc.lines():
+        for line in lines:
             if len(line.text) > 400:
                 continue
             names = {_release(hit) for hit in _RELEASE.finditer(line.text)}
@@ -150,9 +148,7 @@ class UpgradeReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`version`, twice a step."""
-        if doc.size > 1 << 16:
-            return
-        for line in doc.lines():
+        for line in excerpt(doc, 1 << 16):
             for hit in _STEP.finditer(line.text) if len(line.text) <= 400 else ():
                 label = re.sub(r"[_ ]", "-", hit["name"].lower())
                 for number in (hit["old"], hit["new"]):
