@@ -61,7 +61,14 @@ def _by_answer(kinds: list[Mutation], says: str) -> Callable[[_Answer], _Answer]
     """Declare a change to what the answer rests on."""
 
     def register(make: _Answer) -> _Answer:
-        kinds.append(Mutation(make.__name__, says, lambda case, got, _: make(case, got) if got else None, True))
+        def change(case: Case, got: Report | None, _: random.Random) -> Case | None:
+            made = make(case, got) if got else None
+            if made is None or got is None or kinds is not FOLLOWS or not got.findings:
+                return made
+            # What is changed is what the leading finding rests on; another cause of the key may rest on something else.
+            return replace(made, key=replace(made.key, label=got.findings[0].cause, also=()))
+
+        kinds.append(Mutation(make.__name__, says, change, True))
         return make
 
     return register

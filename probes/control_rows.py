@@ -135,7 +135,7 @@ class VersionRows:
             steady = [(v, n, line) for v, n, line in got if max(n) <= 1.08 * min(n)]
             for bad, one, line in drifts[:1]:
                 for good, two, other in steady[:1]:
-                    if abs(one[0] - two[0]) <= 0.1 * two[0]:
+                    if bad != good and abs(one[0] - two[0]) <= 0.1 * two[0]:
                         yield Fact(
                             "version.drift", round(_drift(one), 3), "count", Subject(label=f"{name}|{bad}|{good}"),
                             (doc.span(line), doc.span(other)), kind="derived", formula="reader:version_rows",

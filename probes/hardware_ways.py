@@ -52,7 +52,7 @@ class MappedCopies:
 
 
 _ALLTOALL = regex(r"all[-_ ]?to[-_ ]?all|\ba2a\b", re.IGNORECASE)
-_BUSBW = regex(r"(?<![\w.])(?P<v>\d+(?:\.\d+)?)\s*(?:GB/s)?\s*(?:\(busbw\)|busbw)?\s*(?:\(.*)?$")
+_BUSBW = regex(r"(?<![\w.])(?P<v>\d+(?:\.\d+)?)\s*(?P<u>GB/s|Gb/s)?\s*(?:\(busbw\)|busbw)?\s*(?:\(.*)?$")
 _RANKS = regex(r"(?<![\w.])(?P<a>\d{1,5}) ?(?:ranks|GPUs in all|卡)(?![\w])|\bnranks (?P<b>\d{1,5})", re.IGNORECASE)
 _NIC = regex(
     r"(?:\b8 ?[x×] ?|one |own |each |一张 ?|\d GPUs?, )(?:(?:HDR|NDR|EDR|RoCE|CX-?\d|ConnectX-?\d) ?)?(?P<g>100|200|400|800) ?(?:G\b|Gb/s|Gbps|Gbit/s)",  # noqa: E501
@@ -73,7 +73,11 @@ class AllToAllNotes:
         busbw = self._measured(lines)
         if busbw is None:
             return
-        yield fact(doc, busbw[1], "alltoall.busbw", busbw[0], "GB/s")
+        rate, line, unit = busbw
+        if unit == "Gb/s":
+            yield computed(doc, line, "alltoall.busbw", rate / 8, "GB/s", self.name)
+        else:
+            yield fact(doc, line, "alltoall.busbw", rate, "GB/s")
         for signal, pattern, unit in (("ranks", _RANKS, "count"), ("nodes", NODES, "count"), ("nic", _NIC, "Gb/s")):
             for line in lines:
                 hit = pattern.search(line.prefix + line.text)
@@ -82,16 +86,16 @@ class AllToAllNotes:
                     break
 
     @staticmethod
-    def _measured(lines: list[Line]) -> tuple[float, Line] | None:
+    def _measured(lines: list[Line]) -> tuple[float, Line, str] | None:
         """The rate of the row that names the operation; a table of nccl-tests gives its own."""
-        found: list[tuple[float, Line]] = []
+        found: list[tuple[float, Line, str]] = []
         for line in lines:
             text = line.prefix + line.text
             if not _ALLTOALL.search(text) or re.search(r"one node|single node|单机|单节点", text) or "#" in text[:3]:
                 continue
             hit = _BUSBW.search(text.rstrip())
             if hit is not None and float(hit["v"]) > 1 and not re.search(r"\d\s*[GMK]i?B?\s*$", text):
-                found.append((float(hit["v"]), line))
+                found.append((float(hit["v"]), line, hit["u"] or "GB/s"))
         return found[0] if found else None
 
 

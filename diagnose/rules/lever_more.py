@@ -30,7 +30,7 @@ _LEVERS: dict[str, tuple[Lever, ...]] = {
     ),
     "lever_other_load": (
         Lever(
-            worse=r"\bstress(?:-ng)?\b|backup|compil(?:e|ing|er)|\bmake -j|\bzstd\b|\bgzip\b|\bcpu (?:burn|hog|load)|busy (?:host|cores|cpus?)|neighbou?r|other (?:jobs?|process(?:es)?|pods?|vms?) (?:on|running)|shared (?:cores|cpus?)|邻居|压测",  # noqa: E501
+            worse=r"\bstress(?:-ng)?\b|backup|(?<!torch.)(?<!torch_)\bcompil(?:e|ing|er)\b(?! a graph|_cache)|\bmake -j|\bzstd\b|\bgzip\b|\bcpu (?:burn|hog|load)|busy (?:host|cores|cpus?)|neighbou?r|other (?:jobs?|process(?:es)?|pods?|vms?) (?:on|running)|shared (?:cores|cpus?)|邻居|压测",  # noqa: E501
             better=r"\bnone\b|\bidle\b|\bquiet|isolat|own (?:cpuset|cores|cpus)|cpuset|dedicated|exclusive|stopped|paused|without|alone|finished|空闲|独占|停",  # noqa: E501
         ),
     ),

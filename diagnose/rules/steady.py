@@ -66,11 +66,17 @@ def _worded(one: str, two: str) -> bool:
     return a is not None and b is not None and a[1].lower() != b[1].lower()
 
 
+_OWN_NAME = regex(r"\b[a-z]{1,12}[-_.]?\d[\w.-]*")  # of a host or a card: `gg-011`
+
+
 def _named(axis: str, settings: str, symptom: str) -> bool:
     """Does the question speak of what was varied?"""
     words = _WORDS.get(axis) if axis in _AXES else None
+    if words is not None and re.search(words, symptom, re.I):
+        return True
     if words is not None:
-        return re.search(words, symptom, re.I) is not None
+        names = set(_OWN_NAME.findall(settings.lower()))
+        return len(names) > 1 and all(name in symptom.lower() for name in names)
     told = set(re.findall(r"[a-z]{3,}", settings.lower())) - {"with", "without", "off", "default", "the", "and"}
     return any(w in symptom.lower() for w in told)
 
