@@ -138,7 +138,12 @@ def listed(items: list[str], lang: str) -> str:
 
 def spaced(text: str) -> str:
     """Chinese with a blank between a character and a term in Latin letters that was joined to it."""
-    return re.sub(r"(?<=于是)(?=[A-Za-z])", " ", text)
+    return re.sub(r"(?<=于是|先看|，看|：看)(?=[A-Za-z])", " ", text)
+
+
+def capped(text: str) -> str:
+    """A clause as a sentence of its own; a name in small letters keeps them."""
+    return text[:1].upper() + text[1:] if re.match(r"[a-z]+(?:[ ,']|$)", text) else text
 
 
 def uncapped(text: str) -> str:
@@ -160,7 +165,9 @@ def _experiment(report: Report, cat: Catalogue, lang: str, *, command: bool = Tr
     apart = _titles(first.separates[:3], cat, lang) if len(first.separates) > 1 else ""
     frame = w.next if command else w.next_said
     what = looked_at(cat, first.probe, lang)
-    return w.glue(frame.format(what=what, command=first.command), w.separates.format(names=apart) if apart else "")
+    return w.glue(
+        spaced(frame.format(what=what, command=first.command)), w.separates.format(names=apart) if apart else ""
+    )
 
 
 def _limits(report: Report, cat: Catalogue, lang: str, most: int) -> str:
@@ -194,7 +201,7 @@ def _cause(report: Report, cat: Catalogue, lang: str) -> Answer:
     check = _text(cause, lang, "verify").rstrip("。.")
     definition = _text(cause, lang, "definition")
     proof, doubt = _proof(lead, w), _doubt(report, lead, cat, lang)
-    why = w.why.format(because=sign, refs=reference(cited[0])) if sign and cited and not spare else ""
+    why = w.why.format(because=capped(sign), refs=reference(cited[0])) if sign and cited and not spare else ""
     clause = first_clause(text, lang)
     short = fit(
         [
@@ -361,7 +368,7 @@ def _change_of_mind(report: Report, rivals: list[str], check: str, cat: Catalogu
     w = words(lang)
     probe = report.next_probes[0] if report.next_probes else None
     step = w.falls_step.format(command=probe.command, what=looked_at(cat, probe.probe, lang)) if probe else ""
-    parts = [w.falls.format(check=uncapped(check), step=step)]
+    parts = [w.falls.format(check=uncapped(check), step=spaced(step))]
     if rivals:
         parts.append(w.rivals.format(names=_titles(rivals, cat, lang)))
     against = report.findings[0].against if report.findings else []

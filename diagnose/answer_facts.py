@@ -300,7 +300,10 @@ def _zh(item: Evidence, cat: Catalogue | None, gpus: str) -> str:
     if item.signal in known:
         gpu = gpus.replace(" and ", "、").replace(", ", "、") or ("" if item.subject.gpu is None else item.subject.gpu)
         said = _SUMMED_ZH.get(label, cut(aloud(label.replace("|", "，")), 32))
-        about = f"（{said}）" if said and said.count(" ") < 4 else ""  # a clause of ours is no name
+        said = cat.spoken_zh["metrics"].get(label, said) if cat is not None else said
+        if label.count("|") == 3:
+            said = "{}对比{}".format(*(f"“{cut(p, 32)}”" for p in label.split("|")[2:]))
+        about = f"（{said}）" if said and (said.count(" ") < 4 or "|" in label) else ""  # a clause of ours is no name
         who = [*filter(None, (item.subject.host, item.subject.nic))]
         who += [f"{what} {n}" for what, n in (("rank", item.subject.rank), ("GPU", gpu)) if n not in (None, "")]
         who += [f"到 {item.subject.peer}"] if item.subject.peer is not None else []

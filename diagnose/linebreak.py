@@ -24,6 +24,6 @@ def wrapped(row: str, width: int, indent: str) -> list[str]:
 def _pieces(row: str) -> list[str]:
     """Words with the space behind them; single Chinese characters; punctuation is kept to what it closes or opens."""
     shut, opened = ",。;:、!?”)」，；：！？）》…", "“（《「"
-    han = rf"[{opened}]?[\u2e80-\u9fff][{shut}]*"
-    word = rf"[{opened}]?[^\s\u2e80-\u9fff{opened}，；：！？）。、”]+[{shut}]*"
+    han = rf"[{opened}]*[\u2e80-\u9fff][{shut}]*"
+    word = rf"[{opened}]*[^\s\u2e80-\u9fff{opened}，；：！？）。、”]+[{shut}]*"
     return re.findall(rf"(?:{han}|{word}|\S)\s*", row) or [row]
