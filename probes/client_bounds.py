@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from diagnose.document import Document
 from diagnose.lazy import regex
-from diagnose.models import Fact, Subject
+from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import excerpt
+from .facts import excerpt, fact
 
 # Each names one thing that only so many requests can hold at a time.
 _STATED = regex(
@@ -59,16 +59,13 @@ class ClientBoundReader:
             for hit in _STATED.finditer(line.text):
                 number = next(hit[f"n{i}"] for i in range(1, 6) if hit[f"n{i}"])
                 stated = True
-                yield Fact("client.bound", float(number), "count", Subject(label=_kind(hit)),
-                           (doc.span(line),), status=doc.status)  # fmt: skip
+                yield fact(doc, line, "client.bound", float(number), "count", label=_kind(hit))
         if stated:
             return
         for line in lines:
             for name, made in _DEFAULTS:
                 if made.search(line.text):
-                    yield Fact(
-                        "client.pool_default", name, None, Subject(label=name), (doc.span(line),), status=doc.status
-                    )
+                    yield fact(doc, line, "client.pool_default", name, label=name)
 
 
 def _kind(hit: re.Match[str]) -> str:
@@ -89,9 +86,7 @@ class RunningNoteReader:
             run, wait = _RUNNING.search(line.text), _WAITING.search(line.text)
             if run and wait:
                 for signal, hit in (("serving.running", run), ("serving.waiting", wait)):
-                    yield Fact(
-                        signal, float(hit["n"]), "count", Subject(label="noted"), (doc.span(line),), status=doc.status
-                    )
+                    yield fact(doc, line, signal, float(hit["n"]), "count", label="noted")
 
 
 READERS: list[Reader] = [ClientBoundReader(), RunningNoteReader()]

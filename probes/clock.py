@@ -25,7 +25,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.units import canonical
 
-from .facts import excerpt
+from .facts import excerpt, fact
 
 HEAD = "# one clock:"
 LEAST, MOST = 4, 240  # points of a series
@@ -171,8 +171,8 @@ class ClockReader:
             if (begun := _START.match(line.text)) is not None:
                 state.begin = seconds(begun[1]) or 0.0
                 if begun[2]:
-                    yield Fact("clock.epoch", float(begun[2]), "s", spans=(doc.span(line),), status=doc.status)
-                    yield Fact("clock.begin", begun[1], None, spans=(doc.span(line),), status=doc.status)
+                    yield fact(doc, line, "clock.epoch", float(begun[2]), "s")
+                    yield fact(doc, line, "clock.begin", begun[1])
             if (place := _PLACE.match(line.text)) is not None:
                 who = _subject(place[2].removeprefix("gpu") if place[1] == "gpu" else place[2], place[1])
                 yield Fact("clock.place", float(place[3]), "count", who, (doc.span(line),), status=doc.status)

@@ -17,7 +17,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import IN_MS
 
-from .facts import divided, excerpt
+from .facts import divided, excerpt, fact
 from .generic_tables import tables
 
 _SMALL = 64 << 10
@@ -190,14 +190,7 @@ def _contrast(
             continue
         first, second = (a, b) if unit == "ms" else (b, a)
         inputs = tuple(
-            Fact(
-                "variant.run",
-                r.value,
-                unit,
-                Subject(label=r.words.strip()[:80]),
-                (doc.span(r.line, r.text),),
-                status=doc.status,
-            )
+            fact(doc, r.line, "variant.run", r.value, unit, around=r.text, label=r.words.strip()[:80])
             for r in (first, second)
         )
         return divided("variant.gain", inputs, subject=Subject(label=name), spans=(doc.span(a.line), doc.span(b.line)))
@@ -214,7 +207,7 @@ def _changed(doc: Document, name: str, lines: list[Line], better: re.Pattern[str
         one, two = (float(h.group(1).replace(",", "")) * _MS[h.group(2)] for h in found)
         if better.search(words) and two > 0 and one >= 1.15 * two:
             inputs = tuple(
-                Fact("variant.run", v, "ms", Subject(label=w), (doc.span(line, h.group()),), status=doc.status)
+                fact(doc, line, "variant.run", v, "ms", around=h.group(), label=w)
                 for v, h, w in ((one, found[0], "before"), (two, found[1], "after"))
             )
             yield divided("variant.gain", inputs, subject=Subject(label=name), spans=(doc.span(line),))

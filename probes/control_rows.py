@@ -17,7 +17,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import IN_MS
 
-from .facts import excerpt
+from .facts import excerpt, fact
 
 _SMALL = 1 << 15
 _LINES = 200
@@ -173,7 +173,7 @@ class RepeatedPrompt:
                 continue
             first, second = (float(hit[k].replace(",", "")) for k in ("a", "b"))
             if first <= 32 and second >= 128:
-                yield Fact("serving.repeat_hit", second, "count", Subject(), (doc.span(line),), status=doc.status)
+                yield fact(doc, line, "serving.repeat_hit", second, "count")
 
 
 _USERS = regex(r"\b(?:VUs?|users|clients|concurrency|streams|threads|并发)\s*[=:]\s*(?P<n>\d{1,6})\b", re.I)

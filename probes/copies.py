@@ -14,7 +14,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import divided, mapping
+from .facts import divided, fact, mapping
 
 _DIRECTION = (
     ("h2d", r"host[ _-]*to[ _-]*device|\bh2d\b|htod"),
@@ -61,9 +61,7 @@ class BandwidthTest:
             else:
                 continue
             if got is not None:
-                made.append(
-                    Fact("copy.bandwidth", got[0], got[1], Subject(label=label), (doc.span(line),), status=doc.status)
-                )
+                made.append(fact(doc, line, "copy.bandwidth", got[0], got[1], label=label))
         yield from made[:40]
         yield from pinned_gain(made)
 
@@ -95,9 +93,7 @@ class GpuTrace:
             if got is None or {src, dst} == {"Device"}:
                 continue
             label = f"{'d2h' if src == 'Device' else 'h2d'} {(dst if src == 'Device' else src).lower()}"
-            kept.setdefault(label, []).append(
-                Fact("copy.bandwidth", got[0], got[1], Subject(label=label), (doc.span(line),), status=doc.status)
-            )
+            kept.setdefault(label, []).append(fact(doc, line, "copy.bandwidth", got[0], got[1], label=label))
         for facts in kept.values():
             yield from facts[:2]
 

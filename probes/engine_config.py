@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
-from diagnose.models import Fact, Subject
+from diagnose.models import Fact
 from diagnose.plugin import Reader
 
 from .facts import excerpt, fact
@@ -77,7 +77,7 @@ class EngineConfigReader:
 
 def _option(doc: Document, line: Line, name: str, value: str) -> Fact:
     label = name.lower().replace("_", "-")
-    return Fact("serving.arg", value.strip(), None, Subject(label=label), (doc.span(line),), status=doc.status)
+    return fact(doc, line, "serving.arg", value.strip(), label=label)
 
 
 READERS: list[Reader] = [EngineConfigReader()]

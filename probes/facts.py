@@ -54,13 +54,6 @@ def fact(
     return Fact(signal, value, unit, Subject(**who), (doc.span(line, around),), status=doc.status)
 
 
-def labelled(
-    doc: Document, line: Line, signal: str, value: float, unit: str | None = None, label: str | None = None
-) -> Fact:
-    """A figure of one line, told from its like by a label."""
-    return Fact(signal, value, unit, Subject(label=label), (doc.span(line),), status=doc.status)
-
-
 def computed(doc: Document, line: Line, signal: str, value: float, unit: str, reader: str, **who: Any) -> Fact:
     """What `reader` counted or worked out from a line: the figure itself is printed nowhere."""
     return Fact(

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
-from diagnose.models import Fact, Subject
+from diagnose.models import Fact
+
+from .facts import fact
 
 KEEP = 12
 MAX_BYTES = 64 << 20
@@ -83,4 +85,4 @@ def errors(doc: Document) -> Iterator[Fact]:
 def _fact(doc: Document, line: Line, signal: str, label: str | None) -> Fact:
     around = _AROUND.match(line.text)
     said = line.text[around.end() if around else 0 :].strip() or line.text.strip()
-    return Fact(signal, said[:200], None, Subject(label=label), (doc.span(line),), status=doc.status)
+    return fact(doc, line, signal, said[:200], label=label)

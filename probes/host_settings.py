@@ -244,7 +244,7 @@ class InventoryReader:
                 yield fact(doc, line, "driver.model", "WDDM")
         if first is not None:
             kept = " ".join(m for m in MODULES if m in loaded) or "none"
-            yield Fact("host.modules", kept, spans=(doc.span(first),), status=doc.status)
+            yield fact(doc, first, "host.modules", kept)
 
 
 COLLECTORS = (Collector("host.settings", _always, _settings),)

@@ -15,7 +15,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import excerpt
+from .facts import excerpt, fact
 from .generic_tables import Table, tables
 from .kernel_text import covered
 
@@ -315,7 +315,7 @@ class KernelWords:
                 continue
             if (sms := _SMS.search(text)) is not None:
                 count = next(g for g in sms.groups() if g)
-                yield Fact("kernel.sms", float(count), "count", spans=(doc.span(line, sms.group()),), status=doc.status)
+                yield fact(doc, line, "kernel.sms", float(count), "count", around=sms.group())
             if covered(text) or _COMPILER.search(text):
                 continue
             head = _HEAD.match(text)
@@ -357,7 +357,7 @@ def _facts(doc: Document, line: Line, label: str, found: Iterator[_Said]) -> Ite
                 status=doc.status,
             )  # fmt: skip
             continue
-        base = Fact(item.signal, item.value, item.unit, Subject(label=label), (doc.span(line),), status=doc.status)
+        base = fact(doc, line, item.signal, item.value, item.unit, label=label)
         yield base
         yield from _implied(base, label)
 

@@ -10,7 +10,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import excerpt
+from .facts import excerpt, fact
 
 # Settings that have to agree between the side that fills the cache and the side that reads it.
 _AGREE = regex(
@@ -86,7 +86,7 @@ _GOT = regex(
     rf"(?:backend|plugin|transport|protocol|provider)s?\b\W{{0,4}}({_BACKENDS})\b"
     rf"|(?:using|selected|created|instantiated)\s+({_BACKENDS})\s+(?:backend|plugin|transport|protocol)"
     rf"|(?:available|loaded|discovered)[^\n]{{0,20}}plugins?\W{{1,4}}((?:(?:{_BACKENDS})\W+)*(?:{_BACKENDS})))"
-)  # fmt: skip
+)
 
 
 class BackendReader:
@@ -148,10 +148,7 @@ class BacklogReader:
             if count >= 8 and count > 2 * max(others, default=0) and (best is None or count > best[0]):
                 best = count, line, hit.group().split(":")[0].strip("# ")
         if best:
-            yield Fact(
-                "kv.backlog", float(best[0]), "count", Subject(label=best[2][:30]), (doc.span(best[1], best[2]),),
-                status=doc.status,
-            )  # fmt: skip
+            yield fact(doc, best[1], "kv.backlog", float(best[0]), "count", around=best[2], label=best[2][:30])
 
 
 READERS: list[Reader] = [SidesReader(), BackendReader(), BacklogReader()]

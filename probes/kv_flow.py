@@ -13,7 +13,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import amount, divided, excerpt, labelled
+from .facts import amount, divided, excerpt, fact
 
 _DURATION = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s|sec|seconds|毫秒|秒)(?![\w/])")
 _BYTES = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*([KMG]i?B)\b(?!/s)", re.I)
@@ -83,7 +83,7 @@ class CompletionReader:
                 near = lines[max(0, i - 4) : i + 4]
                 asked = next((n for n in near if _POLLED.search(n.text)), None)
                 if asked is not None:
-                    yield labelled(doc, line, "kv.poll_period", _sleep_ms(slept), "ms", "sleep between polls")
+                    yield fact(doc, line, "kv.poll_period", _sleep_ms(slept), "ms", label="sleep between polls")
                     return
             said = _INTERVAL.search(line.text)
             if said and re.search(r"xfer|transfer|kv|notif|nixl|complet|poll", line.text, re.I):
@@ -91,7 +91,7 @@ class CompletionReader:
                 value = float(said.group(2))
                 # a bare figure: fractions are seconds, whole numbers milliseconds
                 scale = _FACTOR.get(unit, 1e3 if "." in said.group(2) and value < 5 else 1.0)
-                yield labelled(doc, line, "kv.poll_period", value * scale, "ms", "polling interval")
+                yield fact(doc, line, "kv.poll_period", value * scale, "ms", label="polling interval")
                 return
 
     @staticmethod
@@ -131,7 +131,7 @@ class CompletionReader:
                 if late < 0.25 * period:
                     return
                 inputs = tuple(
-                    labelled(doc, line, "kv.stage", max(times), "ms", f"row {i}: seen as done")
+                    fact(doc, line, "kv.stage", max(times), "ms", label=f"row {i}: seen as done")
                     for i, (line, _, times) in enumerate(rows[:6], 1)
                 )
                 yield Fact(
@@ -278,12 +278,12 @@ class OrderReader:
         if last is None or posted is None:
             return
 
-        def fact(label: str, event: _Event) -> Fact:
-            return labelled(doc, event.line, "kv.event", event.ms, "ms", label)
+        def seen(label: str, event: _Event) -> Fact:
+            return fact(doc, event.line, "kv.event", event.ms, "ms", label=label)
 
-        a, b = fact("last layer done", last), fact("transfer posted", posted)
+        a, b = seen("last layer done", last), seen("transfer posted", posted)
         if first is not None and first.ms < last.ms:
-            c = fact("first layer done", first)
+            c = seen("first layer done", first)
             yield from (a, b, c)
             yield Fact(
                 "kv.post_delay", (posted.ms - first.ms) / (last.ms - first.ms), "fraction",
@@ -291,7 +291,7 @@ class OrderReader:
                 formula="(a - b) / (c - b)", inputs=(b, c, a), status=doc.status,
             )  # fmt: skip
         elif moved is not None and moved.ms > posted.ms >= last.ms:
-            d = fact("transfer done", moved)
+            d = seen("transfer done", moved)
             yield from (a, b, d)
             yield Fact(
                 "kv.after_prefill", moved.ms - last.ms, "ms", Subject(label="transfer behind prefill"),
@@ -343,11 +343,11 @@ class PairReader:
         if low <= 0 or high / low < 1.5:
             return
 
-        def fact(row: tuple[Line, bool, float, bool], label: str) -> Fact:
-            return labelled(doc, row[0], "kv.pair", row[2], "count", label)
-
         pick = (min if rate else max)(near, key=lambda r: r[2]), (max if rate else min)(far, key=lambda r: r[2])
-        a, b = fact(pick[1], "far pair"), fact(pick[0], "near pair")
+        a, b = (
+            fact(doc, row[0], "kv.pair", row[2], "count", label=label)
+            for row, label in ((pick[1], "far pair"), (pick[0], "near pair"))
+        )
         inputs = (b, a) if rate else (a, b)
         yield from (a, b)
         yield divided("kv.far_over_near", inputs, subject=Subject(label="rate" if rate else "time"))

@@ -15,7 +15,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, excerpt, in_cells, labelled
+from .facts import amount, excerpt, fact, in_cells
 from .generic_figures import Figure, cell, header_unit
 
 _SMALL = 1 << 16
@@ -78,9 +78,9 @@ class RequestMoments:
         if best is None or best[0] > 3:
             return
         _, work_, move_ = best
-        a = labelled(doc, work_.line, "kv.event", work_.start, "ms", "compute begins")
-        b = labelled(doc, work_.line, "kv.event", move_.start, "ms", "transfer begins")
-        c = labelled(doc, work_.line, "kv.event", work_.end, "ms", "compute ends")
+        a = fact(doc, work_.line, "kv.event", work_.start, "ms", label="compute begins")
+        b = fact(doc, work_.line, "kv.event", move_.start, "ms", label="transfer begins")
+        c = fact(doc, work_.line, "kv.event", work_.end, "ms", label="compute ends")
         yield from (a, b, c)
         yield Fact(
             "kv.post_delay", (move_.start - work_.start) / (work_.end - work_.start), "fraction",
@@ -162,8 +162,8 @@ class NoticeDelay:
                 own = end[0] - begin[0] if begin is not None and begin[0] < end[0] else None
                 if at - end[0] < 20 or (own is not None and at - end[0] < 2 * own):
                     continue
-                a = labelled(doc, line, "kv.event", at, "ms", "known to the other side")
-                b = labelled(doc, end[1], "kv.event", end[0], "ms", "transfer done")
+                a = fact(doc, line, "kv.event", at, "ms", label="known to the other side")
+                b = fact(doc, end[1], "kv.event", end[0], "ms", label="transfer done")
                 yield from (a, b)
                 yield Fact(
                     "kv.notice_delay", at - end[0], "ms", Subject(label="from done to known"), kind="derived",
@@ -237,7 +237,7 @@ class WaitShare:
                 if share <= 100 and (best is None or share > best[0]):
                     best = share, line
         if best is not None:
-            yield labelled(doc, best[1], "kv.wait_share", best[0] / 100, "fraction", "samples")
+            yield fact(doc, best[1], "kv.wait_share", best[0] / 100, "fraction", label="samples")
 
 
 _TURN = regex(r"\blayers?[ _#=:]*(?P<n>\d{1,3})\b(?P<rest>.*)$", re.I)

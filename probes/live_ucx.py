@@ -26,7 +26,7 @@ from diagnose.mask import mask
 from diagnose.models import Fact, Subject
 from diagnose.runner import Ran
 
-from .facts import divided
+from .facts import divided, fact
 from .ucx import ALIKE, COMMON, distance
 
 _LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1")
@@ -227,7 +227,7 @@ class NamesReader:
         pairs: dict[str, Fact] = {}
         for line in doc.lines():
             if (hit := _ENTRY.match(line.text)) is not None:
-                yield Fact("ucx.env.typo", hit[1], None, Subject(label=hit[2]), (doc.span(line),), status=doc.status)
+                yield fact(doc, line, "ucx.env.typo", hit[1], label=hit[2])
             elif (hit := _MEMCPY.match(line.text)) is not None:
                 label = Subject(label=f"{hit[1]} MiB")
                 yield Fact("host.memcpy", float(hit[2]), "GB/s", label, (doc.span(line),), status=doc.status)

@@ -10,7 +10,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, excerpt
+from .facts import amount, excerpt, fact
 
 _SMALL = 1 << 15
 _LINES = 300
@@ -69,10 +69,14 @@ class ModelRowReader:
                 continue
             gib = amount(sized["n"]) * (1.0 if sized["u"] == "GiB" else 1e9 / 2**30)
             share = active_share(text)
-            yield Fact(
-                "model.row", float(speed["n"]), "tokens/s", Subject(label=f"{model.group()[:24]}|{gib:.3f}|{share:.4f}"),  # noqa: E501
-                (doc.span(line),), status=doc.status,
-            )  # fmt: skip
+            yield fact(
+                doc,
+                line,
+                "model.row",
+                float(speed["n"]),
+                "tokens/s",
+                label=f"{model.group()[:24]}|{gib:.3f}|{share:.4f}",
+            )
 
 
 _MS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "µs": 1e-3}

@@ -83,9 +83,7 @@ def _where(sample: _Sample) -> tuple[str | None, str | None]:
 
 def _share(doc: Document, signal: str, part: _Sample, whole: _Sample, label: str, read: str, unit: str) -> Fact:
     """`part` over `whole`, both as read."""
-    sides = tuple(
-        Fact(read, s.value, unit, Subject(label=s.name), (doc.span(s.line),), status=doc.status) for s in (part, whole)
-    )
+    sides = tuple(fact(doc, s.line, read, s.value, unit, label=s.name) for s in (part, whole))
     return divided(signal, sides, "fraction", Subject(label=label), spans=sides[0].spans)
 
 

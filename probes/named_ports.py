@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
-from diagnose.models import Fact, Subject
+from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import excerpt
+from .facts import excerpt, fact
 
 _NIC = r"(?:mlx\d_(?:bond_)?\d+|mlx\d_bond\d*|(?:bnxt_re|irdma|hns_|efa_|rdmap|qedr|rxe|roce|ibp?)\d\w*|rocep\w+|ibp\w+|en[ospx]\w+|eth\d+|bond\d+)"  # noqa: E501
 _SYSFS = regex(r"/sys/class/infiniband/(?P<nic>[\w]+)/ports/\d+/rate(?:\s*:\s*(?P<rate>\d+(?:\.\d+)?) Gb/sec)?")
@@ -61,14 +61,7 @@ class NamedPortReader:
             waiting = ""
             port = _PORT.match(line.text)
             if port:
-                yield Fact(
-                    "rdma.port.listed",
-                    port["dev"],
-                    None,
-                    Subject(nic=port["nic"]),
-                    (doc.span(line),),
-                    status=doc.status,
-                )
+                yield fact(doc, line, "rdma.port.listed", port["dev"], nic=port["nic"])
                 noted = _NOTED.search(line.text, port.end())
                 if noted:
                     rate = float(noted["rate"] or noted["named"])
@@ -85,13 +78,11 @@ class NamedPortReader:
                 for name in _NAME.findall(hit.group())[:4]:
                     if name not in listed:
                         listed.add(name)
-                        yield Fact(
-                            "net.port_noted", float(hit["rate"]), "Gb/s", Subject(nic=name), (doc.span(line),), status=doc.status,  # noqa: E501
-                        )  # fmt: skip
+                        yield fact(doc, line, "net.port_noted", float(hit["rate"]), "Gb/s", nic=name)
 
     @staticmethod
     def _rate(doc: Document, line: Line, nic: str, rate: float) -> Fact:
-        return Fact("net.port_noted", rate, "Gb/s", Subject(nic=nic), (doc.span(line),), status=doc.status)
+        return fact(doc, line, "net.port_noted", rate, "Gb/s", nic=nic)
 
 
 READERS: list[Reader] = [NamedPortReader()]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
-from diagnose.models import Fact, Subject
+from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import computed
+from .facts import computed, fact
 
 _HOSTS = 64
 _USE = regex(
@@ -57,10 +57,7 @@ class NetworkUse:
             key = (hit["host"], gpu, hit["nic"])
             used[key] = used.get(key, 0) + 1
             if used[key] == 1 and len(used) <= 4 * _HOSTS:
-                yield Fact(
-                    "nccl.nic_use", hit["nic"], None, Subject(host=hit["host"], gpu=gpu), (doc.span(line),),
-                    status=doc.status,
-                )  # fmt: skip
+                yield fact(doc, line, "nccl.nic_use", hit["nic"], host=hit["host"], gpu=gpu)
         for (host, way), state in hosts.items():
             share = state.direct / (state.direct + state.staged)
             yield computed(

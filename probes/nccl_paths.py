@@ -9,7 +9,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
-from .facts import labelled
+from .facts import fact
 from .nccl_rings import RingReader
 
 LINES = 2000
@@ -76,7 +76,7 @@ class PathReader:
                     tail,
                     re.IGNORECASE,
                 ) and not re.search(r"not|no |不", tail):
-                    yield labelled(doc, line, "net.ping", asked[0], "B", "ok")
+                    yield fact(doc, line, "net.ping", asked[0], "B", label="ok")
                     asked = None
                 elif re.search(
                     r"\b(?:fail\w*|lost|no (?:reply|answer)|time\w*|drop\w*|hangs?)\b|100%|不通"
@@ -84,7 +84,7 @@ class PathReader:
                     tail,
                     re.IGNORECASE,
                 ):
-                    yield labelled(doc, line, "net.ping", asked[0], "B", "lost")
+                    yield fact(doc, line, "net.ping", asked[0], "B", label="lost")
                     asked = None
             elif asked is not None and _LOST.search(text):
                 yield _answered(doc, asked, line, "lost")
@@ -96,24 +96,24 @@ class PathReader:
                 for sized in _SIZED.finditer(text):
                     how = sized["how"]
                     good = re.match(r"ok|work|pass|repl|[1-9]|通", how, re.IGNORECASE) and not how.startswith("100")
-                    yield labelled(doc, line, "net.ping", float(sized[1]), "B", "ok" if good else "lost")
+                    yield fact(doc, line, "net.ping", float(sized[1]), "B", label="ok" if good else "lost")
             if hit := _IP_LINK.match(text) or _IFCONFIG.match(text):
-                yield labelled(doc, line, "net.mtu", float(hit[2]), "B", hit[1])
+                yield fact(doc, line, "net.mtu", float(hit[2]), "B", label=hit[1])
                 named = ""
                 continue
             if hit := _SYSFS.search(text):
                 named = hit[1]
                 if hit[2]:
-                    yield labelled(doc, line, "net.mtu", float(hit[2]), "B", named)
+                    yield fact(doc, line, "net.mtu", float(hit[2]), "B", label=named)
                     named = ""
                 continue
             if hit := _NAMED.search(text):
                 named = hit[1]
                 continue
             for pmtu in _PMTU.findall(text):
-                yield labelled(doc, line, "net.path_mtu", float(pmtu), "B", None)
+                yield fact(doc, line, "net.path_mtu", float(pmtu), "B")
             if named and (hit := _BARE.match(text)):
-                yield labelled(doc, line, "net.mtu", float(hit[1]), "B", named)
+                yield fact(doc, line, "net.mtu", float(hit[1]), "B", label=named)
             named = ""
 
 
@@ -154,10 +154,10 @@ class LaunchReader:
                         )  # fmt: skip
                 else:
                     value = next(g for g in hit.groups()[1:] if g)
-                    yield labelled(doc, line, "launch.hosts", float(value), "count", None)
+                    yield fact(doc, line, "launch.hosts", float(value), "count")
             if counted is not None and (got := re.match(r"^\s*(\d{1,2})\s*$", text)):
-                yield labelled(doc, line, "net.adapters", float(got[1]), "count", None)
-                yield labelled(doc, counted[1], "net.adapter.rate", counted[0], "Gb/s", None)
+                yield fact(doc, line, "net.adapters", float(got[1]), "count")
+                yield fact(doc, counted[1], "net.adapter.rate", counted[0], "Gb/s")
                 counted = None
             elif not text.strip().isdecimal():
                 counted = None
@@ -166,8 +166,8 @@ class LaunchReader:
             elif (hit := _NIC_WORDS.search(text)) and "NCCL INFO" not in text:
                 rate = hit["rate"] or hit["named"]
                 if rate and 10 <= float(rate) <= 800 and float(hit[1]) <= 32:
-                    yield labelled(doc, line, "net.adapters", float(hit[1]), "count", None)
-                    yield labelled(doc, line, "net.adapter.rate", float(rate), "Gb/s", None)
+                    yield fact(doc, line, "net.adapters", float(hit[1]), "count")
+                    yield fact(doc, line, "net.adapter.rate", float(rate), "Gb/s")
 
 
 _LINK = regex(r"\b(NV\d{1,2}|PIX|PXB|PHB|NODE|SYS)\b")
@@ -191,8 +191,7 @@ class PairReader:
                 return
             text = line.prefix + line.text
             if above and (row := _TEST_ROW.match(text)):
-                yield Fact("path.bandwidth", float(row[1]), "GB/s", Subject(label=above), (doc.span(line),),
-                           status=doc.status)  # fmt: skip
+                yield fact(doc, line, "path.bandwidth", float(row[1]), "GB/s", label=above)
                 continue
             if re.match(r"\s*(?:#|//|==|--|\*)", text) or text.rstrip().endswith(":"):
                 heads = _LINK.findall(text)
@@ -201,18 +200,9 @@ class PairReader:
             if re.search(r"nvlink.*(?:grep\s+-c|wc\s+-l|links? up|active)|active (?:nv)?links", text, re.IGNORECASE):
                 links_up = True
             elif links_up and (hit := re.match(r"^\s*GPU ?(\d+)\W+(\d{1,2})(?:\s*/\s*\d+)?\s*$", text)):
-                yield Fact(
-                    "nvlink.links_up",
-                    float(hit[2]),
-                    "count",
-                    Subject(gpu=int(hit[1])),
-                    (doc.span(line),),
-                    status=doc.status,
-                )
+                yield fact(doc, line, "nvlink.links_up", float(hit[2]), "count", gpu=int(hit[1]))
             if hit := _RATE.match(text):
-                yield Fact(
-                    "net.rate", float(hit[2]), "Gb/s", Subject(label=hit[1]), (doc.span(line),), status=doc.status
-                )
+                yield fact(doc, line, "net.rate", float(hit[2]), "Gb/s", label=hit[1])
             links = _LINK.findall(text)
             if len(links) != 1 or not unit or "NCCL INFO" in text:
                 continue
@@ -225,9 +215,7 @@ class PairReader:
             values = [float(v) for v, _ in _SPEED.findall(plain)]
             values = [float(v) for v, u in _SPEED.findall(plain) if u] or values
             if len(values) == 1 and 0.1 <= values[0] <= 2000:
-                yield Fact(
-                    "path.bandwidth", values[0], "GB/s", Subject(label=links[0]), (doc.span(line),), status=doc.status
-                )
+                yield fact(doc, line, "path.bandwidth", values[0], "GB/s", label=links[0])
 
 
 READERS = [PathReader(), LaunchReader(), PairReader(), RingReader()]

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from diagnose.document import Document
 from diagnose.lazy import regex
-from diagnose.models import Fact, Subject
+from diagnose.models import Fact
+
+from .facts import fact
 
 _ORDER = regex(r"\bChannel (\d+)/\d+\s*:((?:\s+\d+){2,})\s*$")
 MOST = 4  # orders that differ; a job of many rings says little more with each
@@ -31,7 +33,6 @@ class RingReader:
             if order in seen or len(ranks) > MOST_RANKS or len(set(ranks)) < len(ranks):
                 continue
             seen.add(order)
-            yield Fact("nccl.ring", order, None, Subject(label=f"channel {hit[1]}"), (doc.span(line),),
-                       status=doc.status)  # fmt: skip
+            yield fact(doc, line, "nccl.ring", order, label=f"channel {hit[1]}")
             if len(seen) == MOST:
                 return

@@ -10,7 +10,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
-from .facts import amount, divided, in_cells
+from .facts import amount, divided, fact, in_cells
 
 _WHEN = regex(
     r"\b(?:before|after|start|end|t ?= ?\d+|t[01]\b|delta|diff|growth|first|second|\+\d+ ?s)\b|[+Δ]|前|后"
@@ -101,10 +101,9 @@ class CounterTableReader:
                     yield self._delta(doc, line, hit["name"], hit["a"], hit["b"], nic)
             for hit in _PLUS.finditer(text) if not hits else ():
                 if _COUNTER.search(hit["name"]):
-                    yield Fact(
-                        "counter.delta", amount(hit["d"]), "count", Subject(label=hit["name"], nic=nic or None),
-                        (doc.span(line),), status=doc.status,
-                    )  # fmt: skip
+                    yield fact(
+                        doc, line, "counter.delta", amount(hit["d"]), "count", label=hit["name"], nic=nic or None
+                    )
 
     @staticmethod
     def _delta(doc: Document, line: Line, name: str, before: str, after: str, nic: str) -> Fact:
@@ -181,8 +180,7 @@ def late(doc: Document, header: list[str], rows: list[tuple[str, list[float], Li
         if work and not longer:
             continue
         subject = Subject(label=f"{names[k]}|{header[0]} {who}")
-        a = Fact("rank.wait", usual[1][k], "count", Subject(label=f"{names[k]}|{header[0]} {usual[0]}"),
-                 (doc.span(usual[2]),), status=doc.status)  # fmt: skip
+        a = fact(doc, usual[2], "rank.wait", usual[1][k], "count", label=f"{names[k]}|{header[0]} {usual[0]}")
         b = Fact("rank.wait", own[k], "count", subject, (doc.span(line),), status=doc.status)
         if own[k] <= 0:
             continue
@@ -233,8 +231,7 @@ class MessageSizeReader:
         if len(rows) < 2 or total < 20:
             return
         inputs = tuple(
-            Fact("message.calls", count, "count", Subject(label=f"{size:g} B"), (doc.span(line),), status=doc.status)
-            for size, count, line in rows[:8]
+            fact(doc, line, "message.calls", count, "count", label=f"{size:g} B") for size, count, line in rows[:8]
         )
         small = sum(count for size, count, _ in rows if size <= _SMALL)
         yield Fact("message.small_share", small / total, "fraction", Subject(), inputs[0].spans, kind="derived",
@@ -298,14 +295,7 @@ class NeighbourReader:
             if not slower:
                 continue
             inputs = tuple(
-                Fact(
-                    "load.result",
-                    r[0][k],
-                    "count",
-                    Subject(label=f"{name}|{header[load]} {r[0][load]:g}"),
-                    (doc.span(r[1]),),
-                    status=doc.status,
-                )
+                fact(doc, r[1], "load.result", r[0][k], "count", label=f"{name}|{header[load]} {r[0][load]:g}")
                 for r in sorted((quiet, busy), key=lambda r: -r[0][k])
             )
             spans = (doc.span(busy[1]), doc.span(quiet[1]))
@@ -344,15 +334,7 @@ class BatchCountReader:
         if low <= 0 or high > 1.5 * low:
             return
         inputs = tuple(
-            Fact(
-                "rank.batches",
-                v,
-                "count",
-                Subject(label=f"rank {seen[v][0]}"),
-                (doc.span(seen[v][1]),),
-                status=doc.status,
-            )
-            for v in (high, low)
+            fact(doc, seen[v][1], "rank.batches", v, "count", label=f"rank {seen[v][0]}") for v in (high, low)
         )
         yield Fact(
             "rank.batches_differ", high - low, "count", Subject(), inputs[1].spans, kind="derived", formula="a - b",

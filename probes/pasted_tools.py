@@ -26,7 +26,7 @@ def _over(doc: Document, signal: str, label: str, part: tuple[Line, float], whol
           read: str, unit: str) -> Fact:  # fmt: skip
     """One figure over another, both as printed."""
     sides = tuple(
-        Fact(read, value, unit, Subject(label=f"{label} {side}"), (doc.span(line),), status=doc.status)
+        fact(doc, line, read, value, unit, label=f"{label} {side}")
         for side, (line, value) in (("part", part), ("whole", whole))
     )
     return divided(signal, sides, "fraction", Subject(label=label), spans=sides[0].spans)
@@ -101,10 +101,9 @@ class CurlPaths:
         if self._direct.search(slow[0]) and not self._direct.search(fast[0]):
             return
         sides = tuple(
-            Fact("serving.stage_total", v * 1000, "ms", Subject(label=f"first byte: {w[:60]}"), (doc.span(line),),
-                 status=doc.status)
+            fact(doc, line, "serving.stage_total", v * 1000, "ms", label=f"first byte: {w[:60]}")
             for w, line, v in (slow, fast)
-        )  # fmt: skip
+        )
         yield divided("proxy.first_byte", sides, subject=Subject(label="slower over faster"), spans=sides[0].spans)
 
     def _runs(self, doc: Document) -> Iterator[tuple[str, Line, float]]:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from diagnose import hardware
 from diagnose.document import Document
 from diagnose.lazy import regex
-from diagnose.models import Fact, Subject
+from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import excerpt
+from .facts import excerpt, fact
 
 _SMALL = 256 << 10
 
@@ -57,10 +57,7 @@ class StatedPeaks:
                 made = hardware.gpu(re.sub(r"\s+", " ", hit["name"])) or hardware.gpu(hit["name"].replace("-", " "))
                 if made is not None and made.name not in products and len(products) < 6:
                     products.add(made.name)
-                    yield Fact(
-                        "gpu.product", made.name, None, Subject(label=hit.group().strip()),
-                        (doc.span(line, hit.group()),), status=doc.status,
-                    )  # fmt: skip
+                    yield fact(doc, line, "gpu.product", made.name, around=hit.group(), label=hit.group().strip())
             for rate in _RATE.finditer(text):
                 before, after = text[: rate.start()], text[rate.end() :]
                 named = re.search(r"\($", before.rstrip()) and any(
@@ -73,11 +70,15 @@ class StatedPeaks:
                 value = float(rate.group(1).replace(",", "")) * (1e3 if unit in ("TB/S", "PFLOPS") else 1.0)
                 if (unit, value) not in peaks and len(peaks) < 6:
                     peaks.add((unit, value))
-                    yield Fact(
-                        "roof.stated", value, "GB/s" if memory else "TFLOP/s",
-                        Subject(label="memory" if memory else "compute"), (doc.span(line, rate.group()),),
-                        status=doc.status,
-                    )  # fmt: skip
+                    yield fact(
+                        doc,
+                        line,
+                        "roof.stated",
+                        value,
+                        "GB/s" if memory else "TFLOP/s",
+                        around=rate.group(),
+                        label="memory" if memory else "compute",
+                    )
 
 
 READERS: list[Reader] = [StatedPeaks()]

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from diagnose.document import Document
 from diagnose.lazy import regex
-from diagnose.models import Fact, Subject
+from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import excerpt
+from .facts import excerpt, fact
 
 _CUT = regex(
     r"one (?:\w+ )?(?:descriptor|read|write|op(?:eration)?|transfer|post|request|memcpy|put|get)?\s*(?:for|per) (?:each|every)?|each (?:layer|block|page|head)|per (?:layer|block|page|head)"  # noqa: E501
@@ -48,25 +48,11 @@ class PieceSizeReader:
                 if hits:
                     size = float(hits[-1]["n"].replace(",", "")) * _SCALE[hits[-1]["u"].lower()]
                     if 64 <= size <= 1 << 20:
-                        yield Fact(
-                            "kv.bytes_per_descriptor",
-                            size,
-                            "B",
-                            Subject(label="own"),
-                            (doc.span(line),),
-                            status=doc.status,
-                        )
+                        yield fact(doc, line, "kv.bytes_per_descriptor", size, "B", label="own")
                     break
             count = _COUNT.search(line.text)
             if count:
-                yield Fact(
-                    "kv.descriptors",
-                    float(count["n"].replace(",", "")),
-                    "count",
-                    Subject(label="own"),
-                    (doc.span(line),),
-                    status=doc.status,
-                )
+                yield fact(doc, line, "kv.descriptors", float(count["n"].replace(",", "")), "count", label="own")
 
 
 READERS: list[Reader] = [PieceSizeReader()]

@@ -11,7 +11,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import excerpt
+from .facts import excerpt, fact
 
 _SMALL = 1 << 14
 _LINES = 200
@@ -74,10 +74,7 @@ class PromptCode:
             # A shuffled list is varied where it is used: what it holds is that very shared text.
             shuffled = "shuffle" in varies.group() or "sample" in varies.group()
             if shuffled or (_shares(behind) and not _shares(ahead)):
-                yield Fact(
-                    "prompt.head_varies", varies.group().rstrip("("), None, Subject(), (doc.span(lines[i]),),
-                    status=doc.status,
-                )  # fmt: skip
+                yield fact(doc, lines[i], "prompt.head_varies", varies.group().rstrip("("))
                 return
 
 
@@ -146,9 +143,7 @@ class LayerLoop:
                 continue
             spin = next((b for b in body[post:] if _SPIN.search(b.text)), None)
             if spin is not None:
-                yield Fact(
-                    "kv.spin_in_loop", spin.text.strip()[:120], None, Subject(), (doc.span(spin),), status=doc.status
-                )
+                yield fact(doc, spin, "kv.spin_in_loop", spin.text.strip()[:120])
                 return
 
 

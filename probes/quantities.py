@@ -10,7 +10,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, excerpt, labelled
+from .facts import amount, excerpt, fact
 
 _FIELD = regex(
     r"(?P<name>[A-Za-z][A-Za-z0-9_.]*(?:[ -][a-z]{2,10}){0,2})[\"']?\s*(?:[=:]|：)\s*[\"']?(?P<n>\d[\d,]*(?:\.\d+)?) ?(?P<u>ms|us|s|sec|seconds)?(?![\w.])"  # noqa: E501
@@ -55,7 +55,7 @@ class RequestFieldsReader:
         order = sorted(rows, key=lambda r: next(f[1] for f in r if f[0] == "e2e"))
         for n, row in (("shortest", order[0]), ("median", order[len(order) // 2]), ("longest", order[-1])):
             for what, value, unit, line in row:
-                yield labelled(doc, line, "request.field", value, unit, f"{what}|{n}")
+                yield fact(doc, line, "request.field", value, unit, label=f"{what}|{n}")
 
     @staticmethod
     def _fields(line: Line) -> Iterator[tuple[str, float, str, Line]]:
@@ -101,7 +101,7 @@ class CounterPairsReader:
         for name, readings in list(seen.items())[:40]:
             if len(readings) != 2:
                 continue
-            inputs = tuple(labelled(doc, line, "counter.reading", v, "count", name) for v, line in readings)
+            inputs = tuple(fact(doc, line, "counter.reading", v, "count", label=name) for v, line in readings)
             yield Fact(
                 "counter.growth", readings[1][0] - readings[0][0], "count", Subject(label=name), kind="derived",
                 formula="b - a", inputs=inputs, status=doc.status,
@@ -125,7 +125,7 @@ class BabelStreamReader:
             return
         for line in lines:
             if hit := _STREAM.match(line.text):
-                yield labelled(doc, line, "kernel.bandwidth", float(hit["n"]) / 1000, "GB/s", hit["name"])
+                yield fact(doc, line, "kernel.bandwidth", float(hit["n"]) / 1000, "GB/s", label=hit["name"])
 
 
 READERS: list[Reader] = [RequestFieldsReader(), CounterPairsReader(), BabelStreamReader()]

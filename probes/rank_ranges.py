@@ -11,7 +11,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import divided, excerpt
+from .facts import divided, excerpt, fact
 
 _SMALL = 1 << 14
 _LINES = 200
@@ -45,16 +45,9 @@ class RankRanges:
                     continue
                 late, peer = found
                 inputs = tuple(
-                    Fact(
-                        "figure", work[n][0], "ms", Subject(label=f"time|ranks {n}"), (doc.span(work[n][1]),),
-                        status=doc.status,
-                    )
-                    for n in (late, peer)
-                )  # fmt: skip
-                waits = Fact(
-                    "figure", wait[late][0], "ms", Subject(label=f"wait|ranks {late}"), (doc.span(wait[late][1]),),
-                    status=doc.status,
-                )  # fmt: skip
+                    fact(doc, work[n][1], "figure", work[n][0], "ms", label=f"time|ranks {n}") for n in (late, peer)
+                )
+                waits = fact(doc, wait[late][1], "figure", wait[late][0], "ms", label=f"wait|ranks {late}")
                 yield waits
                 yield divided("straggler.work", inputs, subject=Subject(label=f"ranks {late}"))
                 return
@@ -138,9 +131,7 @@ _UNIT = {"clock": "MHz", "heat": "C", "power": "W", "use": "count"}
 
 def _of_host(doc: Document, line: Line, name: str, value: float, host: str) -> Fact:
     """One reading of a host's first GPU row."""
-    return Fact(
-        f"host.gpu_{name}", value, _UNIT[name], Subject(host=host, label=host), (doc.span(line),), status=doc.status
-    )
+    return fact(doc, line, f"host.gpu_{name}", value, _UNIT[name], host=host, label=host)
 
 
 READERS: list[Reader] = [RankRanges(), HostClocks()]

@@ -11,6 +11,8 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
+from .facts import fact
+
 NIC = (
     r"(?:mlx[45]_(?:bond_)?\d+|mlx5_ib\d+|bnxt_re\w*|irdma\w*|efa_\d+|rdmap\w+|rocep\w+|ibp\w+|hfi1_\d+"
     r"|qedr\d+|rxe\w*|siw\w*|cxi\d+|erdma_\d+|hns_\d+|roce\w*\d|ionic_\d+)"
@@ -132,14 +134,12 @@ class PortReader:
                 continue
             bare = None if nic else _BARE_RATE.match(text)
             if bare:
-                yield Fact(
-                    "rdma.port.rate", float(bare.group(1)), "Gb/s", Subject(), (doc.span(line),), status=doc.status
-                )
+                yield fact(doc, line, "rdma.port.rate", float(bare.group(1)), "Gb/s")
             if ":" in text and nic:
                 yield from self._field(doc, line, nic, port)
             yield from self._tables(doc, line)
             if _ABSENT.search(text):
-                yield Fact("rdma.none", text.strip()[:120], spans=(doc.span(line),), status=doc.status)
+                yield fact(doc, line, "rdma.none", text.strip()[:120])
 
     @staticmethod
     def _fact(
@@ -183,9 +183,7 @@ class PortReader:
             return
         device = _DEVICE.match(text)
         if device:
-            yield Fact(
-                "rdma.device", device.group(1), None, Subject(nic=device.group(1)), (doc.span(line),), status=doc.status
-            )
+            yield fact(doc, line, "rdma.device", device.group(1), nic=device.group(1))
 
 
 class CounterReader:
@@ -249,12 +247,10 @@ class HostSideReader:
             speed = _ETH_SPEED.match(text)
             got = canonical(float(speed.group(1)), "Mb/s") if speed else None
             if got:
-                yield Fact("net.speed", got[0], got[1], Subject(nic=nic or None), (doc.span(line),), status=doc.status)
+                yield fact(doc, line, "net.speed", got[0], got[1], nic=nic or None)
             link = _ETH_LINK.match(text)
             if link:
-                yield Fact(
-                    "net.link", link.group(1), None, Subject(nic=nic or None), (doc.span(line),), status=doc.status
-                )
+                yield fact(doc, line, "net.link", link.group(1), nic=nic or None)
             yield from self._roce(doc, line)
         yield from self._modules(doc, listed, asked, whole)
 
@@ -263,40 +259,24 @@ class HostSideReader:
         text = line.text.strip()
         hit = re.match(r"enabled((?:\s+[01]){8})\s*$", text)
         if hit:
-            yield Fact(
-                "rdma.pfc",
-                " ".join(hit.group(1).split()),
-                None,
-                Subject(label="enabled"),
-                (doc.span(line),),
-                status=doc.status,
-            )
+            yield fact(doc, line, "rdma.pfc", " ".join(hit.group(1).split()), label="enabled")
         hit = re.match(r"Priority trust state:\s*(\w+)", text)
         if hit:
-            yield Fact("rdma.pfc", hit.group(1), None, Subject(label="trust"), (doc.span(line),), status=doc.status)
+            yield fact(doc, line, "rdma.pfc", hit.group(1), label="trust")
         hit = re.search(r"(?:cma_roce_tos|traffic_class)\D{0,60}?(\d+)\s*$", text)
         if hit:
-            yield Fact(
-                "rdma.tos", hit.group(1), None, Subject(label="traffic class"), (doc.span(line),), status=doc.status
-            )
+            yield fact(doc, line, "rdma.tos", hit.group(1), label="traffic class")
 
     @staticmethod
     def _modules(
         doc: Document, listed: dict[str, Line], asked: list[tuple[str, Line]], whole: Line | None
     ) -> Iterator[Fact]:
         for name, line in listed.items():
-            yield Fact("rdma.module", name, None, Subject(label=name), (doc.span(line),), status=doc.status)
+            yield fact(doc, line, "rdma.module", name, label=name)
         peer = {"nvidia_peermem", "nv_peer_mem"} & set(listed)
         # a whole list with the GPU driver, or a grep that would have shown the module
         if whole and "nvidia" in listed and len(listed) > 1 and not peer:
-            yield Fact(
-                "rdma.module.missing",
-                "nvidia_peermem",
-                None,
-                Subject(label="nvidia_peermem"),
-                (doc.span(whole),),
-                status=doc.status,
-            )
+            yield fact(doc, whole, "rdma.module.missing", "nvidia_peermem", label="nvidia_peermem")
         for pattern, line in asked:
             words = re.sub(r"[\"'()]|\\|\|", " ", pattern)
             # `grep nvidia` shows nvidia_peermem too, were it loaded
@@ -307,9 +287,7 @@ class HostSideReader:
                     "rdma.module.missing", "nvidia_peermem", None, Subject(label=label), spans, status=doc.status
                 )
             if "gdrdrv" not in listed and re.search(r"\b(gdrdrv|gdr)\b", words):
-                yield Fact(
-                    "rdma.module.missing", "gdrdrv", None, Subject(label="gdrdrv"), (doc.span(line),), status=doc.status
-                )
+                yield fact(doc, line, "rdma.module.missing", "gdrdrv", label="gdrdrv")
 
 
 class PerftestReader:
@@ -331,14 +309,7 @@ class PerftestReader:
                 test = " ".join(g for g in named.groups() if g) if named.group(1) else "Send " + (named.group(3) or "")
             param = _PERF_PARAM.match(text)
             if param:
-                yield Fact(
-                    "rdma.perftest.param",
-                    param.group(2),
-                    None,
-                    Subject(label=param.group(1)),
-                    (doc.span(line),),
-                    status=doc.status,
-                )
+                yield fact(doc, line, "rdma.perftest.param", param.group(2), label=param.group(1))
                 continue
             head = _PERF_HEAD.search(text)
             if head:
@@ -383,7 +354,7 @@ class PerftestReader:
         amount, unit = canonical(value, spelling) or (value, "GB/s")
         if unit == "Gb/s":
             amount /= 8
-        return Fact("rdma.perftest.bw", amount, "GB/s", Subject(label=label), (doc.span(line),), status=doc.status)
+        return fact(doc, line, "rdma.perftest.bw", amount, "GB/s", label=label)
 
 
 READERS: list[Reader] = [PortReader(), CounterReader(), HostSideReader(), PerftestReader()]

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
-from diagnose.models import Fact, Subject
+from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import excerpt
+from .facts import excerpt, fact
 
 _KEY = regex(
     r"\b(?:v1/)?(?:instances|endpoints|services|components)/(?P<space>[\w.-]+)/(?:components?/)?(?P<part>[\w.-]+)"
@@ -46,20 +46,13 @@ class RegistrationReader:
             found = _SET.search(line.text)
             if found and ("setting " + found["key"].lower(), found["value"]) not in seen:
                 seen.add(("setting " + found["key"].lower(), found["value"]))
-                yield Fact(
-                    "registration.setting",
-                    found["value"],
-                    None,
-                    Subject(label=found["key"].lower()),
-                    (doc.span(line),),
-                    status=doc.status,
-                )
+                yield fact(doc, line, "registration.setting", found["value"], label=found["key"].lower())
 
     @staticmethod
     def _part(doc: Document, line: Line, part: str, space: str, seen: set[tuple[str, str]]) -> Iterator[Fact]:
         if (part, space) not in seen and len(seen) < 200:
             seen.add((part, space))
-            yield Fact("registration.part", space, None, Subject(label=part), (doc.span(line),), status=doc.status)
+            yield fact(doc, line, "registration.part", space, label=part)
 
 
 READERS: list[Reader] = [RegistrationReader()]

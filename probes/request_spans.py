@@ -15,7 +15,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, excerpt
+from .facts import amount, excerpt, fact
 
 _SMALL = 1 << 15
 _LINES = 300
@@ -88,9 +88,9 @@ class SpanShareReader:
             return
         other, total, model = got
         inputs = tuple(
-            Fact("request.span", s.ms, "ms", Subject(label=f"{kind}|{s.name[:60]}"), (doc.span(s.line),), status=doc.status)  # noqa: E501
+            fact(doc, s.line, "request.span", s.ms, "ms", label=f"{kind}|{s.name[:60]}")
             for kind, s in (("other", other), ("model", model))
-        )  # fmt: skip
+        )
         yield from inputs
         yield Fact(
             "request.other_share", round(other.ms / total, 4), "fraction", Subject(label=other.name[:60]),

@@ -16,7 +16,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, divided, excerpt
+from .facts import amount, divided, excerpt, fact
 
 _SMALL = 1 << 15
 _LINES = 200
@@ -102,10 +102,15 @@ class ControlReader:
             if hit is None:
                 continue
             unit = hit["u"] or ""
-            yield Fact(
-                "rerun.figure", amount(hit["v"]), "count", Subject(label=f"{unit}|{_text(line)[:140]}"),
-                (doc.span(line, hit["v"]),), status=doc.status,
-            )  # fmt: skip
+            yield fact(
+                doc,
+                line,
+                "rerun.figure",
+                amount(hit["v"]),
+                "count",
+                around=hit["v"],
+                label=f"{unit}|{_text(line)[:140]}",
+            )
             if base is not None and base[1] == unit:
                 yield from _gain(doc, (base[0], base[2]), (amount(hit["v"]), line), unit, text)
 
@@ -126,8 +131,7 @@ def _gain(
     if top[0] < _LEAST * bottom[0]:
         return
     inputs = tuple(
-        Fact("rerun.figure", v, "count", Subject(label=f"{unit}|{_text(at)[:140]}"), (doc.span(at),), status=doc.status)
-        for v, at in (top, bottom)
+        fact(doc, at, "rerun.figure", v, "count", label=f"{unit}|{_text(at)[:140]}") for v, at in (top, bottom)
     )
     label = re.sub(r"\s+", " ", said.replace("|", "/").strip())[:200]
     yield divided(

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 from diagnose.document import Document
 from diagnose.lazy import regex
-from diagnose.models import Fact, Subject
+from diagnose.models import Fact
 from diagnose.plugin import Reader
+
+from .facts import fact
 
 MARK = "# what is served at "
 SCRAPE = "# diagnose scrape of "  # opens every page that is kept, so that pages of one server are told apart
@@ -31,11 +33,11 @@ class ServedReader:
             elif inside and not line.text.strip():
                 return
             elif inside and (hit := _VERSION.match(line.text)):
-                yield Fact("version", hit[2], None, Subject(label=hit[1]), (doc.span(line),), status=doc.status)
+                yield fact(doc, line, "version", hit[2], label=hit[1])
             elif inside and (hit := _WORD.match(line.text)):
                 signal = "serving.engine" if hit[1] == "engine" else "serving.model"
                 if hit[2] != "unknown":
-                    yield Fact(signal, hit[2], None, Subject(), (doc.span(line),), status=doc.status)
+                    yield fact(doc, line, signal, hit[2])
 
 
 class ScrapeReader:
@@ -48,9 +50,7 @@ class ScrapeReader:
         """One fact: the time, with the server as its label."""
         for line in doc.lines():
             if hit := _SCRAPED.match(line.text):
-                yield Fact(
-                    "serving.scraped", float(hit[2]), "s", Subject(label=hit[1]), (doc.span(line),), status=doc.status
-                )
+                yield fact(doc, line, "serving.scraped", float(hit[2]), "s", label=hit[1])
             return
 
 

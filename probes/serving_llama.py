@@ -11,7 +11,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import divided
+from .facts import divided, fact
 
 _BUILD = regex(r"\bbuild:\s*([0-9a-f]{6,}\s*\(\s*b?\d+\)|\S.*)", re.IGNORECASE)
 _SPEED = regex(r"(\d+(?:\.\d+)?)(?=\s*(?:±|\||$))")
@@ -54,14 +54,7 @@ class LlamaBenchReader:
                 metric = "prompt_throughput" if first.test.startswith("pp") else "decode_throughput"
                 names = [f"{key} {run.setting.get(key, '')}".strip() for run in (worse, better)]
                 inputs = tuple(
-                    Fact(
-                        "figure",
-                        run.speed,
-                        "tokens/s",
-                        Subject(label=f"{metric}|{name}"),
-                        (doc.span(run.line),),
-                        status=doc.status,
-                    )
+                    fact(doc, run.line, "figure", run.speed, "tokens/s", label=f"{metric}|{name}")
                     for run, name in zip((better, worse), (names[1], names[0]), strict=True)
                 )
                 yield divided(

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
-from diagnose.models import Fact, Subject
+from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import amount, computed, in_cells
+from .facts import amount, computed, fact, in_cells
 
 _TOPIC = regex(
     r"experts?\b|expert_|\bep\d*\b|\bep[ _-]?(?:rank|size)|tokens?[_ ]recv|recv[_ ]tokens"
@@ -135,8 +135,7 @@ class ServingMoeReader:
 
     @staticmethod
     def _fact(doc: Document, line: Line, kind: str, number: int, value: float) -> Fact:
-        return Fact("serving.expert_tokens", value, "count", Subject(rank=number, label=kind.lower()), (doc.span(line),),  # noqa: E501
-                    status=doc.status)  # fmt: skip
+        return fact(doc, line, "serving.expert_tokens", value, "count", rank=number, label=kind.lower())
 
 
 READERS: list[Reader] = [ServingMoeReader()]

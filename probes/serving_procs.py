@@ -12,9 +12,11 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
-from diagnose.models import Fact, Subject
+from diagnose.models import Fact
 from diagnose.plugin import Reader
 from diagnose.serving_roles import ENGINE, SERVING
+
+from .facts import fact
 
 # PID USER PR NI VIRT RES SHR S %CPU %MEM TIME+ COMMAND
 _TOP = regex(
@@ -70,12 +72,17 @@ class ServingProcsReader:
                     best[name] = (float(hit.group("cpu")), line, hit.group("cpu"))
         best |= {name: _sustained(samples, loaded) for name, samples in series.items()}
         for name, (cpu, line, around) in sorted(best.items(), key=lambda kv: -kv[1][0])[:8]:
-            yield Fact(
-                "serving.proc.cpu", cpu, "count", Subject(label=name), (doc.span(line, around),), status=doc.status
-            )
+            yield fact(doc, line, "serving.proc.cpu", cpu, "count", around=around, label=name)
             if name in cores:
-                yield Fact("serving.proc.affinity", float(cores[name][0]), "count", Subject(label=name),
-                           (doc.span(cores[name][1], '"affinity"'),), status=doc.status)  # fmt: skip
+                yield fact(
+                    doc,
+                    cores[name][1],
+                    "serving.proc.affinity",
+                    float(cores[name][0]),
+                    "count",
+                    around='"affinity"',
+                    label=name,
+                )
 
 
 READERS: list[Reader] = [ServingProcsReader()]

@@ -14,7 +14,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import divided, excerpt
+from .facts import divided, excerpt, fact
 
 _ENGINE = r"vllm(?:-openai)?|sglang|tensorrt[-_ ]?llm|trt-?llm|tgi|text-generation-inference|llama\.?cpp|lmdeploy|ollama|dynamo|exllama\w*"  # noqa: E501
 _RELEASE = regex(
@@ -69,15 +69,7 @@ class VersionReader:
                 continue
             worse, better = (low, high) if high.better else (high, low)
             inputs = tuple(
-                Fact(
-                    "figure",
-                    r.value,
-                    r.unit,
-                    Subject(label=f"{metric}|{r.release}"),
-                    (doc.span(r.line),),
-                    status=doc.status,
-                )
-                for r in (high, low)
+                fact(doc, r.line, "figure", r.value, r.unit, label=f"{metric}|{r.release}") for r in (high, low)
             )
             yield divided(
                 "compare.ratio", inputs, subject=Subject(label=f"version|{metric}|{worse.release}|{better.release}")
@@ -152,8 +144,7 @@ class UpgradeReader:
             for hit in _STEP.finditer(line.text) if len(line.text) <= 400 else ():
                 label = re.sub(r"[_ ]", "-", hit["name"].lower())
                 for number in (hit["old"], hit["new"]):
-                    yield Fact("version", number.rstrip("."), None, Subject(label=_LABELS.get(label, label)),
-                               (doc.span(line),), status=doc.status)  # fmt: skip
+                    yield fact(doc, line, "version", number.rstrip("."), label=_LABELS.get(label, label))
 
 
 READERS: list[Reader] = [VersionReader(), UpgradeReader()]

@@ -19,7 +19,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import IN_MS
 
-from .facts import RULER, excerpt, in_cells
+from .facts import RULER, excerpt, fact, in_cells
 from .generic_figures import Figure, Metric, cell, header_unit, name_metric
 
 _LEAST = 1.25  # between the groups
@@ -256,9 +256,9 @@ def _fact(
     top, bottom = sorted(picked, key=lambda i: -i.level)
     factor = top.level / top.figure.value / (bottom.level / bottom.figure.value)
     inputs = tuple(
-        Fact(
-            "figure", i.figure.value, i.figure.unit or "count", Subject(label=f"{metric.name}|{i.row.cells[0][:40]}"),
-            (doc.span(i.row.line, i.figure.text),), status=doc.status,
+        fact(
+            doc, i.row.line, "figure", i.figure.value, i.figure.unit or "count", around=i.figure.text,
+            label=f"{metric.name}|{i.row.cells[0][:40]}",
         )
         for i in (top, bottom)
     )  # fmt: skip

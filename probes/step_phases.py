@@ -15,6 +15,8 @@ from diagnose.lazy import regex
 from diagnose.marks import possible
 from diagnose.models import Fact, Subject
 
+from .facts import fact
+
 _PHASES: tuple[tuple[str, str], ...] = (
     (
         "data",
@@ -110,14 +112,7 @@ class StepPhases:
             if line.text.rstrip().endswith(":") and (said := _LINE_UNIT.search(line.text)) is not None:
                 above = next(filter(None, said.groups()), None)  # "(min, max) time across ranks (ms):"
             if (hit := _LIGHTNING.search(line.text)) is not None:
-                yield Fact(
-                    "step.share",
-                    float(hit.group("pct")) / 100,
-                    "fraction",
-                    Subject(label="data"),
-                    (doc.span(line),),
-                    status=doc.status,
-                )
+                yield fact(doc, line, "step.share", float(hit.group("pct")) / 100, "fraction", label="data")
                 continue
             found = _readings(line, above)
             if len(found) >= 2:

@@ -18,7 +18,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import divided, excerpt
+from .facts import divided, excerpt, fact
 from .generic_tables import tables
 
 _SMALL = 512 << 10
@@ -119,10 +119,7 @@ def _first_sights(doc: Document, series: list[_Timed]) -> Fact | None:
     if len(slow) < 2 or len(slow) < 0.6 * len(new) or len(calm) < 0.8 * len(again):
         return None
     top, low = slow[1], min(again, key=lambda i: abs(i.value - usual))
-    inputs = tuple(
-        Fact("train.shape_time", i.value, i.unit, Subject(label=i.key), (doc.span(i.line),), status=doc.status)
-        for i in (top, low)
-    )
+    inputs = tuple(fact(doc, i.line, "train.shape_time", i.value, i.unit, label=i.key) for i in (top, low))
     return divided(
         "train.first_of_shape", inputs, subject=Subject(label=top.key), spans=(inputs[0].spans[0], inputs[1].spans[0])
     )

@@ -11,7 +11,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import amount, computed, excerpt
+from .facts import amount, computed, excerpt, fact
 
 _SMALL = 1 << 15
 _LINES = 300
@@ -73,7 +73,7 @@ class ArrivalReader:
 
     def _line(self, doc: Document, line: Line, text: str) -> Iterator[Fact]:
         if hit := _ENCODED.search(text):
-            yield Fact("stream.encoded", hit["how"].lower(), None, Subject(), (doc.span(line),), status=doc.status)
+            yield fact(doc, line, "stream.encoded", hit["how"].lower())
         if hit := _PAIR.search(text):
             a, au, b, bu = (hit[k] or hit[o] for k, o in (("a", "c"), ("au", "cu"), ("b", "d"), ("bu", "du")))
             first, last = float(a) * _MS[au.lower()] / 1e3, float(b) * _MS[bu.lower()] / 1e3
@@ -86,7 +86,7 @@ class ArrivalReader:
         else:
             for hit in _WORDED.finditer(text):
                 kind = "held" if hit["held"] else "even"
-                yield Fact("stream.worded", kind, None, Subject(label=kind), (doc.span(line),), status=doc.status)
+                yield fact(doc, line, "stream.worded", kind, label=kind)
 
     @staticmethod
     def _fact(doc: Document, first: float, last: float, at: Line, end: Line) -> Fact:
@@ -161,7 +161,7 @@ class DistinctPromptReader:
         yield from self._coded(doc, lines)
         for line in lines:
             if hit := _ONE_BODY.search(line.prefix + line.text):
-                yield Fact("bench.one_prompt", hit.group()[:80], None, Subject(), (doc.span(line),), status=doc.status)
+                yield fact(doc, line, "bench.one_prompt", hit.group()[:80])
 
     @staticmethod
     def _worded(doc: Document, lines: list[Line]) -> Iterator[Fact]:

@@ -10,7 +10,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import divided, excerpt, labelled
+from .facts import divided, excerpt, fact
 
 _FRAME = regex(
     r"tokenization_\w+|_batch_encode|encode_plus|\b_?tokenize \(|sentencepiece|convert_ids_to_tokens|convert_tokens_to|detokeniz|\bbpe\b|分词",  # noqa: E501
@@ -40,7 +40,7 @@ class TokenWorkReader:
             above = re.search(r"\babove\b|上述|以上", line.text) is not None and frames and not others
             if of and (framed or above) and 3 <= int(of["all"]) <= 10000 and int(of["n"]) <= int(of["all"]):
                 inputs = tuple(
-                    labelled(doc, line, "figure", float(of[k]), "count", f"count|{name} samples")
+                    fact(doc, line, "figure", float(of[k]), "count", label=f"count|{name} samples")
                     for k, name in (("n", "tokenizer"), ("all", "all"))
                 )
                 yield divided("serving.tokenizer_samples", inputs, "fraction", Subject(label="samples"))
@@ -56,7 +56,7 @@ class TokenWorkReader:
                     for k, u in (("a", "ua"), ("b", "ub"))
                 )
                 if min(a, b) > 0 and max(a, b) >= 100 and max(a, b) >= 3 * min(a, b):
-                    yield labelled(doc, line, "serving.tokenizer_slower", max(a, b), "ms", "tokenizer")
+                    yield fact(doc, line, "serving.tokenizer_slower", max(a, b), "ms", label="tokenizer")
 
 
 READERS: list[Reader] = [TokenWorkReader()]

@@ -113,8 +113,10 @@ def _moving(text: str) -> bool:
 def _delta(doc: Document, line: Line, hit: re.Match[str]) -> Fact:
     who = Subject(nic=hit["nic"], label=hit["name"])
     ends = tuple(
-        Fact("counter.read", amount(hit[k]), "count", Subject(nic=hit["nic"], label=f"{hit['name']} {k}"),
-             (doc.span(line, hit[k]),), status=doc.status)
+        fact(
+            doc, line, "counter.read", amount(hit[k]), "count", around=hit[k], nic=hit["nic"],
+            label=f"{hit['name']} {k}",
+        )
         for k in ("b", "a")
     )  # fmt: skip
     return Fact(

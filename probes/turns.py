@@ -11,7 +11,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import divided, excerpt
+from .facts import divided, excerpt, fact
 
 _RANK = regex(
     r"^\W*(?:rank|worker|node|gpu|host)[ _#-]?(?P<rank>\d{1,4})\b[\s:|]+(?:[^\W\d]{1,12}[ =:]{1,2})?(?P<a>\d+(?:\.\d+)?)(?: ?ms)?[\s|,/，]+(?:[^\W\d]{1,12}[ =:]{1,2})?(?P<b>\d+(?:\.\d+)?)(?: ?ms)?\s*\|?\s*$",  # noqa: E501
@@ -45,12 +45,8 @@ class RankSumReader:
                 continue
             peer = min((p for p in pairs if p is not late[0]), key=lambda p: abs(p[1] - usual))
             inputs = tuple(
-                Fact(
-                    "figure", r[1], "ms", Subject(rank=r[0], label=f"time|rank {r[0]}"), (doc.span(r[3]),),
-                    status=doc.status,
-                )
-                for r in (late[0], peer)
-            )  # fmt: skip
+                fact(doc, r[3], "figure", r[1], "ms", rank=r[0], label=f"time|rank {r[0]}") for r in (late[0], peer)
+            )
             yield divided("straggler.work", inputs, subject=Subject(rank=late[0][0], label=f"rank {late[0][0]}"))
             return
 

@@ -12,7 +12,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import divided
+from .facts import divided, fact
 
 # Variables people set often. A name that is not one of UCX's and lies one or two letters from one of these is a typo.
 COMMON = (
@@ -200,7 +200,7 @@ class UcxReader:
     def _version(self, doc: Document, text: str, line: Line, state: _State) -> Iterator[Fact]:
         hit = _HEADERS.search(text)
         if hit:
-            yield Fact("ucx.headers", hit.group(1), spans=(doc.span(line),), status=doc.status)
+            yield fact(doc, line, "ucx.headers", hit.group(1))
             return
         hit = _VERSION.search(text)
         if hit is None or not ("UCX" in text or "UCT" in text or "UCP" in text or "# " in text):
@@ -209,9 +209,9 @@ class UcxReader:
         if (number, path) in state.versions:
             return
         state.versions.add((number, path))
-        yield Fact("version", number, None, Subject(label="ucx"), (doc.span(line, number),), status=doc.status)
+        yield fact(doc, line, "version", number, around=number, label="ucx")
         if path:
-            yield Fact("ucx.library", path, None, Subject(label=number), (doc.span(line, path),), status=doc.status)
+            yield fact(doc, line, "ucx.library", path, around=path, label=number)
 
     def _configure(self, doc: Document, text: str, line: Line) -> Iterator[Fact]:
         if not _CONFIGURE.search(text) or "--with-ucx" in text or "nccl" in text.lower():
@@ -231,7 +231,7 @@ class UcxReader:
             else:
                 continue
             around = f"-{name}" if value != "unmentioned" else None
-            yield Fact("ucx.build", value, None, Subject(label=name), (doc.span(line, around),), status=doc.status)
+            yield fact(doc, line, "ucx.build", value, around=around, label=name)
 
     def _listing(self, doc: Document, text: str, line: Line, state: _State) -> Iterator[Fact]:
         hit = _TRANSPORT.search(text)
@@ -245,9 +245,7 @@ class UcxReader:
         hit = _MEMORY.search(text)
         if hit and state.domain:
             value = hit.group(1) or "none"
-            yield Fact(
-                "ucx.md.memory", value[:200], None, Subject(label=state.domain), (doc.span(line),), status=doc.status
-            )
+            yield fact(doc, line, "ucx.md.memory", value[:200], label=state.domain)
             state.domain = ""
             return
         if "not available, please use" in text:
@@ -267,9 +265,7 @@ class UcxReader:
             near = [k for k in known if 0 < distance(wrong, k) <= (1 if len(wrong) < 6 else 2)]
             # two-letter names are all alike: `rc` is no slip for `cm`
             if len(wrong) > 4 and near and wrong not in known:
-                yield Fact(
-                    "ucx.tls.typo", wrong, None, Subject(label=sorted(near)[0]), (doc.span(line),), status=doc.status
-                )
+                yield fact(doc, line, "ucx.tls.typo", wrong, label=sorted(near)[0])
 
     def _perftest(self, doc: Document, text: str, line: Line, state: _State) -> Iterator[Fact]:
         hit = _FINAL.match(text)
@@ -304,9 +300,7 @@ class UcxReader:
                 continue
             near = sorted(k for k in TRANSPORTS if len(k) > 3 and distance(name, k) <= (1 if len(name) < 7 else 2))
             if near:
-                yield Fact(
-                    "ucx.tls.typo", name, None, Subject(label=near[0]), (doc.span(line, name),), status=doc.status
-                )
+                yield fact(doc, line, "ucx.tls.typo", name, around=name, label=near[0])
 
     def _close(self, doc: Document, state: _State) -> Iterator[Fact]:
         yield from self._close_settings(doc, state.settings)
@@ -316,11 +310,9 @@ class UcxReader:
                 count=len(users), status=doc.status,
             )  # fmt: skip
         for title, (_, what, config, line) in state.rows.items():
-            yield Fact(
-                "ucx.proto", f"{what} | {config}", None, Subject(label=title), (doc.span(line),), status=doc.status
-            )
+            yield fact(doc, line, "ucx.proto", f"{what} | {config}", label=title)
         for (title, config), line in state.emulated.items():
-            yield Fact("ucx.proto.emulated", config, None, Subject(label=title), (doc.span(line),), status=doc.status)
+            yield fact(doc, line, "ucx.proto.emulated", config, label=title)
         if state.transports:
             names = ",".join(sorted(state.transports))
             yield Fact(

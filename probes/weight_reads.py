@@ -10,7 +10,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import excerpt, labelled
+from .facts import excerpt, fact
 
 _PART = regex(r"(?P<dev>(?:CUDA|ROCm|HIP|Vulkan|SYCL)\d+) (?:model )?buffer size\s*=\s*(?P<n>\d+(?:\.\d+)?) MiB")
 _WHOLE = regex(
@@ -69,19 +69,19 @@ class WeightReadReader:
                 continue
             part = _PART.search(text)
             if part:
-                yield labelled(doc, line, "serving.weights_part", float(part["n"]) / 1024, "GiB", part["dev"])
+                yield fact(doc, line, "serving.weights_part", float(part["n"]) / 1024, "GiB", label=part["dev"])
             elif bench := _BENCH.search(text):
-                yield labelled(doc, line, "serving.weights_part", float(bench["size"]), "GiB", "whole")
-                yield labelled(doc, line, "serving.single_rate", float(bench["rate"]), "tokens/s", "tg")
+                yield fact(doc, line, "serving.weights_part", float(bench["size"]), "GiB", label="whole")
+                yield fact(doc, line, "serving.single_rate", float(bench["rate"]), "tokens/s", label="tg")
             elif whole := _WHOLE.search(text):
                 factor = 1.0 if whole["u"] == "GiB" else 1e9 / 2**30
                 if float(whole["n"]) >= 0.5:
-                    yield labelled(doc, line, "serving.weights_part", float(whole["n"]) * factor, "GiB", "whole")
+                    yield fact(doc, line, "serving.weights_part", float(whole["n"]) * factor, "GiB", label="whole")
             elif loaded := _LOADED.search(text):
-                yield labelled(doc, line, "serving.weights_part", float(loaded["n"]), "GiB", "whole")
+                yield fact(doc, line, "serving.weights_part", float(loaded["n"]), "GiB", label="whole")
             rate = _RATE.search(text) if doc.size < 1 << 14 else None
             if rate and 1 <= float(rate["n"]) < 1000 and not _RUN_OF_MANY.search(text):
-                yield labelled(doc, line, "serving.single_rate", float(rate["n"]), "tokens/s", "note")
+                yield fact(doc, line, "serving.single_rate", float(rate["n"]), "tokens/s", label="note")
             split = _JSON.search(text)
             if split:
                 yield from self._split(doc, line, float(split["prompt"]), line, float(split["made"]), float(split["n"]))
@@ -94,10 +94,10 @@ class WeightReadReader:
             for model in _MODEL.finditer(text) if doc.size < 1 << 16 else ():
                 if model["n"] not in models and len(models) < 4:
                     models.add(model["n"])
-                    yield labelled(doc, line, "serving.model_size", float(model["n"]), "count", model.group()[:40])
+                    yield fact(doc, line, "serving.model_size", float(model["n"]), "count", label=model.group()[:40])
             parallel = _TP.search(text) if doc.size < 1 << 14 else None
             if parallel and int(parallel["a"] or parallel["b"]) in (1, 2, 4, 8, 16):
-                yield labelled(doc, line, "serving.tp_noted", float(parallel["a"] or parallel["b"]), "count", "tp")
+                yield fact(doc, line, "serving.tp_noted", float(parallel["a"] or parallel["b"]), "count", label="tp")
 
     @staticmethod
     def _split(doc: Document, line: Line, first: float, after: Line, made: float, count: float) -> Iterator[Fact]:
@@ -105,14 +105,14 @@ class WeightReadReader:
         if first < 1000 or count < 1:
             return
         inputs = tuple(
-            Fact("figure", ms, "ms", Subject(label=name), (doc.span(at),), status=doc.status)
+            fact(doc, at, "figure", ms, "ms", label=name)
             for ms, name, at in ((first, "prefill|request", line), (made, "decode_time|request", after))
         )
         yield Fact(
             "serving.stage_share", first / (first + made), "fraction", Subject(label="prefill"), kind="derived",
             formula="a / (a + b)", inputs=inputs, status=doc.status,
         )  # fmt: skip
-        yield Fact("serving.told", count, "count", Subject(label="prompt"), (doc.span(line),), status=doc.status)
+        yield fact(doc, line, "serving.told", count, "count", label="prompt")
 
 
 _STATE = regex(r"(?<!\w)P(?P<p>\d{1,2})(?!\w)")
@@ -144,25 +144,16 @@ class StateNoteReader:
             if not kind or (kind, state.group()) in seen:
                 continue
             seen.add((kind, state.group()))
-            yield Fact("gpu.state_note", state.group(), None, Subject(label=kind), (doc.span(line),), status=doc.status)
+            yield fact(doc, line, "gpu.state_note", state.group(), label=kind)
             clock, gen = _CLOCK.search(text), _GEN.search(text)
             if clock:
-                yield Fact(
-                    "gpu.state_clock",
-                    float(clock["n"]),
-                    "MHz",
-                    Subject(label=kind),
-                    (doc.span(line),),
-                    status=doc.status,
-                )
+                yield fact(doc, line, "gpu.state_clock", float(clock["n"]), "MHz", label=kind)
             cells = [c.strip() for c in text.split(",")]
             level = gen["n"] if gen else next(
                 (v for k, v in zip(columns, cells, strict=False) if "gen.current" in k and v.isdecimal()), ""
             )  # fmt: skip
             if level:
-                yield Fact(
-                    "gpu.state_gen", float(level), "count", Subject(label=kind), (doc.span(line),), status=doc.status
-                )
+                yield fact(doc, line, "gpu.state_gen", float(level), "count", label=kind)
 
 
 READERS: list[Reader] = [WeightReadReader(), StateNoteReader()]
