@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import inf
 
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
@@ -95,28 +96,26 @@ def _compute_only(kernel: _Kernel) -> bool:
     return (_most(kernel, "kernel.sm") or 0.0) >= ROOF and memory is not None and memory < 0.4
 
 
-def kernel_uncoalesced(ctx: Context) -> Outcome:
-    """More than half of a kernel's global traffic is not used, and memory is what it waits for."""
+def _uncoalesced(ctx: Context, least: float, below: float) -> Outcome:
+    """A kernel wastes such a share of its global traffic, and memory is what it waits for."""
 
     def judge(kernel: _Kernel) -> tuple[bool, tuple[Evidence, ...]] | None:
         wasted = _wasted(kernel)
         if wasted is None:
             return None
-        return wasted >= 0.5 and not _compute_only(kernel), _cite(kernel, *_COALESCING)
+        return least <= wasted < below and not _compute_only(kernel), _cite(kernel, *_COALESCING)
 
     return _any(ctx, judge)
+
+
+def kernel_uncoalesced(ctx: Context) -> Outcome:
+    """Half of a kernel's global traffic or more is not used, and memory is what it waits for."""
+    return _uncoalesced(ctx, 0.5, inf)
 
 
 def kernel_partly_uncoalesced(ctx: Context) -> Outcome:
-    """A quarter to a half of the global traffic is not used."""
-
-    def judge(kernel: _Kernel) -> tuple[bool, tuple[Evidence, ...]] | None:
-        wasted = _wasted(kernel)
-        return (
-            None if wasted is None else (0.3 <= wasted < 0.5 and not _compute_only(kernel), _cite(kernel, *_COALESCING))
-        )
-
-    return _any(ctx, judge)
+    """Nearly a third to a half of it is not used."""
+    return _uncoalesced(ctx, 0.3, 0.5)
 
 
 _BANK = ("kernel.excess_wavefronts", "kernel.conflict_ways", "kernel.shared_efficiency")
@@ -139,24 +138,24 @@ def _at_roof(kernel: _Kernel) -> bool:
     return (_most(kernel, "kernel.dram") or 0.0) >= ROOF or (_most(kernel, "kernel.tensor") or 0.0) >= ROOF
 
 
-def kernel_bank_conflicts(ctx: Context) -> Outcome:
-    """Most shared-memory wavefronts of a kernel come from conflicts, and it is not at another roof."""
+def _bank_conflicts(ctx: Context, least: float, below: float) -> Outcome:
+    """Conflicts cause such a share of a kernel's shared-memory wavefronts, and it is not at another roof."""
 
     def judge(kernel: _Kernel) -> tuple[bool, tuple[Evidence, ...]] | None:
         share = _conflicting(kernel)
-        return None if share is None else (share >= 0.5 and not _at_roof(kernel), _cite(kernel, *_BANK))
+        return None if share is None else (least <= share < below and not _at_roof(kernel), _cite(kernel, *_BANK))
 
     return _any(ctx, judge)
+
+
+def kernel_bank_conflicts(ctx: Context) -> Outcome:
+    """Half of a kernel's shared-memory wavefronts or more come from conflicts, and it is not at another roof."""
+    return _bank_conflicts(ctx, 0.5, inf)
 
 
 def kernel_some_bank_conflicts(ctx: Context) -> Outcome:
-    """A quarter to a half of the shared-memory wavefronts come from conflicts."""
-
-    def judge(kernel: _Kernel) -> tuple[bool, tuple[Evidence, ...]] | None:
-        share = _conflicting(kernel)
-        return None if share is None else (0.25 <= share < 0.5 and not _at_roof(kernel), _cite(kernel, *_BANK))
-
-    return _any(ctx, judge)
+    """A quarter to a half of them come from conflicts."""
+    return _bank_conflicts(ctx, 0.25, 0.5)
 
 
 _SPILL = ("kernel.spill.bytes", "kernel.spill.count", "kernel.spill.requests", "kernel.registers")

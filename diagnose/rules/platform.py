@@ -108,16 +108,19 @@ def _clock_ratios(ctx: Context) -> Iterable[tuple[float, bool, tuple[Evidence, .
         yield value / top[0], capped, (item, top[1], util[1])
 
 
+def _clock_below(ctx: Context, share: float) -> Outcome:
+    seen = list(_clock_ratios(ctx))
+    return outcome([e for ratio, capped, used in seen if ratio < share and not capped for e in used], bool(seen))
+
+
 def clock_low_under_load(ctx: Context) -> Outcome:
     """A busy GPU runs well below its clock without having used up its power budget."""
-    seen = list(_clock_ratios(ctx))
-    return outcome([e for ratio, capped, used in seen if ratio < 0.75 and not capped for e in used], bool(seen))
+    return _clock_below(ctx, 0.75)
 
 
 def clock_very_low_under_load(ctx: Context) -> Outcome:
-    """… at half of it or less."""
-    seen = list(_clock_ratios(ctx))
-    return outcome([e for ratio, capped, used in seen if ratio < 0.55 and not capped for e in used], bool(seen))
+    """… at about half of it or less."""
+    return _clock_below(ctx, 0.55)
 
 
 def clock_spread_under_load(ctx: Context) -> Outcome:

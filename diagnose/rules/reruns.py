@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .base import highest
+from .base import highest, outcome
 from .healthy import _busbw
 from .lever_tables import turns
 
@@ -53,14 +53,17 @@ def _beside_table(ctx: Context) -> Iterator[tuple[float, str, Evidence]]:
 
 def faster_rerun(ctx: Context) -> Outcome:
     """The same run was clearly faster once something was changed: what was measured first is no ceiling."""
-    found = [e for _, _, e in gains(ctx)]
-    return Outcome(True, tuple(found[:2])) if found else UNKNOWN
+    return outcome([e for _, _, e in gains(ctx)][:2])
+
+
+def _gained(ctx: Context, words: re.Pattern[str]) -> Outcome:
+    """The run is faster after a change that is told in such words."""
+    return outcome([e for _, said, e in gains(ctx) if words.search(said)][:2])
 
 
 def _lever(name: str, words: re.Pattern[str]) -> Callable[[Context], Outcome]:
     def rule(ctx: Context) -> Outcome:
-        found = [e for _, said, e in gains(ctx) if words.search(said)]
-        return Outcome(True, tuple(found[:2])) if found else UNKNOWN
+        return _gained(ctx, words)
 
     rule.__name__, rule.__doc__ = name, f"The run is faster once {name.removeprefix('rerun_')} is changed."
     return rule
@@ -68,8 +71,7 @@ def _lever(name: str, words: re.Pattern[str]) -> Callable[[Context], Outcome]:
 
 def rerun_version(ctx: Context) -> Outcome:
     """The run is faster with another release of NCCL in its place."""
-    found = [e for _, said, e in gains(ctx) if _VERSION.search(said)]
-    return Outcome(True, tuple(found[:2])) if found else UNKNOWN
+    return _gained(ctx, _VERSION)
 
 
 def rerun_environment(ctx: Context) -> Outcome:
@@ -77,8 +79,7 @@ def rerun_environment(ctx: Context) -> Outcome:
     taken = regex(
         r"(?:without|unset\w*|remov\w*|去掉|不设)[^\n]{0,30}NCCL_\w+|NCCL_\w+[^\n]{0,20}(?:unset|removed|去掉)", re.I
     )
-    found = [e for _, said, e in gains(ctx) if taken.search(said)]
-    return Outcome(True, tuple(found[:2])) if found else UNKNOWN
+    return _gained(ctx, taken)
 
 
 _CONGESTED = regex(
