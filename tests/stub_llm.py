@@ -12,6 +12,18 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from diagnose.models import Report
+
+
+def core(report: Report) -> dict[str, Any]:
+    """Everything that a model may not touch."""
+    data = report.model_dump(mode="json", by_alias=True, exclude={"proposals"})
+    data["stats"].pop("llm")
+    for answer in data["answer"].values():
+        answer.pop("short")
+        answer.pop("long")
+    return data
+
 
 def echo(body: dict[str, Any]) -> dict[str, Any]:
     """The best a model can do: the same texts again, and what it was offered."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from stub_llm import serving
+from stub_llm import core, serving
 
 from diagnose import config
 from diagnose.cli import _run
@@ -46,16 +46,6 @@ def report() -> Report:
 
 def chosen(url: str, seconds: float = 20.0) -> Options:
     return Options(Endpoint("m", url), seconds=seconds)
-
-
-def core(report: Report) -> dict[str, Any]:
-    """Everything that a model may not touch."""
-    data = report.model_dump(mode="json", by_alias=True, exclude={"proposals"})
-    data["stats"].pop("llm")
-    for answer in data["answer"].values():
-        answer.pop("short")
-        answer.pop("long")
-    return data
 
 
 def test_a_good_model_rewords_and_proposes(report: Report) -> None:

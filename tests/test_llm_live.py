@@ -21,6 +21,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from stub_llm import core
 
 from diagnose import llm_prompts
 from diagnose.document import Document
@@ -80,16 +81,6 @@ def url(shared: tuple[str, subprocess.Popen[bytes]]) -> str:
 def made(symptom: str) -> tuple[Report, list[Document]]:
     docs = [Document.of("run.log", CASES[symptom].encode())]
     return make_report(symptom, docs, (), ("en", "zh")), docs
-
-
-def core(report: Report) -> dict[str, Any]:
-    """Everything that a model may not touch."""
-    data = report.model_dump(mode="json", by_alias=True, exclude={"proposals"})
-    data["stats"].pop("llm")
-    for answer in data["answer"].values():
-        answer.pop("short")
-        answer.pop("long")
-    return data
 
 
 def endpoint(url: str, *, schema: bool = False) -> Endpoint:
