@@ -27,7 +27,7 @@ def tier(fact: Fact) -> str:
     return "frontend" if head.startswith((_FRONTEND, "frontend")) else "engine"
 
 
-def _servers(facts: Iterable[Fact]) -> dict[tuple[tuple[float, str], str], list[Fact]]:
+def by_server(facts: Iterable[Fact]) -> dict[tuple[tuple[float, str], str], list[Fact]]:
     """Counters and histograms by server (its start, and its address where pages say it) and kind of process."""
     counters = [
         f for f in facts if f.signal in ("serving.counter", "serving.counter_time", "serving.histogram") and f.spans
@@ -46,7 +46,7 @@ def _servers(facts: Iterable[Fact]) -> dict[tuple[tuple[float, str], str], list[
     return out
 
 
-def _ends(facts: list[Fact], label: str) -> tuple[Fact, Fact | None] | None:
+def last_and_first(facts: list[Fact], label: str) -> tuple[Fact, Fact | None] | None:
     """Latest and, if there is another reading, earliest reading of a counter."""
     got = sorted(
         (f for f in facts if f.subject.label == label and isinstance(f.value, float)), key=lambda f: float(f.value or 0)
@@ -75,7 +75,7 @@ def _mean(
                 formula=formula, inputs=inputs, status=inputs[0].status)  # fmt: skip
 
 
-def _difference(signal: str, ends: tuple[Fact, Fact | None], unit: str, label: str | None) -> Fact:
+def difference(signal: str, ends: tuple[Fact, Fact | None], unit: str, label: str | None) -> Fact:
     last, first = ends
     if first is None:
         return Fact(
@@ -110,10 +110,10 @@ def _share(
 
 def counters(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
     """Means, shares and totals over the window that the pages span."""
-    for mine in _servers(facts).values():
+    for mine in by_server(facts).values():
         made: dict[str, Fact] = {}
         for stem in (*sorted(_MILLI), *sorted(_COUNTS), "tokenize"):
-            total, count = _ends(mine, f"{stem}_sum"), _ends(mine, f"{stem}_count")
+            total, count = last_and_first(mine, f"{stem}_sum"), last_and_first(mine, f"{stem}_count")
             if total is None or count is None:
                 continue
             unit = "count" if stem in _COUNTS else "ms"
@@ -122,23 +122,23 @@ def counters(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
                 made[stem] = fact
                 yield fact
             if stem == "ttft" and fact is not None:
-                yield _difference("serving.server.requests", count, "count", None)
+                yield difference("serving.server.requests", count, "count", None)
         for part in ("queue", "prefill"):
             if part in made and "ttft" in made and float(made["ttft"].value or 0) > 0:
                 value = float(made[part].value or 0) / float(made["ttft"].value or 1)
                 yield Fact(f"serving.{part}_share", value, "fraction", kind="derived", formula="a / b",
                            inputs=(made[part], made["ttft"]), status=made[part].status)  # fmt: skip
-        ends = _ends(mine, "preemptions")
+        ends = last_and_first(mine, "preemptions")
         if ends is not None:
-            yield _difference("serving.preemptions", ends, "count", "total")
-        ends = _ends(mine, "finished")
+            yield difference("serving.preemptions", ends, "count", "total")
+        ends = last_and_first(mine, "finished")
         if ends is not None:
-            yield _difference("serving.finished", ends, "count", None)
+            yield difference("serving.finished", ends, "count", None)
         for top, bottom, signal in (
             ("prefix hits", "prefix queries", "serving.prefix_hit_rate"),
             ("accepted tokens", "draft tokens", "serving.accept_rate"),
         ):
-            above, below = _ends(mine, top), _ends(mine, bottom)
+            above, below = last_and_first(mine, top), last_and_first(mine, bottom)
             share = _share(signal, above, below, "window") if above and below else None
             if share is not None:
                 yield share

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..derive import Deriver
 from ..models import Fact, Subject
-from .serving import _difference, _ends, _servers
+from .serving import by_server, difference, last_and_first
 from .stages import said, servers
 
 _LINK, _SIZE = "kv-transfer-bandwidth", "kv-bytes-per-token"
@@ -50,15 +50,15 @@ def link(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
 
 def refused(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
     """Requests that were answered with an error, as a share of all that were answered in the window."""
-    for mine in _servers(facts).values():
-        ends = {label: _ends(mine, label) for label in (*_REFUSED, "finished")}
+    for mine in by_server(facts).values():
+        ends = {label: last_and_first(mine, label) for label in (*_REFUSED, "finished")}
         label = next((n for n in _REFUSED if (e := ends[n]) is not None and _rise(e) >= _FEW), None)
         turned = ends[label] if label else None
         if label is None or turned is None:
             continue
         served = ends["finished"]
-        lost = _difference("serving.refused", turned, "count", label)
-        done = _difference("serving.finished", served, "count", None) if served is not None else None
+        lost = difference("serving.refused", turned, "count", label)
+        done = difference("serving.finished", served, "count", None) if served is not None else None
         inputs, formula = ((lost, done), "a / (a + b)") if done is not None else ((lost,), "a / a")
         bad, good = float(lost.value or 0), float(done.value or 0) if done is not None else 0.0
         yield lost

@@ -13,7 +13,7 @@ from ..derive import Deriver
 from ..lazy import regex
 from ..models import Fact, Subject
 from ..units import percent
-from .serving import _ends, _servers, buckets
+from .serving import buckets, by_server, last_and_first
 from .stages import said, servers
 
 _CAPS = regex(r"^(max-num-seqs|max-running-requests|max-batch-size|max-concurrent-requests)$")
@@ -71,8 +71,8 @@ def arrivals(facts: list[Fact]) -> Iterator[Fact]:
 
     What came between two pages got its first token or waits for it.
     """
-    for mine in _servers(facts).values():
-        ends = _ends(mine, "ttft_count")
+    for mine in by_server(facts).values():
+        ends = last_and_first(mine, "ttft_count")
         if ends is None or ends[1] is None:
             continue
         last, first = (_of_page(facts, e) for e in (ends[0], ends[1]))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..derive import Deriver
 from ..models import Fact, Subject
-from .serving import Window, _servers, tier, window
+from .serving import Window, by_server, tier, window
 
 _SERVER = "serving.server."
 _SLACK = 0.02  # share by which parts may exceed the whole before they are not of the same requests
@@ -55,7 +55,7 @@ class _Server:
 
 def servers(facts: list[Fact]) -> list[_Server]:
     """Means by process, the busiest first; means that somebody wrote down count as one process a document."""
-    home = {id(f): key for key, mine in _servers(facts).items() for f in mine}
+    home = {id(f): key for key, mine in by_server(facts).items() for f in mine}
     found: dict[object, _Server] = {}
     for fact in facts:
         if not fact.signal.startswith(_SERVER) or not isinstance(fact.value, float):
@@ -264,7 +264,7 @@ _TAIL_SAMPLES = 100  # fewer requests have no p99
 
 def percentiles(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
     """Bounds of p50 and p99 of each stage from histogram buckets: between two edges, and never additive."""
-    for (_, kind), mine in _servers(facts).items():
+    for (_, kind), mine in by_server(facts).items():
         done: set[tuple[str, str]] = set()
         for stem, metric in _METRIC.items():
             seen = window(mine, stem) if (metric, _STAGE[stem]) not in done else None

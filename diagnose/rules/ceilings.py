@@ -10,7 +10,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from .comparison import ratios
-from .healthy import _busbw, _fault, _single_node
+from .healthy import faulty, single_node, top_busbw
 from .products import candidates
 from .reruns import faster_rerun
 
@@ -32,7 +32,7 @@ _SHARE = 1.12  # a hand-written kernel within this factor of the library's
 def _plain(ctx: Context) -> bool:
     """Nothing is broken, nothing made it faster, and nothing got worse over time."""
     return bool(_ASKS.search(ctx.symptom)) and not (
-        _CHANGED.search(ctx.symptom) or _fault(ctx) or faster_rerun(ctx).holds
+        _CHANGED.search(ctx.symptom) or faulty(ctx) or faster_rerun(ctx).holds
     )
 
 
@@ -44,8 +44,8 @@ def _even(ctx: Context, most: float = 1.2) -> bool:
 
 def pair_fills_its_slot(ctx: Context) -> Outcome:
     """GPUs without NVLink reduce at what one PCIe slot of their generation and width passes."""
-    table = _busbw(ctx)
-    if table is None or not _plain(ctx) or not _single_node(ctx) or not _even(ctx):
+    table = top_busbw(ctx)
+    if table is None or not _plain(ctx) or not single_node(ctx) or not _even(ctx):
         return UNKNOWN
     if any(str(e.value).startswith("NV") for e in ctx.of("topo.link")) or ctx.numbers("nvlink.links"):
         return UNKNOWN
@@ -116,9 +116,9 @@ _PORT = regex(r"[a-z]\w*\d")
 
 def named_rails_are_the_ceiling(ctx: Context) -> Outcome:
     """A variable names some of the adapters of a node, and the rate is what just these give together."""
-    table, counted = _busbw(ctx), _counted(ctx)
+    table, counted = top_busbw(ctx), _counted(ctx)
     lists = ctx.of("env.var", {"label": "^NCCL_IB_HCA$"})
-    if table is None or counted is None or len({str(e.value) for e in lists}) != 1 or _single_node(ctx):
+    if table is None or counted is None or len({str(e.value) for e in lists}) != 1 or single_node(ctx):
         return UNKNOWN
     listed = str(lists[0].value)
     named = len({part for part in listed.lstrip("=").split(",") if _PORT.match(part)})
@@ -130,8 +130,8 @@ def named_rails_are_the_ceiling(ctx: Context) -> Outcome:
 
 def nodes_at_their_rails(ctx: Context) -> Outcome:
     """Between nodes a ring or gather moves what the adapters of a node give together."""
-    table, rails = _busbw(ctx), _rails(ctx)
-    if table is None or rails is None or not _plain(ctx) or _single_node(ctx) or not _even(ctx):
+    table, rails = top_busbw(ctx), _rails(ctx)
+    if table is None or rails is None or not _plain(ctx) or single_node(ctx) or not _even(ctx):
         return UNKNOWN
     share = table[0] / rails[0]
     return Outcome(True, (table[1], *rails[1])) if _RAIL[0] <= share <= _RAIL[1] else UNKNOWN
@@ -145,7 +145,7 @@ def gdr_without_the_module(ctx: Context) -> Outcome:
     """The peer-memory module is not loaded, and every channel carries GPUDirect RDMA all the same."""
     ways = [e for e in ctx.of("nccl.transport") if str(e.value).startswith("NET/")]
     gone = ctx.of("rdma.module.missing", {"label": "peer"})
-    if not ways or not (gone or _MODULE_NAMED.search(ctx.symptom)) or _fault(ctx) or faster_rerun(ctx).holds:
+    if not ways or not (gone or _MODULE_NAMED.search(ctx.symptom)) or faulty(ctx) or faster_rerun(ctx).holds:
         return UNKNOWN
     if not all("GDRDMA" in str(e.value) for e in ways) or not _ABOUT_MODULE.search(ctx.symptom):
         return UNKNOWN
@@ -158,11 +158,11 @@ _SMALL_ASKED = regex(r"\b\d{1,4} ?(?:KB|KiB|K|B|bytes)\b|small (?:message|size|b
 
 def small_sizes_below_plateau(ctx: Context) -> Outcome:
     """Small sizes are asked about; they take some tens of microseconds, and the largest size is at its ceiling."""
-    table = _busbw(ctx)
+    table = top_busbw(ctx)
     gpus, named = candidates(ctx)
     if not gpus:
         gpus, named = _noted(ctx)
-    if table is None or not gpus or not _SMALL_ASKED.search(ctx.symptom) or not _single_node(ctx) or not _plain(ctx):
+    if table is None or not gpus or not _SMALL_ASKED.search(ctx.symptom) or not single_node(ctx) or not _plain(ctx):
         return UNKNOWN
     rates = {(g.links, hardware.nvlink_rate(g.cc)) for g in gpus if g.switched}
     rings = [floors.ring_nvlink(links, rate.value).value for links, rate in rates if rate is not None]
@@ -239,7 +239,7 @@ _ASKS_START = regex(
 def only_the_start_is_slow(ctx: Context) -> Outcome:
     """The start is asked about, and only it is slow."""
     got = first_steps_only(ctx)
-    return got if got.holds and _ASKS_START.search(ctx.symptom) and not _fault(ctx) else UNKNOWN
+    return got if got.holds and _ASKS_START.search(ctx.symptom) and not faulty(ctx) else UNKNOWN
 
 
 RULES: dict[str, Callable[[Context], Outcome]] = {

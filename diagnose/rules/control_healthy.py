@@ -10,7 +10,7 @@ from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
 from .comparison import ratios
-from .healthy import _LOAD, _QUANTITY, _fault
+from .healthy import LOAD_AXES, QUANTITY, faulty
 
 _NEAR = 1.04
 _REFERENCE = regex(
@@ -27,7 +27,7 @@ _MEASURES = regex(
     re.I,
 )
 # A loss that is claimed with a figure or as a fact is not answered by an equal figure beside it.
-_CLAIMS = regex(
+CLAIMS = regex(
     r"\b\d+(?:\.\d+)? ?(?:x|×|times|%|percent) (?:slower|longer|less|worse)|\b(?:twice|half|doubled|halved|tripled|collapsed?)\b|slower than|hangs?\b|crash|\boom\b"  # noqa: E501
     r"|一半|翻倍|变慢了|卡死|崩溃",
     re.I,
@@ -82,11 +82,11 @@ def _lines(ctx: Context) -> dict[str, Evidence]:
     return out
 
 
-def _apart(ctx: Context, least: float) -> list[Evidence]:
+def unlike_work(ctx: Context, least: float) -> list[Evidence]:
     """Comparisons of work that differ, other than over the load."""
     return [
         r.evidence for r in ratios(ctx)
-        if r.value >= least and r.axis not in (*_LOAD, "load", "device_time") and _QUANTITY.search(r.metric)
+        if r.value >= least and r.axis not in (*LOAD_AXES, "load", "device_time") and QUANTITY.search(r.metric)
         and not re.search(r"_usec|\bsecs?\b", f"{r.worse} {r.better}")
     ]  # fmt: skip
 
@@ -94,12 +94,12 @@ def _apart(ctx: Context, least: float) -> list[Evidence]:
 def equals_its_reference(ctx: Context) -> Outcome:
     """A state is worrying, and the work goes as at acceptance, before, or on the twin."""
     lines = _lines(ctx)
-    if not lines or not _WORRY.search(ctx.symptom) or _CLAIMS.search(ctx.symptom) or _fault(ctx):
+    if not lines or not _WORRY.search(ctx.symptom) or CLAIMS.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     judged = [(fits, item) for text, item in lines.items() for v in _groups(text) if (fits := _paired(v)) is not None]
     if not judged:
         return UNKNOWN
-    met = all(fits for fits, _ in judged) and not _apart(ctx, 1.1)
+    met = all(fits for fits, _ in judged) and not unlike_work(ctx, 1.1)
     limits, defaults = ctx.numbers("gpu.power.limit"), ctx.numbers("gpu.power.default")
     if limits and defaults and min(v for v, _ in limits) < 0.97 * max(v for v, _ in defaults):
         return UNKNOWN  # a lowered limit is a finding of its own
@@ -115,7 +115,7 @@ _PERFORMANCE = regex(
 def cure_of_the_warning_changes_nothing(ctx: Context) -> Outcome:
     """The warning was cured and everything measured stayed within a few percent."""
     gone = next(iter(ctx.of("control.mark.warning_gone")), None)
-    if gone is None or not _ASKS.search(ctx.symptom) or _fault(ctx):
+    if gone is None or not _ASKS.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     rows: dict[str, dict[str, tuple[float, Evidence]]] = {}
     for value, item in ctx.numbers("figure"):
@@ -128,7 +128,7 @@ def cure_of_the_warning_changes_nothing(ctx: Context) -> Outcome:
     if not pairs:
         return UNKNOWN
     same = all(max(a[0], b[0]) <= 1.03 * min(a[0], b[0]) for a, b in pairs if min(a[0], b[0]) > 0)
-    return Outcome(same and not _apart(ctx, 1.05), (gone, pairs[0][0][1], pairs[0][1][1]))
+    return Outcome(same and not unlike_work(ctx, 1.05), (gone, pairs[0][0][1], pairs[0][1][1]))
 
 
 def tuned_kernel_is_faster(ctx: Context) -> Outcome:

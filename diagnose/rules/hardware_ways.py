@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .healthy import _fault
+from .healthy import faulty
 from .nccl_facts import text_of
 
 _READ_BAND = (0.1, 1.5)  # GB/s: loads from uncached, write-combined memory, a few in flight
@@ -18,7 +18,7 @@ _WRITES = 5.0  # GB/s from which stores combine as they should
 def mapped_read_is_uncached(ctx: Context) -> Outcome:
     """The CPU's reads of mapped device memory are slow while its writes stream: no cache holds that memory."""
     reads, writes = ctx.numbers("gdr.mapped_read"), ctx.numbers("gdr.mapped_write")
-    if not reads or not writes or _fault(ctx):
+    if not reads or not writes or faulty(ctx):
         return UNKNOWN
     (read, a), (write, b) = reads[0], writes[0]
     return Outcome(True, (a, b)) if _READ_BAND[0] <= read <= _READ_BAND[1] and write >= _WRITES else UNKNOWN
@@ -50,7 +50,7 @@ def _ceiling(ctx: Context) -> tuple[float, float, tuple[Evidence, ...]] | None:
 def alltoall_at_its_rails(ctx: Context) -> Outcome:
     """What leaves the machine goes through one adapter a GPU, and the all-to-all comes near that ceiling."""
     got = _ceiling(ctx)
-    if got is None or not _OWN.search(ctx.symptom) or _fault(ctx):
+    if got is None or not _OWN.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     return Outcome(True, got[2]) if 0.7 <= got[0] / got[1] <= 1.06 else UNKNOWN
 
@@ -75,7 +75,7 @@ def idle_at_full_clock(ctx: Context) -> Outcome:
     use, held, watts = (ctx.numbers(f"gpu.{n}") for n in ("util", "memory.used", "power"))
     states = [e for e in ctx.of("gpu.pstate") if text_of(e) == "P0"]
     states = states or [e for v, e in ctx.numbers("gpu.clock.sm") if v >= _AWAKE]
-    if not use or not held or not watts or not states or ctx.of("gpu.process") or _fault(ctx):
+    if not use or not held or not watts or not states or ctx.of("gpu.process") or faulty(ctx):
         return UNKNOWN
     if not _AFTER.search(ctx.symptom) or not _WATTS.search(ctx.symptom):
         return UNKNOWN

@@ -1,6 +1,6 @@
 """Named predicates of health: a measurement within its band, or a reading that explains the worry away.
 
-Each one is vetoed by signs of a fault in the same evidence (`_fault`), because a false all-clear costs as much as a
+Each one is vetoed by signs of a fault in the same evidence (`faulty`), because a false all-clear costs as much as a
 false alarm. A product may be named by the question; every judged figure comes from the evidence.
 """
 
@@ -17,14 +17,14 @@ from .base import highest, lowest
 from .comparison import Ratio, ratios
 from .products import candidates, product
 
-_LOAD = ("concurrency", "batch", "prompt_length", "output_length", "message_size", "request", "cold_warm")
+LOAD_AXES = ("concurrency", "batch", "prompt_length", "output_length", "message_size", "request", "cold_warm")
 _BROKEN = ("gpu.xid.hardware", "gpu.mark.fallen", "gpu.mark.ecc", "pci.link.limited", "spread.outlier")
 
 # Ceilings that a sound path need not come near: shared memory copies twice, a staged transfer goes over the host.
 _ROUGH = ("UCX between two processes", "UCX between GPUs, without cuda_ipc", "PCIe of GPU")
 
 
-def _fault(ctx: Context) -> bool:
+def faulty(ctx: Context) -> bool:
     """Does anything here speak of a fault: a figure far from its limit, wrong results, an outlier, an error?"""
     if any(v > 0 for v, _ in ctx.numbers("nccl_tests.wrong")) or any(ctx.of(s) for s in _BROKEN):
         return True
@@ -39,12 +39,12 @@ def _fault(ctx: Context) -> bool:
 
 def _differences(ctx: Context, least: float) -> list[Ratio]:
     """Comparisons, other than sweeps over the load, whose settings differ by a factor."""
-    return [r for r in ratios(ctx) if r.axis not in _LOAD and r.value >= least]
+    return [r for r in ratios(ctx) if r.axis not in LOAD_AXES and r.value >= least]
 
 
 # ---------------------------------------------------------------- against a reference, against a trial
 
-_QUANTITY = regex(r"bandwidth|busbw|algbw|throughput|flops|utilisation|ttft|tpot|itl|latency|e2e|time")
+QUANTITY = regex(r"bandwidth|busbw|algbw|throughput|flops|utilisation|ttft|tpot|itl|latency|e2e|time")
 _ASKS_REFERENCE = regex(
     r"reference|expect|spec\b|data ?sheet|baseline|vendor|nominal|supposed|normal|\bok\b|fine\b|healthy|right\?|losing"
     r"|alarm|alert|worr|broken|正常|参考|标称|预期|告警|报警|有问题|坏", re.I,
@@ -53,10 +53,10 @@ _ASKS_REFERENCE = regex(
 
 def meets_reference(ctx: Context) -> Outcome:
     """Every figure that stands beside its reference is within a tenth of it, and the question is about that."""
-    found = [r for r in ratios(ctx) if r.axis == "expected" and _QUANTITY.search(r.metric)]
+    found = [r for r in ratios(ctx) if r.axis == "expected" and QUANTITY.search(r.metric)]
     if not found or not _ASKS_REFERENCE.search(ctx.symptom):
         return UNKNOWN
-    met = all(r.value <= 1.1 for r in found) and not _differences(ctx, 1.2) and not _fault(ctx)
+    met = all(r.value <= 1.1 for r in found) and not _differences(ctx, 1.2) and not faulty(ctx)
     return Outcome(met, tuple(r.evidence for r in found[:3]))
 
 
@@ -74,10 +74,10 @@ _ASKS_WARNING = regex(r"warn|message|complain|log says|prints|advis|hint|告警|
 def warning_without_effect(ctx: Context) -> Outcome:
     """What the warning warns of was changed, and nothing that was measured moved."""
     warnings = [e for e in ctx.evidence if ".mark." in e.signal and e.quote]
-    trials = [r for r in ratios(ctx) if r.axis not in (*_LOAD, "expected") and _QUANTITY.search(r.metric)]
+    trials = [r for r in ratios(ctx) if r.axis not in (*LOAD_AXES, "expected") and QUANTITY.search(r.metric)]
     if not warnings or not trials or not _ASKS_WARNING.search(ctx.symptom):
         return UNKNOWN
-    if any(r.value > 1.03 for r in trials) or _fault(ctx):
+    if any(r.value > 1.03 for r in trials) or faulty(ctx):
         return Outcome(False, tuple(r.evidence for r in trials[:2]))
     for warning in warnings:
         words = set(_WORDS.findall((warning.quote or "").lower())) - _COMMON
@@ -105,9 +105,9 @@ def power_cap_at_default(ctx: Context) -> Outcome:
         or re.search(r"power|cap\b|throttl|功耗|降频", ctx.symptom, re.I) is None
     ):
         return UNKNOWN
-    references = [r for r in ratios(ctx) if r.axis == "expected" and _QUANTITY.search(r.metric)]
-    apart = [r for r in _differences(ctx, 1.05) if _QUANTITY.search(r.metric)]
-    if apart or _fault(ctx) or any(r.value > 1.03 for r in references):
+    references = [r for r in ratios(ctx) if r.axis == "expected" and QUANTITY.search(r.metric)]
+    apart = [r for r in _differences(ctx, 1.05) if QUANTITY.search(r.metric)]
+    if apart or faulty(ctx) or any(r.value > 1.03 for r in references):
         return Outcome(False, (low[1],))
     drawn = ctx.numbers("gpu.power")
     drawn += [n for n in ctx.numbers("figure", {"label": "^power"}) if re.search("draw|usage", n[1].quote or "", re.I)]
@@ -142,7 +142,7 @@ def card_at_rest(ctx: Context) -> Outcome:
     use = ctx.numbers("gpu.util")
     states = [e for e in ctx.of("gpu.pstate") if re.fullmatch(r"P([5-9]|1\d)", str(e.value))]
     held = [e for e in ctx.of("gpu.throttle") if "idle" not in (e.subject.label or "")]
-    if asked is None or about is None or not use or not states or held or _fault(ctx):
+    if asked is None or about is None or not use or not states or held or faulty(ctx):
         return UNKNOWN
     return Outcome(all(v <= 0.02 for v, _ in use), (use[0][1], states[0]))
 
@@ -164,7 +164,7 @@ def peers_are_even(ctx: Context) -> Outcome:
         ctx.symptom,
         re.I,
     )
-    if asked is None or about is None or not even or _differences(ctx, 1.1) or _fault(ctx):
+    if asked is None or about is None or not even or _differences(ctx, 1.1) or faulty(ctx):
         return UNKNOWN
     return Outcome(all(v <= 1.03 for v, _ in even), tuple(e for _, e in even[:2]))
 
@@ -187,7 +187,7 @@ def copies_fill_the_slot(ctx: Context) -> Outcome:
     by_driver = not speeds and not widths
     if by_driver:
         speeds, widths = ctx.numbers("gpu.pcie.gen"), ctx.numbers("gpu.pcie.width")
-    if not rates or not speeds or not widths or _fault(ctx):
+    if not rates or not speeds or not widths or faulty(ctx):
         return UNKNOWN
     speed, width = lowest(speeds), lowest(widths)
     generation = int(speed[0]) if by_driver else hardware.PCIE_GTS.get(speed[0])
@@ -206,9 +206,9 @@ def copies_fill_the_slot(ctx: Context) -> Outcome:
 
 
 _PARAMETERS = regex(r"(?<![\w.])(\d+(?:\.\d+)?) ?b(?![\w])", re.I)
-_BYTES = ((2.0, regex(r"bf16|fp16|bfloat16|float16|half\b", re.I)), (1.0, regex(r"fp8|int8|w8a8", re.I)))
+WEIGHT_BYTES = ((2.0, regex(r"bf16|fp16|bfloat16|float16|half\b", re.I)), (1.0, regex(r"fp8|int8|w8a8", re.I)))
 _FOUR = regex(r"int4|w4a16|awq|gptq|4.?bit|q4_|nf4|fp4", re.I)
-_SPARSE = regex(r"moe|mixtral|deepseek|\d+x\d+b|a\d+b|expert|speculat|draft|eagle|\bmtp\b", re.I)
+SPARSE = regex(r"moe|mixtral|deepseek|\d+x\d+b|a\d+b|expert|speculat|draft|eagle|\bmtp\b", re.I)
 _TP = regex(r"\btp ?[=:]? ?(\d)\b|tensor[- ]parallel(?:[- ]size)?[ =:]+(\d)", re.I)
 _WEIGHT_BAND = (0.95, 1.5)
 
@@ -221,14 +221,14 @@ def decode_reads_the_weights(ctx: Context) -> Outcome:
     ]  # fmt: skip
     got = product(ctx)
     seen = " ".join(f"{e.value} {e.quote or ''}" for e in ctx.of("serving.arg"))
-    if got is None or not times or got[0].c2c or _SPARSE.search(f"{seen} {ctx.symptom}") or _fault(ctx):
+    if got is None or not times or got[0].c2c or SPARSE.search(f"{seen} {ctx.symptom}") or faulty(ctx):
         return UNKNOWN
     judged: list[tuple[float, Evidence]] = []
     for value, item in times:
         line = item.quote or ""
         sizes = {float(n) for n in _PARAMETERS.findall(line)}
-        precision = next((size for size, words in _BYTES if words.search(line)), None)
-        if len(sizes) != 1 or precision is None or _SPARSE.search(line) or _FOUR.search(line):
+        precision = next((size for size, words in WEIGHT_BYTES if words.search(line)), None)
+        if len(sizes) != 1 or precision is None or SPARSE.search(line) or _FOUR.search(line):
             continue
         hit = _TP.search(line) or _TP.search(seen)
         ranks = int(hit[1] or hit[2]) if hit else 1
@@ -246,20 +246,20 @@ _WIDE = regex(
 )  # fmt: skip
 
 
-def _single_node(ctx: Context) -> bool:
+def single_node(ctx: Context) -> bool:
     nodes = [v for s in ("nccl.nnodes", "nccl_tests.hosts", "launch.hosts") for v, _ in ctx.numbers(s)]
     return not any(n > 1 for n in nodes) and _WIDE.search(ctx.symptom) is None
 
 
-def _busbw(ctx: Context) -> tuple[float, Evidence] | None:
+def top_busbw(ctx: Context) -> tuple[float, Evidence] | None:
     peaks = ctx.numbers("nccl_tests.largest_busbw") or ctx.numbers("nccl_tests.peak_busbw")
     return highest(peaks) if peaks else None
 
 
 def busbw_of_the_product(ctx: Context) -> Outcome:
     """In one machine the bus bandwidth is in the band of the ring over this product's NVLinks."""
-    got, peak = product(ctx), _busbw(ctx)
-    if got is None or peak is None or not got[0].switched or not _single_node(ctx) or _fault(ctx):
+    got, peak = product(ctx), top_busbw(ctx)
+    if got is None or peak is None or not got[0].switched or not single_node(ctx) or faulty(ctx):
         return UNKNOWN
     rate = hardware.nvlink_rate(got[0].cc)
     if rate is None or any(str(e.value).startswith(("SHM", "NET")) for e in ctx.of("nccl.transport")):
@@ -270,11 +270,11 @@ def busbw_of_the_product(ctx: Context) -> Outcome:
 
 def sockets_only_for_setup(ctx: Context) -> Outcome:
     """NCCL names sockets as its network in one machine, and the data goes peer to peer, faster than any slot."""
-    peak, slot = _busbw(ctx), hardware.pcie_rate(5, 16)
+    peak, slot = top_busbw(ctx), hardware.pcie_rate(5, 16)
     sockets = [e for e in ctx.of("nccl.network") if str(e.value) == "Socket"]
     ways = ctx.of("nccl.transport")
     asked = re.search(r"socket|network|plugin|nvlink", ctx.symptom, re.I)
-    if peak is None or slot is None or not sockets or not ways or asked is None or _fault(ctx) or not _single_node(ctx):
+    if peak is None or slot is None or not sockets or not ways or asked is None or faulty(ctx) or not single_node(ctx):
         return UNKNOWN
     if not all(str(e.value).startswith("P2P") for e in ways):
         return UNKNOWN

@@ -13,7 +13,7 @@ from ..predicates import UNKNOWN, Context, Outcome
 from ..units import IN_MS
 from . import serving_read as read
 from .base import Reading, lowest
-from .healthy import _SPARSE, _fault
+from .healthy import SPARSE, faulty
 from .limits_met import _DECODE
 from .products import candidates
 
@@ -56,7 +56,7 @@ def length_explains(ctx: Context) -> Outcome:
     rows = [
         (r["e2e"], r["tokens"], r["tpot"], r.get("ttft")) for r in by_setting(ctx).values() if {"e2e", "tokens", "tpot"} <= set(r)  # noqa: E501
     ]  # fmt: skip
-    if len(rows) < 2 or _ABOUT_FIRST.search(ctx.symptom) or _fault(ctx):
+    if len(rows) < 2 or _ABOUT_FIRST.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     rows.sort(key=lambda r: r[0][0])
     short, long = rows[0], rows[-1]
@@ -95,7 +95,7 @@ def in_flight_by_little(ctx: Context) -> Outcome:
         (v * IN_MS[e.unit or ""], e) for v, e in ctx.numbers("figure", {"label": "^(?:e2e|latency)(?:_mean|_avg)?(?:\\||$)"})  # noqa: E501
         if e.unit in IN_MS
     ]  # fmt: skip
-    if runs is None or waits is None or not rates or not times or not _IN_FLIGHT.search(ctx.symptom) or _fault(ctx):
+    if runs is None or waits is None or not rates or not times or not _IN_FLIGHT.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     if _NO_GAIN.search(ctx.symptom):
         return UNKNOWN  # the law holds there as well, and says nothing of what keeps it from growing
@@ -135,7 +135,7 @@ def each_slower_all_faster(ctx: Context) -> Outcome:
         for v, e in ctx.numbers("figure", {"label": r"^ttft[^|]*\|\D{0,16}\d"})
         if e.unit in IN_MS
     ]
-    if len(rows) < 3 or not _EACH.search(ctx.symptom) or _fault(ctx) or (waits is not None and waits[0] > 0):
+    if len(rows) < 3 or not _EACH.search(ctx.symptom) or faulty(ctx) or (waits is not None and waits[0] > 0):
         return UNKNOWN
     if first and max(first) > max(1000.0, 6 * min(first)):
         return UNKNOWN
@@ -169,7 +169,7 @@ def _gains(ctx: Context) -> Iterator[tuple[float, float, Evidence]]:
 def gain_fades_with_batch(ctx: Context) -> Outcome:
     """Reading fewer weights, or several tokens a step, gains much for one user and nothing once arithmetic binds."""
     rows = sorted({(n, round(g, 4)): (n, g, e) for n, g, e in _gains(ctx)}.values(), key=lambda r: r[0])
-    if len(rows) < 2 or _fault(ctx) or rows[0][0] > 8 or rows[-1][0] < 32:
+    if len(rows) < 2 or faulty(ctx) or rows[0][0] > 8 or rows[-1][0] < 32:
         return UNKNOWN
     low = read.low(ctx, "serving.accept_length")
     drafts = low is None or low[0] >= 1.8  # a draft that is never taken has its own cause
@@ -194,9 +194,9 @@ def rows_read_their_weights(ctx: Context) -> Outcome:
     }  # fmt: skip
     both = [(sizes[k], times[k]) for k in sizes if k in times and sizes[k][0] >= 5e8]
     several = [v for v, _ in (*ctx.numbers("serving.running"), *ctx.numbers("serving.tp_noted")) if v > 1]
-    if not gpus or not both or several or any(g.c2c for g in gpus) or _fault(ctx) or _SPARSE.search(ctx.symptom):
+    if not gpus or not both or several or any(g.c2c for g in gpus) or faulty(ctx) or SPARSE.search(ctx.symptom):
         return UNKNOWN
-    if any(_SPARSE.search(e.quote or "") for _, (_, e) in both):
+    if any(SPARSE.search(e.quote or "") for _, (_, e) in both):
         return UNKNOWN
     shares = [t[0] / floors.read_floor(s[0], g.memory).value for s, t in both for g in gpus]
     return Outcome(all(_DECODE[0] <= r <= _DECODE[1] for r in shares), (*(t[1] for _, t in both[:3]), *named[:1]))
@@ -217,7 +217,7 @@ def cache_is_the_rest(ctx: Context) -> Outcome:
     )
     gpus, named = candidates(ctx)
     used, waits = read.top(ctx, "serving.kv_usage"), read.top(ctx, "serving.waiting")
-    if room is None or tokens is None or weights is None or not _ASKS_ROOM.search(ctx.symptom) or _fault(ctx):
+    if room is None or tokens is None or weights is None or not _ASKS_ROOM.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     said = re.search(r"(?<![\d.])(\d{2,3}) ?(?:GB|GiB|G)\b", ctx.symptom)
     whole = min((g.memory_gb for g in gpus), default=float(said[1]) if said else 0.0)
@@ -234,7 +234,7 @@ def memory_busy_in_decode(ctx: Context) -> Outcome:
     runs, prompts = read.top(ctx, "serving.running"), read.top(ctx, "serving.prompt_tput")
     said = re.search(r"decod|generat|single (?:user|stream|request)|one (?:user|chat)|解码|生成", ctx.symptom, re.I)
     single = runs is not None and 1 <= runs[0] <= 16 and (prompts is None or prompts[0] < 100)
-    if not busy or not (single or said) or _fault(ctx):
+    if not busy or not (single or said) or faulty(ctx):
         return UNKNOWN
     worst = lowest(busy)
     return Outcome(worst[0] >= 0.75, read.unique((worst[1], runs[1] if runs else None)))

@@ -10,8 +10,8 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from .base import highest, lowest
-from .control_healthy import _CLAIMS, _apart
-from .healthy import _fault
+from .control_healthy import CLAIMS, unlike_work
+from .healthy import faulty
 from .products import BARE, candidates, product
 
 _ABOUT_CLOCK = regex(r"clock|mhz|\bp[5-9]\b|pstate|power state|watts?\b|频率|降频|功耗", re.I)
@@ -32,7 +32,7 @@ def idle_among_busy(ctx: Context) -> Outcome:
     """Low clocks are those of the one card without work or memory in use, beside cards that work."""
     use, memory = _rows(ctx, "gpu.util"), _rows(ctx, "gpu.memory.used")
     held = [e for e in ctx.of("gpu.throttle") if "idle" not in (e.subject.label or "")]
-    if len(use) < 2 or not _ABOUT_CLOCK.search(ctx.symptom) or held or _fault(ctx):
+    if len(use) < 2 or not _ABOUT_CLOCK.search(ctx.symptom) or held or faulty(ctx):
         return UNKNOWN
     clocks, states = _rows(ctx, "gpu.clock.sm"), _rows(ctx, "gpu.pstate")
     top = max((float(v) for v, _ in clocks.values()), default=0.0)
@@ -116,7 +116,7 @@ def memory_levels_off(ctx: Context) -> Outcome:
         step = re.search(r"\d+", (item.subject.label or "").split("|")[1])
         if step is not None and item.unit in ("B", "GiB"):
             rows.setdefault(int(step[0]), []).append((value, item))
-    if len(rows) < 3 or not _LEAK.search(ctx.symptom) or ctx.of("gpu.oom.requested") or _fault(ctx):
+    if len(rows) < 3 or not _LEAK.search(ctx.symptom) or ctx.of("gpu.oom.requested") or faulty(ctx):
         return UNKNOWN
     first, last = rows[min(rows)], rows[max(rows)]
     if max(rows) < 5 * max(1, min(rows)) or len({len(r) for r in rows.values()}) != 1:
@@ -136,9 +136,9 @@ def counters_stand_still(ctx: Context) -> Outcome:
     for value, item in ctx.numbers("rdma.counter"):
         series.setdefault(item.subject.key(), []).append((value, item))
     twice = [s for s in series.values() if len(s) >= 2]
-    if not twice or len(twice) != len(series) or not _ABOUT_COUNTER.search(ctx.symptom) or _CLAIMS.search(ctx.symptom):
+    if not twice or len(twice) != len(series) or not _ABOUT_COUNTER.search(ctx.symptom) or CLAIMS.search(ctx.symptom):
         return UNKNOWN
-    if not any(v > 0 for s in twice for v, _ in s) or _fault(ctx) or ctx.of("nccl.mark.port_error"):
+    if not any(v > 0 for s in twice for v, _ in s) or faulty(ctx) or ctx.of("nccl.mark.port_error"):
         return UNKNOWN
     grown = [e for v, e in ctx.numbers("counter.growth") if v > 0]
     still = all(len({v for v, _ in s}) == 1 for s in twice) and not grown
@@ -151,7 +151,7 @@ def printed_twice_alike(ctx: Context) -> Outcome:
     first = [v for v, _ in ctx.numbers("counter.reading")]
     if not pairs or not any(v > 0 for v in first) or not _ABOUT_COUNTER.search(ctx.symptom):
         return UNKNOWN
-    if _CLAIMS.search(ctx.symptom) or _fault(ctx) or ctx.of("nccl.mark.port_error"):
+    if CLAIMS.search(ctx.symptom) or faulty(ctx) or ctx.of("nccl.mark.port_error"):
         return UNKNOWN
     return Outcome(all(v == 0 for v, _ in pairs), tuple(e for _, e in pairs[:3]))
 
@@ -225,12 +225,12 @@ def reaches_the_noted_line(ctx: Context) -> Outcome:
         for v, e in figures
         if _SHEET.search(e.quote or "") or _THEN.search(e.quote or "")
     ]
-    if len({(v, _base(e)) for v, e, _ in noted}) != 1 or not _WORRY.search(ctx.symptom) or _CLAIMS.search(ctx.symptom):
+    if len({(v, _base(e)) for v, e, _ in noted}) != 1 or not _WORRY.search(ctx.symptom) or CLAIMS.search(ctx.symptom):
         return UNKNOWN
     want, line, sheet = noted[0]
     own = [(v, e) for v, e in figures if _base(e) == _base(line) and e.unit == line.unit and e.quote != line.quote]
     own = own or [(v, e) for v, e in figures if _base(e) == _base(line) and e.quote != line.quote]
-    if not own or _fault(ctx) or _apart(ctx, 1.15):
+    if not own or faulty(ctx) or unlike_work(ctx, 1.15):
         return UNKNOWN
     if re.match("bandwidth|throughput|decode_throughput|iterations|flops|request_rate", _base(line)):
         least = 0.85 if sheet else 0.95
@@ -249,7 +249,7 @@ def pair_copies_at_its_links(ctx: Context) -> Outcome:
     ]  # fmt: skip
     boards = [g for g in gpus if g.switched]
     sxm = re.search(r"sxm|[hd]gx", ctx.symptom, re.I)
-    if not boards or not one or _fault(ctx) or (len(boards) != len(gpus) and sxm is None):
+    if not boards or not one or faulty(ctx) or (len(boards) != len(gpus) and sxm is None):
         return UNKNOWN
     ways = {g.links * hardware.NVLINK_RAW[g.nvlink] for g in boards if g.nvlink}
     if len(ways) > 1 and BARE.search(ctx.symptom) is None:

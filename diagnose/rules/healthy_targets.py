@@ -13,8 +13,8 @@ from ..units import IN_MS
 from . import serving_read as read
 from .base import lowest
 from .comparison import ratios
-from .control_healthy import _CLAIMS
-from .healthy import _BYTES, _SPARSE, _fault
+from .control_healthy import CLAIMS
+from .healthy import SPARSE, WEIGHT_BYTES, faulty
 from .products import candidates, product
 
 _WHETHER = regex(
@@ -43,7 +43,7 @@ def served_as_offered(ctx: Context) -> Outcome:
     waits = read.top(ctx, "serving.waiting")
     late = [v * IN_MS.get(e.unit or "", 1.0) for v, e in ctx.numbers("figure", {"label": "^ttft"})]
     late += [v for v, _ in ctx.numbers("serving.client.ttft")]
-    if not asked or not done or not _WHETHER.search(ctx.symptom) or _fault(ctx):
+    if not asked or not done or not _WHETHER.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     if len({v for v, _ in asked}) > 1 or (waits is None and not late) or asked[0][0] <= 0:
         return UNKNOWN
@@ -64,7 +64,7 @@ def keeps_its_objective(ctx: Context) -> Outcome:
         head = f"{(item.subject.label or '').partition('|')[2]} {(item.quote or '')[:40]}"
         if _OBJECTIVE.search(head):
             wanted[(item.subject.label or "").split("|")[0]] = value * IN_MS.get(item.unit or "", 1.0), item
-    if not wanted or not _WHETHER.search(ctx.symptom) or _CLAIMS.search(ctx.symptom) or _fault(ctx):
+    if not wanted or not _WHETHER.search(ctx.symptom) or CLAIMS.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     quotes = {e.quote for _, e in wanted.values()}
     own: list[tuple[bool, Evidence, str]] = []
@@ -102,7 +102,7 @@ def level_over_time(ctx: Context) -> Outcome:
         if _METRIC.search(r.metric) and _TIME_OF.match(r.worse) and _TIME_OF.match(r.better)
     ]  # fmt: skip
     grows = [*ctx.numbers("trend.growth"), *ctx.numbers("spread.outlier")]
-    if not even or grows or not _DRIFTS.search(ctx.symptom) or _fault(ctx):
+    if not even or grows or not _DRIFTS.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     return Outcome(all(v <= 1.04 for v, _ in even), tuple(e for _, e in even[:2]))
 
@@ -116,7 +116,7 @@ def tail_is_short(ctx: Context) -> Outcome:
     times = [v * IN_MS.get(e.unit or "", 1.0) for v, e in ctx.numbers("figure", {"label": "^(?:itl|tpot)"})]
     gaps = [n for n in tails if (n[1].subject.label or "").startswith("itl")]
     about = re.search(r"tpot|itl|token|decod|stream|逐字|解码", ctx.symptom, re.I)
-    if not gaps or about is None or not _TAIL.search(ctx.symptom) or not _WHETHER.search(ctx.symptom) or _fault(ctx):
+    if not gaps or about is None or not _TAIL.search(ctx.symptom) or not _WHETHER.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     return Outcome(all(v <= 1.35 for v, _ in tails) and max(times, default=0.0) <= 80, tuple(e for _, e in tails[:2]))
 
@@ -134,7 +134,7 @@ def links_at_their_rate(ctx: Context) -> Outcome:
         if e.unit == "GB/s" and (hit := re.match(r"\s*Link (\d+): [\d.]+ GB/s", e.quote or ""))
     }  # fmt: skip
     slow = re.search(r"slow|nccl|all.?reduce|busbw|train|慢", ctx.symptom, re.I)
-    if ctx.of("nvlink.inactive") or ctx.of("nvlink.down") or slow is not None or _fault(ctx):
+    if ctx.of("nvlink.inactive") or ctx.of("nvlink.down") or slow is not None or faulty(ctx):
         return UNKNOWN
     count = len({n for _, n in rates})
     raw = hardware.NVLINK_RAW[got[0].nvlink]
@@ -152,7 +152,7 @@ def cool_enough(ctx: Context) -> Outcome:
     rooms = ctx.numbers("gpu.temperature.headroom")
     clocks, tops = ctx.numbers("gpu.clock.sm"), ctx.numbers("gpu.clock.sm.max")
     held = [e for e in ctx.of("gpu.throttle") if e.subject.label not in ("gpu_idle", "idle")]
-    if not rooms or not clocks or not tops or not _HEAT.search(ctx.symptom) or _fault(ctx):
+    if not rooms or not clocks or not tops or not _HEAT.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     room, clock = lowest(rooms), lowest(clocks)
     met = room[0] >= 4 and clock[0] >= 0.93 * max(v for v, _ in tops) and not held
@@ -167,11 +167,11 @@ def ranks_read_their_share(ctx: Context) -> Outcome:
     gpus, named = candidates(ctx)
     sizes = {v for v, _ in ctx.numbers("serving.model_size")}
     swept = [r for r in ratios(ctx) if r.axis == "tp" and re.match("tpot|itl", r.metric)]
-    if not gpus or len(sizes) != 1 or not swept or not _ABOUT_TP.search(ctx.symptom) or _fault(ctx):
+    if not gpus or len(sizes) != 1 or not swept or not _ABOUT_TP.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     words = " ".join([ctx.symptom, *(e.quote or "" for e in ctx.of("serving.model_size"))])
-    width = next((size for size, pattern in _BYTES if pattern.search(words)), None)
-    if width is None or _SPARSE.search(words):
+    width = next((size for size, pattern in WEIGHT_BYTES if pattern.search(words)), None)
+    if width is None or SPARSE.search(words):
         return UNKNOWN
     rows = []
     for value, item in ctx.numbers("figure", {"label": r"^(?:tpot|itl)[^|]*\|\D{0,6}\d{1,2}$"}):

@@ -11,7 +11,7 @@ from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
 from .base import highest, lowest
-from .healthy import _SPARSE, _fault
+from .healthy import SPARSE, faulty
 from .products import candidates
 
 _DOUBTS = regex(
@@ -68,11 +68,9 @@ def decode_reads_its_weights(ctx: Context) -> Outcome:
     """A token of a single stream takes about what reading all its weights takes on this product."""
     gpus, named = candidates(ctx)
     size, times = _weights(ctx), _token_times(ctx)
-    if not gpus or size is None or not times or not _single(ctx) or _fault(ctx) or _SPARSE.search(ctx.symptom):
+    if not gpus or size is None or not times or not _single(ctx) or faulty(ctx) or SPARSE.search(ctx.symptom):
         return UNKNOWN
-    if any(_SPARSE.search(e.quote or "") for e in (*size[1], *ctx.of("serving.model_size"))) or any(
-        g.c2c for g in gpus
-    ):
+    if any(SPARSE.search(e.quote or "") for e in (*size[1], *ctx.of("serving.model_size"))) or any(g.c2c for g in gpus):
         return UNKNOWN
     whole = len(size[1]) == 1 and _OF_ONE_RANK.search(size[1][0].quote or "") is None
     ranks = _ranks(ctx) if whole else 1.0
@@ -119,8 +117,8 @@ def prefill_share_of_peak(ctx: Context) -> tuple[float, float, tuple[Evidence, .
         not gpus
         or not times
         or len(sizes) != 1
-        or _SPARSE.search(ctx.symptom)
-        or any(_SPARSE.search(e.quote or "") for e in seen.values())
+        or SPARSE.search(ctx.symptom)
+        or any(SPARSE.search(e.quote or "") for e in seen.values())
     ):
         return None
     tokens, seconds, item = highest(times)
@@ -136,7 +134,7 @@ def prefill_share_of_peak(ctx: Context) -> tuple[float, float, tuple[Evidence, .
 def prefill_near_peak(ctx: Context) -> Outcome:
     """A single request's first token comes when this product has done the arithmetic of its prompt, and that was doubted."""  # noqa: E501
     got = prefill_share_of_peak(ctx)
-    if got is None or not _single(ctx) or _fault(ctx) or not _DOUBTS.search(ctx.symptom):
+    if got is None or not _single(ctx) or faulty(ctx) or not _DOUBTS.search(ctx.symptom):
         return UNKNOWN
     least = _PREFILL_TP if _ranks(ctx) > 1 else _PREFILL[0]
     return Outcome(least <= got[0] and got[1] <= _PREFILL[1], got[2][:4])
@@ -155,7 +153,7 @@ _ALSO_SLOW = regex(r"slow|drops?\b|throughput (?:is|fell|down)|latency|regress|å
 def rest_and_work(ctx: Context) -> Outcome:
     """Low clocks and link are those of a card at rest; at work the same cards go up to what they can."""
     rest, work = ctx.of("gpu.state_note", {"label": "^rest$"}), ctx.of("gpu.state_note", {"label": "^work$"})
-    if not rest or not work or not _ABOUT_STATE.search(ctx.symptom) or _fault(ctx):
+    if not rest or not work or not _ABOUT_STATE.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     if _ALSO_SLOW.search(ctx.symptom) or [e for e in ctx.of("gpu.throttle") if "idle" not in (e.subject.label or "")]:
         return UNKNOWN

@@ -10,7 +10,7 @@ from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
 from .comparison import ratios
-from .healthy import _fault
+from .healthy import faulty
 from .nccl_facts import env, overrides, text_of
 
 # ---------------------------------------------------------------- the adapter in use
@@ -118,7 +118,7 @@ def rate_beside_its_port(ctx: Context) -> Outcome:
             if reached <= 1.03:
                 good = (item, named)
     apart = [r for r in ratios(ctx) if r.value > 1.2 and _EVEN.match(r.axis) is None]
-    if not good or _fault(ctx):
+    if not good or faulty(ctx):
         return UNKNOWN
     return Outcome(not apart, (*good, *(r.evidence for r in apart[:1])))
 
@@ -146,7 +146,7 @@ def network_at_its_rate(ctx: Context) -> Outcome:
             continue
         if item.unit in ("GB/s", "Gb/s") and (told or (tool and whole)):
             speeds.append((value * (8 if item.unit == "GB/s" else 1), item))
-    if not speeds or not (single or whole) or _fault(ctx) or len({v for v, _ in single}) > 1:
+    if not speeds or not (single or whole) or faulty(ctx) or len({v for v, _ in single}) > 1:
         return UNKNOWN
     speed = max(speeds, key=_first)
     met = [(v, e) for v, e in (*single, *whole) if _LOW <= speed[0] / v <= 1.03]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..lazy import regex
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
-from .healthy import _fault
+from .healthy import faulty
 
 _SERVING = ("high-ttft", "high-p99", "bad-tpot", "low-throughput", "gpu-underutilized", "environment", "")
 
@@ -88,7 +88,7 @@ def event_is_one_step(ctx: Context) -> Outcome:
     tokens = [n for n in ctx.numbers("serving.accept_length", {"label": "^(?:max|last)?$|max"}) if n[0] >= 1.4]
     tokens += [n for n in ctx.numbers("stream.step_tokens") if n[0] >= 1.4]
     tokens += [n for n in ctx.numbers("figure", {"label": "^accept"}) if n[0] >= 1.4]
-    if not tokens or not _LUMPS.search(ctx.symptom) or _fault(ctx) or ctx.of("serving.mark.proxy_buffers"):
+    if not tokens or not _LUMPS.search(ctx.symptom) or faulty(ctx) or ctx.of("serving.mark.proxy_buffers"):
         return UNKNOWN
     figures = [
         (v * (1e3 if e.unit == "s" else 1.0), e) for v, e in ctx.numbers("figure")

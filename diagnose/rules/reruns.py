@@ -9,7 +9,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from .base import highest, outcome
-from .healthy import _busbw
+from .healthy import top_busbw
 from .lever_tables import turns
 
 _LEAST = 1.15
@@ -38,7 +38,7 @@ def gains(ctx: Context) -> Iterator[tuple[float, str, Evidence]]:
 
 def _beside_table(ctx: Context) -> Iterator[tuple[float, str, Evidence]]:
     """A changed run's bus bandwidth in a note beside the table of the run before."""
-    table = _busbw(ctx)
+    table = top_busbw(ctx)
     if table is None or table[0] <= 0:
         return
     for value, item in ctx.numbers("rerun.figure"):

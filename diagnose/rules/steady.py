@@ -11,7 +11,7 @@ from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
 from .base import lowest
 from .comparison import ratios
-from .healthy import _LOAD, _QUANTITY, _fault
+from .healthy import LOAD_AXES, QUANTITY, faulty
 
 _EVEN = 1.06
 # A question, or a suspicion; "it is twice as slow" is a claim that even figures beside it do not answer.
@@ -38,11 +38,9 @@ _WORDS = {
 
 def suspect_changes_nothing(ctx: Context) -> Outcome:
     """With and without what is suspected, all that was measured is the same, and nothing else was found."""
-    found = [
-        r for r in ratios(ctx) if _QUANTITY.search(r.metric) or r.metric in ("count", "iterations", "request_rate")
-    ]
+    found = [r for r in ratios(ctx) if QUANTITY.search(r.metric) or r.metric in ("count", "iterations", "request_rate")]
     real = [r for r in found if r.axis in _AXES or (r.axis != "expected" and _worded(r.worse, r.better))]
-    if not real or not _ASKS.search(ctx.symptom) or _CLAIMS.search(ctx.symptom) or _fault(ctx):
+    if not real or not _ASKS.search(ctx.symptom) or _CLAIMS.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     worst = max((r for r in found if r.axis != "expected"), key=lambda r: r.value)
     if worst.value > _EVEN:
@@ -97,7 +95,7 @@ def mfu_in_band(ctx: Context) -> Outcome:
         if e.unit == "fraction" and _MFU.search(e.quote or "") and "utilisation" in (e.subject.label or "")
     ]
     used += [(v, e) for v, e in ctx.numbers("train.mfu")]
-    if not used or not _ASKS_TRAINING.search(ctx.symptom) or _CLAIMS.search(ctx.symptom) or _fault(ctx):
+    if not used or not _ASKS_TRAINING.search(ctx.symptom) or _CLAIMS.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     low = lowest(used)
     shares = [
@@ -127,11 +125,11 @@ _ASKS_THROTTLE = regex(r"throttl|cfs|quota|cgroup|cpu\.stat|cpu limit|限流|节
 def throttling_negligible(ctx: Context) -> Outcome:
     """CPU throttling is the worry, it touched hardly any period, and no latency has a tail."""
     share = read.top(ctx, "host.cpu.throttled")
-    if share is None or not _ASKS_THROTTLE.search(ctx.symptom) or _fault(ctx):
+    if share is None or not _ASKS_THROTTLE.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     tails = [v for v, _ in ctx.numbers("stat.tail")]
     # The fields of cpu.stat are no settings to compare.
-    apart = [r for r in ratios(ctx) if r.value > 1.15 and r.axis not in _LOAD and "_usec" not in r.worse + r.better]
+    apart = [r for r in ratios(ctx) if r.value > 1.15 and r.axis not in LOAD_AXES and "_usec" not in r.worse + r.better]
     return Outcome(share[0] <= 0.005 and not apart and all(t <= 2.0 for t in tails), (share[1],))
 
 
@@ -147,7 +145,7 @@ _PEER_WORDS = ("other", "rest", "remaining", "peer", "neighb")
 
 def like_its_peers(ctx: Context) -> Outcome:
     """What is suspected measures within the range that its peers measure."""
-    if not _ASKS.search(ctx.symptom) or _fault(ctx):
+    if not _ASKS.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     for item in ctx.of("figure"):
         quote = item.quote or ""
@@ -163,7 +161,7 @@ def like_its_peers(ctx: Context) -> Outcome:
 
 def repeats_overlap(ctx: Context) -> Outcome:
     """Repeats of one thing differ among themselves as much as the two things do, and whether one is worse was asked."""
-    if not _ASKS.search(ctx.symptom) or _CLAIMS.search(ctx.symptom) or _fault(ctx):
+    if not _ASKS.search(ctx.symptom) or _CLAIMS.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     rows: dict[str, list[tuple[float, Evidence]]] = {}
     for value, item in ctx.numbers("figure"):

@@ -12,7 +12,7 @@ from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
 from .base import lowest
 from .comparison import ratios
-from .healthy import _fault
+from .healthy import faulty
 from .products import candidates
 
 _ABOUT_LINK = regex(r"\bgen ?\d|pci-?e?|link|lnksta|x16|lspci|gpu-?z|nvtop|插槽|链路|带宽", re.I)
@@ -22,7 +22,7 @@ _FELL = regex(r"\b(?:drops?|dropped|fell|regress\w*|since|used to|half|halved|tw
 def link_rises_with_work(ctx: Context) -> Outcome:
     """At rest the link runs at a low generation; at work it goes up to all it can, and its copies are full."""
     rest, work, top = (ctx.numbers("link.gen", {"label": f"^{k}$"}) for k in ("rest", "work", "top"))
-    if not rest or not work or not _ABOUT_LINK.search(ctx.symptom) or _fault(ctx):
+    if not rest or not work or not _ABOUT_LINK.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     low, high = lowest(rest), lowest(work)
     if high[0] < max((v for v, _ in top), default=3.0):
@@ -54,7 +54,7 @@ def copy_crosses_c2c(ctx: Context) -> Outcome:
     """A copy between host and superchip is as fast as NVLink-C2C, and whether that can be was asked."""
     named = next((e for e in ctx.evidence if _SUPERCHIP.search(f"{e.value} {e.quote}")), None)
     hit = _SUPERCHIP.search(f"{named.value} {named.quote}" if named else ctx.symptom)
-    if hit is None or not _TOO_FAST.search(ctx.symptom) or _fault(ctx):
+    if hit is None or not _TOO_FAST.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     low, high = _COHERENT[hit["n"].upper().replace("-", " ")]
     rates = [n for n in ctx.numbers("copy.bandwidth") if not re.search("device|d2d", n[1].subject.label or "", re.I)]
@@ -84,7 +84,7 @@ def sparse_reads_less(ctx: Context) -> Outcome:
         rows.append((1000 / rate, float(size) * 2**30, float(share), item))
     sparse = [r for r in rows if r[2] < 0.6]
     outside = [v for v, _ in ctx.numbers("gpu.layers_outside") if v > 0.02]
-    if not gpus or not sparse or len(rows) < 2 or outside or not _ASKS.search(ctx.symptom) or _fault(ctx):
+    if not gpus or not sparse or len(rows) < 2 or outside or not _ASKS.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     for gpu in gpus:
         for ms, weights, part, _ in rows:
