@@ -145,6 +145,14 @@ def _x_axis(svg: Svg, marks: Sequence[tuple[float, str]], foot: float) -> None:
             reached = x + half
 
 
+def _end(svg: Svg, left: float, right: float, marks: Sequence[tuple[float, str]], foot: float, axis: str) -> None:
+    """The axis below rows with its marks and its name, where the picture ends."""
+    svg.line(left, foot, right, foot, "axis")
+    _x_axis(svg, marks, foot)
+    svg.text((left + right) / 2, foot + 40, axis, "soft", "middle")
+    svg.height = foot + 50
+
+
 @dataclass(frozen=True)
 class Part:
     """A piece of a bar. `kind` is the place of its name in the legend."""
@@ -191,10 +199,7 @@ def bars(name: str, title: str, desc: str, axis: str, kinds: Sequence[str], rows
                 start += part.value
         if row.after:
             svg.text(at(start) + 6, y + 15, row.after, "strong")
-    svg.line(left, foot, right, foot, "axis")
-    _x_axis(svg, [(at(m), figure(m)) for m in shown], foot)
-    svg.text((left + right) / 2, foot + 40, axis, "soft", "middle")
-    svg.height = foot + 50
+    _end(svg, left, right, [(at(m), figure(m)) for m in shown], foot, axis)
     return svg
 
 
@@ -228,8 +233,5 @@ def lanes(name: str, title: str, desc: str, axis: str, rows: Sequence[Lane], end
         for start, stop in row.times:
             svg.fill(at(start), y, at(stop) - at(start), BAR, row.kind)
         svg.text(right + 8, y + 15, row.after)
-    svg.line(left, foot, right, foot, "axis")
-    _x_axis(svg, [(at(m), figure(m)) for m in marks], foot)
-    svg.text((left + right) / 2, foot + 40, axis, "soft", "middle")
-    svg.height = foot + 50
+    _end(svg, left, right, [(at(m), figure(m)) for m in marks], foot, axis)
     return svg
