@@ -289,7 +289,7 @@ class Scanner:
                 if not ready:
                     continue
                 line = doc.line(number, start, raw)
-                if _MANUAL.match(line.text):
+                if _MANUAL.match(line.text) or _NEVER.match(line.text):
                     continue
                 for item in ready:
                     found = _match(line.text, item)
@@ -318,6 +318,11 @@ class Scanner:
 
 # Open MPI prints thousands of parameters with their help texts and defaults: a manual, not an event.
 _MANUAL = regex(r"\s*(?:mca:\S+?:(?:help|enumerator)\b|MCA [\w ]+: (?:parameter|informational) .*data source: default)")
+
+# A sample of a Prometheus page that tells when a counter was made, or that it never counted: no event either.
+_NEVER = regex(
+    r"\s*[A-Za-z_:][\w:]*(?:_created(?:\{.*\})?\s+[\d.e+]+|_total(?:\{.*\})?\s+0(?:\.0+)?)(?:\s+\d{10,})?\s*$"
+)
 
 
 def _match(text: str, item: _Ready) -> tuple[_Identity, str] | None:

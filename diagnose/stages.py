@@ -7,8 +7,8 @@ from .models import Evidence, Limit, Stage
 # what a user feels first; of each metric the stages in the order in which they happen
 METRICS = ("ttft", "tpot", "e2e", "ttft tail")
 ORDER = (
-    "client and network", "tokenise", "frontend and router", "before the queue", "API server", "queue", "prefill",
-    "first token", "KV transfer", "decode", "decode step", "inference", "residual",
+    "client and network", "tokenise", "frontend and router", "prefill server", "before the queue", "API server",
+    "queue", "prefill", "first token", "KV transfer", "decode", "decode step", "inference", "residual",
 )  # fmt: skip
 RESIDUAL = "not exposed by the engine"
 PERCENTILE = "upper bound of a histogram bucket; percentiles of stages do not add up"

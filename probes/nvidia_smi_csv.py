@@ -79,6 +79,7 @@ _DMON: dict[str, tuple[str, str, float, str | None]] = {
     "rxpci": ("gpu.pcie.traffic", "GB/s", 1e-3, "rx"), "txpci": ("gpu.pcie.traffic", "GB/s", 1e-3, "tx"),
 }  # fmt: skip
 _REASON = regex(r"clocks_(?:event|throttle)_reasons\.(\w+)")
+_WORKING, _FEW = 0.1, 3  # share of a sample; so few samples show no state of a series
 _WORST = ("gpu.throttle.thermal_violation", "gpu.throttle.power_violation", "gpu.pcie.replays")
 
 
@@ -131,9 +132,15 @@ class _Samples:
             )  # fmt: skip
 
     def _typical(self) -> int:
-        """The sample that stands for all: of those with the highest load the one in the middle, by clock and power."""
+        """The sample that stands for all: of those with the highest load the one in the middle, by clock and power.
+
+        Where hardly any has that load, the middle of all that work: a clock dips for a moment when a burst begins.
+        """
         util = [row[1].get(("gpu.util", None), (-1.0, ""))[0] for row in self.rows]
         busiest = [i for i, share in enumerate(util) if share >= max(util) - 0.05]
+        working = [i for i, share in enumerate(util) if share > _WORKING]
+        if len(busiest) < _FEW <= len(working):
+            busiest = working
 
         def state(i: int) -> tuple[float, float, int]:
             numbers = self.rows[i][1]

@@ -114,6 +114,7 @@ _WAIT = regex(
     re.I,
 )
 _SWAP = regex(r"Swapped: (\d+)", re.I)
+_DEFERRED = regex(r"Deferred: (\d+) reqs")  # of those waiting: for their KV or a grammar, not for room
 _KV = regex(
     r"(?:(?<!CPU )KV cache(?: usage| utili[sz]ation)?|(?:full )?token usage|kv[_ ]usage|cache usage|block usage|\bKV)\s*[:=]?\s*~?(\d+(?:\.\d+)?)(?!\.?\d)\s*(%?)",  # noqa: E501
     re.I,
@@ -174,6 +175,7 @@ class _State:
     waiting: float | None
     swapped: float | None
     kv: float | None
+    deferred: float | None = None
     label: str = "peak"
 
 
@@ -272,7 +274,7 @@ class ServingLogReader:
             run.keep("serving.running_span|last", line, running, "last")
         readings = sum(v is not None for v in (running, waiting, kv))
         if readings >= 2:
-            state = _State(line, running, waiting, _first(_SWAP.search(text)), kv)
+            state = _State(line, running, waiting, _first(_SWAP.search(text)), kv, _first(_DEFERRED.search(text)))
             run.busy += bool(running)
             run.queued += bool(waiting)
 
@@ -318,6 +320,7 @@ class ServingLogReader:
         if peak is not None:
             for signal, value in (
                 ("running", peak.running), ("waiting", peak.waiting), ("swapped", peak.swapped),
+                ("deferred", peak.deferred),
             ):  # fmt: skip
                 if value is not None:
                     count = max(run.queued, 1) if signal == "waiting" else 1

@@ -11,6 +11,7 @@ _GAUGES = {
     " dynamo_frontend_queued_requests nv_trt_llm_request_metrics@request_type=waiting lmdeploy:num_requests_waiting"
     " llamacpp:requests_deferred nv_inference_pending_request_count",
     "swapped": "vllm:num_requests_swapped",
+    "deferred": "vllm:num_requests_waiting_by_reason@reason=deferred",
     "kv_usage": "vllm:kv_cache_usage_perc vllm:gpu_cache_usage_perc sglang:token_usage trtllm_kv_cache_utilization"
     " dynamo_component_kvstats_gpu_cache_usage_percent dynamo_component_gpu_cache_usage_percent"
     " nv_trt_llm_kv_cache_block_metrics@kv_cache_block_type=fraction llamacpp:kv_cache_usage_ratio",
@@ -28,6 +29,8 @@ _COUNTERS = {
     "preemptions": "vllm:num_preemptions sglang:num_retracted_reqs sglang:num_retracted_requests",
     "prefix queries": "vllm:prefix_cache_queries vllm:gpu_prefix_cache_queries",
     "prefix hits": "vllm:prefix_cache_hits vllm:gpu_prefix_cache_hits",
+    "external queries": "vllm:external_prefix_cache_queries",
+    "external hits": "vllm:external_prefix_cache_hits",
     "cached tokens": "sglang:cached_tokens vllm:prompt_tokens_cached trtllm_prompt_cached_tokens",
     "prompt tokens": "vllm:prompt_tokens sglang:prompt_tokens trtllm_prompt_tokens llamacpp:prompt_tokens",
     "generation tokens": "vllm:generation_tokens sglang:generation_tokens trtllm_generation_tokens"

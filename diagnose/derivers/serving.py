@@ -136,6 +136,7 @@ def counters(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
             yield difference("serving.finished", ends, "count", None)
         for top, bottom, signal in (
             ("prefix hits", "prefix queries", "serving.prefix_hit_rate"),
+            ("external hits", "external queries", "serving.external_hit_rate"),
             ("accepted tokens", "draft tokens", "serving.accept_rate"),
         ):
             above, below = last_and_first(mine, top), last_and_first(mine, bottom)

@@ -15,6 +15,7 @@ from ..models import Fact, Subject
 from .serving import Window, by_server, tier, window
 
 _SERVER = "serving.server."
+_FETCHED = "serving.external_hit_rate"
 _SLACK = 0.02  # share by which parts may exceed the whole before they are not of the same requests
 _SAME_COUNT = 0.05  # share by which a client's and a server's numbers of requests may differ: warm-up, one probe
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -33,6 +34,9 @@ class _Server:
     place: str = ""  # its address, where the page says it
     mean: dict[str, Fact] = field(default_factory=dict)
     requests: Fact | None = None
+    prefill: _Server | None = None  # the server that computes this one's prompts
+    arriving: Fact | None = None  # mean time in which a prompt's KV arrives here
+    fetched: Fact | None = None  # share of the tokens not cached here that came from elsewhere
 
     def ms(self, stem: str) -> float:
         """A mean, 0 where there is none."""
@@ -58,7 +62,7 @@ def servers(facts: list[Fact]) -> list[_Server]:
     home = {id(f): key for key, mine in by_server(facts).items() for f in mine}
     found: dict[object, _Server] = {}
     for fact in facts:
-        if not fact.signal.startswith(_SERVER) or not isinstance(fact.value, float):
+        if not fact.signal.startswith((_SERVER, _FETCHED)) or not isinstance(fact.value, float):
             continue
         stem = fact.signal.removeprefix(_SERVER)
         if fact.kind == "derived" and fact.inputs:
@@ -73,6 +77,8 @@ def servers(facts: list[Fact]) -> list[_Server]:
         server = found.setdefault(key, _Server(tier(fact), place))
         if stem == "requests":
             server.requests = fact
+        elif stem == _FETCHED:
+            server.fetched = fact
         else:
             server.mean.setdefault(stem, fact)
     return sorted((s for s in found.values() if s.mean), key=lambda s: (-s.count, -s.ms("e2e"), -s.ms("ttft")))
@@ -155,6 +161,18 @@ class _Chain:
             yield self._difference("residual", total, known)
 
 
+def _prefill_of(engine: _Server | None, engines: list[_Server]) -> _Server | None:
+    """The server that computes the prompts for this one, where prefill and decode are apart: one token each."""
+    if engine is None or engine.ms("output_tokens") <= 1:
+        return None
+    near = [
+        s for s in engines
+        if s is not engine and s.ms("output_tokens") == 1 and "e2e" in s.mean
+        and abs(s.count - engine.count) <= max(2.0, _SAME_COUNT * engine.count)
+    ]  # fmt: skip
+    return near[0] if len(near) == 1 else None
+
+
 def _engine_parts(chain: _Chain, engine: _Server) -> None:
     """Stages up to the first token that an engine times."""
     mean = engine.mean
@@ -163,9 +181,19 @@ def _engine_parts(chain: _Chain, engine: _Server) -> None:
     elif {"e2e", "queue"} <= mean.keys() and ("inference" in mean or {"prefill", "decode"} <= mean.keys()):
         inside = (mean["inference"],) if "inference" in mean else (mean["prefill"], mean["decode"])
         chain.minus("API server", mean["e2e"], mean["queue"], *inside)
-    chain.add("queue", mean.get("queue"))
+    _wait(chain, engine)
     chain.add("prefill", mean.get("prefill"))
-    chain.add("KV transfer", mean.get("kv_transfer"))
+    chain.add("KV transfer", mean.get("kv_transfer") or engine.arriving)
+
+
+def _wait(chain: _Chain, engine: _Server) -> None:
+    """Time in the queue, less that for a prompt's KV to arrive, which vLLM counts as waiting."""
+    queue = engine.mean.get("queue")
+    if queue is not None and engine.arriving is not None:
+        if float(queue.value or 0) > float(engine.arriving.value or 0):
+            chain.minus("queue", queue, engine.arriving)
+    else:
+        chain.add("queue", queue)
 
 
 def decompose(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
@@ -175,9 +203,41 @@ def decompose(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
     engines = [s for s in found if s.tier == "engine"]
     front = fronts[0] if fronts else None
     engine = engines[0] if engines and (len(engines) == 1 or front is None) else None
+    if engine is not None:
+        engine.prefill = _prefill_of(engine, engines)
+        engine.arriving = _arriving(facts, engine)
+        yield from _handed_over(engine)
     yield from _ttft(facts, front, engine)
     yield from _tpot(facts, front, engine)
     yield from _e2e(facts, front, engine)
+
+
+def _handed_over(engine: _Server) -> Iterator[Fact]:
+    """Of the prompts that another server computed, the share that this one fetched instead of computing it again."""
+    if engine.prefill is None or engine.fetched is None:
+        return
+    inputs = (engine.fetched, engine.prefill.mean["output_tokens"], engine.mean["output_tokens"])
+    yield Fact(
+        "serving.handed_over", engine.fetched.value, "fraction", kind="derived", formula="a", inputs=inputs,
+        status=engine.fetched.status,
+        statement=f"{float(engine.fetched.value or 0):.0%} of the prompt tokens that the decode server had not cached "
+        "came from the server that prefills",
+    )  # fmt: skip
+
+
+def _arriving(facts: list[Fact], engine: _Server) -> Fact | None:
+    """Mean time of a KV transfer of this server, by its own page, if it fits into its queue."""
+    queue = engine.mean.get("queue")
+    if queue is None:
+        return None
+    pages = {s.capture for f in queue.inputs for s in f.spans}
+    own = [
+        f for f in facts
+        if f.signal == "kv.xfer_time" and isinstance(f.value, float) and f.spans and f.spans[0].capture in pages
+        and "_seconds" in (f.subject.label or "")
+    ]  # fmt: skip
+    best = max(own, key=lambda f: float(f.value or 0), default=None)
+    return best if best is not None and float(best.value or 0) <= 1.02 * engine.ms("queue") else None
 
 
 def _outer(
@@ -191,7 +251,12 @@ def _outer(
         return None
     client = _client(facts, f"serving.client.{stem}", front or engine)
     before = len(chain.parts)
-    if client is not None:
+    prefill = engine.prefill if engine is not None and front is None and stem in ("ttft", "e2e") else None
+    if client is not None and prefill is not None:
+        chain.minus("client and network", client, server, prefill.mean["e2e"])
+        if len(chain.parts) > before:
+            chain.add("prefill server", prefill.mean["e2e"])
+    elif client is not None:
         chain.minus("client and network", client, server)
     total = client if client is not None and len(chain.parts) > before else server
     if front is not None and middle is not None and inner is not None:
@@ -243,7 +308,8 @@ def _e2e(facts: list[Fact], front: _Server | None, engine: _Server | None) -> It
         return
     mean = engine.mean
     chain.add("before the queue", mean.get("process"))
-    chain.add("queue", mean.get("queue"))
+    _wait(chain, engine)
+    chain.add("KV transfer", engine.arriving)
     if {"prefill", "decode"} <= mean.keys():
         chain.add("prefill", mean["prefill"])
         chain.add("decode", mean["decode"])

@@ -148,6 +148,7 @@ def _stage_row(s: Stage) -> tuple[str, ...]:
 
 _ZH_STAGES = {
     "client and network": "客户端与网络", "tokenise": "分词", "frontend and router": "前端与路由",
+    "prefill server": "prefill 服务器",
     "before the queue": "入队之前", "queue": "排队", "first token": "首个 token", "KV transfer": "KV 传输",
     "decode step": "decode 一步", "inference": "推理", "residual": "其余", "whole": "合计",
 }  # fmt: skip

@@ -102,6 +102,11 @@ def rdma_here(ctx: Context) -> Outcome:
     return Outcome(True, found[:3]) if found else UNKNOWN
 
 
+_OTHER_LANE = regex(
+    r"\b(?:am|am_bw|rma|rma_bw|device)\([^)]*\b(?:cma|sysv|posix|xpmem|knem|cuda_ipc|rocm_ipc|rc|dc|ud|srd)\w*/"
+)
+
+
 def tcp_lane(ctx: Context) -> Outcome:
     """A data lane runs over TCP and none of the same kind over anything better."""
     groups: dict[str, list[Evidence]] = {}
@@ -114,9 +119,10 @@ def tcp_lane(ctx: Context) -> Outcome:
         kind = label.split("|")[0]
         if kind in ("ka", "amo", "amo_am", "stream") or not kind:
             continue
-        if all(str(e.value).startswith("tcp/") for e in items):
+        if kind == "rma_am":  # the fallback lane of every endpoint; another lane beside it carries what it can reach
+            items = [e for e in items if not _OTHER_LANE.search(e.spans[0].quote if e.spans else "")]
+        if items and all(str(e.value).startswith("tcp/") for e in items):
             hits.extend(items)
-    # remote memory access emulated over active messages while other lanes use the fast path still crawls
     return Outcome(bool(hits), tuple(hits or [e for items in groups.values() for e in items])[:4])
 
 

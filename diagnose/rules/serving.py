@@ -237,16 +237,26 @@ def rate_behind_semaphore(ctx: Context) -> Outcome:
     return read.yes(rate[0], limit[0])
 
 
+_NO_STEP = 1.0  # ms a token, below which no decode step took place
+
+
 def not_streamed(ctx: Context) -> Outcome:
     """The first token arrives together with the last."""
-    ttft, whole = (
-        read.top(ctx, "serving.client.ttft", "^(mean|median)$"),
-        read.low(ctx, "serving.client.e2e", "^(mean|median)$"),
-    )
+    ttft, whole = next(
+        (
+            pair for label in ("^mean$", "^median$")
+            if all(pair := (read.top(ctx, "serving.client.ttft", label), read.low(ctx, "serving.client.e2e", label)))
+        ), (None, None),
+    )  # fmt: skip
     tokens, sent = read.top(ctx, "serving.client.output_tokens"), read.top(ctx, "serving.client.prompts")
     if ttft is None or whole is None or tokens is None or sent is None or sent[0] <= 0:
         return UNKNOWN
-    return read.yes(ttft[1], whole[1]) if ttft[0] >= 0.97 * whole[0] and tokens[0] / sent[0] >= 8 else read.no(ttft[1])
+    length = tokens[0] / sent[0]
+    if length < 8:
+        return read.no(ttft[1])
+    # a long wait before the first token is most of a request too: what tells is the time left for all the others
+    at_once = ttft[0] >= 0.97 * whole[0] and (whole[0] - ttft[0]) / (length - 1) < _NO_STEP
+    return read.yes(ttft[1], whole[1]) if at_once else read.no(ttft[1])
 
 
 def tp_hurts(ctx: Context) -> Outcome:

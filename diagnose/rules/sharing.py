@@ -53,6 +53,33 @@ def busy_without_own_work(ctx: Context) -> Outcome:
     return Outcome(True, (nobody[0], use[0][1], held[0]))
 
 
+_UNEVEN = 1.8  # times the power; ranks of one healthy server lay within 1.1 (docs/notes.md)
+
+
+def tensor_parallel_peer_works_more(ctx: Context) -> Outcome:
+    """Of the GPUs among which every layer is split one draws far more power: it works for somebody else too."""
+    split = [(int(v), e) for v, e in ctx.numbers("serving.arg", {"label": "^(?:tensor-parallel-size|tp|tp-size)$"})]
+    split += [
+        (int(text_of(e)), e)
+        for e in ctx.of("serving.arg", {"label": "^(?:tensor-parallel-size|tp|tp-size)$"})
+        if text_of(e).isdigit()
+    ]
+    draws: dict[int, tuple[float, Evidence]] = {}
+    for value, item in ctx.numbers("gpu.power"):
+        if item.subject.gpu is not None and not item.subject.label:
+            draws[item.subject.gpu] = (value, item)
+    use = {e.subject.gpu: v for v, e in ctx.numbers("gpu.util") if not e.subject.label}
+    if not split or len(draws) < 2 or len(draws) != split[0][0]:
+        return UNKNOWN
+    (most, high), (least, low) = max(draws.values(), key=_first), min(draws.values(), key=_first)
+    busy = use.get(high.subject.gpu, 0.0) >= 0.9 and use.get(low.subject.gpu, 0.0) >= 0.1
+    return Outcome(busy and most >= _UNEVEN * least, (high, low, split[0][1]))
+
+
+def _first(reading: tuple[float, Evidence]) -> float:
+    return reading[0]
+
+
 def time_grows_with_tenants(ctx: Context) -> Outcome:
     """What one program takes grows like the number of programs on the card."""
     hits = ctx.numbers("gpu.tenants_scaling")
@@ -154,7 +181,7 @@ def pages_on_gpu_node(ctx: Context) -> Outcome:
 RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
-        busy_without_own_work, one_card_works_alone, time_grows_with_tenants, one_adapter_for_all, host_clocked_lower,
-        mapping_dominates, registered_per_message, pages_on_gpu_node,
+        busy_without_own_work, tensor_parallel_peer_works_more, one_card_works_alone, time_grows_with_tenants,
+        one_adapter_for_all, host_clocked_lower, mapping_dominates, registered_per_message, pages_on_gpu_node,
     )
 }  # fmt: skip
