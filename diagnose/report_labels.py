@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 EN = SimpleNamespace(
-    cause="CAUSE FOUND", healthy="HEALTHY", inconclusive="NOT DECIDED", confidence="confidence",
+    colon=":", cause="CAUSE FOUND", healthy="HEALTHY", inconclusive="NOT DECIDED", confidence="confidence",
     skip="Skip to the report", contents="Contents", inferred="inferred from the evidence",
     findings="Findings", more="More evidence",
     against="Against it", fix="Fix", risk="Risk", undo="Undo", check="Check", open="Still open",
@@ -30,7 +30,7 @@ EN = SimpleNamespace(
 )  # fmt: skip
 
 ZH = SimpleNamespace(
-    cause="已找到原因", healthy="正常", inconclusive="尚无结论", confidence="置信度", skip="跳到正文",
+    colon="：", cause="已找到原因", healthy="正常", inconclusive="尚无结论", confidence="置信度", skip="跳到正文",
     contents="目录", inferred="由证据推断", findings="发现", more="更多证据",
     against="反面证据", fix="修复", risk="风险", undo="回退", check="验证", open="仍待区分",
     question="仅来自问题的措辞", checked="已检查", next="下一步", about="约",
@@ -38,7 +38,7 @@ ZH = SimpleNamespace(
     measured="实测", limit="上限", ratio="占比", evidence="证据", stages="时间花在哪里", stage="阶段",
     time="耗时", share="占比", floor="下限", drawings="图",
     chain="传导路径", symptom="所反映的现象", advice="改动能换来什么",
-    ruled="已排除", herring="看着可疑,其实正常", checks="检查项", drift="相对基线的变化",
+    ruled="已排除", herring="看着可疑，其实正常", checks="检查项", drift="相对基线的变化",
     nothing="没有变化。", say="口头回答", short="30 秒版", long="90 秒版", asked="接下来会被问到",
     path="判断过程", unavailable="不可用", cited="全部引用的证据", captures="原始采集",
     line="行", inputs="输入", name="名称", format="识别为", table="表格形式", simulated="模拟数据",
@@ -46,9 +46,9 @@ ZH = SimpleNamespace(
     passed="通过", finding="有问题", unknown="未知", not_applicable="不适用",
     severity={"high": "严重", "medium": "中等", "low": "轻微", "info": "提示"},
     footprint={"read": "只读", "light": "轻微负载", "load": "会给机器加负载"},
-    worst="最严重的发现:{}", clean="没有发现问题",
+    worst="最严重的发现：{}", clean="没有发现问题",
     whole="完整的 JSON 报告已嵌入本页。", cut="本页嵌入的 JSON 只保留被引用的证据。",
-    none="为控制页面大小,未嵌入 JSON。",
+    none="为控制页面大小，未嵌入 JSON。",
 )  # fmt: skip
 
 

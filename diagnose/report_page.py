@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from .answer import fix_text, ruled_reason, title_text, where
-from .answer_facts import reason_text
+from .answer_facts import in_list, reason_text
 from .audit_models import AuditCheck
 from .catalogue import Catalogue, catalogue
 from .document import Document
@@ -122,6 +122,7 @@ def _render(loaded: Loaded, drawn: list[Drawing], cited: list[Evidence], shown: 
     cat, lang = catalogue(), loaded.langs[0]
     values: dict[str, Any] = {
         "said": lambda text: spoken(cat, text, lang), "out": lambda x: ruled_reason(x, loaded.by_id, cat, lang),
+        "told": lambda e: _told(cat, e, lang),
         "policy": f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; base-uri 'none'; "
         "form-action 'none'",
         "css": Markup(css), "script": Markup(script), "data": Markup(data), "data_note": note,  # noqa: S704 (data: _json)
@@ -235,6 +236,12 @@ def _stages(report: Report) -> list[Metric]:
         notes = dict.fromkeys(s.note for s in parts if s.note)
         out.append(Metric(name.upper() if len(name) <= 4 else name, duration(whole), "; ".join(notes), rows))
     return out
+
+
+def _told(cat: Catalogue, item: Evidence, lang: str) -> str:
+    """What an evidence says; in Chinese a line of output says itself, below."""
+    said = in_list(item, cat, lang) if lang == "zh" or item.kind == "derived" else item.statement
+    return "" if said.startswith("“") and item.quote else said or item.signal
 
 
 def spoken(cat: Catalogue, text: str, lang: str) -> str:
