@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
-from itertools import accumulate, count
+from itertools import accumulate, compress, count
 from operator import add
 from typing import BinaryIO
 
@@ -26,6 +25,7 @@ _ALIKE_MOST = 20_000  # … so many lines of one shape
 _MOST_LINES = 100_000  # of all shapes, then
 _DROP = b"0123456789\r"
 _LOWER = bytes(range(256)).lower()
+_CLEARED = bytes(c for c in range(128) if c not in b"\t\n" and not 32 <= c < 127)
 _ADDRESS = re.compile(rb"0x[0-9a-fA-F]+")
 _CHUNK = 1 << 20
 _MAX_LINE = 1 << 13  # a longer "line" is cut into pieces: minified text, on which patterns would take forever
@@ -148,6 +148,11 @@ class Shapes:
         """The shapes one by one, a character for each byte: text that a `Sieve` takes."""
         return self.text.decode("latin-1").split("\n")
 
+    @cached_property
+    def low(self) -> list[str]:
+        """The lines themselves in lower case, without control bytes, a character for each byte."""
+        return uncoloured(self.lines).translate(_LOWER, _CLEARED).decode("latin-1").split("\n")
+
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.text.split(b"\n"))
 
@@ -257,6 +262,17 @@ class Document:
             while block := stream.read(size):
                 yield block
 
+    def holds(self, text: bytes) -> bool:
+        """Does this stand anywhere in the bytes? They are not kept for it."""
+        if "data" in self.__dict__:
+            return text in self.data
+        rest = b""
+        for block in self.chunks():
+            if text in rest + block:
+                return True
+            rest = block[-len(text) :]
+        return False
+
     def raw_lines(self) -> Iterator[tuple[int, int, bytes]]:
         """``(line number, byte offset, raw line without newline)``; a fast path for big logs."""
         for block in self.blocks():
@@ -308,7 +324,7 @@ class Document:
 
     def lines(self) -> Iterator[Line]:
         """Cleaned lines; of a document of more than 2 MiB at most 20,000 of each shape."""
-        return iter(self._kept if self.size <= THIN_FROM else self._thinned)
+        return iter(self._kept if self.size <= THIN_FROM else self._thinned[0])
 
     def novel(self) -> Iterator[Line]:
         """Lines without the bulk of a long log: for readers of settings, versions and errors.
@@ -320,18 +336,23 @@ class Document:
 
     @cached_property
     def _novel(self) -> list[Line]:
-        return self._few(NOVEL_MOST)
+        if self.size > THIN_FROM:
+            lines, new = self._thinned
+            if len(lines) < _MOST_LINES or all(new):
+                return list(compress(lines, new))
+        return self._few(NOVEL_MOST)[0]
 
     @cached_property
-    def _thinned(self) -> list[Line]:
+    def _thinned(self) -> tuple[list[Line], list[bool]]:
         return self._few(_ALIKE_MOST)
 
-    def _few(self, alike: int) -> list[Line]:
-        """Lines of which at most so many have one shape; what says nothing new is left out."""
+    def _few(self, alike: int) -> tuple[list[Line], list[bool]]:
+        """Lines of which at most so many have one shape, and which of them are novel; what says nothing new is not."""
         seen: dict[bytes, int] = {}
-        words: Counter[bytes] = Counter()
+        words: dict[bytes, int] = {}
         usual: set[bytes] = set()
         out: list[Line] = []
+        new: list[bool] = []
         for number, start, raw, key in self.shaped_lines():
             times = seen.get(key, 0)
             if times >= alike:
@@ -341,12 +362,15 @@ class Document:
             elif usual.issuperset(parts := key.split()):
                 continue  # every line differs from all before it, in known words
             else:
-                words.update(parts)
-                usual.update(w for w in parts if words[w] >= NOVEL_MOST)
+                for word in parts:
+                    known = words[word] = words.get(word, 0) + 1
+                    if known >= NOVEL_MOST:
+                        usual.add(word)
             out.append(self.line(number, start, raw))
+            new.append(times < NOVEL_MOST)
             if len(out) >= _MOST_LINES:
                 break
-        return out
+        return out, new
 
     def holding(self, *words: str) -> Iterator[Line]:
         """Cleaned lines that may hold one of the words: decided once a shape, so digits and case do not count."""

@@ -16,7 +16,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, compress, islice
+from itertools import chain, count, islice
+from operator import attrgetter
 from typing import Any
 
 from .catalogue import ahead
@@ -24,7 +25,8 @@ from .document import Document, Line, Shapes, Span, shape, uncoloured
 from .entries import Mark
 from .lazy import regex
 from .models import Fact, Subject
-from .sieve import Need, Sieve, Sorter
+from .sieve import Need, Sieve, Sorter, least, ordered
+from .sieve import literal as spelt
 
 _PATIENCE, _PATIENCE_BLIND = (
     500,
@@ -35,21 +37,22 @@ _MANY_SHAPES = 30_000
 _MOST_WORDS = 200_000
 _OFTEN = 200  # lines on which a mark was tried, after which literals are sought before its pattern
 _FEW = 5_000  # lines that are tried faster than a `Sieve` is made for them
+_SIFTED = 200  # lines from which on it is worth it to make a `Sieve` of all literals of a mark
 _SORTED_FROM = 1 << 20  # bytes of a text: what a `Sorter` compiles takes longer than to read a shorter one
 _Identity = tuple["str | float", "str | None", "int | None", "int | None"]  # value, label, rank, GPU
 
 Gate = tuple["tuple[bytes, ...]", "tuple[tuple[Gate, ...], ...]"]  # one of the literals, or all of one of the others
 
 
-def _need(tree: Any, plain: bool = False) -> Need:
-    """Literals of at least two shaped bytes that any match of a parsed pattern contains; `plain`: with their digits."""
+def _need(tree: Any, plain: bool = False, least: int = 2) -> Need:
+    """Literals of so many shaped bytes at least that any match of a parsed pattern contains; `plain`: with digits."""
     out: list[Any] = []
     run = ""
 
     def flush() -> None:
         nonlocal run
         shaped = run.lower().encode() if plain else shape(run.encode())
-        if len(shaped) >= 2:
+        if len(shaped) >= least:
             out.append(shaped)
         run = ""
 
@@ -63,17 +66,17 @@ def _need(tree: Any, plain: bool = False) -> Need:
                 run += "".join(chr(a) for _, a in inner)
                 continue
             flush()
-            out.extend(_need(inner, plain))
+            out.extend(_need(inner, plain, least))
             continue
         flush()
         if op is sre.BRANCH:
-            options = tuple(_need(branch, plain) for branch in arg[1])
+            options = tuple(_need(branch, plain, least) for branch in arg[1])
             if all(options):
                 out.append(options)
         elif op is sre.IN and all(o is sre.LITERAL and a > 127 for o, a in arg):  # one of some Chinese characters
             out.append(tuple((chr(a).encode(),) for _, a in arg))
         elif op in (sre.MAX_REPEAT, sre.MIN_REPEAT) and arg[0] >= 1:
-            out.extend(_need(list(arg[2]), plain))
+            out.extend(_need(list(arg[2]), plain, least))
     flush()
     return tuple(out)
 
@@ -84,9 +87,9 @@ def needles(pattern: str, plain: bool = False) -> Need:
     return parsed(pattern, plain) if known is None else _as_need(known)
 
 
-def parsed(pattern: str, plain: bool = False) -> Need:
+def parsed(pattern: str, plain: bool = False, least: int = 2) -> Need:
     """`needles`, worked out anew."""
-    return _need(list(sre_parser.parse(pattern, re.IGNORECASE)), plain)
+    return _need(list(sre_parser.parse(pattern, re.IGNORECASE)), plain, least)
 
 
 def _as_need(told: list[Any]) -> Need:
@@ -138,20 +141,41 @@ def _either(options: tuple[Need, ...]) -> tuple[bytes, ...]:
     return tuple(literal for option in options for literal in primary(option))
 
 
-def possible(lines: Iterator[Line], *patterns: re.Pattern[str], words: Iterable[str] = ()) -> Iterator[Line]:
-    """Lines in which a pattern may be found or a word stands, whatever its case; all where a pattern has no literal."""
+def told(
+    lines: Iterable[Line], *patterns: re.Pattern[str], words: Iterable[str] = (), also: str = ""
+) -> Iterator[tuple[Line, bool]]:
+    """Each line, and whether a pattern may be found or a word stand in it, whatever its case.
+
+    `also` is one more pattern, without lookaround, for a `Sieve` as it is. Of a short text, or where a pattern has no
+    literal, each line may be one.
+    """
+    lines = iter(lines)
     some = list(islice(lines, _FEW))
-    literals = [primary(needles(p.pattern, plain=True)) for p in patterns]
-    if len(some) < _FEW or not all(literals):
-        yield from chain(some, lines)
+    needs = [parsed(p.pattern, plain=True, least=1) for p in patterns] if len(some) == _FEW else []
+    if len(some) < _FEW or not all(needs):
+        yield from ((line, True) for line in chain(some, lines))
         return
     some += lines
-    texts = {re.escape(one.decode()) for one in chain.from_iterable(literals)}
-    kept = deque(Sieve([f"(?i:{'|'.join(sorted(texts.union(map(re.escape, words))))})"])([x.text for x in some]))
+    either = [*(ordered(need, _spelt) for need in needs), *map(re.escape, words)]
+    kept = deque(
+        Sieve([*([f"(?i:{'|'.join(either)})"] * bool(either)), *([also] * bool(also))])([x.text for x in some])
+    )
     for line in some:
-        if kept and kept[0] == line.text:
+        may = bool(kept) and kept[0] == line.text
+        if may:
             kept.popleft()
-            yield line
+        yield line, may
+
+
+def _spelt(text: bytes) -> str:
+    return re.escape(text.decode())
+
+
+def possible(
+    lines: Iterable[Line], *patterns: re.Pattern[str], words: Iterable[str] = (), also: str = ""
+) -> Iterator[Line]:
+    """Lines in which, as far as is `told`, a pattern may be found or a word stands."""
+    return (line for line, may in told(lines, *patterns, words=words, also=also) if may)
 
 
 def _grams(text: bytes, size: int = 3) -> set[bytes]:
@@ -180,6 +204,12 @@ class _Ready:
         return gates(needles(self.mark.pattern, plain=True))
 
     @cached_property
+    def exact(self) -> Sieve | None:
+        """Keeps lines (in lower case, a character for each byte) in which all literals stand, single letters too."""
+        need = parsed(self.mark.pattern, plain=True, least=1)
+        return Sieve([ordered(need)]) if need else None
+
+    @cached_property
     def veto(self) -> re.Pattern[str] | None:
         return re.compile(self.mark.unless, re.IGNORECASE) if self.mark.unless else None
 
@@ -193,8 +223,57 @@ class _Sought:
     items: list[_Ready]
 
 
+_Asked = tuple[int, int, bytes, str, tuple[_Ready, ...]]  # number, offset, raw line, its shape, marks it may meet
+
+
 def _stands(item: _Ready, lower: bytes) -> bool:
     return not item.names or any(name in lower for name in item.names)
+
+
+class _Known:
+    """Marks that may be met by lines of the shapes seen so far.
+
+    One that was tried on `patience` lines of a shape in vain is not tried on that shape again.
+    """
+
+    def __init__(self) -> None:
+        self.ready: dict[str, tuple[_Ready, ...]] = {}
+        self._vain: dict[tuple[str, int], int] = {}
+
+    def limit(self) -> None:
+        """Forgets everything once it is too much."""
+        if len(self.ready) > _MANY_SHAPES:
+            self.ready.clear()
+            self._vain.clear()
+
+    def missed(self, key: str, item: _Ready) -> None:
+        tries = self._vain[key, item.place] = self._vain.get((key, item.place), 0) + 1
+        if tries >= item.patience:
+            self.ready[key] = tuple(r for r in self.ready.get(key, ()) if r is not item)
+
+
+def _sifted(shapes: Shapes, ready: dict[str, tuple[_Ready, ...]]) -> dict[int, tuple[_Ready, ...] | None]:
+    """Lines that may meet a mark; for those whose shape no other line has, the marks all of whose literals stand there.
+
+    A mark is not tried in vain on a line that is left out here, so lines of one shape, to which that counts, are not.
+    """
+    times = Counter(filter(ready.__contains__, shapes.keys))
+    out: dict[int, tuple[_Ready, ...] | None] = {}
+    alone: dict[_Ready, list[int]] = {}
+    for n, key in enumerate(shapes.keys):
+        if key in times:
+            if times[key] > 1:
+                out[n] = None
+            else:
+                for item in ready[key]:
+                    alone.setdefault(item, []).append(n)
+    for item, some in alone.items():
+        sieve = item.exact if len(some) > _SIFTED else None
+        kept = {*sieve([shapes.low[n] for n in some])} if sieve is not None else ()
+        for n in some:
+            if sieve is None or shapes.low[n] in kept:
+                out[n] = (*(out.get(n) or ()), item)
+    return {n: items and tuple(sorted(items, key=attrgetter("place"))) for n, items in out.items()}
 
 
 class Scanner:
@@ -251,61 +330,75 @@ class Scanner:
                 found.update((r.place, r) for r in one.items if admits(r.gates, shaped))
         return tuple(r for _, r in sorted(found.items())) if found else ()
 
-    def _named(self, shapes: Shapes) -> tuple[_Ready, ...]:
-        """Marks without a shape whose names stand in these lines."""
-        lower = uncoloured(shapes.lines).lower() if self._always else b""
+    def _named(self, lower: bytes) -> tuple[_Ready, ...]:
+        """Marks without a shape whose names stand in this text."""
         return tuple(r for r in self._always if _stands(r, lower))
 
-    def scan(self, doc: Document) -> Iterator[Fact]:
-        """Facts of all marks in `doc`; at most `keep` distinct facts a mark, their repeats counted.
+    def _by_line(self, doc: Document, known: _Known) -> Iterator[_Asked]:
+        """Lines with the marks that each may meet, worked out once a shape."""
+        plain = doc.encoding == "utf-8"
+        for numbers, starts, raws, shapes in doc.blocks():
+            known.limit()
+            named = self._named(uncoloured(shapes.lines).lower())
+            for number, start, raw, key in zip(numbers, starts, raws, shapes.keys, strict=False):
+                ready = known.ready.get(key)
+                if ready is None:
+                    ready = known.ready[key] = self.candidates(key.encode("latin-1"))
+                if named:
+                    lower = uncoloured(raw if plain else shapes.lines).lower()
+                    ready = (*ready, *(r for r in named if _stands(r, lower)))
+                if ready:
+                    yield number, start, raw, key, ready
 
-        A mark that tried `patience` lines of one shape in vain is not tried on that shape again.
-        """
-        cache: dict[str, tuple[_Ready, ...]] = {}
-        vain: dict[tuple[str, int], int] = {}
+    def _by_block(self, doc: Document, known: _Known) -> Iterator[_Asked]:
+        """The same of a long text, worked out for many lines at once: each may have a shape of its own."""
+        sorter = self._sorter.again()
+        for numbers, starts, raws, shapes in doc.blocks():
+            known.limit()
+            fresh = sorter.sort(list({*shapes.keys}.difference(known.ready)))
+            known.ready.update((key, tuple(self._ready[n] for n in places)) for key, places in fresh.items())
+            asked = _sifted(shapes, known.ready)
+            named = dict(self._naming(shapes))
+            lines = zip(count(), numbers, starts, raws, shapes.keys, strict=False)
+            for n, number, start, raw, key in lines:
+                if n in asked or n in named:
+                    ready = asked.get(n, ())
+                    ready = known.ready.get(key, ()) if ready is None else ready
+                    yield number, start, raw, key, (*ready, *named.get(n, ()))
+
+    def _naming(self, shapes: Shapes) -> Iterator[tuple[int, tuple[_Ready, ...]]]:
+        """Lines in which names of marks without a shape stand."""
+        named = self._named(uncoloured(shapes.lines).lower())
+        if named:
+            with_name = {*Sieve(map(spelt, least(name for r in named for name in r.names)))(shapes.low)}
+            for n, text in enumerate(shapes.low):
+                if text in with_name:
+                    lower = text.encode("latin-1")
+                    yield n, tuple(r for r in named if _stands(r, lower))
+
+    def scan(self, doc: Document) -> Iterator[Fact]:
+        """Facts of all marks in `doc`; at most `keep` distinct facts a mark, their repeats counted."""
+        known = _Known()
         kept: dict[str, dict[_Identity, Span]] = {}
         counts: dict[tuple[str, _Identity], int] = {}
-        plain = doc.encoding == "utf-8"
-        sorter = self._sorter.again() if plain and doc.size > _SORTED_FROM else None
-        for numbers, starts, raws, shapes in doc.blocks():
-            named = self._named(shapes)
-            if len(cache) > _MANY_SHAPES:
-                cache.clear()
-                vain.clear()
-            lines: Iterator[tuple[int, int, bytes, str]] = zip(numbers, starts, raws, shapes.keys, strict=False)
-            if sorter is not None:
-                fresh = sorter.sort(list({*shapes.keys}.difference(cache)))
-                cache.update((key, tuple(self._ready[n] for n in places)) for key, places in fresh.items())
-                if not named:
-                    lines = compress(lines, map(cache.__contains__, shapes.keys))
-            for number, start, raw, key in lines:
-                ready = cache.get(key)
-                if ready is None:
-                    ready = () if sorter is not None else self.candidates(key.encode("latin-1"))
-                    cache[key] = ready
-                if named:
-                    lower = raw.lower() if plain and b"\x1b" not in raw else shapes.lines.lower()
-                    ready = (*ready, *(r for r in named if _stands(r, lower)))
-                if not ready:
+        long = doc.encoding == "utf-8" and doc.size > _SORTED_FROM
+        for number, start, raw, key, ready in (self._by_block if long else self._by_line)(doc, known):
+            line = doc.line(number, start, raw)
+            if _MANUAL.match(line.text) or _NEVER.match(line.text):
+                continue
+            for item in ready:
+                found = _match(line.text, item)
+                if found is None:
+                    known.missed(key, item)
                     continue
-                line = doc.line(number, start, raw)
-                if _MANUAL.match(line.text) or _NEVER.match(line.text):
-                    continue
-                for item in ready:
-                    found = _match(line.text, item)
-                    if found is None:
-                        tries = vain[key, id(item)] = vain.get((key, id(item)), 0) + 1
-                        if tries >= item.patience:
-                            cache[key] = tuple(r for r in cache.get(key, ()) if r is not item)
+                identity, around = found
+                mine = kept.setdefault(item.mark.signal, {})
+                if identity not in mine:
+                    if len(mine) >= item.mark.keep:
                         continue
-                    identity, around = found
-                    mine = kept.setdefault(item.mark.signal, {})
-                    if identity not in mine:
-                        if len(mine) >= item.mark.keep:
-                            continue
-                        mine[identity] = doc.span(line, around)
-                    place = (item.mark.signal, identity)
-                    counts[place] = counts.get(place, 0) + 1
+                    mine[identity] = doc.span(line, around)
+                place = (item.mark.signal, identity)
+                counts[place] = counts.get(place, 0) + 1
         for signal, mine in kept.items():
             mark = self._of[signal]
             for identity, span in mine.items():

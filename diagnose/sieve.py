@@ -7,7 +7,7 @@ lists of lines here and leave out those that do not match.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 
 from pydantic_core import SchemaValidator, core_schema
@@ -17,6 +17,7 @@ Need = tuple["bytes | tuple[Need, ...]", ...]  # as `marks.needles` gives it: al
 _GROUPS = 16
 _SAMPLE = 300  # lines that tell what is rare in a text …
 _RARE = 0.01  # … in that share of them at most
+_USUAL = 0.2  # share of the lines from which on it is no use to look for a want together with others
 _MORE = 0.2  # of the lines than of the sample hold something rare: another sample is taken …
 _SAMPLES = 8  # … up to so many
 _START = 1 << 15  # bytes of a text in which its usual literals stand
@@ -53,10 +54,11 @@ def least(literals: Iterable[bytes]) -> list[bytes]:
     return sorted(kept)
 
 
-def ordered(need: Need) -> str:
+def ordered(need: Need, spelt: Callable[[bytes], str] = literal) -> str:
     """A pattern for all literals of a need, one behind the other."""
     return ".*".join(
-        literal(p) if isinstance(p, bytes) else f"(?:{'|'.join(dict.fromkeys(map(ordered, p)))})" for p in need
+        spelt(p) if isinstance(p, bytes) else f"(?:{'|'.join(dict.fromkeys(ordered(o, spelt) for o in p))})"
+        for p in need
     )
 
 
@@ -96,13 +98,15 @@ class _Sample:
     def __init__(self, lines: Sequence[str]) -> None:
         self.lines = list(lines[:: max(1, len(lines) // _SAMPLE)])
         self._raw = [line.encode("latin-1") for line in self.lines]
+        self._whole = b"\n".join(self._raw)
         self._known: dict[bytes, float] = {}
 
     def _often(self, text: bytes) -> float:
         """Share of the lines, and a little more for a short literal."""
         known = self._known.get(text)
         if known is None:
-            known = sum(text in line for line in self._raw) / len(self._raw) + 1e-3 / len(text)
+            found = sum(text in line for line in self._raw) if text in self._whole else 0
+            known = found / len(self._raw) + 1e-3 / len(text)
             self._known[text] = known
         return known
 
@@ -133,18 +137,24 @@ def _one_of(wants: Iterable[tuple[_Want, list[bytes]]]) -> Sieve:
 
 
 class _Plan:
-    """In what order wants are asked of lines like those of a sample: rare ones together, usual ones each on its own."""
+    """In what order wants are asked of lines like those of a sample: rare ones together, usual ones each on its own.
+
+    So are those between them, but only of the lines that hold a literal of one.
+    """
 
     def __init__(self, wants: Sequence[_Want], lines: Sequence[str]) -> None:
         sample = _Sample(lines)
         self.usual: list[_Want] = []
+        between: list[tuple[_Want, list[bytes]]] = []
         self._rare: list[tuple[_Want, list[bytes]]] = []
         for want in wants:
             texts, often = sample.rarest(want.need)
-            if often > _RARE:
+            if often > _USUAL:
                 self.usual.append(want)
             else:
-                self._rare.append((want, texts))
+                (between if often > _RARE else self._rare).append((want, texts))
+        self.between = [want for want, _ in between]
+        self.either = _one_of(between)
         self.rare = _one_of(self._rare)
         self.most = _MORE + len(self.rare(sample.lines)) / len(sample.lines)
 
@@ -183,7 +193,7 @@ class Sorter:
             self._plans.append(_Plan(self._wants, lines))
             rare = self._plans[-1].rare(lines)
         out: dict[str, list[int]] = {}
-        asked = [(self._plans[-1].usual, lines)]
+        asked = [(self._plans[-1].usual, lines), (self._plans[-1].between, self._plans[-1].either(lines))]
         if rare:
             asked += [(wants, sieve(rare)) for sieve, wants in self._plans[-1].groups]
         for wants, some in asked:

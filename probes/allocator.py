@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import told
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -48,9 +49,11 @@ class AllocatorReader:
         """`gpu.alloc.*`, sizes in GiB and counts; lines after the first 24 figures are left out."""
         header: list[tuple[str | None, str]] = []
         made = 0
-        for line in doc.lines():
+        for line, may in told(doc.lines(), _KEY, *(pattern for _, pattern in _NAMES)):
             text = line.text
-            if made >= _KEEP or len(text) > 400:
+            if made >= _KEEP:
+                break
+            if len(text) > 400 or not (may or header):
                 continue
             keys = list(_KEY.finditer(text))
             if len(keys) >= 2 or (keys and re.search(r"\.all\.|num_", text)):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import told
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -47,6 +48,9 @@ _SHARING = regex(
 _REPLICAS = regex(r"^\s*replicas\s*:\s*(\d+)")
 
 
+_PATTERNS = (_RUN, _SLURM, _SCONTROL, _YAML, _INSPECT, _LIMITS, _MEDIUM, _SHARING)
+
+
 class ContainerReader:
     """Options of containers and batch jobs that decide what a process may see and use."""
 
@@ -66,8 +70,10 @@ class ContainerReader:
         block: tuple[int, str] | None = None
         memory_volume = 0
         slicing = 0
-        for line in doc.lines():
+        for line, may in told(doc.lines(), *_PATTERNS, words=("--gpus", "--shm-size", "--ulimit", "--ipc")):
             text = line.text
+            if not (may or in_run or in_slurm or block or memory_volume > 0 or slicing > 0):
+                continue
             started = _RUN.search(text) is not None
             in_run = in_run or started
             if in_run or re.search(r"--(?:gpus|shm-size|ulimit|ipc)\b", text):

@@ -88,6 +88,20 @@ def mapping(doc: Document, data: bytes | str) -> dict[str, Any] | None:
     return made if isinstance(made, dict) else None
 
 
+def whole(doc: Document) -> dict[str, Any] | None:
+    """The document as one JSON object, as of `mapping`; a long log of objects shows at its first that it is none."""
+    first, _, rest = doc.head.partition(b"\n")
+    if rest.strip() and doc.size > len(doc.head):
+        try:
+            loads(first)
+        except ParseError:
+            pass
+        else:
+            doc.lines_skipped += 1
+            return None
+    return mapping(doc, doc.data)
+
+
 def amount(text: str) -> float:
     """A printed number with separators of thousands; nan, which no fact keeps, where there is none."""
     try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import told
 from diagnose.models import Fact
 
 from .facts import fact
@@ -59,9 +60,9 @@ def errors(doc: Document) -> Iterator[Fact]:
     kept: dict[str, Fact] = {}
     raised: dict[str, Fact] = {}
     traced = False
-    for line in doc.novel():
+    for line, may in told(doc.novel(), _NEEDLE):
         text = line.text[:4000]
-        if not traced and not _NEEDLE.search(text[:2000]):
+        if not traced and not (may and _NEEDLE.search(text[:2000])):
             continue
         said = text.strip()
         if "Traceback (most recent call last)" in text:

@@ -8,10 +8,11 @@ from typing import Any
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import possible
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import fact, gib, mapping, size
+from .facts import fact, gib, size, whole
 
 
 class Nvtop:
@@ -64,7 +65,7 @@ class NvbandwidthJson:
         """A fact a cell, named like those of the text form."""
         if doc.size > 16 << 20:
             return
-        data = mapping(doc, doc.data)
+        data = whole(doc)
         if data is None:
             return
         body = data.get("nvbandwidth", data)
@@ -299,7 +300,7 @@ class OtherAccelerator:
         if re.search(rb"NVIDIA-SMI|GPU \d+: NVIDIA|Tesla|GeForce|nvidia-smi|NCCL INFO", doc.head):
             return
         told: set[str] = set()
-        for line in doc.lines():
+        for line in possible(doc.lines(), *(pattern for _, pattern, _ in _OTHERS)):
             for vendor, pattern, counterpart in _OTHERS:
                 if vendor not in told and (hit := pattern.search(line.text)) is not None:
                     told.add(vendor)

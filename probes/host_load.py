@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import told
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 from diagnose.units import canonical
@@ -46,6 +47,25 @@ _MP_PARTS = {"%usr": "user", "%user": "user", "%sys": "system", "%system": "syst
 _NEEDED = {"steal": 0.02, "softirq": 0.1, "iowait": 0.05}  # below this it is not worth a fact
 
 
+# What a line holds that says something, outside a table: those of `docker stats` and py-spy have no other word.
+_PATTERNS = (
+    _LOAD,
+    _CFS,
+    _TOP_CPU,
+    _GIL,
+    _PSI_FILE,
+    _PSI,
+    _NUMASTAT,
+    _DD,
+    _FIO,
+    _HDPARM,
+    _LOAD_TIME,
+    _LOAD_BOTH,
+    _SHARD,
+)
+_WORDS = ("%", "PID", "swpd", "Node 0", "Per-node", "avg-cpu:")
+
+
 @dataclass
 class _Worst:
     """The most telling sample of a counter: highest, but for idle time the lowest."""
@@ -74,8 +94,10 @@ class LoadReader:
         worst: dict[tuple[str, str | None, str], _Worst] = {}
         periods: dict[str, tuple[float, Line]] = {}
         functions = processes = 0
-        for line in doc.lines():
+        for line, may in told(doc.lines(), *_PATTERNS, words=_WORDS):
             text = line.text
+            if not may and not kind:
+                continue
             if (hit := _LOAD.search(text)) is not None:
                 yield fact(doc, line, "host.load", float(hit.group(1)), "count")
             if (hit := _STATS.match(text)) is not None:

@@ -18,7 +18,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import fact, mapping
+from .facts import fact, whole
 
 _METRICS = tuple(
     (regex(pattern, re.IGNORECASE), signal)
@@ -194,7 +194,7 @@ class GuideLlmJson:
         """The figure itself is quoted: it is looked for behind its key, in the order of the file."""
         if doc.size > 256 << 20:
             return
-        data = mapping(doc, doc.data)
+        data = whole(doc)
         benchmarks = data.get("benchmarks") if data is not None else None
         for number, one in enumerate(benchmarks if isinstance(benchmarks, list) else []):
             metrics = one.get("metrics") if isinstance(one, dict) else None

@@ -16,7 +16,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import fact, mapping
+from .facts import fact, whole
 
 _ROW = regex(
     r"^\s*(\d+)\s+\d+\s+\d+\s+(?:\d+|\d+-\d+)\s+\d+\s+\d+\s+"
@@ -123,7 +123,7 @@ def _lag(first: Fact, last: Fact) -> Fact:
 
 
 def _load(doc: Document) -> dict[str, Any] | None:
-    data = mapping(doc, doc.data)
+    data = whole(doc)
     return data if data is not None and isinstance(data.get("communicators"), list) else None
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import compress, repeat
 
 from diagnose.document import Document, Line, Span
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
+from diagnose.sieve import Sieve
 from diagnose.units import canonical
 
 from .nccl_tests_json import NcclTestsJsonReader
@@ -49,6 +51,13 @@ _LOOSE_AFTER = regex(
     r"(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>[GM]i?B(?:/s(?:ec)?|ps)|[GM]b(?:/s(?:ec)?|ps))\s*(?:of\s+)?"
     r"(?P<what>bus_?bw|busbw|alg_?bw|bus bandwidth)",
     re.IGNORECASE,
+)
+_LONG = 1 << 20  # bytes of a text, whose lines are not looked at one by one …
+_MANY = 200  # … where so many in a stretch have a shape of which nothing is known
+_TELLING = (
+    rf"#|nthread|_perf|bus[_ ]?b|alg_?bw|algorithm b|\d[kmgt]?\s+\d+\s+(?:{_TYPES})\b",
+    r":\d+:\d+ \[",
+    r"\d\s+\d+\s+[\d.e+\-\sn/a]+$",
 )
 _COLUMNS = ("time", "algbw", "busbw", "#wrong", "error")
 _SUFFIX = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
@@ -221,7 +230,9 @@ class NcclTestsReader:
             return
         table = _Table(doc)
         wanted: dict[bytes, bool] = {}
-        for number, start, raw, key in doc.shaped_lines():
+        for number, start, raw, key, may in _lines(doc, wanted):
+            if not may and table.row is None:
+                continue
             want = wanted.get(key)
             if want is None:
                 if len(wanted) > 50_000:
@@ -340,6 +351,21 @@ def _size(text: str) -> int:
 
 def _fact(doc: Document, line: Line, signal: str, value: str | float, unit: str | None) -> Fact:
     return Fact(signal, value, unit, Subject(), (doc.span(line),), status=doc.status)
+
+
+def _lines(doc: Document, wanted: dict[bytes, bool]) -> Iterator[tuple[int, int, bytes, bytes, bool]]:
+    """`Document.shaped_lines`, and whether a line may say something where no row is open; any of a short text may.
+
+    Lines of shapes that are not `wanted` are not looked at.
+    """
+    sieve = Sieve(_TELLING) if doc.size > _LONG and doc.encoding == "utf-8" else None
+    for numbers, starts, raws, shapes in doc.blocks():
+        keys = list(shapes)
+        asked = [wanted.get(key, True) for key in keys]
+        may: Iterable[bool] = repeat(True)
+        if sieve is not None and sum(asked) >= _MANY:
+            may = map({*sieve([*compress(shapes.low, asked)])}.__contains__, shapes.low)
+        yield from zip(numbers, starts, raws, keys, may, strict=False)
 
 
 def _wanted(key: bytes, raw: bytes) -> bool:

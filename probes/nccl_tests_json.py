@@ -20,7 +20,7 @@ _ENV = regex(r'"((?:NCCL|CUDA|UCX|FI)_[A-Z0-9_]+)=([^"\\]{0,200})"')
 _DEVICE = regex(r'"device_info"\s*:\s*"([^"\\]{1,80})"')
 _SCALAR = regex(r'"(nccl_version|ngpus|nthreads|warmup_iters)"\s*:\s*(\d+)')
 _AVERAGE = regex(r'"bandwi(?:d|di)th"\s*:\s*"?(\d+(?:\.\d+)?|nan)(?!\.?\d)"?')
-_NAME = regex(r"(\w+)_perf\b")
+_NAME = regex(r"\b(\w+)_perf\b")
 LIMIT = 64 << 20
 
 

@@ -11,7 +11,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import amount, divided, mapping
+from .facts import amount, divided, whole
 
 _SAMPLE = regex(r"^(\w+:\w+)(?:\{([^}]*)\})?\s+([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*$")
 # metric stem -> (signal, factor to its unit, unit)
@@ -265,7 +265,7 @@ class NixlJsonReader:
         """Facts of a document."""
         if doc.size > 1 << 20:
             return
-        raw = mapping(doc, doc.data)
+        raw = whole(doc)
         if raw is None:
             return
         lines = list(doc.lines())

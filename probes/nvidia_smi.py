@@ -8,6 +8,7 @@ from typing import Any
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import told
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -193,13 +194,13 @@ class ListReader:
         """`gpu.pcie.*`, power in W and names, of the GPU that the line or the one above it names."""
         gpu: int | None = None
         header: list[str] = []
-        for line in doc.novel():
+        for line, may in told(doc.novel(), also=_HINT.pattern):
             text = line.text
             if len(text) > 600 or "LnkSta" in text or "LnkCap" in text or text.lstrip()[:1] == "<":
                 continue
-            if re.search(r"\s{2,}:\s", text):  # the query's own layout, read by its reader
+            if ":" in text and re.search(r"\s{2,}:\s", text):  # the query's own layout, read by its reader
                 continue
-            if not _HINT.search(text):
+            if not (may and _HINT.search(text)):
                 if not text.strip():
                     gpu = None
                 elif not _DIGIT.search(text):

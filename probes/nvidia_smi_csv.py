@@ -13,6 +13,7 @@ from typing import Any
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import told
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
@@ -78,6 +79,10 @@ _DMON: dict[str, tuple[str, str, float, str | None]] = {
     "sbecc": ("gpu.ecc.corrected", "count", 1, "dmon"), "pci": ("gpu.pcie.replays", "count", 1, "dmon"),
     "rxpci": ("gpu.pcie.traffic", "GB/s", 1e-3, "rx"), "txpci": ("gpu.pcie.traffic", "GB/s", 1e-3, "tx"),
 }  # fmt: skip
+_HEADER = (  # holds of each line that names a column
+    rf"(?i:(?:^|[,|])\s*(?:{'|'.join(map(re.escape, (*_COLUMNS, *_TEXT_COLUMNS)))})\s*(?:[\[,|]|$)"
+    r"|clocks_(?:event|throttle)_reasons\.|used_(?:gpu_)?memory|--query-)"
+)
 _REASON = regex(r"clocks_(?:event|throttle)_reasons\.(\w+)")
 _WORKING, _FEW = 0.1, 3  # share of a sample; so few samples show no state of a series
 _WORST = ("gpu.throttle.thermal_violation", "gpu.throttle.power_violation", "gpu.pcie.replays")
@@ -166,8 +171,10 @@ class CsvReader:
         per: dict[object, _Samples] = {}
         order: list[object] = []
         loose = 0
-        for line in doc.lines():
+        for line, may in told(doc.lines(), also=_HEADER):
             text = line.text
+            if not may and not columns:
+                continue
             asked = re.search(r"--query-(?:gpu|compute-apps)=([\w.,]+)", text)
             if asked:
                 columns = asked.group(1).split(",")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import told
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -129,8 +130,11 @@ class DriverHalves:
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`version` of driver-module, driver-on-disk and driver-library; `driver.built_for` and `host.kernel`."""
         in_modinfo = False
-        for line in doc.lines():
+        patterns = (_MODULE, _MODINFO, _LIBRARY, _DKMS)
+        for line, may in told(doc.lines(), *patterns, words=("modinfo nvidia",), also=_UNAME.pattern):
             text = line.text
+            if not may and (not in_modinfo or text.strip()):
+                continue
             in_modinfo = "modinfo nvidia" in text or (in_modinfo and bool(text.strip()))
             if (hit := _MODULE.search(text)) is not None:
                 yield fact(doc, line, "version", hit.group(1), label="driver-module")

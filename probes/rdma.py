@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import possible
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
@@ -115,7 +116,8 @@ class PortReader:
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Facts of a document."""
         nic, port = "", ""
-        for line in doc.lines():
+        patterns = (_HEAD, _PORT, _LINK_LINE, _SHORT_RATE, _BARE_RATE, _FIELD, _GID, _DEVICE, _ABSENT)
+        for line in possible(doc.lines(), *patterns):
             text = line.text
             head = _HEAD.search(text)
             if head:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import told
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
@@ -120,6 +121,10 @@ _NOTHING = frozenset(("none", "null", "auto", "", "<factory>"))
 _MAX = 160
 _ONE_DIGIT = str.maketrans("123456789", "0" * 9)
 _GOES_ON = ("-", '"', "'")  # how a wrapped command's next line begins
+_TELLING = (_SERVER, _BENCH, _GRAPHS, _LLAMA, _LLAMA_ENV)
+_OPTIONS = sorted(name.replace("-", "[_-]") for name in _KNOWN | _BENCH_KNOWN if "-" in name or name == "quantization")
+_HEADS = sorted(name for name in _KNOWN if "-" not in name)  # of tables
+_NAMED = rf"(?i:{'|'.join(_OPTIONS)}|^\W*(?:{'|'.join(_HEADS)}))"
 
 
 def name_of(flag: str) -> str:
@@ -144,8 +149,11 @@ class ServingArgsReader:
         llama = False  # the command is llama.cpp's, whose options have one dash
         dull: set[str] = set()  # lines with all digits alike: most of a log says nothing, over and over
         graphs: int | None = None  # how far the section about CUDA graphs is indented
-        for line in doc.novel():
+        for line, may in told(doc.novel(), *_TELLING, words=("--",), also=_NAMED):
             text = line.text
+            if not may and pending is None and graphs is None and not text.lstrip().startswith(_GOES_ON):
+                context, llama = "", False
+                continue
             if graphs is not None and text.strip():
                 if len(text) - len(text.lstrip()) > graphs:
                     continue

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import told
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import mapping
+from .facts import whole
 
 _METRIC = {"ttft": "ttft", "tpot": "tpot", "itl": "itl", "e2el": "e2e", "e2e latency": "e2e", "e2e": "e2e", "latency": "e2e",  # noqa: E501
            "tbt": "itl"}  # fmt: skip
@@ -70,6 +71,7 @@ _LISTED = regex(r"\b(ttft|e2e|latenc(?:y|ies))\w*\W{0,4}[:=]\s*\[([\d.,\s]+)\]",
 
 
 _MOST = 64 << 20
+_BARS = ("│", "┃", "|")
 
 
 class ServingBenchReader:
@@ -99,8 +101,11 @@ class ServingBenchReader:
 
         block: tuple[str, float] | None = None
         columns: list[str] = []
-        for line in doc.lines():
+        patterns = (_STAT, _JSON, _LISTED, *(pattern for pattern, _, _ in _PLAIN), _BLOCK, _AIPERF)
+        for line, may in told(doc.lines(), *patterns, words=_BARS):
             text = line.text
+            if not may and block is None:
+                continue
             hit = _STAT.match(text)
             if hit:
                 stat, metric, unit, number, tail = hit.groups()
@@ -152,7 +157,7 @@ class ServingBenchReader:
                 continue
             if text.strip() and not row:
                 block = None
-            if "│" in text or "┃" in text or "|" in text:
+            if any(bar in text for bar in _BARS):
                 names = _AIPERF_HEAD.findall(text)
                 if len(names) >= 3 and "Latency" not in text:
                     columns = [n.lower() for n in names]
@@ -168,7 +173,7 @@ class ServingBenchReader:
 
     def requests(self, doc: Document) -> list[dict[str, float]]:
         """Times of every request of a detailed result of `vllm bench serve`, in ms."""
-        data = mapping(doc, doc.data) if doc.size < _MOST and doc.head[:1] == b"{" else None
+        data = whole(doc) if doc.size < _MOST and doc.head[:1] == b"{" else None
         ttfts, gaps = (data.get("ttfts") or [], data.get("itls") or []) if data is not None else ([], [])
         lengths = (data.get("output_lens") if data is not None else None) or []
         rows = []
@@ -188,7 +193,7 @@ class ServingBenchReader:
     @staticmethod
     def _lists(doc: Document) -> Iterator[Fact]:
         """aiperf aggregates, and the shape of TTFT over the requests of a detailed result."""
-        data = mapping(doc, doc.data)
+        data = whole(doc)
         if data is None:
             return
         lines = {key: line for line in doc.lines() for key in (*_AIPERF_KEYS, "ttfts") if f'"{key}"' in line.text}

@@ -94,7 +94,7 @@ class SchedulerReader:
         state = _Blocks()
         told: dict[str, Fact] = {}
         short = doc.size < 1 << 14
-        pool = b"kv_cache_config" in doc.data
+        pool = doc.holds(b"kv_cache_config")
         for line in doc.lines():
             text = line.text
             if "batch" in text and (hit := _BATCH.search(text)):

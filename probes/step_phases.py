@@ -58,6 +58,10 @@ _PATTERN = regex(
     r"|\s?(?:[KMGT]i?B|samples|images|img|tok|it)\b)",
     re.IGNORECASE,
 )
+_WIDE = (  # holds of each line in which `_PATTERN` is found
+    rf"(?i:(?:{'|'.join(body for _, body in _PHASES)})\)?(?:\s*\((?:ms|s|us)\))?"
+    r"\s*(?:[:=|]|\.+:|\btakes?\b|\btook\b)?\s*\(?\d)"
+)
 _OF = regex(
     r"\s*(?:out )?(?:of|/|占)\s*(?:the |a |every )?(?P<num>\d+(?:\.\d+)?)\s?(?P<unit>ms|s|us|秒|毫秒)\b", re.IGNORECASE
 )
@@ -106,7 +110,7 @@ class StepPhases:
         running: dict[str, _Reading] = {}
         last = -9
         above: str | None = None
-        for line in possible(doc.lines(), _PATTERN, _LIGHTNING, words=("s)",)):
+        for line in possible(doc.lines(), _LIGHTNING, words=("s)",), also=_WIDE):
             if len(line.text) > 600:
                 continue
             if line.text.rstrip().endswith(":") and (said := _LINE_UNIT.search(line.text)) is not None:

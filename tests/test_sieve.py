@@ -7,10 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
+from diagnose.probes import allocator, container, host_load, nccl_tests, serving_args, serving_bench
+from diagnose.probes.facts import whole
 
-from diagnose import gather, marks
+from diagnose import document, gather, marks
 from diagnose.document import Document, Line
-from diagnose.marks import admits, gates, needles, possible
+from diagnose.marks import admits, gates, needles, possible, told
+from diagnose.models import Fact
+from diagnose.salvage import read
 from diagnose.sieve import Sieve, Sorter, least, literal, ordered, standing
 
 WORDS = (b"alpha", b"beta", b"gam", b"ma(", b"[x]", "通信".encode(), b"alp", b"e b")
@@ -73,6 +77,88 @@ def test_possible_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     found = possible(iter(lines), re.compile(r"\bXid\b"), re.compile("通信"), words=("s)",))
     assert [x.number for x in found] == [0, 2, 3, 4]
     assert list(possible(iter(lines), re.compile(r"\d"))) == lines
+
+
+def test_told_lines_come_all_with_what_may_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marks, "_FEW", 2)
+    texts = ("a 通信 7 b", "b 7 通信", "took 3", "TOOK", "| x", "", "7 ms", "7  s")
+    lines = [Line(0, 0, n, text) for n, text in enumerate(texts)]
+    got = list(told(lines, re.compile("通信 \\d"), words=("took", "|"), also=r"^\d ms$"))
+    assert [line for line, _ in got] == lines
+    assert [may for _, may in got] == [True, False, True, True, True, False, True, False]
+    assert all(may for _, may in told(lines[:1], re.compile("xyz")))
+
+
+def test_patterns_told_together_leave_most_lines_out() -> None:
+    lines = [Line(0, 0, n, f"{n:x} of no meaning (here) - at all: {n}") for n in range(marks._FEW)]
+    for patterns in (
+        host_load._PATTERNS,
+        container._PATTERNS,
+        serving_args._TELLING,
+        (allocator._KEY, *(p for _, p in allocator._NAMES)),
+        (serving_bench._STAT, serving_bench._JSON, serving_bench._BLOCK, *(p for p, _, _ in serving_bench._PLAIN)),
+    ):
+        assert not list(possible(lines, *patterns))
+
+
+def test_a_long_text_says_what_a_short_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Path(__file__).parent / "data"
+    files = sorted(p for p in place.rglob("*.txt") if p.stat().st_size < 30_000)[::5]
+    texts = [p.read_bytes() for p in files]
+    texts += [b'{"ttft": 3}\n{"completed": 7}\n', b"1024 256 float sum -1 10 2.0 3.0 0\n#\n 64 16 1 1 1 0 1 1 1 0\n"]
+
+    named = "serving_bench serving_args host_load container gpu_list nvidia_smi_csv allocator nccl_tests step_phases"
+    named += " rdma_port driver_halves other_accelerator generic dmesg serving_log"
+    readers = [r for r in gather.readers()[0] if r.name in named.split()]
+
+    def facts() -> list[list[Fact]]:
+        docs = [Document.of("x", text) for text in texts]
+        marked = list(gather.scanner().scan(Document.of("x", b"\n".join(texts[::6]))))
+        return [*([f for r in readers for f in read(r, d)[0]] for d in docs), marked]
+
+    plain = facts()
+    for module, name in (
+        (marks, "_FEW"),
+        (marks, "_SIFTED"),
+        (marks, "_SORTED_FROM"),
+        (nccl_tests, "_LONG"),
+        (nccl_tests, "_MANY"),
+    ):
+        monkeypatch.setattr(module, name, int(name == "_FEW"))
+    for text, before, after in zip([*texts, b"marks"], plain, facts(), strict=True):
+        assert after == before, text[:200]
+    assert len(files) > 10 and len(readers) == 15
+
+
+def test_what_is_new_of_a_long_text_is_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("THIN_FROM", 0),
+        ("NOVEL_FROM", 0),
+        ("NOVEL_MOST", 3),
+        ("_ALIKE_MOST", 9),
+        ("_MANY_SHAPES", 5),
+    ):
+        monkeypatch.setattr(document, name, value)
+    draw = random.Random(3)
+    text = "\n".join(f"{draw.choice('abcdefgh')} {draw.choice('xyz')} {n}" for n in range(400)).encode()
+    for most in (1000, 40, 12):
+        monkeypatch.setattr(document, "_MOST_LINES", most)
+        doc = Document.of("x", text)
+        assert list(doc.novel()) == doc._few(3)[0]
+        assert list(doc.lines()) == doc._few(9)[0]
+        assert len(doc._few(3)[0]) < len(doc._few(9)[0]) or most == 12
+
+
+def test_a_long_log_of_objects_is_not_read_as_one() -> None:
+    log = Document.of("x", b'{"a": 1}\n' * 9000)
+    assert whole(log) is None and log.lines_skipped == 1 and "data" not in log.__dict__
+    one = Document.of("x", b'{"a":\n1}' + b" \n" * 40_000)
+    assert whole(one) == {"a": 1}
+
+
+def test_bytes_stand_across_pieces() -> None:
+    doc = Document.of("x", b"x" * ((1 << 20) - 3) + b"needle")
+    assert doc.holds(b"needle") and not doc.holds(b"needles")
 
 
 def test_every_mark_has_a_literal_or_it_is_tried_on_every_line() -> None:
