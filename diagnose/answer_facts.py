@@ -9,7 +9,7 @@ import math
 import re
 
 from .answer_fit import cut
-from .answer_terms import alike, aloud, metric, named, sized, split
+from .answer_terms import alike, aloud, metric, named, restates, sized, split
 from .answer_words import EN, Words
 from .catalogue import Catalogue
 from .document import printable
@@ -148,7 +148,8 @@ def _compared(item: Evidence, told: re.Match[str], cat: Catalogue | None) -> str
     axis = (item.subject.label or "").partition("|")[0].replace("_", " ")
     at = f"at {axis}" if re.fullmatch(r"[\d.,]+", a) and re.fullmatch(r"[a-z ]{3,20}", axis) else "with"
     worse, better = alike(worse, better)
-    name = metric(name, cat) + cut(where_ or "", STATEMENT // 3)
+    name = metric(name, cat)
+    name += "" if restates(where_ or "", name) else cut(where_ or "", STATEMENT // 3)
     return f"{cut(name, STATEMENT // 2)} is {worse} {at} {cut(a, 32)} and {better} {at} {cut(b, 32)}"
 
 
@@ -289,7 +290,7 @@ def _zh(item: Evidence, cat: Catalogue | None, gpus: str) -> str:
         if told := _COMPARED.fullmatch(item.statement.rstrip("。.")):
             at, (slow, fast) = told[2], alike(told[3], told[5])
             # A phrase of the text itself is quoted; a length or a count is not.
-            place = (at or "").removeprefix(" at ")
+            place = "" if restates(at or "", metric(label.split("|")[1])) else (at or "").removeprefix(" at ")
             at = f"（“{place}”）" if place.count(" ") > 3 else f"（{place}）" if place else ""
             name += " " if name.isascii() and not at else ""
             return f"{name}{at}在“{worse}”下为 {slow}，在“{better}”下为 {fast}"

@@ -50,11 +50,18 @@ def named(text: str, cat: Catalogue) -> str:
     return _METRIC.sub(said, text)
 
 
+def restates(place: str, name: str) -> bool:
+    """Does a place name nothing but the metric again: ``Mean TTFT (ms)`` of mean TTFT?"""
+    return set(re.findall(r"[a-z0-9]+", name.lower())) <= set(re.findall(r"[a-z0-9]+", place.lower()))
+
+
 def sized(value: float, unit: str) -> str:
     """A figure in the unit in which one says it: binary sizes as such, others from ten thousand on in the next."""
     whole = int(value)
     if unit == "B" and value == whole and whole >= 2**20 and whole % 2**20 == 0:
         return f"{whole // 2**30} GiB" if whole % 2**30 == 0 else f"{whole // 2**20} MiB"
+    if unit == "B" and value == whole and _LARGE <= whole < 2**20 and whole % 2**10 == 0:
+        return f"{whole // 2**10} KiB"
     for name in _LARGER.get(unit, ()):
         if abs(value) < _LARGE:
             break
