@@ -175,3 +175,21 @@ def test_an_option_named_like_a_word_is_not_what_the_cause_is_about() -> None:
     made = judged(window("127.0.0.1:8201", page(10), page(50)) | {"use.txt": threads(34.0), "cmd.txt": serve})
     cited = {e.subject.label for e in made.evidence if e.id in made.findings[0].evidence}
     assert lead(made) == ("cause", "host.cpu_contention") and "host" not in cited
+
+
+def test_a_cache_that_a_slow_worker_fills_is_not_too_small() -> None:
+    """Both were given the same; one is twenty times slower and fills up, the other has room."""
+    serve = "python -m engine --num-gpu-blocks-override 2048 --block-size 16 --max-num-seqs 64\n"
+    fast = window("127.0.0.1:8321", page(10), page(50))
+    rows = [page(n, ttft=0.8, itl=0.2, running=44, kv=0.98, waiting=4) for n in (10, 50)]
+    both = fast | window("127.0.0.1:8322", *rows)
+    assert lead(judged(both | {"a.txt": serve, "b.txt": serve})) == ("inconclusive", "")
+    small = serve.replace("2048", "60")
+    assert lead(judged(both | {"a.txt": serve, "b.txt": small})) == ("cause", "serving.kv_capacity_low")
+
+
+def test_who_waits_for_a_step_is_held_back_by_no_limit() -> None:
+    texts = window("127.0.0.1:8321", page(10), page(50, waiting=2)) | {"cmd.txt": "engine --max-num-seqs 64\n"}
+    assert "serving.binds" not in {e.signal for e in judged(texts).evidence}
+    slow = window("127.0.0.1:8321", page(10, ttft=0.9), page(50, ttft=0.9, waiting=8))
+    assert "serving.binds" in {e.signal for e in judged(slow | {"cmd.txt": "engine --max-num-seqs 64\n"}).evidence}

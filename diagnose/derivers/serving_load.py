@@ -19,6 +19,7 @@ from .stages import said, servers
 _CAPS = regex(r"^(max-num-seqs|max-running-requests|max-batch-size|max-concurrent-requests)$")
 WAITED = 0.1  # share of TTFT in the queue from which a limit is said to bind
 WAITED_MS = 100.0
+AT_ONCE = 20.0  # steps of decoding within which a first token came without waiting: its prefill takes some
 FULL, ROOM = 0.9, 0.8  # of the KV cache
 CHANGED, CHANGED_BY = 0.25, 4.0  # share and number of those in the system that a closed loop does not change by
 FASTEST, SAMPLES = 0.05, 20.0  # of the requests: these waited for nobody; and how many have such a share
@@ -153,6 +154,8 @@ def _queued(facts: list[Fact]) -> list[Fact]:
             if _value(queue) >= max(WAITED_MS, WAITED * _value(ttft)):
                 return [queue, ttft]
             return []
+        if 0 < server.ms("ttft") <= AT_ONCE * server.ms("itl"):
+            return []  # a gauge shows who came within the last step; nobody waited for longer
     return [f for f in facts if f.signal == "serving.waiting" and f.subject.label == "peak" and _value(f) >= 1][:1]
 
 

@@ -16,6 +16,7 @@ from .nccl_facts import overrides
 _LEAST = 10  # requests in the window
 _ONE = 1  # waiting at a moment: it came since the last step
 _FEW = 0.1  # of those that run: so many come within a step
+_WORSE = 3.0  # the slowest worker's TTFT over the fastest's
 _NEAR = 0.8  # of the limit of running requests, and of the KV cache
 _SPREAD = 4.0  # between the buckets of the median and of the tail
 _STEPS = 20.0  # steps of decoding that a first token may take: it is prefill then, and no queue
@@ -68,6 +69,17 @@ def watched_calm(ctx: Context) -> Outcome:
     return read.yes(*used, tail[1], kv[1] if kv else None)
 
 
+def slow_worker_alike(ctx: Context) -> Outcome:
+    """One worker is several times slower than another that was given the same: what fills up there is slow work."""
+    apart = read.top(ctx, "serving.worker_spread")
+    if apart is None:
+        return UNKNOWN
+    for name in ("^num-gpu-blocks", read.CAPS, read.FRACTIONS):
+        if len({value for value, _ in read.option(ctx, name)}) > 1:
+            return read.no(apart[1])
+    return read.yes(apart[1]) if apart[0] >= _WORSE else read.no(apart[1])
+
+
 def group_path_forbidden(ctx: Context) -> Outcome:
     """A model is split over GPUs, and a variable of the server keeps NCCL off the path between them."""
     split = [s for s in read.option(ctx, "^(tensor-parallel-size|tp-size|tp)$") if s[0] > 1]
@@ -77,4 +89,6 @@ def group_path_forbidden(ctx: Context) -> Outcome:
     return read.yes(split[0][1], *forbidden[:2])
 
 
-RULES: dict[str, Callable[[Context], Outcome]] = {r.__name__: r for r in (watched_calm, group_path_forbidden)}
+RULES: dict[str, Callable[[Context], Outcome]] = {
+    r.__name__: r for r in (watched_calm, slow_worker_alike, group_path_forbidden)
+}
