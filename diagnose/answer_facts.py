@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator, Mapping
 
 from .answer_fit import cut
 from .answer_terms import alike, aloud, metric, named, restates, sized, split
@@ -16,6 +17,8 @@ from .document import printable
 from .limits import is_floor, met
 from .models import Evidence, Limit, Report
 from .units import percent
+
+MOST_PLACES = 2  # of what a figure was worked out from
 
 QUOTE = 64  # characters of machine output that one says aloud
 STATEMENT = 100
@@ -46,6 +49,25 @@ def where(item: Evidence) -> str:
     if item.capture is not None:
         return f"{item.capture.name}:{item.capture.line}"
     return item.formula or item.kind
+
+
+def origin(item: Evidence, known: Mapping[str, Evidence]) -> str:
+    """Where an evidence stands; of one that was worked out the formula, and where what goes in stands."""
+    if item.capture is not None or not item.inputs:
+        return where(item)
+    places = dict.fromkeys(where(e) for e in _leaves(item, known))
+    more = " …" if len(places) > MOST_PLACES else ""
+    return f"{where(item)} ← {', '.join(list(places)[:MOST_PLACES])}{more}" if places else where(item)
+
+
+def _leaves(item: Evidence, known: Mapping[str, Evidence]) -> Iterator[Evidence]:
+    """The readings at the bottom of what was worked out."""
+    for ident in item.inputs:
+        below = known.get(ident)
+        if below is not None and below.capture is not None:
+            yield below
+        elif below is not None:
+            yield from _leaves(below, known)
 
 
 def quoted(item: Evidence, width: int = 110) -> str:

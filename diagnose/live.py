@@ -127,8 +127,8 @@ class Live:
         with closing(side_by_side(todo, self._timed, _AT_ONCE)) as ended:
             for item, (items, seconds) in ended:
                 self.ran[item.probe] = seconds
-                left = len(todo) - len(self.ran.keys() & {c.probe for c in todo})
-                self.progress(f"{item.probe} done, {left} running")
+                left = [c.probe for c in todo if c.probe not in self.ran]
+                self.progress(f"{len(todo) - len(left)} of {len(todo)} done, under way: {', '.join(left[:3])}")
                 out.extend(c.document() for c in self.cassette.add(items))
         self.used += time.monotonic() - started
         return sorted(out, key=lambda d: d.name)

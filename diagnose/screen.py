@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -13,8 +13,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from .answer import asked, fix_text, ruled_reason, sureness, title_text, where, words
-from .answer_facts import figure, in_list, phrase, quoted_at, reason_text
+from .answer import asked, fix_text, ruled_reason, sureness, title_text, words
+from .answer_facts import figure, in_list, origin, phrase, quoted_at, reason_text
 from .catalogue import Catalogue
 from .decision import lines as decision_lines
 from .fold import folded
@@ -81,7 +81,7 @@ def _section(title: str, body: RenderableType) -> RenderableType:
     return Group(Text(title, style="bold"), Padding(body, (0, 0, 1, 2)))
 
 
-def _evidence(items: list[Evidence], verbose: bool, cat: Catalogue, lang: str) -> Table:
+def _evidence(items: list[Evidence], known: Mapping[str, Evidence], verbose: bool, cat: Catalogue, lang: str) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
     table.add_column(no_wrap=True, style="cyan")
     table.add_column(overflow="fold", ratio=1)
@@ -97,7 +97,7 @@ def _evidence(items: list[Evidence], verbose: bool, cat: Catalogue, lang: str) -
             rows.append(Prose(said))
             if quote and quote != said:
                 rows.append(Text(quote, style="dim", overflow="fold"))
-        place = Text(where(item), style="blue")
+        place = Text(origin(item, known), style="blue")
         if "simulated" in item.status:
             place.append("  " + labels(lang).simulated, style="magenta")
         table.add_row(item.id, Group(*rows, place))
@@ -255,7 +255,7 @@ def _findings(report: Report, cat: Catalogue, console: Console, lang: str, verbo
                 Group(
                     Prose(title_text(cat.causes[finding.cause], lang)),
                     *([Prose(labelled(lang, w.l_why, why))] if why else []),
-                    _evidence(items if verbose else items[:3], verbose, cat, lang),
+                    _evidence(items if verbose else items[:3], by_id, verbose, cat, lang),
                 ),
             )
         )
@@ -263,7 +263,7 @@ def _findings(report: Report, cat: Catalogue, console: Console, lang: str, verbo
         ids = list(dict.fromkeys(i for c in report.checked for i in c.evidence))
         items = [by_id[i] for i in ids if i in by_id]
         told = [Prose(f"✓ {reason_text(cat, c.what, lang)}") for c in report.checked[:5]]
-        shown = _evidence(items if verbose else items[:3], verbose, cat, lang)
+        shown = _evidence(items if verbose else items[:3], by_id, verbose, cat, lang)
         console.print(_section(w.l_checked, Group(*told, shown)))
 
 

@@ -193,3 +193,17 @@ def test_who_waits_for_a_step_is_held_back_by_no_limit() -> None:
     assert "serving.binds" not in {e.signal for e in judged(texts).evidence}
     slow = window("127.0.0.1:8321", page(10, ttft=0.9), page(50, ttft=0.9, waiting=8))
     assert "serving.binds" in {e.signal for e in judged(slow | {"cmd.txt": "engine --max-num-seqs 64\n"}).evidence}
+
+
+def test_a_figure_that_was_worked_out_says_from_which_lines() -> None:
+    from diagnose.answer_facts import origin
+
+    made = judged(window("127.0.0.1:8321", page(10), page(50)))
+    known = {e.id: e for e in made.evidence}
+    mean = next(e for e in made.evidence if e.signal == "serving.server.ttft")
+    assert origin(mean, known).startswith("(a - b) / (c - d) * 1000 ← 127.0.0.1:8321.end:")
+    assert "127.0.0.1:8321.start:" in origin(mean, known)
+    read = next(e for e in made.evidence if e.capture is not None)
+    assert (
+        origin(read, known) == f"{read.capture.name if read.capture else ''}:{read.capture.line if read.capture else 0}"
+    )
