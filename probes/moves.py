@@ -195,18 +195,32 @@ class LdsReader:
 _WAVES = regex(r"L1 Wavefronts Shared(?: (?P<what>Ideal|Excessive))?")
 
 
+_MEMORY_HEAD = regex(r"\bRequests\s+Wavefronts\s+%\s*Peak\s+Bank Conflicts\s*$")
+_MEMORY_ROW = regex(r"^\s*(?P<what>Shared (?:Load|Store|Atomic)\w*(?: Matrix)?|Other|Total)\s+(?P<rest>\d.*)$")
+
+
 class WavefrontReader:
     """`kernel.excess_wavefronts` of a source view: wavefronts of shared memory beside the ideal ones, line by line."""
 
     name = "wavefront_rows"
-    needles: tuple[bytes, ...] = (b"L1 Wavefronts Shared",)
+    needles: tuple[bytes, ...] = (b"L1 Wavefronts Shared", b"Bank Conflicts")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The columns stand last in the head and in the rows."""
         names: list[str] = []
         sums: dict[str, float] = {}
         first: Line | None = None
+        inside = False
         for line in doc.lines():
+            if _MEMORY_HEAD.search(line.text):
+                inside = True
+            elif inside and (hit := _MEMORY_ROW.match(line.text)):
+                cells = [amount(c) for c in re.findall(r"\d[\d,]*(?:\.\d+)?", hit["rest"])]
+                if len(cells) == 5 and cells[2] >= cells[4] and cells[2] > 0 and hit["what"] == "Total":
+                    share = round(cells[4] / cells[2], 4)
+                    yield computed(doc, line, "kernel.excess_wavefronts", share, "fraction", self.name)
+            else:
+                inside = inside and bool(line.text.strip())
             found = [h["what"] or "all" for h in _WAVES.finditer(line.text)]
             if len(found) >= 2 and line.text.rstrip().endswith(("Shared", "Ideal", "Excessive")):
                 names = found
@@ -271,11 +285,16 @@ _PAD = regex(
 )
 
 
+_INDEXED = regex(
+    r"\b(?:smem|shared|tile|s_\w+|sh_\w+|\w+_s|As|Bs)\[(?P<index>[^\]\n]*(?:row|col|threadIdx|lane|tid|ty|tx)[^\]\n]*)\]"
+)
+
+
 class PadReader:
     """`kernel.pad_gain`: the same shared array with and without a few elements more a row, and a time for each."""
 
     name = "shared_pad"
-    needles: tuple[bytes, ...] = (b"__shared__", b"PAD", b"pad")
+    needles: tuple[bytes, ...] = (b"__shared__", b"PAD", b"pad", b"^")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The time stands in the declaration's line or in one of the four below it."""
@@ -292,6 +311,8 @@ class PadReader:
                 kind, since = int(hit["pad"] or hit["pad2"]) > 0, 0
             since += 1
             took = _TAKES.search(text)
+            if took and (at := _INDEXED.search(text)):
+                kind, since = "^" in at["index"], 0
             if kind is not None and took and since <= 5 and float(took["v"]) > 0:
                 value = float(took["v"]) * (1e3 if took["u"] == "ms" else 1)
                 seen.setdefault(kind, (value, line))

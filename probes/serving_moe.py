@@ -13,13 +13,14 @@ from diagnose.plugin import Reader
 from .facts import amount, computed, fact, in_cells
 
 _TOPIC = regex(
-    r"experts?\b|expert_|\bep\d*\b|\bep[ _-]?(?:rank|size)|tokens?[_ ]recv|recv[_ ]tokens"
+    r"experts?\b|expert_|router top|router count|gate counts"
+    r"|\bep\d*\b|\bep[ _-]?(?:rank|size)|tokens?[_ ]recv|recv[_ ]tokens"
     r"|grouped_?gemm|\bmoe\b|mixtral|eplb|routed"
     r"|deepep|all.?to.?all|\ba2a\b|专家",
     re.IGNORECASE,
 )
 _ROW = regex(
-    r"^\W*(?P<kind>(?:ep[ _-]?)?rank|expert|gpu|ep)[ _#:-]*(?P<id>\d+)\b[\s:=|\]]+(?:(?:routed |recv |received )?(?:tok(?:en)?s?)(?: recv| received)?[ _:=]*)?(?P<n>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>[kKM])?\b(?!\.\d)(?!\s*(?:ms|us|s|%|GB|MiB|GiB|W|MHz)\b)",  # noqa: E501
+    r"^\W*(?:(?:expert|moe)_\w+ )?(?P<kind>(?:ep[ _-]?)?rank|expert|gpu|ep)[ _#:-]*(?P<id>\d+)\b[\s:=|\]]+(?:(?:routed |recv |received )?(?:tok(?:en)?s?)(?: recv| received)?[ _:=]*)?(?P<n>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>[kKM])?\b(?!\.\d)(?!\s*(?:ms|us|s|%|GB|MiB|GiB|W|MHz)\b)",  # noqa: E501
     re.IGNORECASE,
 )
 _LIST = regex(
@@ -52,6 +53,8 @@ _RANKS = regex(
     r"|\bep[_-]size[ =:]+(?P<k>\d+)",
     re.I,
 )
+_NUMBERED = regex(r"\b(?:e|E|exp|expert)[ _#]?(\d{1,3})[ :=]+(\d[\d,]*)(?![.\d%])")
+_HEAD = regex(r"max ?/ ?(?:mean|avg|average)\b[^|\t]*(?:tok|expert|\bEP\b|rank)", re.I)
 _MEAN_LINE = regex(r"\b(?:mean|average|avg)\b\D{0,30}?(?P<n>\d[\d,]{2,})\s*$", re.I)
 _MOST_LINE = regex(
     r"\b(?:hottest|busiest|max(?:imum)?|largest)\b\D{0,20}(?:\d{1,3}\b)?\D{1,20}?(?P<n>\d[\d,]{2,})(?!\S)", re.I
@@ -76,6 +79,7 @@ class ServingMoeReader:
         b"EP_rank",
         b"MoE",
         b"routed",
+        b"router",
         b"moe",
         b"EP",
         b"ixtral",
@@ -88,7 +92,7 @@ class ServingMoeReader:
         if doc.size > 16 << 20 or not _TOPIC.search(doc.opening):
             return
         made = 0
-        column = -1
+        column, peaks = -1, -1
         totals: dict[str, tuple[float, Line]] = {}
         for line in doc.lines():
             cells = in_cells(line.text)
@@ -101,6 +105,11 @@ class ServingMoeReader:
                     made += 1
                     yield self._fact(doc, line, "rank", int(who[1]), float(count[1].replace(",", "")))
                     continue
+            if any(_HEAD.search(c) for c in cells) and not any(c[:1].isdigit() for c in cells):
+                peaks = next(n for n, c in enumerate(cells) if _HEAD.search(c))
+                continue
+            if peaks > 0 and len(cells) > peaks and re.fullmatch(r"\d+(?:\.\d+)?", cells[peaks]):
+                yield fact(doc, line, "serving.expert_peak", float(cells[peaks]), "count", label=cells[0][:40])
             hit = _ROW.match(line.text)
             if (
                 hit is None and line.prefix and _TOKENS.search(line.text[:24])
@@ -118,6 +127,10 @@ class ServingMoeReader:
                 ranks = int(next(g for g in of.groups() if g))
                 peak_share = float(one["share"]) / 100 * ranks
                 yield computed(doc, line, "serving.expert_peak", round(peak_share, 3), "count", self.name)
+            counts = _NUMBERED.findall(line.text) if _ROUTED.search(line.text) or "router" in line.text else []
+            if len(counts) >= 4:
+                for number, text in counts[:512]:
+                    yield self._fact(doc, line, "expert", int(number), amount(text))
             for pair in _PAIRS.finditer(line.text):
                 for number, text in re.findall(r"(\d+)[\"']?\s*:\s*(\d+)", pair["list"])[:512]:
                     yield self._fact(doc, line, "expert", int(number), float(text))

@@ -16,7 +16,7 @@ from diagnose.plugin import Reader
 
 from .facts import divided, excerpt, fact
 
-_ENGINE = r"vllm(?:-openai)?|sglang|tensorrt[-_ ]?llm|trt-?llm|tgi|text-generation-inference|llama\.?cpp|lmdeploy|ollama|dynamo|exllama\w*"  # noqa: E501
+_ENGINE = r"vllm(?:-openai)?|sglang|tensorrt[-_ ]?llm|trt-?llm|tgi|text-generation-inference|llama\.?cpp|lmdeploy|ollama|dynamo|exllama\w*|tritonserver"  # noqa: E501
 _RELEASE = regex(
     rf"(?:(?P<engine>{_ENGINE})\s*(?:==|[:=@ /-]|version|release)?\s*v?(?P<number>\d+\.\d+(?:\.\w+)*)"
     rf"|(?<![\w.])v(?P<bare>\d+\.\d+\.\d+(?:[.-]?\w+)*)|(?P<engine2>{_ENGINE})\s+(?P<build>b\d{{4,5}}))(?![\w%]|\.\d)",
@@ -51,7 +51,7 @@ class VersionReader:
     """`compare.ratio` on the axis `version` between releases of one engine."""
 
     name = "engine_versions"
-    needles: tuple[bytes, ...] = (b"vllm", b"vLLM", b"glang", b"GLang", b"llama", b"LLM", b"tensorrt", b"trtllm", b"tgi", b"TGI", b"inference:", b"lmdeploy", b"ollama",  # noqa: E501
+    needles: tuple[bytes, ...] = (b"vllm", b"vLLM", b"glang", b"GLang", b"llama", b"LLM", b"tensorrt", b"trtllm", b"tgi", b"TGI", b"inference:", b"lmdeploy", b"tritonserver", b"ollama",  # noqa: E501
                                   b"v0.", b"v1.", b"v2.", b"v3.")  # fmt: skip
 
     def parse(self, doc: Document) -> Iterator[Fact]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from diagnose.probes import load_check, moves
+from diagnose.probes import load_check, moves, settled
 from diagnose.probes.serving_moe import ServingMoeReader
 
 from diagnose.document import Document
@@ -87,3 +87,31 @@ def test_the_busiest_expert_over_the_mean() -> None:
     text = "moe stats: rank 2 max expert load 9120 tokens, mean over ranks 1460 tokens\n"
     assert facts(reader, text)["serving.expert_peak"] == pytest.approx(6.247, rel=1e-3)
     assert "serving.expert_peak" not in facts(reader, "moe kernel max 9120 us, mean 1460 us\n")
+
+
+def test_a_rate_without_a_variable() -> None:
+    reader = settled.EnvControlReader()
+    text = "as is: 6.8 GB/s\nwith NCCL_P2P_DISABLE unset: 229.0 GB/s\n"
+    assert facts(reader, text)["env.control_gain"] == pytest.approx(33.676, rel=1e-3)
+    assert facts(reader, text.replace("229.0", "6.9")) == {}
+
+
+def test_the_tail_at_the_client_s_limit() -> None:
+    reader = settled.CappedTailReader()
+    assert facts(reader, "timeout=60\np90 60.0 s  p99 60.0 s\n") == {"bench.capped": 60.0}
+    assert facts(reader, "timeout=60\np90 47.0 s  p99 52.0 s\n") == {}
+
+
+def test_a_query_and_its_result() -> None:
+    reader = settled.QueryReader()
+    assert facts(reader, "rate(vllm:num_preemptions_total[5m])  6.8\n") == {"serving.preempted_growth": 2040.0}
+    assert facts(reader, "rate(vllm:num_preemptions_total[5m])  0\n") == {}
+
+
+def test_an_empty_list_of_links() -> None:
+    reader = settled.EmptyNvlinkReader()
+    head = "$ nvidia-smi nvlink -s\n"
+    assert facts(reader, head + "(no output)\n") == {"nvlink.absent": "true"}
+    assert facts(reader, head + "GPU 0: NVIDIA L40S\nGPU 1: NVIDIA L40S\n") == {"nvlink.absent": "true"}
+    assert facts(reader, head + "GPU 0: NVIDIA A100\n  Link 0: 25 GB/s\nGPU 1: NVIDIA A100\n") == {}
+    assert facts(reader, head + "[...]\n") == {}

@@ -60,6 +60,7 @@ FAMILIES = (
     "load_check",
     "moves",
     "slots",
+    "settled",
     "disaggregated",
 )
 

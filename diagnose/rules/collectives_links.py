@@ -13,7 +13,8 @@ from .collectives_more import bridged, matrix
 from .nccl_facts import NO_P2P_GPU, PCIE_GPU, SPEED, env, overrides, rdma_wanted, several_nodes, text_of
 
 WITHOUT = (
-    r"disable[d]?(?:\s*=?\s*(?:1|true|on))?\b|_DISABLE=1|\boff\b|without|w/o|\bno\b|=\s*(?:0|LOC)\b|shm|host|不用|关闭"
+    r"disable[d]?(?!\s*(?:=\s*0|is |was )?\s*(?:unset|removed|cleared|taken out|not set))(?:\s*=?\s*(?:1|true|on))?\b"
+    r"|_DISABLE=1|\boff\b|without|w/o|\bno\b|=\s*(?:0|LOC)\b|shm|host|不用|关闭"
 )
 
 

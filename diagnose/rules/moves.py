@@ -54,7 +54,7 @@ def offload_left_on(ctx: Context) -> Outcome:
     return read.yes(asked[0][1], *traffic[:1]) if traffic else UNKNOWN
 
 
-_LOOPBACK = regex(r"^(?:127\.\d|localhost$|::1$)")
+_LOOPBACK = regex(r"^(?:127\.\d|localhost\b|\[?::1\b)")
 _MEET = r"^(?:data-parallel-address|dist-init-addr|master-addr|nccl-init-addr|head-addr)$"
 
 
@@ -81,9 +81,9 @@ def odd_stride_is_free(ctx: Context) -> Outcome:
         if hit := _ROW.search(item.subject.label or ""):
             rows.setdefault(int(hit[1]), (value, item))
     odd = [(n, *rows[n]) for n in sorted(rows) if n % 2 and n >= 3]
-    if 1 not in rows or not odd:
+    if not odd:
         return UNKNOWN
-    base = rows[1][0]
+    base = rows[1][0] if 1 in rows else min(v for _, v, _ in odd)
     even = [(v, e) for n, (v, e) in rows.items() if n % 8 == 0]
     if not even or base <= 0:
         return UNKNOWN

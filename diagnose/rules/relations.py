@@ -130,7 +130,8 @@ def bench_unequal_work(ctx: Context) -> Outcome:
 
 
 _DOUBTED = regex(
-    r"bench|measur|production|real|live|expect|too (?:good|low|fast)|than|differ|压测|线上|生产|评测|基准|实测|对不上",
+    r"bench|measur|production|real|live|expect|too (?:good|low|fast)|than|differ|trust|believ"
+    r"|suspicious|plausible|压测|线上|生产|评测|基准|实测|对不上",
     re.IGNORECASE,
 )
 
@@ -143,6 +144,8 @@ def bench_serves_cache(ctx: Context) -> Outcome:
     if ctx.asks("high-ttft", "bad-tpot", "high-p99", "kv-transfer-slow") and not _DOUBTED.search(ctx.symptom):
         return UNKNOWN
     hit, sent = read.top(ctx, "serving.prefix_hit_rate"), read.top(ctx, "serving.client.prompts")
+    asked = read.option(ctx, "^num-prompts?$", "serving.bench_arg")
+    sent = sent or (asked[0] if asked else None)
     drawn = [str(e.value) for e in ctx.of("serving.bench_arg", {"label": "^dataset(-name)?$"})]
     if hit is None or sent is None or any("prefix" in d or "multi" in d for d in drawn):
         return UNKNOWN

@@ -46,7 +46,8 @@ _KNOWS = regex(r"pcie ?(?:gen ?)?[345]|\bx16\b|\bfine\b(?!-)|normal|expected|all
 def slot_is_the_link(ctx: Context) -> Outcome:
     """The product has no NVLink, several of them exchange, and they reach what its slot carries."""
     got = product(ctx)
-    if got is None or got[0].links or got[0].c2c or not ctx.asks(*SPEED):
+    empty = ctx.of("nvlink.absent")
+    if got is None or (got[0].links and not empty) or got[0].c2c or not ctx.asks(*SPEED):
         return UNKNOWN
     if any(text_of(e).startswith("NV") for e in ctx.of("topo.link")) or ctx.of("nvlink.links"):
         return UNKNOWN
@@ -54,7 +55,7 @@ def slot_is_the_link(ctx: Context) -> Outcome:
         return UNKNOWN
     rate = hardware.pcie_rate(got[0].pcie, got[0].width)
     met = _at_slot_rate(ctx, rate.value) if rate is not None else []
-    return outcome([*got[1][:2], *met]) if met else UNKNOWN
+    return outcome([*empty, *got[1][:2], *met]) if met else UNKNOWN
 
 
 def no_nvlink_in_graph(ctx: Context) -> Outcome:

@@ -1,0 +1,112 @@
+"""Named predicates that hold one stated figure against another: client and server, limit and model, targets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from ..lazy import regex
+from ..predicates import UNKNOWN, Context, Outcome
+from . import serving_read as read
+from .healthy import faulty
+from .nccl_facts import env
+from .products import product
+
+
+def client_above_server(ctx: Context) -> Outcome:
+    """One stream alone, and its client counts more tokens a second than the engine says it makes."""
+    inner = read.top(ctx, "serving.gen_tput")
+    running = read.top(ctx, "serving.running")
+    if inner is None or running is None or running[0] != 1 or inner[0] <= 0:
+        return UNKNOWN
+    outer = [
+        (v, e)
+        for v, e in ctx.numbers("figure")
+        if e.unit == "tokens/s" and "generation throughput" not in (e.quote or "") and "prompt" not in (e.quote or "")
+    ]
+    over = [(v, e) for v, e in outer if v >= 1.4 * inner[0]]
+    return read.yes(over[0][1], inner[1]) if over else UNKNOWN
+
+
+def nvls_switched_off(ctx: Context) -> Outcome:
+    """NVLink SHARP is switched off, and the node reaches what a ring gives and not what the switch adds."""
+    off = [e for e in env(ctx, "NCCL_NVLS_ENABLE") if str(e.value) == "0"]
+    got, peak = product(ctx), ctx.numbers("nccl_tests.peak_busbw")
+    if not off or got is None or not peak or got[0].cc < 9 or got[0].links < 12:
+        return UNKNOWN
+    ring = 25.0 * got[0].links * (2 if got[0].nvlink >= 5 else 1)
+    ok = 0.65 * ring <= max(v for v, _ in peak) <= 0.95 * ring
+    return read.yes(off[0], peak[0][1]) if ok else read.no(off[0])
+
+
+def control_without_variable(ctx: Context) -> Outcome:
+    """Without a variable it is faster, and the variable is set."""
+    for _, item in sorted(ctx.numbers("env.control_gain"), key=lambda n: -n[0]):
+        held = env(ctx, item.subject.label or "")
+        if held:
+            return read.yes(item, held[0])
+    return UNKNOWN
+
+
+def logging_costs(ctx: Context) -> Outcome:
+    """With all of NCCL's log it is slower than with its warnings alone."""
+    for item in ctx.of("lever.row"):
+        parts = (item.subject.label or "").split("|")
+        loud = len(parts) == 4 and re.search(r"NCCL_DEBUG=(?:TRACE|INFO)", parts[1])
+        if loud and not re.search(r"NCCL_DEBUG=(?:TRACE|INFO)", parts[2]):
+            return read.yes(item)
+    return UNKNOWN
+
+
+def bytes_beside_bits(ctx: Context) -> Outcome:
+    """A rate in gigabytes is held against a port's gigabits, and is what the port carries."""
+    said = {float(n) for n in re.findall(r"(?<![\d.])\d{1,3}(?:\.\d+)?(?![\d.]*\d)", ctx.symptom)}
+    ports = [(v, e) for v, e in ctx.numbers("rdma.port.rate") if v in said]
+    for value, item in ctx.numbers("nccl_tests.peak_busbw"):
+        named = any(abs(n - value) <= max(0.6, 0.01 * value) for n in said)
+        for port, at in ports:
+            if named and 0.85 * port <= 8 * value <= port:
+                return read.yes(item, at)
+    return UNKNOWN
+
+
+_QUALITY = regex(
+    r"quality|wrong|rubbish|garbage|nonsense|incoheren|beyond|long|degrad|repeat|falls apart|乱|质量|长文", re.I
+)
+
+
+def length_beyond_model(ctx: Context) -> Outcome:
+    """The server takes longer texts than the model has positions for, by an override, and nothing scales them."""
+    asked = read.option(ctx, "^(?:max-model-len|context-length)$")
+    made = ctx.numbers("model.size", {"label": "^max_position_embeddings$"})
+    forced = ctx.of("env.var", {"label": "ALLOW_LONG_MAX_MODEL_LEN|ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"})
+    scaled = ctx.of("serving.arg", {"label": "rope-scaling|hf-overrides|json-model-override"})
+    if not asked or not forced or scaled or not _QUALITY.search(ctx.symptom):
+        return UNKNOWN
+    if made and asked[0][0] <= made[0][0]:
+        return read.no(asked[0][1])
+    return read.yes(forced[0], asked[0][1], *(e for _, e in made[:1]))
+
+
+def targets_met(ctx: Context) -> Outcome:
+    """Each target that is stated beside its figure is met, and nothing waits or fails."""
+    held = ctx.numbers("target.ratio")
+    if not held or faulty(ctx) or any(v > 0 for v, _ in ctx.numbers("serving.waiting")):
+        return UNKNOWN
+    if any(v > 1 for v, _ in held):
+        return read.no(*(e for v, e in held if v > 1))
+    return read.yes(*(e for _, e in held[:2])) if max(v for v, _ in held) <= 0.9 else UNKNOWN
+
+
+RULES: dict[str, Callable[[Context], Outcome]] = {
+    f.__name__: f
+    for f in (
+        client_above_server,
+        nvls_switched_off,
+        control_without_variable,
+        length_beyond_model,
+        targets_met,
+        logging_costs,
+        bytes_beside_bits,
+    )
+}
