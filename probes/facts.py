@@ -15,6 +15,7 @@ from diagnose.safe_json import loads
 
 _NUMBER = regex(r"^[<>~]?\s*([-+]?\d[\d,]*(?:\.\d+)?)\s*([A-Za-z%/°]+[A-Za-z]*)?")
 RULER = regex(r"^[\s|:+=_-]{3,}$")  # a line that rules off a table's head or foot
+_TIME_OF_DAY = regex(r"(?<!\d)(\d{1,2}):(\d{2}):(\d{2})[.,](\d{1,6})")
 _LABEL = regex(r'(\w+)="([^"]*)"')
 _GAP = regex(r"\s{2,}|\t|\s*\|\s*")
 _GIB = {
@@ -114,6 +115,15 @@ def in_cells(row: str, empty: bool = False) -> list[str]:
     """The cells of a row whose columns two blanks, a tab or a bar part; with `empty` also those that hold nothing."""
     parts = (c.strip() for c in _GAP.split(row.strip().strip("|").strip()))
     return [c for c in parts if c or empty]
+
+
+def time_of_day(text: str) -> float | None:
+    """The first time of day with a fraction of a second, as logs stamp lines: ms since midnight."""
+    hit = _TIME_OF_DAY.search(text)
+    if hit is None:
+        return None
+    hours, minutes, seconds, part = hit.groups()
+    return (int(hours) * 3600 + int(minutes) * 60 + int(seconds)) * 1e3 + float("0." + part) * 1e3
 
 
 def metric_labels(text: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
 
-from .facts import amount, divided, excerpt, fact
+from .facts import amount, divided, excerpt, fact, time_of_day
 
 _DURATION = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|µs|s|sec|seconds|毫秒|秒)(?![\w/])")
 _BYTES = regex(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s*([KMG]i?B)\b(?!/s)", re.I)
@@ -143,7 +143,6 @@ class CompletionReader:
 
 # --- the order of events
 
-_CLOCK = regex(r"(?<!\d)(\d{1,2}):(\d{2}):(\d{2})[.,](\d{1,6})")
 _STAMP = regex(r"^\s*(?:\[[A-Za-z][^\]\d]*\d*\]\s*)?\W{0,2}(?:t\s*[=+]\s*)?\+?(\d[\d,]*(?:\.\d+)?)\s*(ms|us|s)?\b\W")
 _TAIL = regex(r"(?:^|[\s=:@|+≈~])(\d[\d,]*(?:\.\d+)?)\s*(ms|us|s)?\s*(?:\(.*\))?\s*$")
 _DONE = (
@@ -178,10 +177,8 @@ class _Event:
 
 
 def _when(text: str, unit: float) -> float | None:
-    clock = _CLOCK.search(text)
-    if clock:
-        h, m, s, part = clock.groups()
-        return (int(h) * 3600 + int(m) * 60 + int(s)) * 1e3 + float("0." + part) * 1e3
+    if (clock := time_of_day(text)) is not None:
+        return clock
     hit = _STAMP.match(text) or _TAIL.search(text)
     return None if hit is None else amount(hit.group(1)) * (_FACTOR[hit.group(2)] if hit.group(2) else unit)
 

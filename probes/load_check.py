@@ -14,7 +14,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import amount, computed, fact, in_cells
+from .facts import amount, computed, excerpt, fact, in_cells
 
 _SMALL = 256 << 10  # results of a run are short; a log of requests is another format
 _DONE = regex(
@@ -39,10 +39,8 @@ class LoadStatusReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Shares as printed, or counts of one run over its total."""
-        if doc.size > _SMALL:
-            return
         total, codes, last = 0.0, dict[str, float](), None
-        for line in doc.lines():
+        for line in excerpt(doc, _SMALL):
             text = line.text
             if hit := _DONE.search(text):
                 total = amount(next(g for g in hit.groups() if g))
@@ -87,10 +85,8 @@ class NegativeTimeReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """In a column whose head is a time, or behind its name."""
-        if doc.size > _SMALL:
-            return
         head: list[str] = []
-        for line in doc.lines():
+        for line in excerpt(doc, _SMALL):
             text = line.prefix + line.text
             cells = in_cells(text)
             if len(cells) >= 2 and any(map(_TIME.search, cells)) and not any(c[0].isdigit() for c in cells if c):
@@ -131,9 +127,7 @@ class TokenCountReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """A usage block counts once."""
-        if doc.size > _SMALL:
-            return
-        for line in doc.lines():
+        for line in excerpt(doc, _SMALL):
             for hit in _USAGE.finditer(line.prefix + line.text):
                 said = float(hit["n"] or hit["m"])
                 if said > 0:
@@ -148,9 +142,7 @@ class ClientCountReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One line that counts what came, times it and divides."""
-        if doc.size > _SMALL:
-            return
-        for line in doc.lines():
+        for line in excerpt(doc, _SMALL):
             text = line.prefix + line.text
             pace, count = _PACE.search(text), _COUNTED.search(text)
             if pace is None or count is None:
@@ -178,10 +170,8 @@ class ClientLoadReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Rows under a head with %CPU; a process is known by its command, or by the command that chose it."""
-        if doc.size > _SMALL:
-            return
         at, chosen = -1, False
-        for line in doc.lines():
+        for line in excerpt(doc, _SMALL):
             text = line.prefix + line.text
             words = text.split()
             if "%CPU" in words:
@@ -217,10 +207,8 @@ class ElementRateReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The line that divides, where neither it nor the one that counts knows an element's size."""
-        if doc.size > _SMALL:
-            return
         names: list[str] = []
-        for line in doc.lines():
+        for line in excerpt(doc, _SMALL):
             text = line.prefix + line.text
             if hit := _ELEMENTS.match(text):
                 names.append(hit["name"])
@@ -245,10 +233,8 @@ class ReasoningStreamReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Times stand before each event."""
-        if doc.size > _SMALL:
-            return
         first: float | None = None
-        for line in doc.lines():
+        for line in excerpt(doc, _SMALL):
             text = line.prefix + line.text
             at = _AT.match(text)
             if at is None or "{" not in text:
@@ -274,10 +260,8 @@ class OrderReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Rows ``A then B  A 10 tok/s  B 13 tok/s`` and the reverse."""
-        if doc.size > _SMALL:
-            return
         gains: dict[tuple[str, str], tuple[float, Line]] = {}
-        for line in doc.lines():
+        for line in excerpt(doc, _SMALL):
             hit = _ORDER.search(line.text)
             rates = {r["who"]: float(r["v"]) for r in _RATE.finditer(hit["rest"])} if hit else {}
             if hit and rates.get(hit["a"], 0) > 0 and hit["b"] in rates:
@@ -301,9 +285,7 @@ class ListMeanReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The mean is printed near the list, in its unit or in one of a thousand."""
-        if doc.size > _SMALL:
-            return
-        lines = list(doc.lines())
+        lines = excerpt(doc, _SMALL)
         for at, line in enumerate(lines):
             listed = _LIST.search(line.prefix + line.text)
             values = [float(v) for v in re.findall(r"\d+(?:\.\d+)?", listed["all"])] if listed else []

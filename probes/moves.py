@@ -12,7 +12,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import amount, computed, fact
+from .facts import amount, computed, excerpt, fact
 
 _STATE = (
     regex(
@@ -74,12 +74,10 @@ class PressureLineReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """Growth from the first to the last line; the fullest cache; the most paused."""
-        if doc.size > 64 << 10:
-            return
         counts: list[tuple[float, Line]] = []
         used: list[tuple[float, Line]] = []
         paused: list[tuple[float, Line, str]] = []
-        for line in doc.lines():
+        for line in excerpt(doc, 64 << 10):
             text = line.prefix + line.text
             if hit := _PREEMPTED.search(text):
                 counts.append((amount(hit["n"]), line))
@@ -260,15 +258,14 @@ class PairPathReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The pairs first: a rate may stand above them."""
-        if doc.size > 64 << 10:
-            return
+        lines = excerpt(doc, 64 << 10)
         paths: dict[frozenset[int], str] = {}
-        for line in doc.lines():
+        for line in lines:
             for hit in _PAIR.finditer(line.text):
                 a, b = int(hit["a"]), int(hit["b"])
                 paths[frozenset((a, b))] = hit["path"]
                 yield fact(doc, line, "topo.link", hit["path"], around=hit.group(), gpu=a, peer=b)
-        for line in doc.lines() if paths else ():
+        for line in lines if paths else ():
             for hit in _SET.finditer(line.text):
                 path = paths.get(frozenset((int(hit["a"]), int(hit["b"]))))
                 if path is not None:
@@ -298,12 +295,10 @@ class PadReader:
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The time stands in the declaration's line or in one of the four below it."""
-        if doc.size > 256 << 10:
-            return
         seen: dict[bool, tuple[float, Line]] = {}
         kind: bool | None = None
         since = 0
-        for line in doc.lines():
+        for line in excerpt(doc, 256 << 10):
             text = line.prefix + line.text
             if hit := _SHARED.search(text):
                 kind, since = self._padded(hit["last"]), 0

@@ -84,10 +84,12 @@ def _own_work(
                 fact(doc, r[2], "rank.reading", r[1][k], "count", label=f"{name}|{kind} {r[0]}")
                 for r in ((who, own, line), usual)
             )
-            yield Fact(
-                "spread.outlier", own[k] / usual[1][k], "count", Subject(label=f"{kind}|{name}|{kind} {who}"),
-                (doc.span(line), doc.span(usual[2])), kind="derived", formula="a / b", inputs=(a, b), status=doc.status,
-            )  # fmt: skip
+            yield divided(
+                "spread.outlier",
+                (a, b),
+                subject=Subject(label=f"{kind}|{name}|{kind} {who}"),
+                spans=(doc.span(line), doc.span(usual[2])),
+            )
             return
 
 
@@ -120,11 +122,12 @@ class RankWaits:
         if low[1][0] > 0 and rest[0][0] >= max(10 * low[1][0], 5.0) and rest[-1][0] <= 1.3 * rest[0][0]:
             a = fact(doc, rest[0][1], "rank.wait", rest[0][0], "count", label="the others")
             b = fact(doc, low[1][1], "rank.wait", low[1][0], "count", label=f"rank {low[0]}")
-            yield Fact(
-                "straggler.late", rest[0][0] / low[1][0], "count", Subject(label=f"wait|rank {low[0]}"),
-                (doc.span(low[1][1]), doc.span(rest[0][1])), kind="derived", formula="a / b", inputs=(a, b),
-                status=doc.status,
-            )  # fmt: skip
+            yield divided(
+                "straggler.late",
+                (a, b),
+                subject=Subject(label=f"wait|rank {low[0]}"),
+                spans=(doc.span(low[1][1]), doc.span(rest[0][1])),
+            )
 
 
 _ROW = regex(

@@ -76,6 +76,7 @@ def _mean(
 
 
 def difference(signal: str, ends: tuple[Fact, Fact | None], unit: str, label: str | None) -> Fact:
+    """What a counter grew by; all that it shows where it was read once."""
     last, first = ends
     if first is None:
         return Fact(

@@ -247,11 +247,13 @@ _WIDE = regex(
 
 
 def single_node(ctx: Context) -> bool:
+    """Neither a count of hosts nor the question speaks of several machines."""
     nodes = [v for s in ("nccl.nnodes", "nccl_tests.hosts", "launch.hosts") for v, _ in ctx.numbers(s)]
     return not any(n > 1 for n in nodes) and _WIDE.search(ctx.symptom) is None
 
 
 def top_busbw(ctx: Context) -> tuple[float, Evidence] | None:
+    """The bus bandwidth at the largest size in GB/s; the peak where sizes are not told."""
     peaks = ctx.numbers("nccl_tests.largest_busbw") or ctx.numbers("nccl_tests.peak_busbw")
     return highest(peaks) if peaks else None
 

@@ -12,6 +12,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import lowest
 from .lever_tables import Lever, Turn, turns
 
 _LEVERS: dict[str, tuple[Lever, ...]] = {
@@ -203,7 +204,7 @@ def first_epoch_waits(ctx: Context) -> Outcome:
     if len(shares) < 2 or min(shares) > 1:
         return UNKNOWN
     first = shares.pop(min(shares))
-    later = min(shares.values(), key=lambda s: s[0])
+    later = lowest(shares.values())
     return Outcome(first[0] >= 0.35 and later[0] <= 0.1, (first[1], later[1]))
 
 

@@ -9,6 +9,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import highest
 from .comparison import ratios
 
 # Codes by name: a plain `512` or `448` in a question is a number of users or of tokens.
@@ -30,7 +31,7 @@ def load_mostly_refused(ctx: Context) -> Outcome:
     bad = [(v, e) for v, e in ctx.numbers("bench.failed_share")]
     if not bad or ASKS_FAILURE.search(ctx.symptom):
         return UNKNOWN
-    worst = max(bad, key=lambda b: b[0])
+    worst = highest(bad)
     return read.yes(worst[1]) if worst[0] >= 0.5 else read.no(worst[1])
 
 
@@ -48,7 +49,7 @@ def load_too_short(ctx: Context) -> Outcome:
     sent = [*read.option(ctx, "^num-prompts?$", "serving.bench_arg"), *ctx.numbers("serving.client.prompts")]
     if not flight or not sent or len({v for v, _ in flight}) > 1:
         return UNKNOWN
-    most = max(sent, key=lambda s: s[0])
+    most = highest(sent)
     enough = most[0] > 0.67 * flight[0][0] or any(v > most[0] for v, _ in ctx.numbers("serving.running"))
     return read.no(most[1]) if enough or not ctx.asks(*_SERVING) else read.yes(most[1], flight[0][1])
 

@@ -10,6 +10,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
+from .base import highest
 
 _REV = regex(r"\brev(?:ision)?\.? ?#?(?P<n>\d{1,4})\b", re.I)
 
@@ -87,7 +88,7 @@ def odd_stride_is_free(ctx: Context) -> Outcome:
     even = [(v, e) for n, (v, e) in rows.items() if n % 8 == 0]
     if not even or base <= 0:
         return UNKNOWN
-    worst = max(even, key=lambda x: x[0])
+    worst = highest(even)
     free = [e for _, v, e in odd if v <= 1.25 * base]
     return read.yes(worst[1], free[0]) if worst[0] >= 2 * base and len(free) == len(odd) else read.no(worst[1])
 

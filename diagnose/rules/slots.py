@@ -9,7 +9,7 @@ from .. import hardware
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
-from .base import outcome
+from .base import highest, outcome
 from .nccl_facts import SPEED, text_of
 from .products import product
 
@@ -35,7 +35,7 @@ def _at_slot_rate(ctx: Context, rate: float) -> list[Evidence]:
     made = _exchanged(ctx)
     if not made or max(v for v, _ in made) > _SHARE[1] * rate:
         return []
-    best = max(made, key=lambda m: m[0])
+    best = highest(made)
     return [best[1]] if best[0] >= _SHARE[0] * rate else []
 
 
