@@ -508,7 +508,7 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
     aloud = "" if quiet else _experiment(report, cat, lang, command=False)
     asked = {i for step in report.path for i in step.evidence}  # what the playbook looked at, else whatever comes first
     told = [] if quiet else [e for e in report.evidence if e.kind == "observed" and e.signal not in _BARE]
-    seen = sorted(told, key=lambda e: e.id not in asked)[:MOST_CITED]
+    seen = sorted(told, key=lambda e: (e.id not in asked, e.signal == "figure"))[:MOST_CITED]
     shown = [w.seen.format(facts=w.join.join(cite(e, cat, lang) for e in seen[:n])) for n in (3, 1) if seen]
     beside = _limits(report, cat, lang, 1)
     why = w.open_why.format(name=title_text(cat.causes[names[0].cause], lang).rstrip("。.")) if names else ""
