@@ -13,11 +13,12 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -96,12 +97,14 @@ def dynamo(tmp_path: Path) -> Iterator[Callable[[list[list[str]]], str]]:
         for _ in range(60):
             try:
                 with urlopen(f"{url}/v1/models", timeout=2) as response:
-                    if json.loads(response.read())["data"]:
+                    if json.loads(response.read())["data"] or not workers:
                         return url
             except (URLError, OSError):
                 pass
             time.sleep(0.5)
-        raise AssertionError((tmp_path / "worker0.log").read_text(errors="replace")[-3000:])
+        raise AssertionError(
+            (tmp_path / ("worker0.log" if workers else "frontend.log")).read_text(errors="replace")[-3000:]
+        )
 
     yield start
     for child in children:
@@ -194,3 +197,50 @@ def test_an_idle_server_and_requests_of_its_own(
         pack(path, Path(KEEP) / "dynamo-idle.zip")
     assert (made.verdict, made.findings) == ("inconclusive", [])
     assert "no request came" in made.unavailable[0].reason
+
+
+def test_one_slow_worker_of_two_is_placed(
+    dynamo: Callable[[list[list[str]]], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    alike = ["--engine-type", "vllm", *ROOM]
+    url = dynamo([alike, [*alike, "--speedup-ratio", "0.1"]])
+    bench = _load(url, "6", "256", "64")
+    try:
+        _under_way(url)
+        made, _ = _judge("TTFT is high", url)
+    finally:
+        bench.kill()
+        bench.wait(20)
+    assert (made.verdict, made.findings) == ("inconclusive", [])
+    assert "the place is: a first token takes" in made.answer["en"].verdict
+
+
+def test_requests_for_a_model_that_is_not_served(
+    dynamo: Callable[[list[list[str]]], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    url, over = dynamo([["--engine-type", "vllm", *ROOM]]), threading.Event()
+
+    def ask() -> None:
+        body = json.dumps({"model": "another", "prompt": "hi", "max_tokens": 4}).encode()
+        while not over.wait(0.3):
+            with contextlib.suppress(HTTPError):
+                urlopen(Request(f"{url}/v1/completions", body, {"Content-Type": "application/json"}), timeout=5).close()
+
+    client = threading.Thread(target=ask)
+    client.start()
+    try:
+        made, _ = _judge("TTFT is high", url)
+    finally:
+        over.set()
+        client.join(20)
+    assert [f.cause for f in made.findings][:1] == ["serving.misconfigured"]
+
+
+def test_a_frontend_without_a_worker_says_so(
+    dynamo: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    made, _ = _judge("TTFT is high", dynamo([]))
+    assert made.verdict == "inconclusive" and "lists no model" in made.answer["en"].verdict
