@@ -47,7 +47,7 @@ BUILTIN = (
     "client_bounds", "answer_ends", "registrations", "version_counts", "named_ports", "weight_reads", "piece_sizes",
     "rank_ranges", "device_use", "answers", "security_groups", "hardware_ways",
     "net_words", "pair_words", "levers", "plain_turns", "control_rows", "prompt_code",
-    "rank_standing", "host_waits", "kv_moments", "numa_rows",
+    "rank_standing", "host_waits", "kv_moments", "numa_rows", "form_rows",
     "token_work", "turns", "path_bytes", "clock", "pci_acs", "bench_blocks", "engine_config", "stack_dump",
     "monitor_pages", "pasted_tools", "quantities", "overflow", "request_spans", "stream_arrival", "twin_states",
     "model_rows", "load_check", "moves", "settled",

@@ -101,7 +101,7 @@ def _gain(behind: str, above: list[Line]) -> tuple[float, bool] | None:
 
 _ROW = regex(
     r"^\W*(?P<name>[A-Za-z][A-Za-z .-]{1,18}?)[ =-]?v?(?P<version>\d+\.\d+(?:\.\d+)*\w*)(?:\W{0,3}\s{2,}|\s*[:|]\s*)"
-    r"(?P<row>\d+(?:\.\d+)?(?:[\s|]+\d+(?:\.\d+)?){2,})"
+    r"(?P<row>\d+(?:\.\d+)?(?: ?[KMGT]i?B?\b)?(?:[\s|]+\d+(?:\.\d+)?(?: ?[KMGT]i?B?\b)?){2,})"
 )
 
 
@@ -135,7 +135,7 @@ class VersionRows:
             steady = [(v, n, line) for v, n, line in got if max(n) <= 1.08 * min(n)]
             for bad, one, line in drifts[:1]:
                 for good, two, other in steady[:1]:
-                    if bad != good and abs(one[0] - two[0]) <= 0.1 * two[0]:
+                    if bad != good and abs(one[0] - two[0]) <= 0.2 * two[0]:
                         yield Fact(
                             "version.drift", round(_drift(one), 3), "count", Subject(label=f"{name}|{bad}|{good}"),
                             (doc.span(line), doc.span(other)), kind="derived", formula="reader:version_rows",

@@ -49,7 +49,7 @@ class SchedulerDelays:
 
 
 _PERF = regex(
-    r"^\s*(?P<n>[\d,.]{3,30})\s+(?:\w+/)?(?P<event>node-load-misses|node-loads|mem_load_\w+\.(?:remote|local)_dram|\w*(?:local|remote)_dram\w*)/?(?:\s|$)",
+    r"^\s*(?:\d+\.\d+\s+)?(?P<n>[\d,.]{3,30})\s+(?:\w+/)?(?P<event>node-load-misses|node-loads|mem_load_\w+\.(?:remote|local)_dram|\w*(?:local|remote)_dram\w*)/?(?:\s|$)",
     re.I,
 )
 _NUMATOP = regex(r"^\s*(?P<pid>\d+)\s+(?P<name>\S+)\s+(?P<rma>[\d.]+)\s+(?P<lma>[\d.]+)\s+[\d.]+\s+[\d.]+\s+[\d.]+\s*$")
@@ -71,7 +71,7 @@ class RemoteLoads:
                 event = hit["event"].lower()
                 kind = (
                     "misses"
-                    if "miss" in event
+                    if event == "node-load-misses"
                     else "remote"
                     if "remote" in event
                     else "loads"

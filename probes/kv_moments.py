@@ -90,7 +90,7 @@ class RequestMoments:
 
 
 _CLOCK = regex(r"(?<!\d)(\d{1,2}):(\d{2}):(\d{2})[.,](\d{1,6})")
-_AT = regex(r"^\W*(?:t ?[=+] ?)?\+?(\d[\d,]*(?:\.\d+)?) ?(ms|us|s)\b")
+_AT = regex(r"^\W*(?:[A-Za-z][\w-]{1,16}\]?\s+)?(?:t ?[=+] ?)?\+?(\d[\d,]*(?:\.\d+)?) ?(ms|us|s)\b")
 _WIRE_END = regex(
     r"\b(?:port|nic|wire|link|hca)\b[^\n]{0,40}\b(?:idle|quiet|silent|done|drained)|\b(?:bytes|[KMG]i?B)\b[^\n]{0,12}\b(?:sent|received|arrived|landed|moved)\b"
     r"|last (?:byte|packet|cqe|completion)|\bCQE\b|网口(?:空闲|停)|(?:发送|传输)完",
@@ -106,8 +106,9 @@ _DONE = regex(
     re.I,
 )
 _KNOWN = regex(
+    r"\bcompletion\b[^\n]{0,16}\b(?:picked|noticed|seen|detected|observed|handled)|\b(?:noticed|detected|observed) (?:the )?(?:completion|done)\b|"  # noqa: E501
     r"\bnotif\w*[^\n]{0,24}\b(?:receiv\w*|seen|got|arriv\w*|deliver\w*|consum\w*|handl\w*|picked|processed)|(?:receiv\w*|got|saw|seen|picked up|handl\w*|processed) (?:the |a )?(?:notif\w*|completion)"  # noqa: E501
-    r"|get_new_notifs[^\n]{0,30}(?:[1-9]\d*\b|->)|\b(?:marked|set|moved) (?:as )?(?:ready|finished_recving|finished recving)|finished_recving|通知(?:到达|收到)|收到通知",  # noqa: E501
+    r"|get_?(?:new_?)?notifs[^\n]{0,30}(?:[1-9]\d*\b|->)|\b(?:marked|set|moved) (?:as )?(?:ready|finished_recving|finished recving)|finished_recving|通知(?:到达|收到)|收到通知",  # noqa: E501
     re.I,
 )
 _OTHER = regex(r"no |not |without|never|未", re.I)
@@ -155,7 +156,7 @@ class NoticeDelay:
                 continue
             looked = bool(wire) and _LOOKED.search(text) is not None
             if (looked or _KNOWN.search(text)) and not _OTHER.search(text):
-                end = done.get(ident) or (done.get("") if len(done) == 1 else None)
+                end = done.get(ident) or (next(iter(done.values())) if len(done) == 1 else None)
                 if end is None or at <= end[0]:
                     continue
                 begin = posted.get(ident) or posted.get("")
@@ -328,4 +329,42 @@ def _share(head: list[str], values: list[float | None]) -> float | None:
     return (found["total"] - large) / small
 
 
-READERS: list[Reader] = [RequestMoments(), NoticeDelay(), HiddenTransfer(), WaitShare(), LayerTurns(), SumRows()]
+_PHASE = regex(
+    r"^(?P<name>\w+)_(?:sum|total|seconds)\{[^}]*\b(?:phase|stage|state|kind|op)=\"(?P<phase>[^\"]+)\"[^}]*\}\s+(?P<v>\d+(?:\.\d+)?)\s*$"
+)
+_KV_WAIT = regex(r"wait\w*(?:kv|xfer|transfer|load|recv)|(?:kv|xfer|transfer|load|recv)\w*wait", re.I)
+
+
+class PhaseShares:
+    """A counter of seconds by phase: the part that is wait for a transfer."""
+
+    name = "phase_shares"
+    needles: tuple[bytes, ...] = (b'phase="', b'stage="', b'state="', b'kind="')
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`kv.wait_share`."""
+        rows: dict[str, list[tuple[str, float, Line]]] = {}
+        for line in excerpt(doc, _SMALL, _LINES):
+            hit = _PHASE.match(line.text)
+            if hit is not None:
+                rows.setdefault(hit["name"], []).append((hit["phase"], float(hit["v"]), line))
+        for found in rows.values():
+            whole = sum(v for _, v, _ in found)
+            waits = [(v, at) for name, v, at in found if _KV_WAIT.search(name)]
+            if len(found) >= 2 and waits and whole > 0:
+                yield Fact(
+                    "kv.wait_share", round(sum(v for v, _ in waits) / whole, 6), "fraction", Subject(label="phases"),
+                    (doc.span(waits[0][1]),), kind="derived", formula="reader:phase_shares", status=doc.status,
+                )  # fmt: skip
+                return
+
+
+READERS: list[Reader] = [
+    RequestMoments(),
+    NoticeDelay(),
+    HiddenTransfer(),
+    WaitShare(),
+    LayerTurns(),
+    SumRows(),
+    PhaseShares(),
+]

@@ -44,6 +44,9 @@ _BASE = regex(
     r"|默认|现状|改前",
     re.IGNORECASE,
 )
+_COMMAND = regex(r"^\s*(?:\$|#|>) (?:sudo )?[a-z][\w./-]*(?: |$)")
+_ERRORS = regex(r"\b(?:errors?|failures?|mismatch\w*|hangs?|crash\w*|corrupt\w*|wrong|incorrect)\b", re.IGNORECASE)
+_COUNTED = regex(r"^(?P<name>\S.*?)(?:\s{2,}|\t|\s*\|\s*|: +)(?P<n>\d{1,7})\s*$")
 _TRIM = regex(r"[\s:=|→>~≈,;-]+$")
 _MEASURES = regex(
     r"\b(?:bus_?bw|alg_?bw|bandwidth|latency|step time|median|mean|avg|p\d\d|about|gives|reaches)\s*$", re.I
@@ -67,12 +70,16 @@ class PlainTurns:
         """`lever.row`, labelled ``caption|worse|better|measure``; the settings are the words in which the rows differ."""  # noqa: E501
         if doc.is_binary or doc.size > _SMALL or doc.head.lstrip()[:1] in (b"{", b"<"):
             return
-        caption, block = "", list[_Row]()
+        caption, block, done = "", list[_Row](), ""
         for line in islice(doc.lines(), _LINES):
             text = line.prefix + line.text
             row = None if _LOG.search(text) else _row(text, line, caption)
             if row is not None:
-                block.append(row)
+                block.append(_Row(f"{row.name} {done}".strip(), row.levels, line) if done else row)
+                done = ""
+                continue
+            if block and _COMMAND.match(text):  # what was done between two rows belongs to the one below it
+                done = text.strip(" $#")[:60]
                 continue
             if text.strip():
                 yield from _turned(doc, caption, block)
@@ -91,6 +98,9 @@ def _row(text: str, line: Line, caption: str) -> _Row | None:
         return _Row(name, (("runs", 1 - done / whole if bad else done / whole),), line)
     if len(text) > 200:
         return None
+    counted = _COUNTED.match(text.strip()) if _ERRORS.search(caption) else None
+    if counted is not None:
+        return _Row(counted["name"].strip(), (("runs", 1 / (1 + int(counted["n"]))),), line)
     found: list[tuple[str, float]] = []
     name, behind = "", 0
     for figure in figures(text, 10):
@@ -124,7 +134,7 @@ def _level(figure: Figure, words: str, caption: str, text: str) -> tuple[str, fl
         return unit, value
     if unit == "count" and _PER_S.search(figure.raw):
         return figure.raw.lower(), value
-    if unit is None and metric.known and metric.better and metric.counts:
+    if unit is None and metric.known and metric.better and (metric.counts or last):
         return metric.name, value if metric.better == "higher" else 1 / value
     return None
 

@@ -131,7 +131,7 @@ class RankWaits:
 
 
 _ROW = regex(
-    r"^\W*(?P<who>[A-Za-z][\w.-]{0,30}?)\s*[:|=]?\s+(?P<values>\d+(?:\.\d+)?(?:[\s|,]+\d+(?:\.\d+)?){3,15})\s*\|?\s*$"
+    r"^\W*(?P<who>[A-Za-z][\w.-]{0,30}?)\s*[:|=]?\s+(?P<values>\d+(?:\.\d+)?(?:[\s|,]+\d+(?:\.\d+)?){0,15})\s*\|?\s*$"
 )
 _MEASURE = regex(r"TFLOP\w*(?:/s)?|GB/s|gemm|matmul|MHz|busbw|ms\b|it/s|tok/s|img/s|bandwidth|clock", re.I)
 
@@ -159,7 +159,13 @@ class HostRows:
             named = _MEASURE.search(text)
             measure = named.group() if named else measure
         values_ = sorted(v for _, vs, _ in rows for v in vs)
-        if len(rows) < 2 or not measure or len(values_) < 8 or re.fullmatch("(?i)ms", measure):
+        single = len(rows[0][1]) == 1 if rows else False
+        if (
+            len(rows) < (4 if single else 2)
+            or not measure
+            or len(values_) < (4 if single else 8)
+            or re.fullmatch("(?i)ms", measure)
+        ):
             return
         usual = values_[len(values_) // 2]
         if values_[0] <= 0 or values_[0] > 0.8 * usual or values_[1] < 0.93 * usual or values_[-1] > 1.07 * usual:
@@ -181,7 +187,7 @@ _RANKS = regex(
 )
 _OP = regex(
     # `(send/recv)` and `perform barrier` are words of PyTorch's warnings, no place where a rank sits
-    r"(?<!perform )\b(?P<op>all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|broadcast|barrier|send|recv|isend"
+    r"(?<!perform )(?<![A-Za-z0-9])_?(?P<op>all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|broadcast|barrier|send|recv|isend"  # noqa: E501
     r"|irecv)(?:_\w+)?\b(?!/)(?<!/recv)",
     re.IGNORECASE,
 )
@@ -283,4 +289,57 @@ class RankRanges:
         )
 
 
-READERS: list[Reader] = [RankLines(), RankWaits(), HostRows(), RankOperations(), RankTimers(), RankRanges()]
+_LISTED = regex(r"(?<![\w.:])(?P<r>\d{1,4}):(?P<v>\d+\.\d+)(?![\w:.])")
+_WAITING = regex(r"wait|sync|barrier|all.?reduce|collective|nccl|comm|idle|等待|通信", re.I)
+_WORKING = regex(r"comput|step|forward|backward|gemm|data|optim|iter|work|计算", re.I)
+
+
+class RankLists:
+    """Lists `0:2.91 1:2.92 … 6:0.02` under a line that says what was timed by rank."""
+
+    name = "rank_lists"
+    needles: tuple[bytes, ...] = (b"rank", b"Rank")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`straggler.late` where all but one wait, `spread.outlier` where one works far longer."""
+        caption = ""
+        rows: dict[str, tuple[float, Line]] = {}
+        for line in excerpt(doc, 1 << 14, 200):
+            text = line.prefix + line.text
+            hits = list(_LISTED.finditer(text))
+            if len(hits) >= 4:
+                for hit in hits:
+                    rows.setdefault(hit["r"], (float(hit["v"]), line))
+            elif rows:
+                break
+            elif re.search("rank", text, re.I):
+                caption = text
+        order = sorted(rows.items(), key=lambda r: r[1][0])
+        if len(order) < 4 or not caption:
+            return
+        low, high, usual = order[0], order[-1], order[len(order) // 2]
+        waits = _WAITING.search(caption) is not None
+        one = low if waits else high
+        near = order[1:] if waits else order[:-1]
+        alike = near[-1][1][0] <= 1.15 * near[0][1][0]
+        apart = usual[1][0] / low[1][0] if waits and low[1][0] > 0 else high[1][0] / usual[1][0] if usual[1][0] else 0.0
+        if not alike or apart < (5 if waits else 1.25) or not (waits or _WORKING.search(caption)):
+            return
+        a = fact(doc, usual[1][1], "rank.reading", usual[1][0], "count", label=f"rank {usual[0]}")
+        b = fact(doc, one[1][1], "rank.reading", one[1][0], "count", label=f"rank {one[0]}")
+        yield Fact(
+            "straggler.late" if waits else "spread.outlier", apart, "count",
+            Subject(label=f"wait|rank {one[0]}" if waits else f"rank|time|rank {one[0]}"), (doc.span(one[1][1]),),
+            kind="derived", formula="a / b", inputs=(a, b) if waits else (b, a), status=doc.status,
+        )  # fmt: skip
+
+
+READERS: list[Reader] = [
+    RankLists(),
+    RankLines(),
+    RankWaits(),
+    HostRows(),
+    RankOperations(),
+    RankTimers(),
+    RankRanges(),
+]

@@ -214,9 +214,13 @@ class MegatronStragglers:
 _RANK_IF = regex(
     r"^(?P<in>\s*)if\b(?P<test>.*(?:\b\w*rank\w*(?:\(\))? ?(?:==|!=|>|<|in)|is_main_process|is_rank_zero|is_global_zero|is_master|is_local_main).*):\s*(?:#.*)?$"  # noqa: E501
 )
+# what a batch holds differs from rank to rank as well
+_DATA_IF = regex(
+    r"^(?P<in>\s*)if\b(?P<test>.*(?:\.any\(\)|\.all\(\)|\.item\(\)|\.numel\(\)|isnan|isfinite|len\((?:batch|labels|x|inputs|mask|idx|indices)\)).*):\s*(?:#.*)?$"
+)
 _CALLS = regex(
     r"\b(?:dist|distributed|comm|accelerator|fabric|strategy|dist_utils)\.(?:barrier|all_reduce|all_gather\w*|broadcast\w*|reduce\w*|gather\w*"
-    r"|all_to_all\w*|wait_for_everyone)\("
+    r"|all_to_all\w*|wait_for_everyone)\(|\b(?:gather_from_all|all_gather\w*|all_reduce\w*|sync_across\w*|concat_all_gather|GatherLayer\.apply)\("
 )
 _LEAVES = regex(r"^\s*(?:return|continue|break|raise|sys\.exit)\b")
 
@@ -225,14 +229,14 @@ class RankBranches:
     """Code: a collective that stands inside a branch on the rank and in no other, or behind a way out of some ranks."""
 
     name = "rank_branches"
-    needles: tuple[bytes, ...] = (b"rank", b"main_process", b"is_master")
+    needles: tuple[bytes, ...] = (b"rank", b"main_process", b"is_master", b"gather", b"all_reduce", b"dist.")
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`nccl.branch_collective`, whose value is the call."""
         lines = excerpt(doc, _SMALL, _LINES)
         for n, line in enumerate(lines):
             text = line.prefix + line.text
-            test = _RANK_IF.match(text.expandtabs(4))
+            test = _RANK_IF.match(text.expandtabs(4)) or _DATA_IF.match(text.expandtabs(4))
             if test is None:
                 continue
             deep = len(test["in"])
@@ -277,4 +281,33 @@ def _blocks(lines: list[Line], deep: int) -> tuple[list[Line], list[Line], list[
     return body, rest, other
 
 
-READERS: list[Reader] = [StacksOfRanks(), CallsOfRanks(), MegatronStragglers(), RankBranches()]
+_LAST = regex(
+    r"^\W*rank ?(?P<r>\d+)\b.*?\b(?:nccl)?(?P<op>all_?reduce|all_?gather|reduce_?scatter|broadcast|all_?to_?all|barrier)\w*\b"  # noqa: E501
+    r".*?\b(?:count|numel|elements|nelem|size|bytes)\W{1,3}(?P<n>\d+)\b.*?\b(?:seq\w*|op_?count|number)\W{1,3}(?P<seq>\w+)",
+    re.IGNORECASE,
+)
+
+
+class LastCalls:
+    """One line a rank with its last call, the number of elements and the call's number."""
+
+    name = "last_calls"
+    needles: tuple[bytes, ...] = (b"rank", b"Rank")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`nccl.call_differs` of two ranks that are at one number."""
+        rows: dict[str, dict[str, tuple[str, Line]]] = {}
+        for line in excerpt(doc, _SMALL, _LINES):
+            hit = _LAST.match(line.prefix + line.text) if len(line.text) < 300 else None
+            if hit is not None:
+                said = f"{hit['op'].lower().replace('_', '')} count {hit['n']}"
+                rows.setdefault(hit["seq"], {}).setdefault(hit["r"], (said, line))
+        for seq, found in rows.items():
+            kinds = {said: (r, at) for r, (said, at) in found.items()}
+            if len(kinds) == 2:
+                for said, (r, at) in kinds.items():
+                    yield fact(doc, at, "nccl.call_differs", said, label=f"rank {r} number {seq}")
+                return
+
+
+READERS: list[Reader] = [LastCalls(), StacksOfRanks(), CallsOfRanks(), MegatronStragglers(), RankBranches()]

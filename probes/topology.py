@@ -14,7 +14,7 @@ from .facts import fact
 
 _CELL = r"(?:X|NV\d+|PIX|PXB|PHB|NODE|SYS|SOC|C2C|N/A)"
 _NODE = regex(r"^(?:GPU\d+|NIC\d+|mlx\d+_\w+|rocep\w+|ibp\w+|bnxt_re\w*|irdma\w*|hfi1_\d+|efa_\d+)$")
-_LEGEND = regex(r"^\s*(NIC\d+)\s*:\s*([A-Za-z]\w*)\s*$")
+_LEGEND = regex(r"(?:^|\s)(NIC\d+)\s*:\s*([A-Za-z]\w*)(?=\s|$|,)")
 _P2P = {"OK", "CNS", "GNS", "TNS", "NS", "U", "DR"}
 
 
@@ -29,7 +29,7 @@ class TopologyReader:
         columns: list[str] = []
         affinity: list[str] = []
         kind = "r"
-        nics = {m.group(1): m.group(2) for line in doc.lines() if (m := _LEGEND.match(line.text))}
+        nics = {m[1]: m[2] for line in doc.lines() if "NIC" in line.text for m in _LEGEND.finditer(line.text)}
         for line in doc.lines():
             text = line.text
             if (asked := re.search(r"topo\s+-p2p\s+(\w+)", text)) is not None:

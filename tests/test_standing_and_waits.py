@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from diagnose.probes import host_waits, kv_moments, numa_rows, plain_turns, rank_lines, rank_standing
+from diagnose.probes import form_rows, host_waits, kv_moments, numa_rows, plain_turns, rank_lines, rank_standing
 
 from diagnose.document import Document
 from diagnose.engine import triage
@@ -170,3 +170,54 @@ def test_more_that_decides_is_read(signal: str, text: str) -> None:
 def test_ranks_alike_are_no_stragglers(text: str) -> None:
     doc = Document.of("a.txt", text.encode())
     assert not {f.signal for r in rank_lines.READERS for f in r.parse(doc)} & {"straggler.late", "spread.outlier"}
+
+
+FORMS = [
+    (
+        "kv.hidden_share",
+        "start    end      what\n0.00     1.91     layer0 kernels\n1.92     3.60     layer0 kv write\n"
+        "3.61     5.50     layer1 kernels\n5.51     7.21     layer1 kv write\n",
+    ),
+    ("kv.sum_share", "prefill step: 530 ms (attention+mlp 317 ms, connector save 212 ms, blocking)\n"),
+    (
+        "host.syscall.slow",
+        "% time  seconds  usecs/call  calls errors syscall\n 93.11  812.220121   41203   19712      read\n",
+    ),
+    ("host.sched.delay", "# runqlat 5 1\n  0 -> 1 : 120 |\n  2048 -> 4095 : 140221 |**\n"),
+    ("host.cpu.shared", "PID  P  %CPU COMMAND\n41210  3  50.1 a\n41877  3  49.6 b\n"),
+    (
+        "gpu.clock_falls",
+        "min   temp   SM clock   tok/s\n1   62C   1980   5200\n3   81C   1800   4800\n5   87C   1410   3900\n",
+    ),
+    ("gpu.numa", "GPUs 4-7 are on node 1\n"),
+    ("input.wait_over_work", "dataloader/wait_time_per_batch: 0.771 s  compute/time_per_batch: 0.318 s\n"),
+    ("net.tcp.sent", "ESTAB 0 0 10.0.0.7:41 10.0.0.8:50 users:((python)) cubic rto:201 bytes_sent:918223112211\n"),
+    (
+        "rank.pause",
+        "[rank 17] gc.collect() took 2.91 s at step 300\n[rank 0] step 300 all_reduce 3.02 s\n"
+        "[rank 0] step 301 all_reduce 0.11 s\n",
+    ),
+    ("host.cpu.quota", "$ docker inspect -f '{{.HostConfig.NanoCpus}}' llm\n4000000000\n"),
+]
+
+
+@pytest.mark.parametrize(("signal", "text"), FORMS)
+def test_forms_are_read(signal: str, text: str) -> None:
+    doc = Document.of("a.txt", text.encode())
+    found = {f.signal for r in form_rows.READERS if any(n in doc.data for n in r.needles) for f in r.parse(doc)}
+    assert signal in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "% time  seconds  usecs/call  calls errors syscall\n 93.11  8.220121   41   19712      read\n",
+        "PID  P  %CPU COMMAND\n41210  3  99.1 a\n41877  4  49.6 b\n",
+        "min   temp   SM clock   tok/s\n1   62C   1980   5200\n3   81C   1980   5190\n5   83C   1965   5200\n",
+        "[rank 17] gc.collect() took 0.01 s at step 300\n[rank 0] step 300 all_reduce 3.02 s\n"
+        "[rank 0] step 301 all_reduce 0.11 s\n",
+    ],
+)
+def test_their_twins_say_nothing(text: str) -> None:
+    doc = Document.of("a.txt", text.encode())
+    assert not [f for r in form_rows.READERS for f in r.parse(doc)]

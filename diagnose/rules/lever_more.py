@@ -25,8 +25,33 @@ _LEVERS: dict[str, tuple[Lever, ...]] = {
     ),
     "lever_async_transfer": (
         Lever(
+            worse=r"^(?!.*(?:async|overlap|background|side stream))",
+            better=r"(?<![a-z])async(?:hronous\w*)?(?![a-z])|\boverlap\w*|\bbackground\b|(?:side|second|own|separate) (?:thread|stream)",  # noqa: E501
+            metric=r"time|tok|GB/s|req",
+        ),
+        Lever(
             worse=r"(?<!non-)(?<!non)\bblock(?:ing|s)?\b|(?<!a)\bsync|\bwait|serial|in turn|sequential|inline|one stream|同步|阻塞|串行",  # noqa: E501
-            better=r"async|overlap|non-?blocking|pipelin|layer-?wise|background|prefetch|(?:separate|second|side|own|copy) (?:stream|thread)|at the end|deferred|异步|重叠|流水|逐层",  # noqa: E501
+            better=r"(?<![a-z])async(?:hronous\w*)?(?![a-z])|overlap|non-?blocking|pipelin|layer-?wise|background|prefetch|(?:separate|second|side|own|copy) (?:stream|thread)|at the end|deferred|异步|重叠|流水|逐层",  # noqa: E501
+        ),
+    ),
+    "lever_binding": (
+        Lever(
+            worse=r"^(?!.*(?:cpunodebind|membind|physcpubind|numactl -[NmC]|-N ?\d|taskset)).*(?:no numactl|interleave|default|unbound|unpinned|no (?:bind|pin)|without|^\W*(?:no)?\W*$)",  # noqa: E501
+            better=r"cpunodebind|membind|numactl -[NmC]|(?<!\w)-N ?\d|taskset|physcpubind",
+            metric=r"time|tok|it/s|img|req|GB/s|samples|steps",
+        ),
+    ),
+    "lever_cache": (
+        Lever(
+            worse=r"cache\w* ?[=:]? ?(?:false|off|no|none|0|disk)\b|no cach",
+            better=r"cache\w* ?[=:]? ?(?:true|on|yes|ram|memory|1)\b|\bcached\b|cache in (?:ram|memory)",
+            metric=r"^time|it/s|img|samples|step|epoch",
+        ),
+    ),
+    "lever_disk": (
+        Lever(
+            head=r"\bfio\b|\bdd\b|disk|storage|randread|seq\w* read|read (?:bw|rate|speed)|iops",
+            metric=r"epoch|step|load|time|it/s|img",
         ),
     ),
     "lever_other_load": (
@@ -68,6 +93,48 @@ def _predicate(name: str, levers: tuple[Lever, ...]) -> Callable[[Context], Outc
 
     rule.__name__, rule.__doc__ = name, f"What was turned is `{name.removeprefix('lever_')}`, and it decides."
     return rule
+
+
+_LOOKS = regex(r"poll|tick|check[_ ]?(?:interval|period)|sleep|interval|scan", re.I)
+_NUMBER = regex(r"^\W*(\d+(?:\.\d+)?)")
+
+
+def looked_more_often(ctx: Context) -> Outcome:
+    """The more often somebody looks for completion, the shorter the transfer seems."""
+    for turn in turns(ctx):
+        worse, better = _NUMBER.match(turn.worse), _NUMBER.match(turn.better)
+        late = re.search(r"p50|p99|ms|time|latency|hand|ttft", turn.metric, re.I)
+        if _LOOKS.search(turn.head) and worse and better and late and float(worse[1]) >= 2 * float(better[1]):
+            return read.yes(turn.evidence)
+    return UNKNOWN
+
+
+_OTHERS = regex(
+    r"\b(?:other|co-?located|neighbou?r\w*|foreign)\b.{0,16}(?:pods?|jobs?|process\w*|tenants?|containers?|vms?|load)",
+    re.I,
+)
+
+
+def more_neighbours_slower(ctx: Context) -> Outcome:
+    """With other pods that use the CPUs beside it, it is slower the more there are."""
+    for turn in turns(ctx):
+        worse, better = _NUMBER.match(turn.worse), _NUMBER.match(turn.better)
+        named = re.search(r"\bcpu", f"{turn.head} {turn.worse} {turn.evidence.quote}", re.I)
+        if _OTHERS.search(turn.head) and named and worse and better and float(worse[1]) > float(better[1]):
+            return read.yes(turn.evidence)
+    return UNKNOWN
+
+
+_SPARE = regex(r"replac\w*|swapp\w*|exchang\w*|remov\w*|drain\w*|cordon\w*|换|替换|下线", re.I)
+
+
+def spare_node_is_faster(ctx: Context) -> Outcome:
+    """With one node replaced or taken out the same job is faster."""
+    for value, item in ctx.numbers("rerun.gain"):
+        said = item.subject.label or ""
+        if value >= 1.15 and _SPARE.search(said) and _NODE.search(said):
+            return read.yes(item)
+    return UNKNOWN
 
 
 def progress_is_no_lever(ctx: Context) -> Outcome:
@@ -208,6 +275,26 @@ def first_epoch_waits(ctx: Context) -> Outcome:
     return Outcome(first[0] >= 0.35 and later[0] <= 0.1, (first[1], later[1]))
 
 
+def gdr_on_some_ranks(ctx: Context) -> Outcome:
+    """Ranks in the same place on their machines send through the same adapter, some with GDRDMA and some without."""
+    seen: dict[tuple[int, str], dict[bool, Evidence]] = {}
+    for item in ctx.of("nccl.transport"):
+        hit = re.match(r"NET/(?:IB|OFI)/(\d+)(?:\(\d+\))?(/GDRDMA)?", str(item.value))
+        if hit is not None and item.subject.rank is not None:
+            seen.setdefault((item.subject.rank % 8, hit[1]), {})[hit[2] is not None] = item
+    both = next((s for s in seen.values() if len(s) == 2), None)
+    return read.yes(both[False], both[True]) if both else UNKNOWN
+
+
+def streams_though_rdma_rests(ctx: Context) -> Outcome:
+    """TCP connections carried gigabytes while the RDMA ports counted nothing."""
+    heavy = [e for v, e in ctx.numbers("net.tcp.sent") if v >= 5e9]
+    still = ctx.of("rdma.mark.port_rests") or [
+        e for v, e in ctx.numbers("counter.delta", {"label": "port_xmit_data"}) if v == 0
+    ]
+    return read.yes(heavy[0], still[0]) if heavy and still else UNKNOWN
+
+
 _BYTES = regex(r"^(?:\w+ )?(\d+) ?B?(?: out-of-place)?$")
 
 
@@ -244,6 +331,9 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         rule.__name__: rule
         for rule in (
             progress_is_no_lever,
+            looked_more_often,
+            more_neighbours_slower,
+            spare_node_is_faster,
             bound_copies_differ,
             ucx_release_decides,
             leaving_one_out_matters,
@@ -253,6 +343,8 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
             socket_threads_though_rdma,
             dip_in_the_sweep,
             lane_on_plain_port,
+            streams_though_rdma_rests,
+            gdr_on_some_ranks,
             first_epoch_waits,
             lane_is_another_port,
         )
