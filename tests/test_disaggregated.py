@@ -55,6 +55,13 @@ def test_the_prefill_server_is_a_stage_of_its_own() -> None:
     assert (got["ttft: queue"], got["ttft: KV transfer"]) == (10, 20)
 
 
+def test_a_saturated_prefill_server_is_still_the_prefill_server() -> None:
+    late = _page(1, queue=3.6, e2e=4.2, ttft=4.2)
+    decode = _page(64, queue=0.03, e2e=0.7, ttft=0.06, hits=40000, moved=0.02)
+    got = _stages(_ask("TTFT is high", late, decode, BENCH.replace("180.0", "4300.0")))
+    assert (got["ttft: prefill server"], got["ttft: client and network"]) == (4200, 40)
+
+
 def test_two_servers_of_whole_requests_are_no_pair() -> None:
     whole = _page(64, queue=0.0, e2e=0.7, ttft=0.06)
     assert "ttft: prefill server" not in _stages(_ask("TTFT is high", whole, _page(32, queue=0, e2e=0.4, ttft=0.05)))
@@ -72,6 +79,20 @@ def test_a_counter_of_failures_at_zero_is_no_failure() -> None:
     assert "nixl.mark.no_notification" not in signals
     failed = PREFILL.replace('notifications_total{model_name="m"} 0.0', 'notifications_total{model_name="m"} 7.0')
     assert "nixl.mark.no_notification" in {e.signal for e in _ask("KV transfer is slow", failed).evidence}
+
+
+@pytest.mark.parametrize(("ttft", "blamed"), [(0.05, True), (4.0, False)])
+def test_small_pieces_do_not_explain_a_wait_elsewhere(ttft: float, blamed: bool) -> None:
+    log = (
+        "INFO 11-22 20:08:14 [metrics.py:103] KV Transfer metrics: Num successful transfers=3, "
+        "Avg xfer time (ms)=14.3, "
+        "P90 xfer time (ms)=16.1, Avg post time (ms)=6.8, P90 post time (ms)=7.3, Avg MB per transfer=188.0, "
+        "Throughput (MB/s)=13084.3, Avg number of descriptors=3008.0\n"
+    )
+    decode = _page(64, queue=0.03, e2e=0.7, ttft=0.06, hits=40000, moved=0.0286)
+    bench = BENCH.replace("180.0", str(1000 * (0.065 + ttft)))
+    got = _ask("TTFT is high", _page(1, queue=0.0, e2e=ttft, ttft=ttft), decode, bench, log).assessment
+    assert (got.beliefs["nixl.small_blocks"].p >= 0.5) is blamed
 
 
 @pytest.mark.parametrize(("moved", "transfer"), [(29.0, True), (1.0, False)])

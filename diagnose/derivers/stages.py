@@ -203,6 +203,8 @@ def decompose(facts: list[Fact], recognised: dict[str, bool]) -> Iterable[Fact]:
     engines = [s for s in found if s.tier == "engine"]
     front = fronts[0] if fronts else None
     engine = engines[0] if engines and (len(engines) == 1 or front is None) else None
+    if engine is not None and engine.ms("output_tokens") == 1:  # the one that decodes is what the user waits for
+        engine = next((s for s in engines if _prefill_of(s, engines) is engine), engine)
     if engine is not None:
         engine.prefill = _prefill_of(engine, engines)
         engine.arriving = _arriving(facts, engine)

@@ -130,8 +130,8 @@ def bench_unequal_work(ctx: Context) -> Outcome:
 
 
 _DOUBTED = regex(
-    r"bench|measur|production|real|live|expect|too (?:good|low|fast)|than|differ|trust|believ"
-    r"|suspicious|plausible|压测|线上|生产|评测|基准|实测|对不上",
+    r"bench|measur|production|real|live|expect|too (?:good|low|fast)|than|differ|trust|believ|doubt|suspic|plausible"
+    r"|压测|线上|生产|评测|基准|实测|对不上|不信|可疑|怀疑|太好",
     re.IGNORECASE,
 )
 

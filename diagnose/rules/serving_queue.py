@@ -115,6 +115,9 @@ def _kv_setting(ctx: Context) -> list[Evidence]:
     return []
 
 
+_HELD = 0.4  # share of the cache in use on the mean; peaks lie higher
+
+
 def kv_configured_small(ctx: Context) -> Outcome:
     """The KV cache binds, and a setting or the maximum length explains why it is small."""
     setting = _kv_setting(ctx)
@@ -131,7 +134,10 @@ def kv_configured_small(ctx: Context) -> Outcome:
             read.top(ctx, "serving.client.peak_concurrency"),
         )
         if capacity is not None and lengths is not None and flight is not None and capacity[0] < lengths[0] * flight[0]:
-            pressed = read.yes(capacity[1], flight[1], *lengths[1])
+            rate, inside = read.top(ctx, "serving.client.request_tput"), read.top(ctx, "serving.server.inference")
+            # who waits in the queue holds no KV: by Little's law so much of it is in use on the mean
+            held = rate[0] * inside[0] / 1000 * lengths[0] if rate and inside else capacity[0]
+            pressed = read.yes(capacity[1], flight[1], *lengths[1]) if held >= _HELD * capacity[0] else pressed
     return read.yes(*setting, *pressed.used) if pressed.holds else Outcome(pressed.holds, read.unique(setting))
 
 
