@@ -488,7 +488,10 @@ def _open(report: Report, cat: Catalogue, lang: str) -> Answer:
     no_gpu = no_gpu and not (report.playbook in cat.playbooks and cat.playbooks[report.playbook].without_gpu)
     server = next((p.outcome for p in report.path if p.step == "server"), "")
     if server:
-        names, verdict = [h for h in names if h.p >= 0.2], w.open_server.format(reason=server)
+        names, verdict = (
+            [h for h in names if h.p >= 0.2],
+            w.open_server.format(reason=phrase(cat, server) if lang == "zh" else server),
+        )
     elif no_gpu and all(h.p < 0.2 for h in names):
         names, verdict = [], w.open_no_gpu
     if report.decision is not None and not server:  # "should we" asks for no cause

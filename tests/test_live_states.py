@@ -207,3 +207,15 @@ def test_a_figure_that_was_worked_out_says_from_which_lines() -> None:
     assert (
         origin(read, known) == f"{read.capture.name if read.capture else ''}:{read.capture.line if read.capture else 0}"
     )
+
+
+def test_what_is_said_of_a_server_is_said_in_chinese() -> None:
+    from diagnose.probes.live_server import NO_MODEL, NO_TRAFFIC
+
+    from diagnose.answer_facts import phrase
+    from diagnose.catalogue import catalogue
+
+    down = "http://127.0.0.1:8999: nothing listens there (is the server up, and is this its port?)"
+    for text in (down, NO_MODEL, NO_TRAFFIC.format(window=10.0, url="http://127.0.0.1:8000"), "needs --allow light"):
+        said = phrase(catalogue(), text)
+        assert said != text and " the " not in said and "no " not in said
