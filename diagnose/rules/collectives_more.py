@@ -56,7 +56,8 @@ def p2p_switched_off(ctx: Context) -> Outcome:
     return outcome(e for e in held_overrides(ctx) if (e.subject.label or "").upper().startswith("NCCL_P2P_"))
 
 
-_COLUMNS = regex(r"^\s*[\w.]+ {2,}\S.* {2,}[\w.]*\s*NCCL_\w+=")  # the head of a table of trials
+# The head of a table, or of a run, of trials.
+_COLUMNS = regex(r"^\s*[\w.]+ {2,}\S.* {2,}[\w.]*\s*NCCL_\w+=|^\s*#+\s*NCCL_\w+=\S+\s*$")
 
 
 def algorithm_forced(ctx: Context) -> Outcome:

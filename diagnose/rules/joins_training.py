@@ -104,6 +104,21 @@ def pinned_alone_is_fast(ctx: Context) -> Outcome:
     )  # fmt: skip
 
 
+_EVERY, _RARE = regex(r"\bevery (?:step|iteration|batch)|每步|每个 ?step"), regex(r"\bevery \d+|\brarely\b|每 ?\d+ ?步")
+
+
+def syncs_cost(ctx: Context) -> Outcome:
+    """Waiting for the GPU is a good part of the time, or the step is shorter where values are read back rarely."""
+    waits = ctx.numbers("api.share", {"label": "Synchronize"})
+    waits += [(v, e) for v, e in ctx.numbers("figure", {"label": "^fraction"}) if "Synchronize" in (e.quote or "")]
+    hits = [e for v, e in waits if v >= 0.25]
+    steps = ctx.numbers("figure", {"label": "^step_time"})
+    often = [(v, e) for v, e in steps if _EVERY.search(_label(e)) and not _RARE.search(_label(e))]
+    rarely = [(v, e) for v, e in steps if _RARE.search(_label(e))]
+    hits += [a for v, a in often for w, b in rarely if a.unit == b.unit and v >= 1.15 * w]
+    return outcome(hits, bool(waits or (often and rarely)))
+
+
 def names_training(ctx: Context) -> Outcome:
     """The question is about training, or steps are what was measured."""
     said = re.search(
@@ -120,6 +135,7 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
         numa_bind_cures, gemms_left_the_tensor_cores, compiles_at_later_step, batch_is_free,
-        batch_is_free_and_kernels_many, pinned_alone_is_fast, names_training,
+        batch_is_free_and_kernels_many, pinned_alone_is_fast, syncs_cost,
+        names_training,
     )
 }  # fmt: skip
