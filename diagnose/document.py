@@ -149,6 +149,11 @@ class Shapes:
         return self.text.decode("latin-1").split("\n")
 
     @cached_property
+    def by_key(self) -> dict[str, str]:
+        """Of each shape a line, as of `low`."""
+        return dict(zip(self.keys, self.low, strict=True))
+
+    @cached_property
     def low(self) -> list[str]:
         """The lines themselves in lower case, without control bytes, a character for each byte."""
         return uncoloured(self.lines).translate(_LOWER, _CLEARED).decode("latin-1").split("\n")

@@ -15,9 +15,8 @@ import re._parser as sre_parser  # type: ignore[import-not-found]
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain, count, islice
-from operator import attrgetter
+from functools import cached_property, partial
+from itertools import chain, filterfalse, islice, repeat
 from typing import Any
 
 from .catalogue import ahead
@@ -37,7 +36,6 @@ _MANY_SHAPES = 30_000
 _MOST_WORDS = 200_000
 _OFTEN = 200  # lines on which a mark was tried, after which literals are sought before its pattern
 _FEW = 5_000  # lines that are tried faster than a `Sieve` is made for them
-_SIFTED = 200  # lines from which on it is worth it to make a `Sieve` of all literals of a mark
 _SORTED_FROM = 1 << 20  # bytes of a text: what a `Sorter` compiles takes longer than to read a shorter one
 _Identity = tuple["str | float", "str | None", "int | None", "int | None"]  # value, label, rank, GPU
 
@@ -247,33 +245,11 @@ class _Known:
             self._vain.clear()
 
     def missed(self, key: str, item: _Ready) -> None:
+        if key not in self.ready:
+            return
         tries = self._vain[key, item.place] = self._vain.get((key, item.place), 0) + 1
         if tries >= item.patience:
-            self.ready[key] = tuple(r for r in self.ready.get(key, ()) if r is not item)
-
-
-def _sifted(shapes: Shapes, ready: dict[str, tuple[_Ready, ...]]) -> dict[int, tuple[_Ready, ...] | None]:
-    """Lines that may meet a mark; for those whose shape no other line has, the marks all of whose literals stand there.
-
-    A mark is not tried in vain on a line that is left out here, so lines of one shape, to which that counts, are not.
-    """
-    times = Counter(filter(ready.__contains__, shapes.keys))
-    out: dict[int, tuple[_Ready, ...] | None] = {}
-    alone: dict[_Ready, list[int]] = {}
-    for n, key in enumerate(shapes.keys):
-        if key in times:
-            if times[key] > 1:
-                out[n] = None
-            else:
-                for item in ready[key]:
-                    alone.setdefault(item, []).append(n)
-    for item, some in alone.items():
-        sieve = item.exact if len(some) > _SIFTED else None
-        kept = {*sieve([shapes.low[n] for n in some])} if sieve is not None else ()
-        for n in some:
-            if sieve is None or shapes.low[n] in kept:
-                out[n] = (*(out.get(n) or ()), item)
-    return {n: items and tuple(sorted(items, key=attrgetter("place"))) for n, items in out.items()}
+            self.ready[key] = tuple(r for r in self.ready[key] if r is not item)
 
 
 class Scanner:
@@ -351,30 +327,45 @@ class Scanner:
                     yield number, start, raw, key, ready
 
     def _by_block(self, doc: Document, known: _Known) -> Iterator[_Asked]:
-        """The same of a long text, worked out for many lines at once: each may have a shape of its own."""
+        """The same of a long text, worked out for many lines at once.
+
+        What is found of a shape that stands there once is not kept: it holds of that line alone, all literals of a
+        usual mark being asked of it.
+        """
         sorter = self._sorter.again()
         for numbers, starts, raws, shapes in doc.blocks():
             known.limit()
-            fresh = sorter.sort(list({*shapes.keys}.difference(known.ready)))
-            known.ready.update((key, tuple(self._ready[n] for n in places)) for key, places in fresh.items())
-            asked = _sifted(shapes, known.ready)
-            named = dict(self._naming(shapes))
-            lines = zip(count(), numbers, starts, raws, shapes.keys, strict=False)
-            for n, number, start, raw, key in lines:
-                if n in asked or n in named:
-                    ready = asked.get(n, ())
-                    ready = known.ready.get(key, ()) if ready is None else ready
-                    yield number, start, raw, key, (*ready, *named.get(n, ()))
+            times = Counter(filterfalse(known.ready.__contains__, shapes.keys))
+            often = [key for key, n in times.items() if n > 1]
+            places = sorter.sort(often)
+            known.ready.update((key, self._at(places.get(key, ()))) for key in often)
+            single = sorter.sort([key for key, n in times.items() if n == 1], partial(self._sifted, shapes))
+            alone = {key: self._at(where) for key, where in single.items()}
+            named = self._naming(shapes)
+            texts: Iterable[str] = shapes.low if named else repeat("")
+            for number, start, raw, key, text in zip(numbers, starts, raws, shapes.keys, texts, strict=False):
+                ready = known.ready.get(key) or alone.get(key, ())
+                if text in named:
+                    ready = (*ready, *named[text])
+                if ready:
+                    yield number, start, raw, key, ready
 
-    def _naming(self, shapes: Shapes) -> Iterator[tuple[int, tuple[_Ready, ...]]]:
+    def _at(self, places: Iterable[int]) -> tuple[_Ready, ...]:
+        return tuple(self._ready[n] for n in places)
+
+    def _sifted(self, shapes: Shapes, place: int, keys: list[str]) -> list[str]:
+        """Those of some shapes in whose lines all literals of a mark stand, in order."""
+        exact = self._ready[place].exact
+        if exact is None:
+            return keys
+        kept = {*exact([shapes.by_key[key] for key in keys])}
+        return [key for key in keys if shapes.by_key[key] in kept]
+
+    def _naming(self, shapes: Shapes) -> dict[str, tuple[_Ready, ...]]:
         """Lines in which names of marks without a shape stand."""
         named = self._named(uncoloured(shapes.lines).lower())
-        if named:
-            with_name = {*Sieve(map(spelt, least(name for r in named for name in r.names)))(shapes.low)}
-            for n, text in enumerate(shapes.low):
-                if text in with_name:
-                    lower = text.encode("latin-1")
-                    yield n, tuple(r for r in named if _stands(r, lower))
+        with_name = Sieve(map(spelt, least(name for r in named for name in r.names)))(shapes.low) if named else []
+        return {text: tuple(r for r in named if _stands(r, text.encode("latin-1"))) for text in with_name}
 
     def scan(self, doc: Document) -> Iterator[Fact]:
         """Facts of all marks in `doc`; at most `keep` distinct facts a mark, their repeats counted."""

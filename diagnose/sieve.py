@@ -14,12 +14,15 @@ from pydantic_core import SchemaValidator, core_schema
 
 Need = tuple["bytes | tuple[Need, ...]", ...]  # as `marks.needles` gives it: all of them, in this order
 
+Sift = Callable[[int, list[str]], list[str]]
+
 _GROUPS = 16
 _SAMPLE = 300  # lines that tell what is rare in a text …
 _RARE = 0.01  # … in that share of them at most
 _USUAL = 0.2  # share of the lines from which on it is no use to look for a want together with others
 _MORE = 0.2  # of the lines than of the sample hold something rare: another sample is taken …
 _SAMPLES = 8  # … up to so many
+_MANY = 200  # lines from which on it is worth it to make a `Sieve` of all literals of a need
 _START = 1 << 15  # bytes of a text in which its usual literals stand
 _ROUNDS = 6
 _PIECE = 1 << 19
@@ -144,6 +147,7 @@ class _Plan:
 
     def __init__(self, wants: Sequence[_Want], lines: Sequence[str]) -> None:
         sample = _Sample(lines)
+        self.seen = len(lines)
         self.usual: list[_Want] = []
         between: list[tuple[_Want, list[bytes]]] = []
         self._rare: list[tuple[_Want, list[bytes]]] = []
@@ -182,11 +186,14 @@ class Sorter:
         made._wants = self._wants
         return made
 
-    def sort(self, lines: list[str]) -> dict[str, list[int]]:
-        """Places of the needs that each line may meet, in order, for lines that may meet one."""
+    def sort(self, lines: list[str], sift: Sift | None = None) -> dict[str, list[int]]:
+        """Places of the needs that each line may meet, in order, for lines that may meet one.
+
+        Where many meet a need, `sift` says of which that is true of the place it has.
+        """
         if not lines:
             return {}
-        if not self._plans:
+        if not self._plans or self._plans[-1].seen < _SAMPLE <= len(lines):
             self._plans.append(_Plan(self._wants, lines))
         rare = self._plans[-1].rare(lines)
         if len(rare) > self._plans[-1].most * len(lines) and len(self._plans) < _SAMPLES and len(lines) > _SAMPLE:
@@ -198,6 +205,8 @@ class Sorter:
             asked += [(wants, sieve(rare)) for sieve, wants in self._plans[-1].groups]
         for wants, some in asked:
             for want in wants if some else ():
-                for line in want.sieve(some):
-                    out.setdefault(line, []).extend(want.places)
+                met = want.sieve(some)
+                for place in want.places:
+                    for line in met if sift is None or len(met) < _MANY else sift(place, met):
+                        out.setdefault(line, []).append(place)
         return {line: sorted(places) for line, places in out.items()}

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import possible
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -88,7 +89,8 @@ class LlamaCpp:
                 seen.add((signal, (value, label)))
                 yield fact(doc, line, signal, value, unit, label=label)
 
-        for line in doc.lines():
+        patterns = (self._eval, self._offload, self._buffer, self._no_gpu, self._reprocess, self._slots, self._context)
+        for line in possible(doc.lines(), *patterns):
             text = line.text
             if (hit := self._eval.search(text)) is not None:
                 prompt = hit[1] is not None

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import told
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -127,8 +128,10 @@ class EnvReader:
         """`env.var` labelled with its name, once a value; no secrets, and nothing that a shell would expand."""
         named: tuple[str, Line] | None = None
         seen: dict[tuple[str, str], int] = {}
-        for line in doc.novel():
+        for line, may in told(doc.novel(), also=rf"{_VAR}|(?i:\$env:)"):
             text = line.text
+            if not may and named is None:
+                continue
             if named is not None:
                 if (hit := _VALUE_LINE.match(text)) is not None:
                     yield from self._emit(doc, line, named[0], hit.group(1), seen, named[1])

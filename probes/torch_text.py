@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import possible
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import IN_MS, canonical
@@ -65,7 +66,7 @@ class ProfilerTable:
         columns: list[str] = _DEFAULT
         kept: dict[tuple[str, str], Fact] = {}
         totals: dict[str, Fact] = {}
-        for line in doc.lines():
+        for line in possible(doc.lines(), _FOOT, words=("CPU", "%")):
             text = line.text
             if "CPU" in text and len(found := _COLUMNS.findall(text)) >= 3:
                 columns = [_column(c) for c in found]

@@ -10,7 +10,7 @@ import pytest
 from diagnose.probes import allocator, container, host_load, nccl_tests, serving_args, serving_bench
 from diagnose.probes.facts import whole
 
-from diagnose import document, gather, marks
+from diagnose import document, gather, marks, sieve
 from diagnose.document import Document, Line
 from diagnose.marks import admits, gates, needles, possible, told
 from diagnose.models import Fact
@@ -108,7 +108,7 @@ def test_a_long_text_says_what_a_short_one_does(monkeypatch: pytest.MonkeyPatch)
     texts += [b'{"ttft": 3}\n{"completed": 7}\n', b"1024 256 float sum -1 10 2.0 3.0 0\n#\n 64 16 1 1 1 0 1 1 1 0\n"]
 
     named = "serving_bench serving_args host_load container gpu_list nvidia_smi_csv allocator nccl_tests step_phases"
-    named += " rdma_port driver_halves other_accelerator generic dmesg serving_log"
+    named += " rdma_port driver_halves other_accelerator generic dmesg serving_log env llama_cpp torch_profiler_table"
     readers = [r for r in gather.readers()[0] if r.name in named.split()]
 
     def facts() -> list[list[Fact]]:
@@ -119,7 +119,7 @@ def test_a_long_text_says_what_a_short_one_does(monkeypatch: pytest.MonkeyPatch)
     plain = facts()
     for module, name in (
         (marks, "_FEW"),
-        (marks, "_SIFTED"),
+        (sieve, "_MANY"),
         (marks, "_SORTED_FROM"),
         (nccl_tests, "_LONG"),
         (nccl_tests, "_MANY"),
@@ -127,7 +127,7 @@ def test_a_long_text_says_what_a_short_one_does(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(module, name, int(name == "_FEW"))
     for text, before, after in zip([*texts, b"marks"], plain, facts(), strict=True):
         assert after == before, text[:200]
-    assert len(files) > 10 and len(readers) == 15
+    assert len(files) > 10 and len(readers) == 18
 
 
 def test_what_is_new_of_a_long_text_is_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
