@@ -12,7 +12,6 @@ from .healthy import faulty
 from .nccl_facts import env
 from .products import product
 
-
 _BEST = regex(r"max|peak|total", re.IGNORECASE)  # a best second of a run is above what a log averages over ten
 
 
@@ -21,6 +20,9 @@ def client_above_server(ctx: Context) -> Outcome:
     inner = read.top(ctx, "serving.gen_tput")
     running = read.top(ctx, "serving.running")
     if inner is None or running is None or running[0] != 1 or inner[0] <= 0:
+        return UNKNOWN
+    several = [e for v, e in ctx.numbers("serving.client.peak_concurrency") if v > 1]
+    if several or ctx.of("serving.client.request_rate"):  # a log's averages over ten seconds miss parts of such a run
         return UNKNOWN
     outer = [
         (v, e)
