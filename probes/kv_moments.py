@@ -14,8 +14,9 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+from diagnose.units import IN_MS
 
-from .facts import amount, excerpt, fact, in_cells
+from .facts import amount, excerpt, fact, in_cells, time_of_day
 from .generic_figures import Figure, cell, header_unit
 
 _SMALL = 1 << 16
@@ -23,7 +24,6 @@ _LINES = 600
 _SPAN = regex(
     r"(?P<a>\d[\d,]*(?:\.\d+)?) ?(?:ms|us|s)? ?(?:-|–|->|→|\.\.+|to) ?(?P<b>\d[\d,]*(?:\.\d+)?) ?(?P<u>ms|us|s)?\b(?![.:]\d)"  # noqa: E501
 )
-_MS = {"s": 1e3, "ms": 1.0, "us": 1e-3}
 _WORK = regex(r"prefill|forward|comput\w*|attention|layers?\b|计算", re.I)
 _MOVE = regex(
     r"\bkv\b|send\w*|recv|receiv\w*|transfer\w*|xfer|writ\w+|push\w*|pull\w*|nixl|hand-?(?:off|over)|\bput|\bget\b|传输",
@@ -49,7 +49,7 @@ def _parts(line: Line) -> list[_Part]:
         work, move = _WORK.search(words), _MOVE.search(words)
         if (work is None) == (move is None):
             continue
-        a, b = (amount(hit[k]) * _MS[hit["u"] or "ms"] for k in ("a", "b"))
+        a, b = (amount(hit[k]) * IN_MS[hit["u"] or "ms"] for k in ("a", "b"))
         if b > a:
             out.append(_Part("work" if work else "move", a, b, line))
     return out
@@ -89,7 +89,6 @@ class RequestMoments:
         )  # fmt: skip
 
 
-_CLOCK = regex(r"(?<!\d)(\d{1,2}):(\d{2}):(\d{2})[.,](\d{1,6})")
 _AT = regex(r"^\W*(?:[A-Za-z][\w-]{1,16}\]?\s+)?(?:t ?[=+] ?)?\+?(\d[\d,]*(?:\.\d+)?) ?(ms|us|s)\b")
 _WIRE_END = regex(
     r"\b(?:port|nic|wire|link|hca)\b[^\n]{0,40}\b(?:idle|quiet|silent|done|drained)|\b(?:bytes|[KMG]i?B)\b[^\n]{0,12}\b(?:sent|received|arrived|landed|moved)\b"
@@ -116,12 +115,10 @@ _ID = regex(r"\b(?:req(?:uest)?|room|xfer|handle|id|rid|transfer)[ _=:#-]{0,2}(?
 
 
 def _moment(text: str) -> float | None:
-    clock = _CLOCK.search(text)
-    if clock is not None:
-        h, m, s, part = clock.groups()
-        return (int(h) * 3600 + int(m) * 60 + int(s)) * 1e3 + float("0." + part) * 1e3
+    if (clock := time_of_day(text)) is not None:
+        return clock
     at = _AT.match(text)
-    return amount(at[1]) * _MS[at[2]] if at else None
+    return amount(at[1]) * IN_MS[at[2]] if at else None
 
 
 class NoticeDelay:
@@ -309,7 +306,7 @@ class SumRows:
 
 
 def _ms(figure: Figure | None) -> float | None:
-    return None if figure is None else figure.value * _MS.get(figure.unit or "ms", 1.0)
+    return None if figure is None else figure.value * IN_MS.get(figure.unit or "ms", 1.0)
 
 
 def _share(head: list[str], values: list[float | None]) -> float | None:

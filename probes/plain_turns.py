@@ -15,6 +15,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+from diagnose.units import IN_MS
 
 from .facts import in_cells
 from .generic_figures import Figure, figures, header_unit, name_metric, with_unit
@@ -23,7 +24,6 @@ _SMALL = 1 << 15
 _LINES = 200
 _ROWS = 12
 _LEAST = 1.25
-_TIMES = {"s": 1e3, "ms": 1.0, "us": 1e-3}
 _RATES = frozenset(("GB/s", "Gb/s", "tokens/s", "req/s", "TFLOP/s"))
 _PER_S = regex(r"/s(?:ec)?$|/秒$|^(?:fps|iops|pps)$", re.IGNORECASE)
 _LOG = regex(r"NCCL (?:INFO|WARN)|^\W*\d{2,4}[-:/]\d\d[-:/]\d\d|^\s*\[|\b(?:INFO|WARNING|DEBUG|ERROR)\b")
@@ -128,8 +128,8 @@ def _level(figure: Figure, words: str, caption: str, text: str) -> tuple[str, fl
             value, unit = made
             words = f"{caption} {words}"
     metric = name_metric(words.strip(), unit, figure.raw, figure.per)
-    if unit in _TIMES:
-        return f"time {figure.per}".strip(), 1 / (value * _TIMES[unit])
+    if unit in IN_MS:
+        return f"time {figure.per}".strip(), 1 / (value * IN_MS[unit])
     if unit in _RATES:
         return unit, value
     if unit == "count" and _PER_S.search(figure.raw):
