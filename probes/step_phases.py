@@ -60,7 +60,8 @@ _PATTERN = regex(
 )
 _WIDE = (  # holds of each line in which `_PATTERN` is found
     rf"(?i:(?:{'|'.join(body for _, body in _PHASES)})\)?(?:\s*\((?:ms|s|us)\))?"
-    r"\s*(?:[:=|]|\.+:|\btakes?\b|\btook\b)?\s*\(?\d)"
+    r"\s*(?:[:=|]|\.+:|\btakes?\b|\btook\b)?\s*\(?"
+    r"\d+(?:\.\d+)?\s?(?:ms|seconds|secs?|s|us|毫秒|秒)?(?:[^\w%.]|$))"
 )
 _OF = regex(
     r"\s*(?:out )?(?:of|/|占)\s*(?:the |a |every )?(?P<num>\d+(?:\.\d+)?)\s?(?P<unit>ms|s|us|秒|毫秒)\b", re.IGNORECASE
