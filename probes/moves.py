@@ -193,6 +193,7 @@ class LdsReader:
 _WAVES = regex(r"L1 Wavefronts Shared(?: (?P<what>Ideal|Excessive))?")
 
 
+_SAID = regex(r"^\W*Shared Memory (?P<what>Bank Conflicts|Wavefronts)\W+(?P<n>\d[\d,]*)\s*$", re.I)
 _MEMORY_HEAD = regex(r"\bRequests\s+Wavefronts\s+%\s*Peak\s+Bank Conflicts\s*$")
 _MEMORY_ROW = regex(r"^\s*(?P<what>Shared (?:Load|Store|Atomic)\w*(?: Matrix)?|Other|Total)\s+(?P<rest>\d.*)$")
 
@@ -209,7 +210,10 @@ class WavefrontReader:
         sums: dict[str, float] = {}
         first: Line | None = None
         inside = False
+        said: dict[str, tuple[float, Line]] = {}
         for line in doc.lines():
+            if hit := _SAID.match(line.text):
+                said[hit["what"][:4].lower()] = amount(hit["n"]), line
             if _MEMORY_HEAD.search(line.text):
                 inside = True
             elif inside and (hit := _MEMORY_ROW.match(line.text)):
@@ -229,6 +233,9 @@ class WavefrontReader:
                 for key, value in row.items():
                     sums[key] = sums.get(key, 0.0) + value
                 first = line if first is None and row.get("all", 0) > 0 else first
+        if len(said) == 2 and said["wave"][0] >= said["bank"][0] > 0:
+            share = round(said["bank"][0] / said["wave"][0], 4)
+            yield computed(doc, said["bank"][1], "kernel.excess_wavefronts", share, "fraction", self.name)
         ideal = sums.get("Ideal", sums.get("all", 0.0) - sums.get("Excessive", 0.0))
         if first is not None and sums.get("all", 0) > 0 and ideal > 0:
             share = round(1 - ideal / sums["all"], 4)

@@ -54,6 +54,9 @@ _RANKS = regex(
     re.I,
 )
 _NUMBERED = regex(r"\b(?:e|E|exp|expert)[ _#]?(\d{1,3})[ :=]+(\d[\d,]*)(?![.\d%])")
+_BY_RANK = regex(r"\brank[ _#]?(\d{1,3})[ :=]+(\d[\d,]*)(?![.\d%])")
+_MOVED = regex(r"dispatch|tokens?\b|expert|all.?to.?all|routed", re.I)
+_FRACTIONS = regex(r"expert[^\n\[]{0,60}\[(?P<list>\s*[01]?\.\d+(?:\s*,\s*[01]?\.\d+){3,}\s*)\]", re.I)
 _HEAD = regex(r"max ?/ ?(?:mean|avg|average)\b[^|\t]*(?:tok|expert|\bEP\b|rank)", re.I)
 _MEAN_LINE = regex(r"\b(?:mean|average|avg)\b\D{0,30}?(?P<n>\d[\d,]{2,})\s*$", re.I)
 _MOST_LINE = regex(
@@ -80,6 +83,8 @@ class ServingMoeReader:
         b"MoE",
         b"routed",
         b"router",
+        b"moe layer",
+        b"expert ",
         b"moe",
         b"EP",
         b"ixtral",
@@ -131,6 +136,15 @@ class ServingMoeReader:
             if len(counts) >= 4:
                 for number, text in counts[:512]:
                     yield self._fact(doc, line, "expert", int(number), amount(text))
+            if _MOVED.search(line.text) and len(told_ranks := _BY_RANK.findall(line.text)) >= 4:
+                for number, text in told_ranks[:512]:
+                    yield self._fact(doc, line, "rank", int(number), amount(text))
+            if shares := _FRACTIONS.search(line.text):
+                parts = [float(x) for x in shares["list"].split(",")]
+                if 0.9 <= sum(parts) <= 1.1:
+                    yield computed(
+                        doc, line, "serving.expert_peak", round(max(parts) * len(parts), 3), "count", self.name
+                    )
             for pair in _PAIRS.finditer(line.text):
                 for number, text in re.findall(r"(\d+)[\"']?\s*:\s*(\d+)", pair["list"])[:512]:
                     yield self._fact(doc, line, "expert", int(number), float(text))

@@ -167,6 +167,53 @@ class EmptyNvlinkReader:
             return
 
 
+_CONFIGURED = regex(
+    r"(?:config|\.ya?ml|proxy|gateway|litellm|default|envoy|nginx|router)[^\n]*?\bmax_(?:new_|completion_)?tokens\W{1,4}(?P<n>\d{2,6})\b",
+    re.I,
+)
+_CHANGED = regex(r"\b(?P<var>(?:NCCL|UCX)_[A-Z0-9_]+)\W{1,3}(?P<old>[\w.]+)?\s*(?:->|=>|→)\s*(?P<new>[\w.]+)")
+
+
+class ReplyLimitReader:
+    """`serving.reply_limit`: a gateway's or a default's own `max_tokens`."""
+
+    name = "reply_limit"
+    needles: tuple[bytes, ...] = (b"_tokens",)
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """Where the line says that it is a configuration."""
+        if doc.size > _SMALL:
+            return
+        for line in doc.lines():
+            if hit := _CONFIGURED.search(line.prefix + line.text):
+                yield fact(doc, line, "serving.reply_limit", amount(hit["n"]), "count", around=hit["n"])
+
+
+class ChangedVariableReader:
+    """`env.control_gain` of two set-ups whose difference (`NCCL_P2P_LEVEL: SYS -> LOC`) and rates are told."""
+
+    name = "changed_variable"
+    needles: tuple[bytes, ...] = (b"NCCL_", b"UCX_")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """One variable differs, two rates follow, and the second set-up is the slow one."""
+        if doc.size > _SMALL:
+            return
+        changed: list[tuple[str, str, Line]] = []
+        rates: list[tuple[float, Line]] = []
+        for line in doc.lines():
+            text = line.prefix + line.text
+            if hit := _CHANGED.search(text):
+                changed.append((hit["var"], hit["new"], line))
+            elif changed and (found := _RATE.search(text)):
+                rates.append((float(found["v"]), line))
+        if len(changed) == 1 and len(rates) == 2 and rates[0][0] >= 1.3 * rates[1][0] > 0:
+            name, new, at = changed[0]
+            yield fact(doc, at, "env.var", new, around=name, label=name)
+            gain = round(rates[0][0] / rates[1][0], 3)
+            yield computed(doc, rates[1][1], "env.control_gain", gain, "count", self.name, label=name)
+
+
 _LOADED = regex(r"locust|\bk6\b|bench|load[ _-]?test|harness|script|压测", re.I)
 _REAL = regex(r"\bprod(?:uction)?\b|\breal\b|\busers?\b|customer|live traffic|线上|生产", re.I)
 _TOKENS = regex(r"max_tokens\W{1,4}(?P<n>\d+)|output(?: length| tokens)?\W{1,3}(?P<m>\d+)", re.I)
@@ -201,4 +248,5 @@ class UnlikeRealReader:
 
 READERS: list[Reader] = [
     CappedTailReader(), EnvControlReader(), TargetReader(), QueryReader(), EmptyNvlinkReader(), UnlikeRealReader(),
+    ReplyLimitReader(), ChangedVariableReader(),
 ]  # fmt: skip

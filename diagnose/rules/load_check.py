@@ -107,6 +107,19 @@ def even_step_other_length(ctx: Context) -> Outcome:
     return read.yes(asked[0].evidence, lengths[0][1], even[0].evidence) if follows else read.no(asked[0].evidence)
 
 
+_DISAGREE = regex(r"disagree|differ|two tools|which (?:one|is)|contradict|对不上|不一致|哪个对", re.I)
+
+
+def all_tokens_beside_output(ctx: Context) -> Outcome:
+    """One tool counts prompt and answer together, the other the answer alone, and their figures are held together."""
+    rows = [(v, e) for v, e in ctx.numbers("figure") if e.unit == "tokens/s"]
+    both = [(v, e) for v, e in rows if re.search(r"total token|input ?\+ ?output|in ?\+ ?out", e.quote or "", re.I)]
+    alone = [(v, e) for v, e in rows if re.search(r"\boutput\b|generat", e.quote or "", re.I) and (v, e) not in both]
+    if not both or not alone or not _DISAGREE.search(ctx.symptom):
+        return UNKNOWN
+    return read.yes(both[0][1], alone[0][1]) if both[0][0] >= 1.1 * alone[0][0] else read.no(both[0][1])
+
+
 def tokens_miscounted(ctx: Context) -> Outcome:
     """The client counted other tokens than the answer's own usage says, in one and the same answer."""
     said = dict(ctx.numbers("bench.usage_tokens"))
@@ -158,7 +171,8 @@ def client_is_full(ctx: Context) -> Outcome:
 
 
 RULES: dict[str, Callable[[Context], Outcome]] = {f.__name__: f for f in (
-    load_mostly_refused, in_flight_below_limit, even_step_other_length, load_too_short, random_prompts_hit,
+    load_mostly_refused, in_flight_below_limit, even_step_other_length, all_tokens_beside_output,
+    load_too_short, random_prompts_hit,
     first_token_is_last, tokens_miscounted, prompts_cut,
     rate_is_not_its_parts, client_is_full,
 )}  # fmt: skip

@@ -34,12 +34,19 @@ def client_above_server(ctx: Context) -> Outcome:
     return read.yes(over[0][1], inner[1]) if over else UNKNOWN
 
 
+_LACKS = regex(r"\bonly\b|instead|others?\b|expect|should|published|reference|below|只有|别人|应该", re.I)
+
+
 def nvls_switched_off(ctx: Context) -> Outcome:
     """NVLink SHARP is switched off, and the node reaches what a ring gives and not what the switch adds."""
+    if not _LACKS.search(ctx.symptom):
+        return UNKNOWN  # a choice that nobody complains of
     off = [e for e in env(ctx, "NCCL_NVLS_ENABLE") if str(e.value) == "0"]
     got, peak = product(ctx), ctx.numbers("nccl_tests.peak_busbw")
     if not off or got is None or not peak or got[0].cc < 9 or got[0].links < 12:
         return UNKNOWN
+    if any(v < 8 for v, _ in (*ctx.numbers("nccl_tests.nranks"), *ctx.numbers("nccl.nranks"))):
+        return UNKNOWN  # few GPUs gain little by the switch
     ring = 25.0 * got[0].links * (2 if got[0].nvlink >= 5 else 1)
     ok = 0.65 * ring <= max(v for v, _ in peak) <= 0.95 * ring
     return read.yes(off[0], peak[0][1]) if ok else read.no(off[0])
@@ -74,6 +81,60 @@ def bytes_beside_bits(ctx: Context) -> Outcome:
             if named and 0.85 * port <= 8 * value <= port:
                 return read.yes(item, at)
     return UNKNOWN
+
+
+_OURS = regex(r"^\W*(?:measured|ours?|here|we get|we see|achieved|got|this (?:node|server|machine)|实测|我们)\b", re.I)
+_THEIRS = regex(
+    r"^\W*(?:published|reference|vendor|data ?sheet|paper|model card|documented|release notes|leaderboard|官方|参考)",
+    re.I,
+)
+_LATE = regex(r"slow(?:er|ed)?\b(?! ?\?)|dropp|degrad|regress|worse|变慢|下降", re.I)
+
+
+def as_published(ctx: Context) -> Outcome:
+    """What was measured is what is published for the same thing, within seven percent, and nothing faulty shows."""
+    rows = [
+        (v, e)
+        for v, e in ctx.numbers("figure")
+        if v > 0 and re.search(r"through|busbw|flops|bandwidth|decode", e.subject.label or "")
+    ]
+    ours = [(v, e) for v, e in rows if _OURS.match(e.quote or "")]
+    theirs = [(v, e) for v, e in rows if _THEIRS.match(e.quote or "")]
+    if len(ours) != 1 or len(theirs) != 1 or _LATE.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    ratio = ours[0][0] / theirs[0][0]
+    return read.yes(ours[0][1], theirs[0][1]) if 0.93 <= ratio <= 1.2 else read.no(ours[0][1])
+
+
+_MEMORY = regex(
+    r"\bfree\b.{0,30}memory|memory pressure|(?:out of|low|little|full) (?:memory|RAM)|内存(?:不足|压力|泄漏|不够|满)",
+    re.I,
+)
+
+
+def memory_is_available(ctx: Context) -> Outcome:
+    """Little is free because files are cached; most of the host's memory is available."""
+    left, whole = read.low(ctx, "host.memory.available"), read.top(ctx, "host.memory.total")
+    asked = _MEMORY.search(ctx.symptom) and not re.search(
+        r"GPU memory|VRAM|显存|\bOOM\b|killed|pinned", ctx.symptom, re.I
+    )
+    if left is None or whole is None or not asked or faulty(ctx) or whole[0] <= 0:
+        return UNKNOWN
+    return read.yes(left[1], whole[1]) if left[0] >= 0.5 * whole[0] else read.no(left[1])
+
+
+_SHORT = regex(r"\bonly\b|cut|truncat|short|stops?\b|ends?\b|incomplete|half|first \d+|截断|不完整|只有", re.I)
+
+
+def replies_capped(ctx: Context) -> Outcome:
+    """All replies end at their length limit, and a configuration names exactly that limit."""
+    full = [e for e in ctx.of("serving.finish") if str(e.value) == "length"]
+    made = ctx.numbers("bench.usage_tokens")
+    set_to = ctx.numbers("serving.reply_limit")
+    if not full or len({v for v, _ in made}) != 1 or not set_to or not _SHORT.search(ctx.symptom):
+        return UNKNOWN
+    met = [e for v, e in set_to if v == made[0][0]]
+    return read.yes(met[0], full[0], made[0][1]) if met else UNKNOWN
 
 
 _QUALITY = regex(
@@ -114,5 +175,8 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         targets_met,
         logging_costs,
         bytes_beside_bits,
+        as_published,
+        replies_capped,
+        memory_is_available,
     )
 }

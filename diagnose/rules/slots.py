@@ -95,7 +95,7 @@ _PORT = regex(r"\bSpeed\s*:\s*\d+ ?[MG]b/s|\bethtool\b|\d+ ?GbE\b|\bRate: ?\d+",
 _STREAMS = regex(
     r"\b(?:[2-9]|\d\d) (?:parallel )?(?:streams?|connections?|flows?|threads?|processes)|-P ?\d|\bSUM\b", re.I
 )
-_WIRE = regex(r"nic\b|\blink\b|cable|\bport\b|iperf|ethernet|GbE|网卡|链路", re.I)
+_WIRE = regex(r"nic\b|\blink\b|cable|RoCE|perftest|ib_\w+_bw|\bport\b|iperf|ethernet|GbE|网卡|链路", re.I)
 
 
 def streams_fill_the_port(ctx: Context) -> Outcome:
@@ -104,6 +104,7 @@ def streams_fill_the_port(ctx: Context) -> Outcome:
     port = [(v, e) for v, e in rates if _PORT.search(e.quote or "") and not _STREAMS.search(e.quote or "")]
     port += [(v, e) for v, e in ctx.numbers("net.interface.speed")]
     many = [(v, e) for v, e in rates if _STREAMS.search(e.quote or "")]
+    many += [(8 * v, e) for v, e in ctx.numbers("rdma.perftest.bw")]
     if not port or not many or not _WIRE.search(ctx.symptom):
         return UNKNOWN
     most = max(v for v, _ in port)

@@ -193,14 +193,27 @@ def _rates(ctx: Context) -> list[tuple[str, Evidence]]:
     return [(str(e.value).rstrip(":;,"), e) for e in told]
 
 
+_LATE_ROW = regex(r"ttft|first token|e2e|latency", re.I)
+
+
+def _apart(row: Evidence) -> float:
+    """How far the two settings of a lever's row are apart in what was measured."""
+    parts = (row.subject.label or "").split("|")
+    found = [float(h[-1]) for p in parts[1:3] if (h := re.findall(r"\d+(?:\.\d+)?", p))]
+    return max(found) / max(min(found), 1e-9) if len(found) == 2 else 0.0
+
+
 def all_at_once(ctx: Context) -> Outcome:
     """Every request was sent at once, and at a finite rate the same server answers in time."""
     given = _rates(ctx)
     flood = [e for v, e in given if v in ("inf", "-1", "0")]
     calm = [e for v, e in given if re.fullmatch(r"\d+(?:\.\d+)?", v) and float(v) > 0]
     late = [r for r in ratios(ctx) if re.match("ttft|e2e|latency", r.metric) and r.value >= 5]
-    if not flood or not calm or not late:
+    if not flood or not calm:
         return UNKNOWN
+    if not late:  # the two runs as prose: a lever beside each rate
+        rows = [e for e in ctx.of("lever.row") if _LATE_ROW.search(e.subject.label or "")]
+        return read.yes(flood[0], rows[0], calm[0]) if rows and _apart(rows[0]) >= 5 else UNKNOWN
     return read.yes(flood[0], late[0].evidence, calm[0])
 
 
