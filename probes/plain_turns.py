@@ -122,7 +122,7 @@ def _level(figure: Figure, words: str, caption: str, text: str) -> tuple[str, fl
     unit, value = figure.unit, figure.value
     last = not text[figure.end :].strip(" \t)*.;")
     if unit is None and last and re.search(r"(?:\s{2}|[:=→>]\s?|\t|\|\s?)$", text[: figure.start]):
-        spelled = header_unit(re.sub(r"[:,]\s*$", "", caption))
+        spelled = header_unit(re.sub(r"(?<=\w)\(s\)|[:,]\s*$", "", caption))
         made = with_unit(value, spelled) if spelled else None
         if made is not None:
             value, unit = made
@@ -134,7 +134,8 @@ def _level(figure: Figure, words: str, caption: str, text: str) -> tuple[str, fl
         return unit, value
     if unit == "count" and _PER_S.search(figure.raw):
         return figure.raw.lower(), value
-    if unit is None and metric.known and metric.better and (metric.counts or last):
+    rated = metric.counts or (last and not metric.name.startswith("time"))
+    if unit is None and metric.known and metric.better and rated:
         return metric.name, value if metric.better == "higher" else 1 / value
     return None
 
