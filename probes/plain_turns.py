@@ -51,6 +51,7 @@ _TRIM = regex(r"[\s:=|→>~≈,;-]+$")
 _MEASURES = regex(
     r"\b(?:bus_?bw|alg_?bw|bandwidth|latency|step time|median|mean|avg|p\d\d|about|gives|reaches)\s*$", re.I
 )
+_WAY = regex(r"\W*(?:rx|tx|in|out|read|write|sent|recv|received|up|down)\W*$", re.I)  # of one link: no setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,8 @@ def _turned(doc: Document, caption: str, rows: list[_Row]) -> Iterator[Fact]:
                 if bad == 0 and level < 0.5:
                     continue
                 parts = caption, _apart(worse.name, good.name), _apart(good.name, worse.name), kind
+                if _WAY.match(parts[1]) and _WAY.match(parts[2]):
+                    continue
                 label = "|".join(part.replace("|", "/")[:70] for part in parts)
                 if label not in seen and len(seen) < 12:
                     seen.add(label)

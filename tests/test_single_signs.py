@@ -1,4 +1,4 @@
-"""One sign alone names no cause where it is a setting, a table's head or a timeout; with its effect beside it it does."""
+"""One sign alone names no cause where it is a setting, a table's head or a timeout; with its effect it does."""
 
 from __future__ import annotations
 
