@@ -243,9 +243,9 @@ class EpochData:
 
 # rocm-smi's rows: ``GPU[0]		: Temperature (Sensor junction) (C): 104.0``
 _ROCM = regex(
-    r"^\s*GPU\[(?P<gpu>\d+)\]\s*: (?:(?P<sensor>Temperature \(Sensor (?:edge|junction|memory)\)) \(C\): (?P<t>[\d.]+)"
+    r"^\s*GPU\[(?P<gpu>\d+)\]\s*: (?:(?P<sensor>Temperature \(Sensor (?:edge|junction|memory)\)) \(C\): (?P<t>\d+(?:\.\d+)?)"
     r"|sclk clock level: \d+: \((?P<clock>\d+)Mhz\)|GPU use \(%\): (?P<use>\d+)"
-    r"|(?:Average|Current Socket) Graphics Package Power \(W\): (?P<w>[\d.]+)|Max Graphics Package Power \(W\): (?P<max>[\d.]+))",  # noqa: E501
+    r"|(?:Average|Current Socket) Graphics Package Power \(W\): (?P<w>\d+(?:\.\d+)?)|Max Graphics Package Power \(W\): (?P<max>\d+(?:\.\d+)?))",  # noqa: E501
     re.I,
 )
 
