@@ -243,7 +243,8 @@ class EpochData:
 
 # rocm-smi's rows: ``GPU[0]		: Temperature (Sensor junction) (C): 104.0``
 _ROCM = regex(
-    r"^\s*GPU\[(?P<gpu>\d+)\]\s*: (?:(?P<sensor>Temperature \(Sensor (?:edge|junction|memory)\)) \(C\): (?P<t>\d+(?:\.\d+)?)"
+    r"^\s*GPU\[(?P<gpu>\d+)\]\s*: (?:(?P<sensor>Temperature \(Sensor (?:edge|junction|memory)\)) \(C\): "
+    r"(?P<t>\d+(?:\.\d+)?)"
     r"|sclk clock level: \d+: \((?P<clock>\d+)Mhz\)|GPU use \(%\): (?P<use>\d+)"
     r"|(?:Average|Current Socket) Graphics Package Power \(W\): (?P<w>\d+(?:\.\d+)?)|Max Graphics Package Power \(W\): (?P<max>\d+(?:\.\d+)?))",  # noqa: E501
     re.I,
