@@ -171,3 +171,13 @@ def _bench(ttft: float, e2e: float) -> str:
 def test_a_long_wait_with_steps_after_it_is_streamed(e2e: float, at_once: bool) -> None:
     belief = _ask("TTFT is high", _bench(30_000.0, e2e)).assessment.beliefs["serving.benchmark_artifact"]
     assert any(t.indicator.when == {"python": "serving_not_streamed"} for t in belief.pro) is at_once
+
+
+@pytest.mark.parametrize(
+    ("symptom", "blamed"), [("TPOT is bad", False), ("the benchmark's TTFT is far below production's", True)]
+)
+def test_a_warm_cache_explains_no_slow_token(symptom: str, blamed: bool) -> None:
+    page = 'vllm:prefix_cache_queries_total{model_name="m"} 30000.0\nvllm:prefix_cache_hits_total{model_name="m"} 29100.0\n'
+    args = "vllm bench serve --dataset-name random --num-prompts 60 --request-rate 4\n"
+    got = _ask(symptom, page, args, _bench(40.0, 900.0)).assessment
+    assert (got.beliefs["serving.benchmark_artifact"].p >= 0.5) is blamed

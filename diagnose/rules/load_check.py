@@ -70,7 +70,13 @@ def random_prompts_hit(ctx: Context) -> Outcome:
     drawn = ctx.of("serving.bench_arg", {"label": "^dataset(-name)?$"})
     shared = ctx.of("serving.bench_arg", {"label": "prefix"})
     hit = read.top(ctx, "serving.prefix_hit_rate")
-    if not drawn or {str(e.value) for e in drawn} != {"random"} or shared or hit is None:
+    if (
+        not drawn
+        or {str(e.value) for e in drawn} != {"random"}
+        or shared
+        or hit is None
+        or read.complains_of_latency(ctx)
+    ):
         return UNKNOWN
     return read.yes(hit[1], drawn[0]) if hit[0] >= 0.5 else read.no(hit[1])
 

@@ -129,19 +129,9 @@ def bench_unequal_work(ctx: Context) -> Outcome:
     return UNKNOWN
 
 
-_DOUBTED = regex(
-    r"bench|measur|production|real|live|expect|too (?:good|low|fast)|than|differ|trust|believ|doubt|suspic|plausible"
-    r"|压测|线上|生产|评测|基准|实测|对不上|不信|可疑|怀疑|太好",
-    re.IGNORECASE,
-)
-
-
 def bench_serves_cache(ctx: Context) -> Outcome:
-    """A benchmark nearly all of whose prompt tokens came from the prefix cache, and that was no cache test.
-
-    That makes a first token early and changes nothing else, so it answers no complaint of a latency by itself.
-    """
-    if ctx.asks("high-ttft", "bad-tpot", "high-p99", "kv-transfer-slow") and not _DOUBTED.search(ctx.symptom):
+    """A benchmark nearly all of whose prompt tokens came from the prefix cache, and that was no cache test."""
+    if read.complains_of_latency(ctx):
         return UNKNOWN
     hit, sent = read.top(ctx, "serving.prefix_hit_rate"), read.top(ctx, "serving.client.prompts")
     asked = read.option(ctx, "^num-prompts?$", "serving.bench_arg")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from functools import partial
 
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from .base import Reading, highest, lowest
@@ -163,3 +164,16 @@ def setting(ctx: Context, words: str, worse_is_less: bool, above: float) -> Outc
         if worse is not None and better is not None and worse != better and (worse < better) == worse_is_less:
             return yes(item)
     return UNKNOWN
+
+
+_DOUBTED = regex(
+    r"bench|measur|production|real|live|expect|too (?:good|low|fast)|than|differ|trust|believ|doubt|suspic|plausible"
+    r"|压测|线上|生产|评测|基准|实测|对不上|不信|可疑|怀疑|太好",
+    re.IGNORECASE,
+)
+
+
+def complains_of_latency(ctx: Context) -> bool:
+    """Is it a latency that the question finds too high? A warm cache makes a first token early and explains none."""
+    latency = ctx.asks("high-ttft", "bad-tpot", "high-p99", "kv-transfer-slow")
+    return latency and not _DOUBTED.search(ctx.symptom)
