@@ -177,7 +177,8 @@ def test_a_long_wait_with_steps_after_it_is_streamed(e2e: float, at_once: bool) 
     ("symptom", "blamed"), [("TPOT is bad", False), ("the benchmark's TTFT is far below production's", True)]
 )
 def test_a_warm_cache_explains_no_slow_token(symptom: str, blamed: bool) -> None:
-    page = 'vllm:prefix_cache_queries_total{model_name="m"} 30000.0\nvllm:prefix_cache_hits_total{model_name="m"} 29100.0\n'
+    counts = {"queries": 30000.0, "hits": 29100.0}
+    page = "".join(f'vllm:prefix_cache_{name}_total{{model_name="m"}} {n}\n' for name, n in counts.items())
     args = "vllm bench serve --dataset-name random --num-prompts 60 --request-rate 4\n"
     got = _ask(symptom, page, args, _bench(40.0, 900.0)).assessment
     assert (got.beliefs["serving.benchmark_artifact"].p >= 0.5) is blamed
