@@ -68,7 +68,7 @@ _STATES = [c for c in KEY if c["id"].startswith(("vllm-", "cpu-fault"))]  # all 
 @pytest.mark.skipif(not KEY, reason="needs the captures beside the repository")
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(c, id=c["id"], marks=[pytest.mark.thorough] if n % 3 else []) for n, c in enumerate(_STATES)],
+    [pytest.param(c, id=c["id"], marks=[pytest.mark.thorough] if n % 4 else []) for n, c in enumerate(_STATES)],
 )
 def test_known_states_of_real_servers(case: dict[str, object]) -> None:
     docs = []

@@ -195,7 +195,9 @@ def test_what_is_worked_out_does_not_vote_for_a_question() -> None:
 @pytest.mark.skipif(not H100.is_dir(), reason="captures are not here")
 @pytest.mark.parametrize(
     ("state", "most"),
-    [("default/healthy", "prefill"), ("default/saturation", "queue"), ("tp2/healthy", "prefill"),
+    [("default/saturation", "queue"),
+     pytest.param("default/healthy", "prefill", marks=pytest.mark.thorough),
+     pytest.param("tp2/healthy", "prefill", marks=pytest.mark.thorough),
      pytest.param("eager/healthy", "prefill", marks=pytest.mark.thorough),
      pytest.param("tinykv/kv-exhausted", "queue", marks=pytest.mark.thorough)],
 )  # fmt: skip
