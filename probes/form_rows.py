@@ -12,6 +12,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+from diagnose.units import IN_MS
 
 from .facts import amount, computed, excerpt, fact, in_cells
 from .generic_figures import cell, header_unit
@@ -73,9 +74,8 @@ class TotalsOfParts:
             hit = _PARTS.search(line.prefix + line.text)
             if hit is None or not hit["parts"]:
                 continue
-            scale = {"s": 1e3, "us": 1e-3}
-            parts = [(p["name"], amount(p["v"]) * scale.get(p["u"], 1.0)) for p in _PART.finditer(hit["parts"])]
-            whole = amount(hit["all"]) * scale.get(hit["u"], 1.0)
+            parts = [(p["name"], amount(p["v"]) * IN_MS.get(p["u"], 1.0)) for p in _PART.finditer(hit["parts"])]
+            whole = amount(hit["all"]) * IN_MS.get(hit["u"], 1.0)
             move = [
                 v
                 for n, v in parts
@@ -295,9 +295,8 @@ class WaitBesideWork:
             work = _COMPUTED.search(rest)
             if work is None:
                 continue
-            ms = {"s": 1e3, "ms": 1.0}
-            a = float(wait["v"] or wait["v2"]) * ms[(wait["u"] or wait["u2"]).lower()]
-            b = float(work["v"]) * ms[work["u"].lower()]
+            a = float(wait["v"] or wait["v2"]) * IN_MS[(wait["u"] or wait["u2"]).lower()]
+            b = float(work["v"]) * IN_MS[work["u"].lower()]
             if b > 0:
                 yield computed(doc, line, "input.wait_over_work", round(a / b, 6), "count", self.name)
                 return
@@ -379,11 +378,10 @@ class PausesOfRanks:
         waits: list[tuple[str, float, Line]] = []
         for line in excerpt(doc, _SMALL, _LINES):
             text = line.prefix + line.text
-            scale = {"s": 1e3, "ms": 1.0}
             if (hit := _PAUSE.search(text)) is not None:
-                pauses.append((hit["r"], float(hit["s"]) * scale[hit["u"].lower()], hit["what"], line))
+                pauses.append((hit["r"], float(hit["s"]) * IN_MS[hit["u"].lower()], hit["what"], line))
             elif (hit := _LONG.search(text)) is not None:
-                waits.append((hit["r"], float(hit["s"]) * scale[hit["u"].lower()], line))
+                waits.append((hit["r"], float(hit["s"]) * IN_MS[hit["u"].lower()], line))
         if not pauses or len(waits) < 2:
             return
         long, short = max(waits, key=lambda w: w[1]), min(waits, key=lambda w: w[1])

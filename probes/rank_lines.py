@@ -10,6 +10,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+from diagnose.units import IN_MS
 
 from .facts import computed, divided, excerpt, fact
 from .nccl_samples import late
@@ -114,7 +115,7 @@ class RankWaits:
             who = _WHO.match(text) if len(text) < 200 else None
             hits = list(_LONE.finditer(text[who.end() :])) if who else []
             if who is not None and len(hits) == 1:
-                rows.setdefault(who["n"], (float(hits[0]["v"]) * {"s": 1e3, "us": 1e-3}.get(hits[0]["u"], 1.0), line))
+                rows.setdefault(who["n"], (float(hits[0]["v"]) * IN_MS.get(hits[0]["u"], 1.0), line))
         if len(rows) < 3:
             return
         order = sorted(rows.items(), key=lambda r: r[1][0])

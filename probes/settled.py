@@ -124,7 +124,7 @@ class QueryReader:
         """A rate becomes the increase over its window."""
         for line in doc.holding("rate(", "increase(", "delta(", "_over_time("):
             for hit in _QUERY.finditer(line.text):
-                window = float(hit["n"]) * {"s": 1, "m": 60, "h": 3600}[hit["w"]]
+                window = float(hit["n"]) * _SECONDS[hit["w"]]
                 value = float(hit["v"]) * (window if "rate" in hit["fn"] else 1)
                 if "preemption" in hit["name"] and value > 0 and "over_time" not in hit["fn"]:
                     yield computed(doc, line, "serving.preempted_growth", round(value, 1), "count", self.name)

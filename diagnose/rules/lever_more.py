@@ -13,7 +13,7 @@ from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
 from .base import lowest
-from .lever_tables import Lever, Turn, turns
+from .lever_tables import Lever, Turn, turned, turns
 
 _LEVERS: dict[str, tuple[Lever, ...]] = {
     "lever_progress": (
@@ -84,15 +84,6 @@ _LEVERS: dict[str, tuple[Lever, ...]] = {
         Lever(worse=r"battery|电池", better=r"charger|on AC|mains|plugged|插电|电源"),
     ),
 }
-
-
-def _predicate(name: str, levers: tuple[Lever, ...]) -> Callable[[Context], Outcome]:
-    def rule(ctx: Context) -> Outcome:
-        found = [t.evidence for t in turns(ctx, 1.25) if any(lever.fits(t) for lever in levers)]
-        return read.yes(*found[:2]) if found else UNKNOWN
-
-    rule.__name__, rule.__doc__ = name, f"What was turned is `{name.removeprefix('lever_')}`, and it decides."
-    return rule
 
 
 _LOOKS = regex(r"poll|tick|check[_ ]?(?:interval|period)|sleep|interval|scan", re.I)
@@ -324,7 +315,7 @@ def lane_is_another_port(ctx: Context) -> Outcome:
     return read.yes(*ctx.of("ucx.lane")[:1], ports[0].evidence) if used and ports and not named else UNKNOWN
 
 
-_RULE = {name: _predicate(name, levers) for name, levers in _LEVERS.items()}
+_RULE = {name: turned(name, levers, 1.25) for name, levers in _LEVERS.items()}
 RULES: dict[str, Callable[[Context], Outcome]] = {
     **{name: rule for name, rule in _RULE.items() if name != "lever_gdr_module"},
     **{

@@ -174,9 +174,11 @@ _LEVERS: dict[str, tuple[Lever, ...]] = {
 }
 
 
-def _predicate(name: str, levers: tuple[Lever, ...]) -> Callable[[Context], Outcome]:
+def turned(name: str, levers: tuple[Lever, ...], least: float = 1.3) -> Callable[[Context], Outcome]:
+    """The rule of this name: one of the levers was turned, and what it moved differs by `least` or more."""
+
     def rule(ctx: Context) -> Outcome:
-        found = [t.evidence for t in turns(ctx) if any(lever.fits(t) for lever in levers)]
+        found = [t.evidence for t in turns(ctx, least) if any(lever.fits(t) for lever in levers)]
         return read.yes(*found[:2]) if found else UNKNOWN
 
     rule.__name__, rule.__doc__ = name, f"What was turned is `{name.removeprefix('lever_')}`, and it decides."
@@ -279,7 +281,7 @@ def lever_memlock_ucx(ctx: Context) -> Outcome:
 
 
 RULES: dict[str, Callable[[Context], Outcome]] = {
-    **{name: _predicate(name, levers) for name, levers in _LEVERS.items()},
+    **{name: turned(name, levers) for name, levers in _LEVERS.items()},
     **{
         rule.__name__: rule
         for rule in (

@@ -84,7 +84,7 @@ def decode_reads_its_weights(ctx: Context) -> Outcome:
 
 def _ranks(ctx: Context) -> float:
     said = [v for v, _ in ctx.numbers("serving.tp_noted")]
-    said += [v for v, _ in read.option(ctx, "^(tensor-parallel-size|tp|tp-size)$")]
+    said += [v for v, _ in read.option(ctx, read.TENSOR_PARALLEL)]
     said += [float(h) for h in _SAID_TP.findall(ctx.symptom)]
     return max(said, default=1.0)
 

@@ -77,7 +77,7 @@ def custom_ar_off(ctx: Context) -> Outcome:
     off = next(iter(ctx.of("serving.mark.custom_ar_off")), None) or read.flag(ctx, "^disable-custom-all-reduce$")
     if off is None:
         return UNKNOWN
-    sizes = read.option(ctx, "^(tensor-parallel-size|tp-size|tp)$")
+    sizes = read.option(ctx, read.TENSOR_PARALLEL)
     return read.no(sizes[0][1]) if sizes and max(s[0] for s in sizes) <= 1 else read.yes(off)
 
 

@@ -82,7 +82,7 @@ def slow_worker_alike(ctx: Context) -> Outcome:
 
 def group_path_forbidden(ctx: Context) -> Outcome:
     """A model is split over GPUs, and a variable of the server keeps NCCL off the path between them."""
-    split = [s for s in read.option(ctx, "^(tensor-parallel-size|tp-size|tp)$") if s[0] > 1]
+    split = [s for s in read.option(ctx, read.TENSOR_PARALLEL) if s[0] > 1]
     forbidden = overrides(ctx)
     if not split or not forbidden:
         return UNKNOWN

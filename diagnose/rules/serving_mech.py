@@ -302,7 +302,7 @@ def attention_diverges(ctx: Context) -> Outcome:
 
 def tp_crosses_nodes(ctx: Context) -> Outcome:
     """The tensor-parallel group is larger than a node, so its all-reduces cross the network."""
-    sizes = [o for o in read.option(ctx, "^(tensor-parallel-size|tp-size|tp)$") if o[0] > 1]
+    sizes = [o for o in read.option(ctx, read.TENSOR_PARALLEL) if o[0] > 1]
     wire = [e for e in ctx.of("nccl.transport") if "NET/" in str(e.value)]
     if not sizes or not (wire or max(s[0] for s in sizes) > 8):
         return UNKNOWN

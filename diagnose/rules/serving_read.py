@@ -12,6 +12,7 @@ from ..predicates import UNKNOWN, Context, Outcome
 from .base import Reading, highest, lowest
 
 CAPS = r"^(max-num-seqs|max-running-requests|max-batch-size|max-concurrent-requests|parallel)$"
+TENSOR_PARALLEL = r"^(tensor-parallel-size|tp-size|tp)$"
 BUDGETS = r"^(max-num-batched-tokens|chunked-prefill-size|max-prefill-tokens|max-num-tokens|max-batch-prefill-tokens)$"
 FRACTIONS = (
     r"^(gpu-memory-utilization|mem-fraction-static|free-gpu-memory-fraction"

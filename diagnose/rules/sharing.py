@@ -9,6 +9,8 @@ from statistics import median
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
+from . import serving_read as read
+from .base import highest, lowest
 from .comparison import ratios
 from .nccl_facts import text_of
 
@@ -58,12 +60,7 @@ _UNEVEN = 1.8  # times the power; ranks of one healthy server lay within 1.1 (do
 
 def tensor_parallel_peer_works_more(ctx: Context) -> Outcome:
     """Of the GPUs among which every layer is split one draws far more power: it works for somebody else too."""
-    split = [(int(v), e) for v, e in ctx.numbers("serving.arg", {"label": "^(?:tensor-parallel-size|tp|tp-size)$"})]
-    split += [
-        (int(text_of(e)), e)
-        for e in ctx.of("serving.arg", {"label": "^(?:tensor-parallel-size|tp|tp-size)$"})
-        if text_of(e).isdigit()
-    ]
+    split = read.option(ctx, read.TENSOR_PARALLEL)
     draws: dict[int, tuple[float, Evidence]] = {}
     for value, item in ctx.numbers("gpu.power"):
         if item.subject.gpu is not None and not item.subject.label:
@@ -71,13 +68,9 @@ def tensor_parallel_peer_works_more(ctx: Context) -> Outcome:
     use = {e.subject.gpu: v for v, e in ctx.numbers("gpu.util") if not e.subject.label}
     if not split or len(draws) < 2 or len(draws) != split[0][0]:
         return UNKNOWN
-    (most, high), (least, low) = max(draws.values(), key=_first), min(draws.values(), key=_first)
+    (most, high), (least, low) = highest(draws.values()), lowest(draws.values())
     busy = use.get(high.subject.gpu, 0.0) >= 0.9 and use.get(low.subject.gpu, 0.0) >= 0.1
     return Outcome(busy and most >= _UNEVEN * least, (high, low, split[0][1]))
-
-
-def _first(reading: tuple[float, Evidence]) -> float:
-    return reading[0]
 
 
 def time_grows_with_tenants(ctx: Context) -> Outcome:
