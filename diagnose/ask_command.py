@@ -36,7 +36,7 @@ def run(words: list[str], *, gpu: str, lang: str, level: str, track: str, list_:
     Raises:
         UsageError: an unknown language, level, track, format or GPU; or no question.
     """
-    settings = config.load({"lang": lang, "format": format_})
+    settings = config.load({"lang": lang, "format": format_}, " ".join(words))
     _check("language", settings.lang, ("en", "zh", "both"))
     _check("format", settings.format, FORMATS)
     _check("level", level, ("", *bank.LEVELS))

@@ -7,6 +7,7 @@ somebody else wrote must not choose endpoints, consent, plugins or a model.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from .errors import UsageError
 
 PRESENTATION = ("lang", "format")
 LOCAL = "diagnose.toml"
+_HAN = re.compile(r"[\u4e00-\u9fff]")
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,11 @@ def table(name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def load(flags: Mapping[str, str]) -> Settings:
+def load(flags: Mapping[str, str], question: str = "") -> Settings:
     """Merge the four sources.
+
+    A question in Chinese asks for Chinese where none of them names a language. JSON has both languages then: a program
+    that reads ``answer.en`` must not lose it because of who asked.
 
     Raises:
         UsageError: a settings file is malformed, or the local one sets more than presentation.
@@ -69,4 +74,6 @@ def load(flags: Mapping[str, str]) -> Settings:
         value = flags.get(name) or os.environ.get(f"DIAGNOSE_{name.upper()}") or local.get(name) or user.get(name)
         if value:
             got[name] = str(value)
+    if "lang" not in got and _HAN.search(question):
+        got["lang"] = "both" if got.get("format") == "json" else "zh"
     return Settings(**got)

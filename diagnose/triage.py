@@ -113,7 +113,9 @@ def run(
         UsageError: an option has no such value, options exclude each other, or nothing is named to look at.
         InputError: a cassette or a list of nodes cannot be read.
     """
-    settings = load({"lang": lang, "format": format_})
+    symptom, paths = split(words, evidence)
+    symptom = mask(symptom)  # it goes into reports, recordings and the state of a run
+    settings = load({"lang": lang, "format": format_}, symptom)
     lang, format_ = settings.lang, settings.format
     for value, known, name in (
         (format_, FORMATS, "--format"),
@@ -125,8 +127,6 @@ def run(
     from . import said
 
     stated = said.facts(reach.params)
-    symptom, paths = split(words, evidence)
-    symptom = mask(symptom)  # it goes into reports, recordings and the state of a run
     if fleet:
         if paths or reach.replay or reach.resume or reach.sysfs_root or reach.allow not in ("", "read"):
             raise UsageError(

@@ -99,6 +99,21 @@ def test_a_share_is_spelled_in_one_way() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("args", "langs"),
+    [
+        (["all-reduce 很慢"], ["en", "zh"]),
+        (["all-reduce 很慢", "--lang", "en"], ["en"]),
+        (["all-reduce is slow"], ["en"]),
+    ],
+)
+def test_the_language_of_the_question(call: Callable[..., Said], args: list[str], langs: list[str]) -> None:
+    got = call(*args, "-e", str(SAMPLE), "-f", "json")
+    assert list(json.loads(got.out)["answer"]) == langs
+    shown = call(*args, "-e", str(SAMPLE)).out
+    assert ("置信度" in shown) == ("zh" in langs)
+
+
 def test_fail_on(call: Callable[..., Said]) -> None:
     assert call("all-reduce is slow", "-e", str(SAMPLE), "--fail-on", "low", "-f", "json").code == 1
 
