@@ -7,7 +7,7 @@ depends only on its metric, its settings and its figures.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
 
@@ -20,6 +20,8 @@ from .generic_readings import SAME, Group, Reading, pair_facts, ratio, spans_of,
 from .generic_spread import spread
 
 KNEE = 1.8
+NOISE = 0.01  # of a step, below which parts of it are alike however far apart their quotient is
+EVEN = 1.05
 MAX_MEMBERS = 24
 SUBJECT_AXES = ("gpu", "rank", "nic", "node", "request", "time")
 
@@ -27,8 +29,12 @@ SUBJECT_AXES = ("gpu", "rank", "nic", "node", "request", "time")
 def facts(groups: Iterable[Group]) -> list[Fact]:
     """Facts of all groups; of equal axis, metric and pair of settings only the widest is kept."""
     out: dict[tuple[str, str, str], Fact] = {}
+    groups = list(groups)
+    whole = _whole(groups)
     for group in groups:
         for fact in of_group(group):
+            if _within_noise(fact, whole):
+                continue
             label = fact.subject.label or ""
             axis, metric, *settings = (*label.split("|"), "")
             pair = "|".join(sorted(settings)) if fact.signal == "compare.ratio" else ""
@@ -37,6 +43,29 @@ def facts(groups: Iterable[Group]) -> list[Fact]:
             if rival is None or float(fact.value or 0) > float(rival.value or 0):
                 out[key] = fact
     return list(out.values())
+
+
+def _whole(groups: Sequence[Group]) -> dict[tuple[str, str], float]:
+    """The largest time of each row, by setting and printed unit: what its other times are parts of."""
+    out: dict[tuple[str, str], float] = {}
+    for group in groups:
+        for member in group.members:
+            if member.kind == "s":
+                key = tidy(member.setting), member.figure.unit or ""
+                out[key] = max(member.figure.value, out.get(key, 0.0))
+    return out
+
+
+def _within_noise(fact: Fact, whole: Mapping[tuple[str, str], float]) -> bool:
+    """Ranks or GPUs whose times differ by next to nothing of the time that stands in the same rows."""
+    axis = (fact.subject.label or "").split("|")[0]
+    if fact.signal not in ("spread.outlier", "compare.ratio") or axis not in SUBJECT_AXES[:4] or len(fact.inputs) != 2:
+        return False
+    one, other = fact.inputs
+    tops = [whole.get(((i.subject.label or "").partition("|")[2], i.unit or ""), 0.0) for i in fact.inputs]
+    apart = abs(float(one.value or 0) - float(other.value or 0))
+    even = one.unit == other.unit and max(tops) <= EVEN * min(tops)
+    return even and apart < NOISE * min(tops) and float(fact.value or 0) > SAME
 
 
 def of_group(group: Group) -> Iterator[Fact]:

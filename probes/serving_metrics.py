@@ -206,8 +206,9 @@ class ServingMetricsReader:
         labels = list(dict.fromkeys(label for p in pages for label in p.counters))
         for label in labels:
             with_it = [p for p in pages if label in p.counters]
-            ends = {id(p): p for p in (min(with_it, key=lambda p: p.total(p.counters, label) or 0.0),
-                                       max(with_it, key=lambda p: p.total(p.counters, label) or 0.0))}  # fmt: skip
+            first = min(with_it, key=lambda p: p.total(p.counters, label) or 0.0)
+            last = max(with_it[::-1], key=lambda p: p.total(p.counters, label) or 0.0)  # one that stands has both ends
+            ends = {id(p): p for p in (first, last)}
             seconds = label.endswith("_sum") and label.removesuffix("_sum") in SECONDS
             for page in ends.values():
                 yield from self._sum(doc, "serving.counter_time" if seconds else "serving.counter", label,

@@ -62,6 +62,7 @@ FAMILIES = (
     "slots",
     "settled",
     "disaggregated",
+    "past",
 )
 
 

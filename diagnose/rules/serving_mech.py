@@ -164,6 +164,10 @@ def preemptions_rare(ctx: Context) -> Outcome:
 def preemptions_harmless(ctx: Context) -> Outcome:
     """The worry is a preemption counter whose rate is nothing, with no queue."""
     rare, waiting = preemptions_rare(ctx), read.waiting(ctx)
+    before = [e for v, e in ctx.numbers("serving.counter", {"label": "^preemptions$"}) if v > 0]
+    still = [e for v, e in ctx.numbers("serving.preemptions", {"label": "^total$"}) if v == 0 and e.formula == "a - b"]
+    if before and still:  # read twice, and it stood
+        rare = Outcome(True, (still[0], before[0]))
     if not rare.holds or (waiting is not None and waiting[0] > 0):
         return Outcome(rare.holds and None, rare.used)
     calm = ctx.of("serving.mark.within_slo")
