@@ -182,3 +182,11 @@ def test_a_warm_cache_explains_no_slow_token(symptom: str, blamed: bool) -> None
     args = "vllm bench serve --dataset-name random --num-prompts 60 --request-rate 4\n"
     got = _ask(symptom, page, args, _bench(40.0, 900.0)).assessment
     assert (got.beliefs["serving.benchmark_artifact"].p >= 0.5) is blamed
+
+
+def test_a_transfer_that_is_a_small_part_of_the_first_token_answers_a_question_about_transfers_only() -> None:
+    decode = _page(32, queue=0.01, e2e=0.4, ttft=0.05, hits=40000, moved=0.006)
+    asked = {q: _ask(q, PREFILL, decode, BENCH).assessment for q in ("KV transfer is slow", "TTFT is high")}
+    assert [a.verdict == "healthy" for a in asked.values()] == [True, False]
+    late = _page(32, queue=0.01, e2e=0.8, ttft=0.45, hits=40000, moved=0.3)
+    assert _ask("KV transfer is slow", PREFILL, late, BENCH).assessment.verdict != "healthy"

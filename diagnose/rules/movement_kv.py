@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 
+_MOVES = regex(r"\bkv\b|transfers?\b|disagg|nixl|mooncake|prefill.{0,12}decode|\bp/?d\b|分离|传输", re.I)
 _SMALL = 65536  # bytes per descriptor; below it submission costs more than moving on any RDMA or NVLink path
 
 
@@ -87,7 +89,12 @@ def serial_stages(ctx: Context) -> Outcome:
 
 
 def kv_transfer_ok(ctx: Context) -> Outcome:
-    """KV transfers run at the rate of a fast NIC with few bytes wasted on posting, or take little of the TTFT."""
+    """KV transfers run at the rate of a fast NIC with few bytes wasted on posting, or take little of the TTFT.
+
+    That answers a question about the transfer; a first token can be late for other reasons.
+    """
+    if not (ctx.asks("kv-transfer-slow") or _MOVES.search(ctx.symptom)):
+        return UNKNOWN
     wrong = (
         "kv.post_delay", "kv.after_prefill", "kv.tick", "kv.poll_period", "kv.far_over_near", "kv.backlog", "kv.failed",
         "kv.config_differs", "kv.register_share", "movement.one_nic", "kv.mark.timeout",
@@ -95,7 +102,11 @@ def kv_transfer_ok(ctx: Context) -> Outcome:
     seen = tuple(e for name in wrong for e in ctx.of(name))
     if seen:
         return Outcome(False, seen[:2])
+    whole = [(v, e) for v, e in ctx.numbers("serving.stage_total") if e.subject.label == "ttft" and v > 0]
+    moved = [(v, e) for v, e in ctx.numbers("serving.stage_mean") if e.subject.label == "ttft: KV transfer"]
     shares = ctx.numbers("kv.share")
+    if whole and moved:  # of both servers' time to first token; `kv.share` is of the decode server's own
+        shares = [(moved[0][0] / whole[0][0], e) for _, e in (moved[0], whole[0])]
     if shares:
         return Outcome(all(v < 0.1 for v, _ in shares), tuple(e for _, e in shares))
     rates, posts = ctx.numbers("kv.throughput"), ctx.numbers("kv.post_share")
