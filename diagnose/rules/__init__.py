@@ -63,6 +63,7 @@ FAMILIES = (
     "settled",
     "disaggregated",
     "past",
+    "calm",
 )
 
 

@@ -209,6 +209,7 @@ def kernel_like_the_library(ctx: Context) -> Outcome:
     return Outcome(all(r.value <= _SHARE for r in found), tuple(r.evidence for r in found[:2]))
 
 
+_NUMBERED = regex(r"\W*(?:step|iter(?:ation)?)\W{0,3}(?P<n>\d+)\b", re.I)
 _STEP = regex(r"^step_time\|\D*(?P<n>\d+)$")
 
 
@@ -219,6 +220,10 @@ def first_steps_only(ctx: Context) -> Outcome:
         hit = _STEP.match(item.subject.label or "")
         if hit is not None and item.unit in ("s", "ms"):
             steps[int(hit["n"])] = value * (1.0 if item.unit == "s" else 1e-3), item
+    for value, item in ctx.numbers("figure", {"label": r"^time\|request \d+$"}) if not steps else ():
+        said = _NUMBERED.match(item.quote or "")
+        if said is not None and item.unit in ("s", "ms"):
+            steps[int(said["n"])] = value * (1.0 if item.unit == "s" else 1e-3), item
     again = ctx.of("train.mark.recompile*") or ctx.of("train.mark.retracing") or ctx.of("train.cache_growth")
     order = sorted(steps)
     if len(order) < 4 or order[0] > 1 or again:

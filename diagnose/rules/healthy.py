@@ -164,7 +164,8 @@ def peers_are_even(ctx: Context) -> Outcome:
         ctx.symptom,
         re.I,
     )
-    if asked is None or about is None or not even or _differences(ctx, 1.1) or faulty(ctx):
+    apart = [r for r in _differences(ctx, 1.1) if r.axis != "other"]  # two columns of a table are no peers
+    if asked is None or about is None or not even or apart or faulty(ctx):
         return UNKNOWN
     return Outcome(all(v <= 1.03 for v, _ in even), tuple(e for _, e in even[:2]))
 

@@ -30,6 +30,7 @@ def _single(ctx: Context) -> bool:
     many = [v for v, _ in (*ctx.numbers("serving.running"), *ctx.numbers("serving.running_span")) if v > 1]
     queued = [v for v, _ in ctx.numbers("serving.waiting") if v > 0]
     many += [v for v, _ in ctx.numbers("serving.client.peak_concurrency") if v > 1]
+    many += [1.0 for e in ctx.of("serving.client.concurrency") if str(e.value) not in ("1", "1.0")]
     return not many and not queued and not ctx.of("serving.mark.few_layers_offloaded")
 
 
@@ -40,6 +41,9 @@ def _weights(ctx: Context) -> tuple[float, list[Evidence]] | None:
         last = {e.subject.label: (v, e) for v, e in parts}
         return sum(v for v, _ in last.values()) * 2**30, [e for _, e in last.values()]
     whole = ctx.numbers("serving.weights_part", {"label": "^whole$"}) or ctx.numbers("serving.weights")
+    if not whole:  # noted beside the figures: ``141 GB weights``
+        noted = ctx.numbers("figure", {"label": r"^bytes\|weights?$"})
+        whole = [(v / 2**30 if e.unit == "B" else v, e) for v, e in noted if e.unit in ("B", "GiB")]
     sizes = {round(v, 1) for v, _ in whole}
     return (whole[0][0] * 2**30, [whole[0][1]]) if len(sizes) == 1 else None
 

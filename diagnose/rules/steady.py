@@ -39,8 +39,11 @@ _WORDS = {
 def suspect_changes_nothing(ctx: Context) -> Outcome:
     """With and without what is suspected, all that was measured is the same, and nothing else was found."""
     found = [r for r in ratios(ctx) if QUANTITY.search(r.metric) or r.metric in ("count", "iterations", "request_rate")]
+    # a column without a name that two GPUs share was not measured for their sake
+    found = [r for r in found if r.metric != "count" or r.axis not in ("gpu", "rank")]
+    waits = [e for v, e in ctx.numbers("step.share", {"label": "^(?:data|comm|h2d)$"}) if v > 0.2]
     real = [r for r in found if r.axis in _AXES or (r.axis != "expected" and _worded(r.worse, r.better))]
-    if not real or not _ASKS.search(ctx.symptom) or _CLAIMS.search(ctx.symptom) or faulty(ctx):
+    if not real or waits or not _ASKS.search(ctx.symptom) or _CLAIMS.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
     worst = max((r for r in found if r.axis != "expected"), key=lambda r: r.value)
     if worst.value > _EVEN:
@@ -92,7 +95,9 @@ def mfu_in_band(ctx: Context) -> Outcome:
     used = [
         (v, e)
         for v, e in ctx.numbers("figure")
-        if e.unit == "fraction" and _MFU.search(e.quote or "") and "utilisation" in (e.subject.label or "")
+        if (e.unit == "fraction" or (e.unit == "count" and 0 < v < 1))
+        and _MFU.search(e.quote or "")
+        and "utilisation" in (e.subject.label or "")
     ]
     used += [(v, e) for v, e in ctx.numbers("train.mfu")]
     if not used or not _ASKS_TRAINING.search(ctx.symptom) or _CLAIMS.search(ctx.symptom) or faulty(ctx):
@@ -111,7 +116,8 @@ def mfu_in_band(ctx: Context) -> Outcome:
         return Outcome(False, (low[1],))
     if steps and waits and max(waits) > 0.05 * min(steps):
         return Outcome(False, (low[1],))
-    known = bool(steps and (waits or shares)) or len(used) >= 3
+    filled = [v for v, _ in ctx.numbers("profile.gpu_busy") if v >= 0.9]
+    known = bool(steps and (waits or shares or filled)) or len(used) >= 3
     return Outcome(_DENSE_BAND[0] <= low[0] <= _DENSE_BAND[1], (low[1],)) if known else UNKNOWN
 
 

@@ -175,8 +175,8 @@ def asks_about_input(ctx: Context) -> Outcome:
     """The question is whether the input pipeline is to blame."""
     return Outcome(
         re.search(
-            r"data ?load|input pipeline|loader|waiting for data|数据(?:加载"
-            r"|读取)",
+            r"data ?load|input pipeline|loader|waiting for data|storage|disks?\b|nvme|iostat|i/o\b|存储|磁盘"
+            r"|数据(?:加载|读取)",
             ctx.symptom,
             re.IGNORECASE,
         )

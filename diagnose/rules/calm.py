@@ -1,0 +1,138 @@
+"""Health by readings that answer the worry itself: gauges far from their limits, tests passed, a bet that pays."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from ..lazy import regex
+from ..predicates import UNKNOWN, Context, Outcome
+from . import serving_read as read
+from .base import lowest
+from .comparison import ratios
+from .control_healthy import CLAIMS
+from .healthy import faulty
+from .past import gpus_granted_since
+
+# ---------------------------------------------------------------- a server's gauges
+
+_GAUGES = regex(
+    r"wait(?:ing)?\b|queue|\bkv\b|cache|token usage|running|paused|retract|preempt|capacity|saturat|overload|fall over|max[-_]num|batch size|schedul"  # noqa: E501
+    r"|排队|队列|缓存|占用|容量|并发|调度",
+    re.I,
+)
+_HURTS = regex(
+    r"\bslow|latenc|ttft|tpot|\bitl\b|p9\d|time-?outs?|timed out|hang|stall|late\b|drop|throughput (?:is |was )?(?:low|down|halv|only|bad)|low(?:er)? throughput|only \d"  # noqa: E501
+    r"|no (?:more|gain|better|faster)|n[o']t (?:scale|grow|help|increase)"
+    r"|underutili[sz]|idle|errors?\b|fail|reject|\b(?:429|503)\b|慢|延迟|超时|卡住|报错|吞吐(?:低|下降|上不去)",
+    re.I,
+)
+_ROOM = 0.85  # of the cache or of the limit of running requests
+
+
+def gauges_in_bounds(ctx: Context) -> Outcome:
+    """A gauge is the worry, nothing that users feel; over several readings nothing waits and no limit is near."""
+    waiting, kv, last = read.waiting(ctx), read.kv(ctx), read.top(ctx, "serving.running_span", "^last$")
+    busiest = read.top(ctx, "serving.running_span", "^max$")
+    if waiting is None or kv is None or last is None or busiest is None or last[0] < 1 or faulty(ctx):
+        return UNKNOWN
+    if not _GAUGES.search(ctx.symptom) or _HURTS.search(ctx.symptom) or CLAIMS.search(ctx.symptom):
+        return UNKNOWN
+    where = waiting[1].capture.name if waiting[1].capture else ""
+    lines = {e.capture.line for e in ctx.of("serving.*") if e.capture is not None and e.capture.name == where}
+    if len(lines) < 2:
+        return UNKNOWN  # one moment is no course
+    cap, lost, share = read.cap(ctx), read.top(ctx, "serving.preemptions"), read.top(ctx, "serving.queue_share")
+    near = cap is not None and busiest[0] > _ROOM * cap[0]
+    waited = (lost is not None and lost[0] > 0) or (share is not None and share[0] > 0.1)
+    said = ctx.of("serving.mark.preempted") or ctx.of("serving.mark.kv_full") or ctx.of("serving.paused")
+    calm = waiting[0] <= max(1.0, 0.03 * busiest[0]) and kv[0] <= _ROOM
+    return Outcome(calm and not near and not waited and not said, (waiting[1], kv[1], busiest[1]))
+
+
+# ---------------------------------------------------------------- a draft that pays
+
+_DRAFT = regex(r"accept|draft|specul|\bmtp\b|eagle|medusa|投机|接受率|草稿", re.I)
+_WITHOUT = regex(r"\bno\b|\boff\b|without|disabled|baseline|vanilla|plain|none|关|无|不开", re.I)
+
+
+def speculation_pays(ctx: Context) -> Outcome:
+    """Most of what is drafted is accepted, and with it tokens come clearly faster than without."""
+    rates, found = ctx.numbers("serving.accept_rate"), [r for r in ratios(ctx) if r.axis == "spec_decode"]
+    found = [r for r in found if re.match("tpot|itl|decode_throughput|e2e|latency", r.metric)]
+    if not rates or not found or not _DRAFT.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    faster = all(r.value >= 1.2 and _WITHOUT.search(r.worse) and not _WITHOUT.search(r.better) for r in found)
+    low = lowest(rates)
+    return Outcome(faster and low[0] >= 0.5, (found[0].evidence, low[1]))
+
+
+# ---------------------------------------------------------------- tests and events
+
+_FIT = regex(
+    r"\bfit\b|health|good\b|\bok\b|production|broken|fault|defect|\brma\b|replace|hardware|wrong|\bbad\b|dying|pass|体检|健康|正常|硬件|坏",
+    re.I,
+)
+_OF_HARDWARE = regex(r"pcie|memory|diagnostic|stress|targeted|bandwidth|memtest|pulse", re.I)
+
+
+def diagnostics_pass(ctx: Context) -> Outcome:
+    """Whether the hardware is sound is the question, and the maker's own tests of it all pass."""
+    passed = [e for e in ctx.of("dcgm.test_passed") if _OF_HARDWARE.search(e.subject.label or "")]
+    failed = [e for s in ("dcgm.test_failed", "dcgm.health", "dcgm.said") for e in ctx.of(s)]
+    if len(passed) < 3 or not _FIT.search(ctx.symptom) or CLAIMS.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    return Outcome(not failed, tuple((failed or passed)[:3]))
+
+
+_DYING = regex(r"ecc|hardware|dying|dead|rma|dmesg|kernel log|硬件|坏|报修", re.I)
+
+
+def no_error_counted(ctx: Context) -> Outcome:
+    """Whether the hardware is failing is the question, and neither memory errors nor remapped rows were counted."""
+    counts = [*ctx.numbers("gpu.ecc.corrected"), *ctx.numbers("gpu.ecc.uncorrected"), *ctx.numbers("gpu.remap.rows")]
+    kinds = {e.signal for _, e in counts}
+    slow = re.search(r"slow|throughput|hang|crash|\bxid\b|fell|lost|慢|卡|崩", ctx.symptom, re.I)
+    if len(kinds) < 2 or not _DYING.search(ctx.symptom) or slow or CLAIMS.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    bad = [
+        e for s in ("gpu.remap.pending", "gpu.remap.failure") for e in ctx.of(s) if str(e.value).lower() in ("yes", "1")
+    ]  # fmt: skip
+    said = [e for s in ("gpu.xid*", "gpu.mark.ecc", "gpu.mark.fallen", "pci.aer*") for e in ctx.of(s)]
+    return Outcome(not bad and not said and all(v == 0 for v, _ in counts), tuple(e for _, e in counts[:4]))
+
+
+_EVENTS = regex(r"schedul|\bpull|events?\b|pending|back-?off|kubectl|still|调度|事件|拉取", re.I)
+
+
+def pod_runs_since(ctx: Context) -> Outcome:
+    """The events that worry are those of the start; the pod has its node, and what it serves does not wait."""
+    since, share, waiting = gpus_granted_since(ctx), read.top(ctx, "serving.queue_share"), read.waiting(ctx)
+    if not since.holds or not _EVENTS.search(ctx.symptom) or CLAIMS.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    served = (share is not None and share[0] <= 0.1) or (waiting is not None and waiting[0] == 0)
+    return Outcome(True, since.used) if served else UNKNOWN
+
+
+_TENSOR = regex(r"tensor|starv|utili[sz]|\bsm\b|occup|busy|flops|利用率|喂不饱", re.I)
+
+
+def tensor_cores_busy(ctx: Context) -> Outcome:
+    """On every GPU the SMs hardly rest and the tensor cores work as much of the time as large models make them."""
+    shares: dict[str, list[float]] = {}
+    for value, item in ctx.numbers("dcgm.active"):
+        shares.setdefault(item.subject.label or "", []).append(value)
+    if not {"SM", "tensor"} <= set(shares) or not _TENSOR.search(ctx.symptom) or CLAIMS.search(ctx.symptom):
+        return UNKNOWN
+    if faulty(ctx):
+        return UNKNOWN
+    busy = min(shares["SM"]) >= 0.8 and min(shares["tensor"]) >= 0.38 and max(shares["SM"]) <= 1.0
+    even = max(shares["tensor"]) <= 1.1 * min(shares["tensor"])
+    seen = [e for n in ("SM", "tensor") for _, e in ctx.numbers("dcgm.active", {"label": f"^{n}$"})[:1]]
+    return Outcome(busy and even, tuple(seen))
+
+
+_ALL: tuple[Callable[[Context], Outcome], ...] = (
+    gauges_in_bounds, speculation_pays, diagnostics_pass, no_error_counted, pod_runs_since, tensor_cores_busy,
+)  # fmt: skip
+RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in _ALL}
