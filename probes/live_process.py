@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,14 @@ from diagnose.mask import mask
 from .live_host import STEERS
 
 HEAD, TAIL = 256 << 10, 2 << 20  # of a log: what was decided at the start, and what goes on now
+RECENT = 600.0  # seconds; what a server was doing before that is not what is asked about now
 _WHOLE = 64 << 20  # of a log that is searched for capacity
 _SERVERS = regex(
     r"vllm|sglang|trtllm|tensorrt_llm|tritonserver|text-generation|llama-server|llama_cpp|dynamo|lmdeploy|torchrun"
     r"|deepspeed|ray::|mooncake|lmcache"
 )
+# A line of state, with its clock: vLLM's `MM-DD HH:MM:SS`, SGLang's `[YYYY-MM-DD HH:MM:SS]`; both in local time.
+_STATE = regex(r"(?m)^.*?(\d{2}-\d{2} \d{2}:\d{2}:\d{2})\b.*(?:Avg prompt throughput|(?:Prefill|Decode) batch\b).*\n?")
 _CAPACITY = regex(
     r"KV cache|[Mm]aximum concurrency|max_total_num_tokens|num_gpu_blocks|# ?GPU blocks|#tokens|kv blocks"
 )
@@ -183,8 +187,29 @@ def _need_files(port: int) -> list[Path]:
     return files
 
 
+def without_past(text: str, now: float) -> tuple[str, int]:
+    """A log without the lines of state from `RECENT` seconds before `now` (epoch) and earlier; how many were left out.
+
+    A server's overload of this morning would else be found in its log, and named for the load of this moment.
+    """
+    today, dropped = time.localtime(now), 0
+
+    def kept(hit: re.Match[str]) -> str:
+        nonlocal dropped
+        with contextlib.suppress(ValueError, OverflowError):  # a day that no calendar has
+            told = time.mktime(time.strptime(f"{today.tm_year}-{hit[1]}", "%Y-%m-%d %H:%M:%S"))
+            if told > now + 86400:  # the turn of the year
+                told = time.mktime(time.strptime(f"{today.tm_year - 1}-{hit[1]}", "%Y-%m-%d %H:%M:%S"))
+            if told < now - RECENT:
+                dropped += 1
+                return ""
+        return hit[0]
+
+    return _STATE.sub(kept, text), dropped
+
+
 def logs(port: int) -> Iterator[Collected]:
-    """The start and the end of each log.
+    """The start and the end of each log, without the lines of state that are long past.
 
     Raises:
         ProbeError: the output of the server goes to no file, or the server is not found.
@@ -199,6 +224,10 @@ def logs(port: int) -> Iterator[Collected]:
                 end = stream.read(TAIL)
                 data = data[:HEAD].rpartition(b"\n")[0] + b"\n" + end.partition(b"\n")[2]
                 cut = f"the first {HEAD >> 10} KiB and the last {TAIL >> 20} MiB of {size / (1 << 20):.0f} MiB"
+        text, past = without_past(data.decode("utf-8", "surrogateescape"), started)
+        if past:
+            data = text.encode("utf-8", "surrogateescape")
+            cut = f"{cut or 'all'}; {past} lines of state older than {RECENT / 60:.0f} min left out"
         part = f"file {number}" if number > 1 else ""
         yield Capture("vllm.log", data, part, started=started, seconds=time.time() - started, cut=cut)
 

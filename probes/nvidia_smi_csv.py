@@ -280,7 +280,7 @@ class MonReader:
             if "pid" in row:
                 share = number(row.get("sm", "-"))
                 name = " ".join(words[len(columns) - 1 :])
-                share = -1.0 if share is None else share  # `-`: the process is listed, its share was not taken
+                share = -1.0 if share is None else share  # `-`: listed, no sample of it
                 if row["pid"].isdecimal() and share >= procs.get((gpu, row["pid"]), (-1.0, line, ""))[0]:
                     procs[(gpu, row["pid"])] = (share, line, f"{row.get('type', 'C')} {name}")
                 continue
@@ -292,11 +292,15 @@ class MonReader:
             per.setdefault(gpu, _Samples()).rows.append((line, numbers, {}, set()))
         for gpu, samples in per.items():
             yield from samples.facts(doc, gpu)
+        sampled = {gpu for (gpu, _), (share, _, _) in procs.items() if share >= 0}
         for (gpu, pid), (share, line, name) in procs.items():
             kind, _, command = name.partition(" ")
             yield fact(doc, line, "gpu.process", command, gpu=gpu, label=f"{pid} {kind}")
-            if share >= 0:
-                yield fact(doc, line, "gpu.process.sm", share / 100, "fraction", gpu=gpu, label=f"{pid} {kind}")
+            if (
+                gpu in sampled
+            ):  # beside a share of another process on that GPU, `-` is a process without samples: no work
+                used = max(share, 0.0) / 100
+                yield fact(doc, line, "gpu.process.sm", used, "fraction", gpu=gpu, label=f"{pid} {kind}")
 
 
 READERS: list[Reader] = [CsvReader(), MonReader()]

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from diagnose.probes.live_process import without_past
 from diagnose.probes.live_prometheus import increase
 from diagnose.probes.live_repeat import REQUESTS, RepeatReader
 
@@ -269,6 +270,18 @@ def test_the_process_behind_the_port_is_found() -> None:
     assert any(c.part == "command line" for c in captures), said
     cpu = next(c for c in used if c.part == "cpu").data.decode()
     assert f"\n{os.getpid():5d} " in cpu and "%wait" in cpu
+
+
+def test_a_log_of_now_leaves_out_the_state_of_this_morning() -> None:
+    now = time.mktime((2027, 1, 1, 0, 5, 0, 0, 1, -1))
+    start = "INFO 12-31 20:00:01 [core.py:1] GPU KV cache size: 190,000 tokens\n"
+    past = "INFO 12-31 23:50:00 [loggers.py:310] Engine 000: Avg prompt throughput: 9.0 tokens/s, Waiting: 495 reqs\n"
+    sglang = "[2026-12-31 23:58:00 TP0] Decode batch. #running-req: 3, #token: 5, #queue-req: 0\n"
+    late = past.replace("12-31 23:50:00", "01-01 00:04:30")
+    odd = past.replace("12-31", "02-31")  # no such day: nobody can say when, so it stays
+    text = start + past + sglang + odd + late
+    assert without_past(text, now) == (start + sglang + odd + late, 1)
+    assert without_past(text, now + 300) == (start + odd + late, 2)
 
 
 def test_a_path_that_is_elsewhere_is_not_looked_for_here() -> None:

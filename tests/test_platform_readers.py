@@ -8,6 +8,7 @@ import pytest
 from diagnose.probes.nvidia_smi_q import QueryReader
 
 from diagnose.document import Document
+from diagnose.engine import triage
 from diagnose.gather import Gathered, matching, read_document
 from diagnose.models import Fact, Value
 
@@ -138,6 +139,26 @@ def test_dmon_and_pmon() -> None:
         "tritonserver\n"
     )
     assert value(facts, "gpu.process.sm", label="90417 C") == 0.57
+
+
+_PMON = """# gpu         pid   type     sm    mem    enc    dec    jpg    ofa    command
+# Idx           #    C/G      %      %      %      %      %      %    name
+    0       1723     C     98     83      -      -      -      -    VLLM::EngineCor
+    0       2227     C      {}      -      -      -      -      -    VLLM::EngineCor
+"""
+_HELD = """gpu_uuid, pid, process_name, used_gpu_memory [MiB]
+GPU-a8de2970-e61f-9fb5-b504-bd6ae710083e, 1723, VLLM::EngineCore, 45018 MiB
+GPU-a8de2970-e61f-9fb5-b504-bd6ae710083e, 2227, VLLM::EngineCore, 43978 MiB
+"""
+_BUSY = "index, utilization.gpu [%], clocks.current.sm [MHz]\n0, 100 %, 1980 MHz\n"
+
+
+@pytest.mark.parametrize(("share", "blamed"), [("-", False), ("0", False), ("41", True)])
+def test_who_holds_memory_and_rests_takes_no_time(share: str, blamed: bool) -> None:
+    docs = [Document.of(str(n), t.encode()) for n, t in enumerate((_PMON.format(share), _HELD, _BUSY))]
+    assert ("gpu.contention" in [b.cause.id for b in triage("TPOT is bad", docs).assessment.accepted]) == blamed
+    if not blamed:  # where nobody sampled it, two that hold memory on a full card are suspect as ever
+        assert triage("TPOT is bad", docs[1:]).assessment.beliefs["gpu.contention"].p > 0.5
 
 
 def test_links_in_prose_tables_and_monitors() -> None:

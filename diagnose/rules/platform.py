@@ -290,9 +290,15 @@ def pci_endpoint_downgraded(ctx: Context) -> Outcome:
 
 
 def shared_by_processes(ctx: Context) -> Outcome:
-    """Two compute processes hold real memory on one GPU."""
+    """Two compute processes hold real memory on one GPU, and no sample shows that only one of them computes.
+
+    Memory that an idle process holds takes nothing from the other's time, only its room.
+    """
     if any(str(e.value).startswith("Enabled") for e in ctx.of("gpu.mig")):
         return UNKNOWN
+    alone = one_of_several_computes(ctx)
+    if alone.holds and not ctx.asks("out-of-memory"):
+        return Outcome(False, alone.used)
     per: _Processes = {}
     for held, item in ctx.numbers("gpu.process.memory"):
         if held >= 1 and not (item.subject.label or "").endswith(" G"):
@@ -314,6 +320,17 @@ def computed_by_processes(ctx: Context) -> Outcome:
         if share >= 0.05:
             _count(per, item)
     return outcome([e for group in per.values() if len(group) > 1 for e in group.values()], bool(per))
+
+
+def one_of_several_computes(ctx: Context) -> Outcome:
+    """Of the processes on a GPU one uses its SMs; the others were sampled with it and used none."""
+    per: dict[int | None, list[tuple[float, Evidence]]] = {}
+    for share, item in ctx.numbers("gpu.process.sm"):
+        if not (item.subject.label or "").endswith(" G"):
+            per.setdefault(item.subject.gpu, []).append((share, item))
+    crowded = {gpu: rows for gpu, rows in per.items() if len(rows) > 1}
+    idle = all(sum(v >= 0.05 for v, _ in rows) == 1 and min(v for v, _ in rows) < 0.01 for rows in crowded.values())
+    return Outcome(bool(crowded) and idle, tuple(e for rows in crowded.values() for _, e in rows))
 
 
 def neighbour_slows_rank(ctx: Context) -> Outcome:
@@ -456,6 +473,7 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
         clock_very_low_under_load, clock_spread_under_load, app_clock_below_default, resting_pstate_under_load,
         gpu_hot, hot_and_slow, pcie_narrow, pcie_very_narrow, pcie_gen_low_at_work, pcie_gen_first_at_work,
         pcie_idle_gen_only, sw_power_cap_only, pci_endpoint_downgraded, shared_by_processes, computed_by_processes,
+        one_of_several_computes,
         busy_for_somebody, neighbour_slows_rank, masked_to_few, driver_below_cuda, driver_serves_cuda,
         all_gpus_masked, fewer_visible_than_asked,
         fewer_visible_than_present, container_without_gpus, torch_too_old_for_gpu,
