@@ -12,11 +12,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from .catalogue import Catalogue
 from .entries import Cause, Indicator, Signal
+from .marks import admits, gates, needles
 from .models import Evidence
-from .predicates import Context, holds, pattern
+from .predicates import Context, Outcome, holds, needs, pattern
 from .wording import MOST_BYTES
 
 HEALTHY = "none.healthy"
@@ -54,15 +56,20 @@ class Belief:
     """What is held about one cause, with every term of the sum."""
 
     cause: Cause
+    ctx: Context = field(repr=False)
     p: float = 0.0
     score: float = 0.0
     prior: float = 0.0
     pro: list[Term] = field(default_factory=list)
     contra: list[Term] = field(default_factory=list)
-    undecided: list[Indicator] = field(default_factory=list)  # nothing here says whether they hold
     outdated: list[tuple[Term, Evidence]] = field(default_factory=list)  # would hold, but not for this version
 
     lonely: bool = False  # one single reason, while the words used speak for something else
+
+    @cached_property
+    def undecided(self) -> list[Indicator]:
+        """Indicators of which nothing here says whether they hold."""
+        return [i for i in self.cause.indicators if holds(i.when, self.ctx).holds is None]
 
     @property
     def named(self) -> bool:
@@ -118,24 +125,40 @@ def _group(signal: str, signals: Mapping[str, Signal]) -> str:
     return declared.group or signal if declared is not None else signal
 
 
+class _Known:
+    """What is asked of a cause each time, made ready: its indicators with their needs, its cues with their literals."""
+
+    def __init__(self, cause: Cause) -> None:
+        self.cause = cause
+        self.indicators = [(i, needs(i.when)) for i in cause.indicators]
+        self.cues = [(cue, gates(needles(cue, plain=True))) for cue in cause.cues]
+
+    def cued(self, ctx: Context) -> bool:
+        """Do the symptom's own words name the cause?"""
+        return any(
+            admits(literals, ctx.lower) and pattern(cue, re.IGNORECASE).search(ctx.symptom)
+            for cue, literals in self.cues
+        )
+
+
+_KNOWN: dict[int, _Known] = {}  # by identity: the cause within keeps it its own
+
+
 def believe(cause: Cause, ctx: Context, signals: Mapping[str, Signal]) -> Belief:
     """Evaluate the indicators of one cause; an indicator's group is its own, else that of its first signal."""
-    belief = Belief(cause)
-    for indicator in cause.indicators:
-        got = holds(indicator.when, ctx)
-        if got.holds is None:
-            belief.undecided.append(indicator)
-        if not got.holds:
-            continue
-        group = indicator.group or (_group(got.used[0].signal, signals) if got.used else str(indicator.when))
-        term = Term(indicator, group, got.used)
-        other = ctx.outside(indicator.versions) if indicator.versions else None
-        if other is not None:
-            belief.outdated.append((term, other))
-            continue
-        (belief.contra if indicator.against else belief.pro).append(term)
+    belief = Belief(cause, ctx)
+    known = _KNOWN.get(id(cause)) or _KNOWN.setdefault(id(cause), _Known(cause))
+    here = ctx.here
+    for indicator, wanted in known.indicators:
+        for names in wanted:
+            if names.isdisjoint(here):
+                break
+        else:
+            got = holds(indicator.when, ctx)
+            if got.holds:
+                _count(belief, indicator, got, signals)
     prior = PRIOR_LISTED if not cause.playbooks or ctx.asks(*cause.playbooks) else PRIOR_OTHER
-    if any(pattern(cue, re.IGNORECASE).search(ctx.symptom) for cue in cause.cues):
+    if known.cued(ctx):
         prior += CUE
     prior += ctx.wording.get(cause.id, 0.0)
     belief.prior = prior
@@ -144,6 +167,17 @@ def believe(cause: Cause, ctx: Context, signals: Mapping[str, Signal]) -> Belief
     telling = [t for t in belief.pro if t.counted and t.indicator.strength != "weak"]
     belief.lonely = elsewhere and len(telling) == 1 and _worded(telling[0], ctx)
     return belief
+
+
+def _count(belief: Belief, indicator: Indicator, got: Outcome, signals: Mapping[str, Signal]) -> None:
+    """Put down an indicator that holds."""
+    group = indicator.group or (_group(got.used[0].signal, signals) if got.used else str(indicator.when))
+    term = Term(indicator, group, got.used)
+    other = belief.ctx.outside(indicator.versions) if indicator.versions else None
+    if other is not None:
+        belief.outdated.append((term, other))
+    else:
+        (belief.contra if indicator.against else belief.pro).append(term)
 
 
 def _worded(term: Term, ctx: Context) -> bool:

@@ -107,6 +107,8 @@ def _before_cleaning(raw: bytes, text: str) -> int:
 
 def printable(name: str) -> str:
     """Text that a terminal shows as it is: what would steer it, or hide, becomes a replacement mark."""
+    if name.isprintable():
+        return name
     return "".join(c if c.isprintable() else "\ufffd" for c in name.encode("utf-8", "replace").decode())
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 
 from .catalogue import catalogue
 from .document import Document, printable, uncoloured
 from .document_plain import plain
-from .marks import Scanner
+from .marks import Scanner, grams
 from .models import CaptureRef, Evidence, Fact, InputRef, SpanRef
 from .plugin import Reader, readers
 from .salvage import finite, read
@@ -21,6 +22,7 @@ from .sieve import standing
 
 _HEAD = 8 << 20  # of a huge document, look for needles in this much of it
 _SIFTED_FROM = 1 << 18
+_BEGIN = 3  # bytes of a needle
 GENERIC = "generic"
 
 
@@ -40,6 +42,39 @@ def scanner() -> Scanner:
     return Scanner(catalogue().marks)
 
 
+class _Needles:
+    """Needles of some readers by how they begin: few beginnings stand in a short text."""
+
+    def __init__(self, known: tuple[Reader, ...]) -> None:
+        self.known = known
+        self._places: dict[bytes, list[int]] = {}
+        for place, reader in enumerate(known):
+            for needle in reader.needles:
+                self._places.setdefault(needle, []).append(place)
+        self._always = [place for place, reader in enumerate(known) if reader.name == GENERIC]
+        self._begun: dict[bytes, list[bytes]] = {}
+        for needle in self._places:
+            self._begun.setdefault(needle[:_BEGIN], []).append(needle)
+        self._short = [needle for start in [*self._begun] if len(start) < _BEGIN for needle in self._begun.pop(start)]
+
+    def readers(self, text: bytes) -> list[Reader]:
+        """Readers one of whose needles stands in a text, in their order; the generic one always."""
+        stand = standing(self._places, text) if len(text) >= _SIFTED_FROM else self._within(text)
+        places = {*self._always}.union(*map(self._places.__getitem__, stand))
+        return [self.known[place] for place in sorted(places)]
+
+    def _within(self, text: bytes) -> set[bytes]:
+        some = (needle for start in self._begun.keys() & grams(text, _BEGIN) for needle in self._begun[start])
+        return {needle for needle in chain(self._short, some) if needle in text}
+
+
+_NEEDLES: dict[int, _Needles] = {}  # by identity of the readers, which are within
+
+
+def _needles(known: tuple[Reader, ...]) -> _Needles:
+    return _NEEDLES.get(id(known)) or _NEEDLES.setdefault(id(known), _Needles(known))
+
+
 def matching(doc: Document) -> list[Reader]:
     """Readers one of whose needles stands in the document; the generic reader always."""
     known, _ = readers()
@@ -47,11 +82,7 @@ def matching(doc: Document) -> list[Reader]:
     if doc.encoding != "utf-8":
         head = head.decode(doc.encoding, "replace").encode()
     head = uncoloured(head)
-    if len(head) >= _SIFTED_FROM:
-        stand = standing({n for r in known for n in r.needles}, head)
-        hits = [r for r in known if not stand.isdisjoint(r.needles) or r.name == GENERIC]
-    else:
-        hits = [r for r in known if any(n in head for n in r.needles) or r.name == GENERIC]
+    hits = _needles(known).readers(head)
     owner = next((r for r in hits if owns(r, doc)), None)
     return hits if owner is None else [r for r in hits if r is owner or r.name in beside(owner)]
 

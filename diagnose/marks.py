@@ -176,7 +176,8 @@ def possible(
     return (line for line, may in told(lines, *patterns, words=words, also=also) if may)
 
 
-def _grams(text: bytes, size: int = 3) -> set[bytes]:
+def grams(text: bytes, size: int = 3) -> set[bytes]:
+    """All runs of so many bytes."""
     return {text[i : i + size] for i in range(len(text) - size + 1)}
 
 
@@ -267,10 +268,10 @@ class Scanner:
                 index.setdefault(literal, []).append(item)
         # A literal is looked for only in lines one of whose words holds the rarest three bytes of its longest word.
         words = {literal: max(literal.split(), key=len, default=b"") for literal in index}
-        usual = Counter(gram for word in words.values() for gram in _grams(word))
+        usual = Counter(gram for word in words.values() for gram in grams(word))
         self._index: dict[bytes, list[_Sought]] = {}
         for literal, items in index.items():
-            rarest = min(_grams(words[literal]), key=lambda gram: (usual[gram], gram), default=words[literal])
+            rarest = min(grams(words[literal]), key=lambda gram: (usual[gram], gram), default=words[literal])
             self._index.setdefault(rarest, []).append(_Sought(words[literal], literal, items))
         self._short = [s for gram in [*self._index] if len(gram) < 2 for s in self._index.pop(gram)]
         self._dull: set[bytes] = set()  # words that no literal has
@@ -287,7 +288,7 @@ class Scanner:
                 if len(self._dull) + len(self._told) > _MOST_WORDS:
                     self._dull.clear()
                     self._told.clear()
-                hits = self._index.keys() & (_grams(word) | _grams(word, 2))
+                hits = self._index.keys() & (grams(word) | grams(word, 2))
                 told = tuple(s for gram in hits for s in self._index[gram] if s.word in word)
                 if told:
                     self._told[word] = told

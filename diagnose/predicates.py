@@ -26,8 +26,8 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from typing import Any
+from functools import cached_property, lru_cache, wraps
+from typing import Any, TypeVar
 
 from .errors import CatalogueError
 from .models import Evidence, Limit
@@ -72,6 +72,7 @@ class Outcome:
     used: tuple[Evidence, ...] = ()
 
 
+_T = TypeVar("_T")
 UNKNOWN = Outcome(None)
 _YES, _NO = Outcome(True), Outcome(False)
 
@@ -90,6 +91,7 @@ class Context:
     _index: dict[str, list[Evidence]] = field(default_factory=dict)
     _seen: dict[str, list[Evidence]] = field(default_factory=dict, init=False)  # without what is noted as absent
     _told: dict[str, Outcome] = field(default_factory=dict, init=False)  # by named predicates
+    _worked: dict[object, Any] = field(default_factory=dict, init=False)  # out by `once`
 
     def __post_init__(self) -> None:
         self.asked |= {self.playbook}
@@ -132,6 +134,16 @@ class Context:
             if versions and other is not None:
                 out[item.id] = (item, other, versions[(other.subject.label or "").lower()])
         return out
+
+    @cached_property
+    def here(self) -> frozenset[str]:
+        """Signals of which there is evidence, and the questions asked: see `needs`."""
+        return frozenset((*self._seen, *map(_book, self.asked)))
+
+    @cached_property
+    def lower(self) -> bytes:
+        """The symptom as literals are looked for in it."""
+        return self.symptom.lower().encode("utf-8", "replace")
 
     @cached_property
     def loudest(self) -> float:
@@ -177,6 +189,19 @@ class Context:
             if seen and not any(may_lie_in(parse_version(str(e.value)), text) for e in seen):
                 return seen[0]
         return None
+
+
+def once(work: Callable[[Context], _T]) -> Callable[[Context], _T]:
+    """What several rules read out of the evidence, worked out once a context; nobody changes what it gives."""
+
+    @wraps(work)
+    def known(ctx: Context) -> _T:
+        if work not in ctx._worked:
+            ctx._worked[work] = work(ctx)
+        made: _T = ctx._worked[work]
+        return made
+
+    return known
 
 
 Rule = Callable[[Context], Outcome]
@@ -282,6 +307,27 @@ Condition = Callable[[Context], Outcome]
 Test = Callable[[Evidence], bool]
 # Made once from the catalogue's mappings and kept by identity: the mapping beside it keeps the identity its own.
 _MADE: dict[int, tuple[Mapping[str, Any], Condition]] = {}
+
+Needs = tuple[frozenset[str], ...]
+
+
+def needs(when: Mapping[str, Any]) -> Needs:
+    """Sets of names of which a condition needs one each: without it in `Context.here` it does not hold."""
+    if "all" in when:
+        return tuple(names for part in when["all"] for names in needs(part))
+    if "any" in when:
+        parts = [needs(part) for part in when["any"]]
+        return (frozenset().union(*(part[0] for part in parts)),) if all(parts) else ()
+    kind = next(k for k in (*LEAVES, "not") if k in when)
+    if kind == "playbook":
+        return (frozenset(map(_book, _listed(when[kind]))),)
+    if kind in ("signal", "spread", "ratio"):
+        return tuple(frozenset((name,)) for name in _listed(when[kind]) if not name.endswith("*"))
+    return {"version": (frozenset(("version",)),), "compare": (frozenset(("compare.ratio",)),)}.get(kind, ())
+
+
+def _book(ident: str) -> str:
+    return f"?{ident}"
 
 
 def _made(when: Mapping[str, Any]) -> Condition:
@@ -488,7 +534,7 @@ def _recognised(when: Mapping[str, Any]) -> Condition:
 
 def _python(when: Mapping[str, Any]) -> Condition:
     rule = when["python"]
-    return lambda ctx: ctx.told(rule)
+    return lambda ctx: ctx._told.get(rule) or ctx.told(rule)
 
 
 def named(when: Mapping[str, Any]) -> Iterator[str]:

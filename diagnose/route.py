@@ -187,7 +187,8 @@ def asked(cat: Catalogue, symptom: str, evidence: Iterable[Evidence] = ()) -> li
     if not ranked:
         return [infer(list(evidence))]
     out = [ident for ident, got in ranked if got >= ASKED * ranked[0][1]]
-    for sentence in _SENTENCE.split(symptom):
+    sentences = _SENTENCE.split(symptom)
+    for sentence in sentences if len(sentences) > 1 else ():
         first = ranking(cat, sentence)[:1]  # two faults in one text are two questions
         out += [ident for ident, got in first if got >= CLEAR and ident not in out]
     return out

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -48,6 +48,11 @@ def text_of(symptom: str, docs: Iterable[Document]) -> str:
 
 
 def scores(text: str, model: Mapping[str, Any]) -> dict[str, float]:
+    """Margin of every cause, as `margins`."""
+    return margins(sorted(t for t in terms(text) if t in model["terms"]), model)
+
+
+def margins(known: Sequence[str], model: Mapping[str, Any]) -> dict[str, float]:
     """Margin of every cause: ``bias + sum over known terms of idf * weight / norm``; {} where no term is known.
 
     Args:
@@ -55,7 +60,6 @@ def scores(text: str, model: Mapping[str, Any]) -> dict[str, float]:
             small weights are left out.
     """
     table = model["terms"]
-    known = sorted(t for t in terms(text) if t in table)
     norm = math.sqrt(sum(table[t][0] ** 2 for t in known))
     if not norm:
         return {}
@@ -69,13 +73,14 @@ def scores(text: str, model: Mapping[str, Any]) -> dict[str, float]:
 
 def shifts(text: str, model: Mapping[str, Any]) -> dict[str, float]:
     """Log-odds by which the words shift the prior of each cause, within [0, 1.6]: never against, less if few."""
-    got = scores(text, model) if model else {}
+    known = sorted(t for t in terms(text) if t in model["terms"]) if model else []
+    got = margins(known, model) if known else {}
     if not got:
         return {}
     top = max(got.values())
     odds = {cause: math.exp((s - top) / TEMPERATURE) for cause, s in got.items()}
     whole = sum(odds.values())
-    heard = min(1.0, sum(t in model["terms"] for t in terms(text)) / ENOUGH)
+    heard = min(1.0, len(known) / ENOUGH)
     out: dict[str, float] = {}
     for cause, value in odds.items():
         raw = GAIN * (math.log(max(value / whole, 1e-9)) + math.log(len(odds)))

@@ -480,7 +480,9 @@ def parsed_ahead() -> str:
             data = path.read_bytes()
             files[digest(data)] = from_yaml(data)
     shaped = {mark.pattern: told(parsed(mark.pattern)) for mark in catalogue().marks}
-    plain = {pattern: told(parsed(pattern, plain=True)) for pattern, need in shaped.items() if not need}
+    asked = [pattern for pattern, need in shaped.items() if not need]
+    asked += [cue for cause in catalogue().causes.values() for cue in cause.cues]
+    plain = {pattern: told(parsed(pattern, plain=True)) for pattern in asked}
     parts = []
     for name, entries in (("files", files), ("shaped", shaped), ("plain", plain)):
         lines = (

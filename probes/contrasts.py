@@ -131,13 +131,13 @@ class Contrasts:
         lines = [line for line in excerpt(doc, _SMALL, 400, plain=True) if line.text.strip()]
         if len(lines) > 80:
             return
-        runs = list(_runs(lines))
+        runs, steps = list(_runs(lines)), _steps(lines)
         for name, worse, better in _COMPILED:
             made = _contrast(doc, name, runs, worse, better)
             if made is not None:
                 yield made
             else:
-                yield from _changed(doc, name, lines, better)
+                yield from _changed(doc, name, steps, better)
 
 
 def _runs(lines: list[Line]) -> Iterator[_Run]:
@@ -197,12 +197,21 @@ def _contrast(
     return None
 
 
-def _changed(doc: Document, name: str, lines: list[Line], better: re.Pattern[str]) -> Iterator[Fact]:
+_Step = tuple[Line, list[re.Match[str]]]
+
+
+def _steps(lines: list[Line]) -> list[_Step]:
+    """Lines with two times, of which the first became the second."""
+    timed = [(line, list(_TIME.finditer(line.text))) for line in lines]
+    return [
+        (line, found) for line, found in timed
+        if len(found) == 2 and _TO.match(line.text[found[0].end() : found[1].start()])
+    ]  # fmt: skip
+
+
+def _changed(doc: Document, name: str, lines: list[_Step], better: re.Pattern[str]) -> Iterator[Fact]:
     """``with padding: 3.7 ms -> 1.6 ms``: one line that says what was changed."""
-    for line in lines:
-        found = list(_TIME.finditer(line.text))
-        if len(found) != 2 or not _TO.match(line.text[found[0].end() : found[1].start()]):
-            continue
+    for line, found in lines:
         words = f"{line.text[: found[0].start()]} {line.text[found[1].end() :]}"
         one, two = (float(h.group(1).replace(",", "")) * _MS[h.group(2)] for h in found)
         if better.search(words) and two > 0 and one >= 1.15 * two:

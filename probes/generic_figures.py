@@ -71,6 +71,8 @@ _UNIT_BETTER = {
     "flops": "higher",
 }
 _TIME = ("s", "ms", "us")
+_DIGIT = regex(r"\d")
+_KNOWN = 2048  # texts of which it is kept what they say: readers of tables, notes and rows look at the same ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,11 @@ def with_unit(value: float, spelling: str) -> tuple[float, str] | None:
 
 def figures(text: str, limit: int = 40) -> list[Figure]:
     """Figures of one line, in order; dates, clock times, addresses, versions and ids are none."""
-    if not any(c.isdecimal() for c in text):
-        return []
+    return [*_figures(text, limit)] if _DIGIT.search(text) else []
+
+
+@lru_cache(maxsize=_KNOWN)
+def _figures(text: str, limit: int) -> tuple[Figure, ...]:
     holes = [hit.span() for hit in _DATE.finditer(text)]
     out: list[Figure] = []
     for hit in _FIGURE.finditer(text):
@@ -141,7 +146,7 @@ def figures(text: str, limit: int = 40) -> list[Figure]:
         out.extend([found, upper] if upper else [found])
         if len(out) >= limit:
             break
-    return out
+    return tuple(out)
 
 
 def _upper(text: str, lower: Figure) -> Figure | None:
@@ -242,6 +247,7 @@ def name_metric(words: str, unit: str | None = None, raw: str = "", per: str = "
 _SIZE_IN_HEAD = regex(r"(?<![\w.])\d+(?:\.\d+)? ?(?:[KMGT]i?B|bytes)\s*$", re.IGNORECASE)
 
 
+@lru_cache(maxsize=_KNOWN)
 def header_unit(words: str) -> str:
     """Unit that a column head prints: ``TTFT (ms)``, ``busbw [GB/s]``, ``decode tok/s``, ``Idle %``; or ""."""
     for inner in re.findall(r"[(\[]([^()\[\]]{1,20})[)\]]", words[:200]):
@@ -265,6 +271,7 @@ def header_unit(words: str) -> str:
 _CELL = regex(rf"^[\s~≈<>≤≥+\u2192-]*(?:0 ?-> ?|-> ?)?(?P<number>{_NUMBER})\s*(?P<rest>[^\d\s].{{0,24}})?$")
 
 
+@lru_cache(maxsize=_KNOWN)
 def cell(text: str, head_unit: str = "") -> Figure | None:
     """The one figure that a table cell is, or None for a cell that is words."""
     text = text.strip().strip("*`")

@@ -48,6 +48,8 @@ _DONE = regex(
 _RESULT = regex(
     rf"^(?P<left>.{{3,160}}?)\s*(?:->|→|=>|:|：|=|\s{{2,}}|\s(?=[a-z]+ \d))\s*(?:(?:bus_?bw|alg_?bw|bw|bandwidth|step|time|latency)[ =:]+)?{_VALUE}\s*(?P<rest>\(.*\)|#.*|//.*)?\s*$"  # noqa: E501
 )
+_ENDS = regex(rf"{_VALUE}\s*(?:\(.*\)|#.*|//.*)?\s*$")  # as `_RESULT` does, which takes long to find out
+_WIDE = regex(r"\s{5,}")  # the gaps of a table: the wider they are, the more ways there are to split it
 # Words of a line that measures; the lines of a status dump repeat too, section by section.
 _MEASURES = regex(
     r"_perf\b|_bw\b|_lat\b|perftest|osu_|iperf|bandwidth|busbw|throughput|latency|GB/s|tok\w*/s|step|train\w*\.py|torchrun|mpirun|srun|bench",
@@ -164,8 +166,8 @@ class RepeatReader:
         texts: list[tuple[str, Line]] = []
         for line in excerpt(doc, _SMALL, _LINES):
             text = _text(line)
-            worth = _MEASURES.search(text) or _RATED.search(text)  # the pattern below is slow on lines that only name
-            hit = _RESULT.match((line.prefix + line.text).strip()) if worth and not _LOG.search(text) else None
+            worth = _ENDS.search(text) and (_MEASURES.search(text) or _RATED.search(text)) and not _LOG.search(text)
+            hit = _RESULT.match(_WIDE.sub("    ", (line.prefix + line.text).strip())) if worth else None
             if hit is not None and (hit["u"] or _MEASURES.search(hit["left"])):
                 left = re.sub(r"^\W+|\W+$|\s+", " ", hit["left"]).strip().lower()
                 runs.append(_Run(left, amount(hit["v"]), hit["u"] or "", hit["rest"] or "", line, len(texts)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..lazy import regex
 from ..models import Evidence
-from ..predicates import UNKNOWN, Context, Outcome
+from ..predicates import UNKNOWN, Context, Outcome, once
 
 PREFILL = regex(r"^(ttft|prefill|prompt_throughput)")
 DECODE = regex(r"^(tpot|itl|decode_throughput)")
@@ -34,6 +34,7 @@ class Ratio:
         return self.axis, frozenset((self.worse, self.better))
 
 
+@once
 def ratios(ctx: Context) -> list[Ratio]:
     """All comparisons of the evidence."""
     out = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..lazy import regex
 from ..models import Evidence
-from ..predicates import UNKNOWN, Context, Outcome
+from ..predicates import UNKNOWN, Context, Outcome, once
 from . import serving_read as read
 from .comparison import ratios
 
@@ -42,15 +42,24 @@ class Lever:
         return all(not pattern or re.search(pattern, text, re.I) is not None for pattern, text in parts)
 
 
+@once
+def _rows(ctx: Context) -> list[Turn]:
+    labels = [((item.subject.label or "").split("|"), item) for item in ctx.of("lever.row")]
+    return [Turn(p[0], p[1], p[2], p[3], item) for p, item in labels if len(p) == 4]
+
+
+@once
+def _compared(ctx: Context) -> list[tuple[float, Turn]]:
+    return [
+        (ratio.value, Turn(ratio.axis, ratio.worse, ratio.better, ratio.metric, ratio.evidence))
+        for ratio in ratios(ctx) if not re.match("count|bytes|fraction|memory", ratio.metric)
+    ]  # fmt: skip
+
+
 def turns(ctx: Context, least: float = 1.3) -> Iterator[Turn]:
     """Rows of tables and of commands, then comparisons of the generic reader (whose head is the axis)."""
-    for item in ctx.of("lever.row"):
-        parts = (item.subject.label or "").split("|")
-        if len(parts) == 4:
-            yield Turn(parts[0], parts[1], parts[2], parts[3], item)
-    for ratio in ratios(ctx):
-        if ratio.value >= least and not re.match("count|bytes|fraction|memory", ratio.metric):
-            yield Turn(ratio.axis, ratio.worse, ratio.better, ratio.metric, ratio.evidence)
+    yield from _rows(ctx)
+    yield from (turn for ratio, turn in _compared(ctx) if ratio >= least)
 
 
 _NONE = r"^\W*(?:-|–|—|unset|none|not set|default|no|off|n/a|empty|without.*|\(none\)|\(unset\)|没有|不设|无|默认)?\W*$"

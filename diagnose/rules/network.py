@@ -208,7 +208,7 @@ def slower_with_override(ctx: Context) -> Outcome:
             continue
         said = set(re.findall(r"NCCL_\w+", ratio.worse)) - set(re.findall(r"NCCL_\w+", ratio.better))
         # Several values of one variable are an experiment, nothing that was left behind.
-        hits = [names[name] for name in said if name in names and len(_tried(ctx, name)) < 2]
+        hits = [names[name] for name in sorted(said) if name in names and len(_tried(ctx, name)) < 2]
         if hits:
             return read.yes(ratio.evidence, *hits[:2])
     return UNKNOWN

@@ -7,7 +7,7 @@ import re
 from .. import hardware
 from ..lazy import regex
 from ..models import Evidence
-from ..predicates import Context
+from ..predicates import Context, once
 
 _NAMES = {
     name: got for name in (*hardware.GPUS, *hardware.ALIASES)
@@ -28,6 +28,7 @@ BARE = regex(
 )
 
 
+@once
 def product(ctx: Context) -> tuple[hardware.Gpu, tuple[Evidence, ...]] | None:
     """The one product that the evidence names, else the one that the question names."""
     said = {
@@ -44,6 +45,7 @@ def product(ctx: Context) -> tuple[hardware.Gpu, tuple[Evidence, ...]] | None:
     return (next(iter(named.values())), ()) if len(named) == 1 else None
 
 
+@once
 def candidates(ctx: Context) -> tuple[list[hardware.Gpu], tuple[Evidence, ...]]:
     """The product that is named, or all that a bare name can mean."""
     got = product(ctx)

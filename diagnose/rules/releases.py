@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 
+from ..catalogue import Catalogue, catalogue
+from ..entries import Mark
 from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
@@ -20,12 +23,14 @@ def one_after_the_other(items: Iterable[Evidence]) -> bool:
     return any(_STEP.search(e.quote or "") for e in items)
 
 
-def _foreign(ctx: Context, component: str) -> Iterator[Evidence]:
-    from ..catalogue import catalogue
+@lru_cache(maxsize=64)
+def _of(cat: Catalogue, component: str) -> list[Mark]:
+    """Marks that only some releases of a component print."""
+    return [mark for mark in cat.marks if component in mark.versions]
 
-    for mark in catalogue().marks:
-        if component not in mark.versions:
-            continue
+
+def _foreign(ctx: Context, component: str) -> Iterator[Evidence]:
+    for mark in _of(catalogue(), component):
         # Entries may share a signal: it is this one's text that counts.
         seen = [e for e in ctx.of(mark.signal) if re.search(mark.pattern, e.quote or "", re.IGNORECASE)]
         version = ctx.outside({component: mark.versions[component]}) if seen else None
