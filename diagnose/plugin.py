@@ -50,7 +50,7 @@ BUILTIN = (
     "rank_standing", "host_waits", "kv_moments", "numa_rows", "form_rows",
     "token_work", "turns", "path_bytes", "clock", "pci_acs", "bench_blocks", "engine_config", "stack_dump",
     "monitor_pages", "pasted_tools", "quantities", "overflow", "request_spans", "stream_arrival", "twin_states",
-    "model_rows", "load_check", "moves", "settled",
+    "model_rows", "load_check", "moves", "settled", "past_events",
     "generic",
 )  # fmt: skip
 

@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 
 from .errors import CatalogueError
 from .models import Evidence, Limit
+from .past import KINDS
 
 LEAVES = (
     "signal", "no", "absent", "version", "limit", "ratio", "spread", "compare", "playbook",
@@ -111,6 +112,8 @@ class Context:
             return []
         if signal in _VARIABLES and self.unread:
             hits = [e for e in hits if e.id not in self.unread]
+        if self.passed:
+            hits = [e for e in hits if not self._over(e)]
         return [e for e in hits if _fits(e, where)] if where else hits
 
     def told(self, rule: str) -> Outcome:
@@ -134,6 +137,19 @@ class Context:
             if versions and other is not None:
                 out[item.id] = (item, other, versions[(other.subject.label or "").lower()])
         return out
+
+    @cached_property
+    def passed(self) -> dict[str, tuple[str, ...]]:
+        """Beginnings of signals that tell of failures long past, by capture; none that the question is about."""
+        out: dict[str, tuple[str, ...]] = {}
+        for item in self._index.get("event.past", ()):
+            kind = KINDS.get(item.subject.label or "")
+            if kind is not None and item.capture is not None and not self.asks(*kind.asks):
+                out[item.capture.name] = (*out.get(item.capture.name, ()), *kind.signals)
+        return out
+
+    def _over(self, item: Evidence) -> bool:
+        return item.capture is not None and item.signal.startswith(self.passed.get(item.capture.name, ("\0",)))
 
     @cached_property
     def here(self) -> frozenset[str]:

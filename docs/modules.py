@@ -39,7 +39,7 @@ LAYERS = (
         "knowledge",
         "The catalogue and what its conditions mean; hardware, floors and ceilings. No input, no output.",
         "entries catalogue plugin axes marks sieve predicates rules rules.* derive hardware shapes floors parallel "
-        "limits limits_* wording napkin concepts serving_roles",
+        "limits limits_* past wording napkin concepts serving_roles",
     ),
     Layer(
         "machine",

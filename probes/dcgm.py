@@ -60,7 +60,7 @@ _FIELDS: dict[str, _Field] = {
     "PCIE_MAX_LINK_GEN": _Field("gpu.pcie.gen.max", "count"),
     "PCIE_LINK_WIDTH": _Field("gpu.pcie.width", "count"),
     "PCIE_MAX_LINK_WIDTH": _Field("gpu.pcie.width.max", "count"),
-    "ECC_DBE_VOL_TOTAL": _Field("gpu.ecc.uncorrected", "count", label="volatile", only_above=0),
+    "ECC_DBE_VOL_TOTAL": _Field("gpu.ecc.uncorrected", "count", label="volatile"),
     "ECC_DBE_AGG_TOTAL": _Field("gpu.ecc.uncorrected", "count", label="aggregate", only_above=0),
     "ECC_SBE_VOL_TOTAL": _Field("gpu.ecc.corrected", "count", label="volatile", only_above=0),
     "ECC_SBE_AGG_TOTAL": _Field("gpu.ecc.corrected", "count", label="aggregate", only_above=0),

@@ -23,6 +23,7 @@ _GIL = regex(r"GIL:\s*(\d+(?:\.\d+)?)%,\s*Active:\s*(\d+(?:\.\d+)?)%")
 _PYSPY = regex(r"^\s*(\d+(?:\.\d+)?)%\s+(\d+(?:\.\d+)?)%\s+[\d.]+s\s+[\d.]+s\s+(\S.*?)\s*$")
 _PSI = regex(r"^\s*(?:\S*(cpu|memory|io)\S*\s*[:=]?\s*)?(some|full)\s+avg10=(\d+(?:\.\d+)?)\s+avg60=(\d+(?:\.\d+)?)")
 _PSI_FILE = regex(r"pressure/(cpu|memory|io)|(cpu|memory|io)\.pressure")
+_NUMA = {"numa_hit": "host.numa.hit", "numa_miss": "host.numa.miss", "other_node": "host.numa.other"}
 _NUMASTAT = regex(r"^\s*(numa_hit|numa_miss|numa_foreign|other_node|local_node)\s+([\d ]+?)\s*$")
 _NUMA_PROCESS = regex(r"^\s*(Private|Total)\s+(\d+(?:\.\d+)?(?:\s+\d+(?:\.\d+)?)+)\s*$")
 _NUMA_HEAD = regex(r"^\s+Node 0\s+Node 1\s.*Total\s*$")
@@ -128,7 +129,7 @@ class LoadReader:
                 )
                 continue
             if (hit := _NUMASTAT.match(text)) is not None:
-                signal = {"numa_hit": "host.numa.hit", "numa_miss": "host.numa.miss"}.get(hit.group(1))
+                signal = _NUMA.get(hit.group(1))
                 for node, count in enumerate(hit.group(2).split() if signal else []):
                     yield fact(doc, line, str(signal), float(count), "count", label=f"node {node}")
                 continue

@@ -7,16 +7,14 @@ compares numbers that belong together.
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterator
-from datetime import datetime
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import computed, fact, gib
+from .facts import fact, gib
 
 _N = r"(?<![\d.,])(\d[\d,]*(?:\.\d+)?)\s*([KMGT]i?B|bytes|B)"
 _START = regex(rf"Tried to allocate\s+{_N}", re.I)
@@ -47,19 +45,6 @@ _VLLM_FREE = regex(
 )  # fmt: skip
 
 
-_DATE = regex(r"(?<!\d)(20\d\d)[-/](\d\d)[-/](\d\d)[T ](\d\d):(\d\d)")
-_TAIL = 20  # lines at the end, one of which carries the last date
-
-
-def _dated(line: Line) -> datetime | None:
-    """The full date that a line begins with, its launcher prefix included."""
-    hit = _DATE.search(f"{line.prefix}{line.by}{line.text}"[:80])
-    try:
-        return datetime.fromisoformat("{}-{}-{}T{}:{}".format(*hit.groups())) if hit else None
-    except ValueError:
-        return None
-
-
 class OomReader:
     """Figures of failed allocations."""
 
@@ -75,16 +60,13 @@ class OomReader:
         gpu: int | None = None
         seen: set[str] = set()
         last: tuple[object, ...] = ()
-        failed: Line | None = None
-        tail: deque[Line] = deque(maxlen=_TAIL)
         for line in doc.lines():
             text = line.text
-            tail.append(line)
             if (hit := _VLLM_FREE.search(text)) is not None:
                 yield from self._vllm(doc, line, hit)
                 continue
             if _START.search(text):
-                event, left, seen, failed = event + 1, 8, set(), line
+                event, left, seen = event + 1, 8, set()
                 gpu = int(g.group(1)) if (g := _GPU.search(text)) else None
                 if event > 4 or last == (key := (gpu, *re.findall(r"[\d.]+ [KMG]i?B", text))):
                     left = 0  # the same failure on other ranks, or once more in the traceback
@@ -101,10 +83,6 @@ class OomReader:
                     yield fact(doc, line, f"gpu.oom.{what}", value, "GiB", label="summary")
             else:
                 yield from self._hand(doc, line)
-        ends = [d for one in tail if (d := _dated(one)) is not None]
-        if failed is not None and ends and (then := _dated(failed)) is not None:
-            age = (max(ends) - then).total_seconds()
-            yield computed(doc, failed, "gpu.oom.age", age, "s", self.name)
 
     def _message(self, doc: Document, line: Line, label: str, gpu: int | None, seen: set[str]) -> Iterator[Fact]:
         for what, pattern in _FIGURES:

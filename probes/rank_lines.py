@@ -228,6 +228,10 @@ _TIMER = regex(
 )
 
 
+_FELT = 0.005  # of the longest timer, below which nobody feels that ranks are apart
+_ALIKE = 1.1
+
+
 class RankTimers:
     """Megatron's timers as `(min, max) across ranks`: how far the ranks are apart in each."""
 
@@ -237,7 +241,8 @@ class RankTimers:
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`rank.timer_spread`, the largest over the smallest rank."""
         inside = False
-        found: dict[str, Fact] = {}
+        longest = 0.0
+        found: dict[str, tuple[float, Fact]] = {}
         for line in islice(doc.lines(), 20000):
             text = line.prefix + line.text
             if "across ranks" in text:
@@ -246,8 +251,11 @@ class RankTimers:
             if hit is not None and float(hit["low"]) > 0:
                 ratio = float(hit["high"]) / float(hit["low"])
                 made = computed(doc, line, "rank.timer_spread", ratio, "count", self.name, label=hit["name"].strip())
-                found[hit["name"].strip()] = made
-        yield from found.values()
+                apart = float(hit["high"]) - float(hit["low"])
+                longest = max(longest, float(hit["high"]))
+                found[hit["name"].strip()] = apart, made
+        small = _FELT * longest
+        yield from (made for apart, made in found.values() if apart >= small or float(made.value or 0) <= _ALIKE)
 
 
 _RANGE = regex(r"(\d{1,5})(?:\s*(?:-|–|\.\.+|to)\s*(\d{1,5}))?")

@@ -162,8 +162,10 @@ def test_dcgm() -> None:
 
 
 def test_dcgm_counters_at_zero_say_nothing() -> None:
-    text = 'DCGM_FI_DEV_PCIE_REPLAY_COUNTER{gpu="0"} 0\nDCGM_FI_DEV_ECC_DBE_VOL_TOTAL{gpu="0"} 0\n'
+    text = 'DCGM_FI_DEV_PCIE_REPLAY_COUNTER{gpu="0"} 0\nDCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS{gpu="0"} 0\n'
     assert read("", text) == []
+    # beside corrected errors it matters that none was left uncorrected
+    assert values(read("", 'DCGM_FI_DEV_ECC_DBE_VOL_TOTAL{gpu="0"} 0\n'), "gpu.ecc.uncorrected") == [0.0]
 
 
 def test_engines() -> None:

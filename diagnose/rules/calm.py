@@ -50,6 +50,24 @@ def gauges_in_bounds(ctx: Context) -> Outcome:
     return Outcome(calm and not near and not waited and not said, (waiting[1], kv[1], busiest[1]))
 
 
+_WAITED_MS = 10.0
+_MANY = 100.0
+
+
+def queue_serves_at_once(ctx: Context) -> Outcome:
+    """A queue is the worry, nothing that users feel; over many requests the mean time in it is next to nothing."""
+    waiting, mean, running = read.waiting(ctx), read.top(ctx, "serving.server.queue"), read.running(ctx)
+    counted = [n for n in ctx.numbers("serving.counter", {"label": "^queue_count$"}) if n[0] >= _MANY]
+    if waiting is None or mean is None or running is None or not counted or faulty(ctx):
+        return UNKNOWN
+    if not _GAUGES.search(ctx.symptom) or _HURTS.search(ctx.symptom) or CLAIMS.search(ctx.symptom):
+        return UNKNOWN
+    lost, kv = read.top(ctx, "serving.preemptions"), read.kv(ctx)
+    full = (lost is not None and lost[0] > 0) or (kv is not None and kv[0] > _ROOM)
+    calm = mean[0] <= _WAITED_MS and waiting[0] <= max(1.0, 0.03 * running[0])
+    return Outcome(calm and not full, (waiting[1], mean[1], counted[0][1]))
+
+
 # ---------------------------------------------------------------- a draft that pays
 
 _DRAFT = regex(r"accept|draft|specul|\bmtp\b|eagle|medusa|投机|接受率|草稿", re.I)
@@ -132,7 +150,45 @@ def tensor_cores_busy(ctx: Context) -> Outcome:
     return Outcome(busy and even, tuple(seen))
 
 
+_NUMA = regex(r"numa|socket|bind|affinity|绑核|跨节点", re.I)
+
+
+def numa_misses_few(ctx: Context) -> Outcome:
+    """Counters of misses look large, and are a hundredth of the allocations of their node or less."""
+    hits = {e.subject.label: v for v, e in ctx.numbers("host.numa.hit")}
+    misses, others = ctx.numbers("host.numa.miss"), ctx.numbers("host.numa.other")
+    if not misses or not others or not _NUMA.search(ctx.symptom) or CLAIMS.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    few = all(v <= 0.01 * hits.get(e.subject.label, 0.0) for v, e in (*misses, *others))
+    return Outcome(few, (misses[0][1], *[e for _, e in ctx.numbers("host.numa.hit")][:1]))
+
+
+_CACHED = regex(r"fragment|reserved|leak|cache|碎片|预留|缓存", re.I)
+
+
+def reserve_serves(ctx: Context) -> Outcome:
+    """Reserved memory above what is allocated is the worry, and no allocation ever failed or was tried twice."""
+    failed, again = ctx.numbers("gpu.cache.ooms"), ctx.numbers("gpu.cache.retries")
+    if not failed or not again or not _CACHED.search(ctx.symptom) or ctx.of("gpu.oom.requested") or faulty(ctx):
+        return UNKNOWN
+    if ctx.of("gpu.mark.oom"):
+        return UNKNOWN
+    return Outcome(all(v == 0 for v, _ in (*failed, *again)), (failed[0][1], again[0][1]))
+
+
+_STRAGGLER = regex(r"straggl|slow(?:er|est)? (?:gpu|rank|card|node)|uneven|慢卡|掉队", re.I)
+
+
+def timers_are_even(ctx: Context) -> Outcome:
+    """Whether a rank lags is the question, and every timer differs between ranks by a few percent at most."""
+    apart = ctx.numbers("rank.timer_spread")
+    if len(apart) < 3 or not _STRAGGLER.search(ctx.symptom) or CLAIMS.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    return Outcome(all(v <= 1.08 for v, _ in apart), tuple(e for _, e in apart[:3]))
+
+
 _ALL: tuple[Callable[[Context], Outcome], ...] = (
-    gauges_in_bounds, speculation_pays, diagnostics_pass, no_error_counted, pod_runs_since, tensor_cores_busy,
+    gauges_in_bounds, queue_serves_at_once, numa_misses_few, reserve_serves, timers_are_even, speculation_pays,
+    diagnostics_pass, no_error_counted, pod_runs_since, tensor_cores_busy,
 )  # fmt: skip
 RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in _ALL}

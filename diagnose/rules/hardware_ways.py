@@ -62,10 +62,11 @@ def alltoall_below_its_rails(ctx: Context) -> Outcome:
 
 
 _AFTER = regex(
-    r"\bidl(?:e|ing)\b|\bended\b|\bexit\w*|finished|nothing runs|(?:at|in) rest|awake|no (?:job|process)|stuck process|leak|zombie|never (?:go|drop|enter)"  # noqa: E501
+    r"\bidl(?:e|ing)\b|\bended\b|\bexit\w*|finished|nothing runs|(?:at|in) rest|awake|no (?:job|process)|stuck process|leak|zombie|nobody|no (?:requests?|traffic|users?)|never (?:go|drop|enter)"  # noqa: E501
     r"|\bP0\b|空闲|闲置|僵尸|结束后|没有任务", re.IGNORECASE,
 )  # fmt: skip
 _WATTS = regex(r"\d ?W\b|watts?|power|\bP0\b|clock|mhz|功耗|瓦|时钟|频率", re.IGNORECASE)
+_SERVER = regex(r"vllm|sglang|trtllm|tritonserver|text-generation|llama|ollama|lmdeploy|dynamo", re.IGNORECASE)
 _AWAKE = 1000.0  # MHz
 _IDLE_WATTS = 180.0  # a board without work at full clock draws up to about a fifth of its limit
 
@@ -75,11 +76,16 @@ def idle_at_full_clock(ctx: Context) -> Outcome:
     use, held, watts = (ctx.numbers(f"gpu.{n}") for n in ("util", "memory.used", "power"))
     states = [e for e in ctx.of("gpu.pstate") if text_of(e) == "P0"]
     states = states or [e for v, e in ctx.numbers("gpu.clock.sm") if v >= _AWAKE]
-    if not use or not held or not watts or not states or ctx.of("gpu.process") or faulty(ctx):
+    served = [e for e in ctx.of("gpu.process") if _SERVER.search(text_of(e))]  # it holds its memory and its context
+    if not use or not held or not watts or not states or faulty(ctx) or len(served) < len(ctx.of("gpu.process")):
         return UNKNOWN
     if not _AFTER.search(ctx.symptom) or not _WATTS.search(ctx.symptom):
         return UNKNOWN
-    rests = all(v <= 0.02 for v, _ in use) and all(v < 1 for v, _ in held) and all(v <= _IDLE_WATTS for v, _ in watts)
+    rests = (
+        all(v <= 0.02 for v, _ in use)
+        and (bool(served) or all(v < 1 for v, _ in held))
+        and all(v <= _IDLE_WATTS for v, _ in watts)
+    )
     return Outcome(rests, (states[0], use[0][1], watts[0][1]))
 
 

@@ -250,7 +250,8 @@ _WIDE = regex(
 def single_node(ctx: Context) -> bool:
     """Neither a count of hosts nor the question speaks of several machines."""
     nodes = [v for s in ("nccl.nnodes", "nccl_tests.hosts", "launch.hosts") for v, _ in ctx.numbers(s)]
-    return not any(n > 1 for n in nodes) and _WIDE.search(ctx.symptom) is None
+    wire = [e for e in ctx.of("nccl.transport") if str(e.value).startswith("NET/IB") and "GDRDMA" in str(e.value)]
+    return not any(n > 1 for n in nodes) and not wire and _WIDE.search(ctx.symptom) is None
 
 
 def top_busbw(ctx: Context) -> tuple[float, Evidence] | None:

@@ -33,6 +33,23 @@ def gpus_granted_since(ctx: Context) -> Outcome:
     return Outcome(False, (refused[0], granted[0]))
 
 
+_OF_A_POD = regex(r"\breason\W+OOMKilled|^OOMKilled$", re.I)
+_RESTARTS = 2.0  # more than these are a habit
+
+
+def killed_before_this_run(ctx: Context) -> Outcome:
+    """A container was killed, once or twice, before the run that is asked about began; it has run since."""
+    kills = ctx.of("host.mark.oomkilled")
+    runs = [e for e in ctx.of("env.mark.granted") if "running" in str(e.value).lower()]
+    again = ctx.numbers("env.mark.restarts")
+    if not kills or not runs or not again or not ctx.asks(*_SERVED):
+        return UNKNOWN
+    known = all(_OF_A_POD.search(str(e.value)) for e in kills) and not ctx.of("host.oom_kill")
+    return Outcome(known and all(v <= _RESTARTS for v, _ in again), (kills[0], runs[0], again[0][1]))
+
+
+_SERVED = ("high-p99", "high-ttft", "bad-tpot", "low-throughput")
+
 # ---------------------------------------------------------------- ports that carry something else
 
 
@@ -54,5 +71,5 @@ def down_port_is_no_sibling(ctx: Context) -> Outcome:
     return Outcome(apart and "" not in used and not elsewhere, (states["DOWN"][0], states["ACTIVE"][0]))
 
 
-_ALL: tuple[Callable[[Context], Outcome], ...] = (gpus_granted_since, down_port_is_no_sibling)
+_ALL: tuple[Callable[[Context], Outcome], ...] = (gpus_granted_since, killed_before_this_run, down_port_is_no_sibling)
 RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in _ALL}
