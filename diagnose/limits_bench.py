@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from .lazy import regex
 from .limits_base import TOLERANCE, Book
+from .models import Evidence
 
 _HEADLINES = ("copy", "fma", "tensor_wgmma", "tensor_mma", "matmul_torch", "shared_spread", "peer_write")
 _MOST = 6
+_PINNED = regex(r"^pinned_(h2d|d2h)_(?:16|256)MiB$")  # start-up no longer counts at these sizes
 
 
 def judge(book: Book) -> None:
@@ -20,6 +23,7 @@ def judge(book: Book) -> None:
                     continue  # faster than the hardware: work was optimised away, so it is no measurement
                 unit = item.unit or ""
                 book.ceiling(f"microbenchmark {label}", value, limit, unit, (item, source), source.id)
+    _host_copies(book)
     copies = [(v, e) for v, e in book.numbers("bench.bandwidth") if e.subject.label == "copy"]
     if not copies:
         return
@@ -27,3 +31,16 @@ def judge(book: Book) -> None:
     for value, item in sorted(book.numbers("kernel.bandwidth"), key=lambda n: -n[0])[:_MOST]:
         what = f"kernel memory rate, {item.subject.label}, beside the measured copy"
         book.ceiling(what, value, best, "GB/s", (item, copy), copy.id)
+
+
+def _host_copies(book: Book) -> None:
+    """The best pinned copy each way beside its slot: what this machine can do, whatever a program makes of it."""
+    slots = {e.subject.label: (v, e) for v, e in book.numbers("bench.limit.bandwidth")}
+    best: dict[str, tuple[float, Evidence]] = {}
+    for value, item in book.numbers("bench.bandwidth"):
+        hit = _PINNED.match(item.subject.label or "")
+        if hit and item.subject.label in slots and value > best.get(hit[1], (0.0, item))[0]:
+            best[hit[1]] = value, item
+    for way, (value, item) in best.items():
+        limit, source = slots[item.subject.label]
+        book.ceiling(f"microbenchmark pinned {way.upper()}", value, limit, "GB/s", (item, source), source.id)

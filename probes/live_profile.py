@@ -17,7 +17,9 @@ from diagnose.collect import Capture, Collected, Collector, NotCaptured
 from diagnose.host import Host
 from diagnose.runner import Ran
 
-DELAY, WINDOW = 5.0, 0.5  # seconds on the GPU before a trace starts, and that it lasts
+DELAY, WINDOW = 3.0, 0.5  # seconds on the GPU before a trace may start (thrice that if unsteady); its length
+_NEEDS = 3 * DELAY + 6  # seconds of steps in which a trace surely fits: start-up of the profiler, the common second
+_NSYS_DELAY = 5.0  # it counts from the start of the program, imports included
 _MOST_TRACE = 192 << 20
 _HOOK = Path(__file__).parent / "profiler_hook"
 _RUN = 120.0
@@ -63,7 +65,7 @@ def _kineto(host: Host) -> Iterator[Collected]:
                 yield Capture("kineto.trace", data, part, argv=ran.argv, started=ran.started, seconds=ran.seconds,
                               status=ran.status)  # fmt: skip
         if not found:
-            why = "the command never used the GPU through PyTorch, or ended too early"
+            why = f"the command never used the GPU through PyTorch, or not for long enough ({_NEEDS:g} s of steps do)"
             yield NotCaptured("kineto.trace", f"{why}: {_tail(ran)}")
 
 
@@ -99,7 +101,7 @@ def _nsys_ready(host: Host) -> str | None:
 
 
 def _nsys_argv(host: Host, out: str) -> list[str]:
-    return ["nsys", "profile", "-t", "cuda,nvtx,osrt", "--delay", f"{DELAY:g}", "--duration", f"{WINDOW:g}",
+    return ["nsys", "profile", "-t", "cuda,nvtx,osrt", "--delay", f"{_NSYS_DELAY:g}", "--duration", f"{WINDOW:g}",
             "--force-overwrite", "true", "-o", out, *command(host)]  # fmt: skip
 
 

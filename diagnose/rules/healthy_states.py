@@ -170,7 +170,23 @@ def asks_about_the_wire(ctx: Context) -> Outcome:
     return Outcome(True) if _WIRE.search(ctx.symptom) else UNKNOWN
 
 
+_RATE = regex(r"\d\s?(?:[GM]i?B|[GM]b(?:it)?)\s?(?:/|p)\s?s", re.I)
 _SLOT = regex(r"pci-?e|\bslots?\b|\blanes?\b|\bx(?:4|8|16)\b|riser|reseat|插槽|通道", re.I)
+
+
+_OWN_COPIES = ("copy.*", "trace.*", "kernel.*", "p2p.*")
+
+
+def slot_is_filled_here(ctx: Context) -> Outcome:
+    """Pinned copies of this tool's own fill the slot both ways, and nothing is known of the program's copies.
+
+    A figure in the question is such a copy: where it is low, the slot's rate explains it away no more.
+    """
+    ways = [x for x in ctx.limits if x.ratio is not None and x.what.startswith("microbenchmark pinned")]
+    if len(ways) < 2 or _RATE.search(ctx.symptom) or any(ctx.of(s) for s in _OWN_COPIES):
+        return UNKNOWN
+    used = tuple(e for e in ctx.evidence if any(e.id in x.evidence for x in ways))
+    return Outcome(all(x.ratio is not None and 0.75 <= x.ratio <= 1 for x in ways), used[:4])
 
 
 def asks_about_the_slot(ctx: Context) -> Outcome:
@@ -260,7 +276,7 @@ def pair_copies_at_its_links(ctx: Context) -> Outcome:
 
 
 _ALL: tuple[Callable[[Context], Outcome], ...] = (
-    idle_among_busy, slice_gives_its_share, size_is_nominal, context_only, memory_levels_off, counters_stand_still, printed_twice_alike, asks_about_the_wire, asks_about_the_slot, port_below_the_said_rate,  # noqa: E501
+    idle_among_busy, slice_gives_its_share, size_is_nominal, context_only, memory_levels_off, counters_stand_still, printed_twice_alike, asks_about_the_wire, asks_about_the_slot, slot_is_filled_here, port_below_the_said_rate,  # noqa: E501
     reaches_the_noted_line, pair_copies_at_its_links,
 )  # fmt: skip
 RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in _ALL}

@@ -2,7 +2,7 @@
 
 DIAGNOSE_TRACE is ``delay,seconds,path``. The main thread is interrupted now and then. From `delay` seconds after
 PyTorch first used the GPU it looks whether the program goes in steady steps (as many allocations in each half second;
-after twice the delay it no longer waits for that). Then PyTorch's profiler runs once for nothing, which takes up its
+after thrice the delay it no longer waits for that). Then PyTorch's profiler runs once for nothing, which takes up its
 start-up cost, and at the next even second of the clock, the same for all ranks, for `seconds`; the trace goes to
 ``path.PID.json``. The program goes on; a process that never imports torch is left alone. A sitecustomize of the
 user's own, which this one hides, is run too.
@@ -68,7 +68,7 @@ class _Hook:
         self.since = self.since or time.monotonic()
         self.allocations.append(torch.cuda.memory_stats().get("allocation.all.allocated", 0))
         spent = time.monotonic() - self.since
-        if spent < self.delay or (spent < 2 * self.delay and not self.steady()):
+        if spent < self.delay or (spent < 3 * self.delay and not self.steady()):
             return POLL
         self.todo = self.trace
         warm = self.profiler()
