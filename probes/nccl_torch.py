@@ -20,7 +20,7 @@ LIMIT = 32 << 20
 _RANK = regex(r"\[(?:PG (?:ID )?\d+ [^\]]*?)?\b[Rr]ank ?(\d+)\]")
 _WORK = regex(
     r"(?:WorkNCCL\(|Watchdog caught collective operation timeout.{0,40}?)"
-    r"SeqNum=(\d+), OpType=(\w+)(?:, NumelIn=(\d+))?(?:, NumelOut=(\d+))?"
+    r"SeqNum=(\d+), OpType=(\w+)(?:, NumelIn=(\d+))?(?:, NumelOut=(\d+))?(?:, TensorShape=\[([\d, ]+)\])?"
 )
 _TIMEOUT = regex(
     r"Watchdog caught collective operation timeout|collective operation timeout: WorkNCCL"
@@ -53,7 +53,8 @@ class TorchDistributedReader:
         rank = int(hit[1]) if hit else None
         span = (doc.span(line, "SeqNum"),)
         if work := _WORK.search(line.text):
-            value = work[2] + (f" {work[3]}" if work[3] else "")
+            size = work[3] or (work[5] or "").replace(", ", "x")  # up to 2.0 a shape, then numbers of elements
+            value = f"{work[2]} {size}".rstrip()
             signal = (
                 "torch.watchdog" if _TIMEOUT.search(line.text) or "WorkNCCL" in line.text else "torch.watchdog.rank"
             )

@@ -19,6 +19,10 @@ LASTS = (
     "[PG 0 Rank 3] Timeout at NCCL work: 512, last enqueued NCCL work: 515, last completed NCCL work: 511.",
     "[PG ID 0 PG GUID 0 Rank 3]  failure detected by watchdog at work sequence id: 512 PG status: last enqueued work: 515, last completed work: 511",  # noqa: E501
 )
+SHAPES = """\
+[E ProcessGroupNCCL.cpp:828] [Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE, TensorShape=[64, 8], Timeout(ms)=1800000) ran for 1806214 milliseconds before timing out.
+[E ProcessGroupNCCL.cpp:828] [Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE, TensorShape=[64, 4], Timeout(ms)=1800000) ran for 1806230 milliseconds before timing out.
+"""  # noqa: E501
 LAGGING = """\
 \t - [0] Timeout at collective: ALLREDUCE, #512
 \t - To our best knowledge, the lagging/dead/mismatched ranks that caused the desync are:
@@ -51,6 +55,13 @@ def context(text: str) -> Context:
 
 def run(symptom: str, text: str) -> Report:
     return report(symptom, [Document.of("log", text.encode())])
+
+
+@pytest.mark.parametrize("differ", [True, False])
+def test_up_to_2_0_a_work_tells_its_shape(differ: bool) -> None:
+    ctx = context(SHAPES if differ else SHAPES.replace("[64, 4]", "[64, 8]"))
+    assert [e.value for e in ctx.of("torch.watchdog")] == ["ALLREDUCE 64x8", f"ALLREDUCE 64x{4 if differ else 8}"]
+    assert (RULES["ranks_in_different_collectives"](ctx).holds is True) is differ
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)

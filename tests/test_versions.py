@@ -105,6 +105,13 @@ def changes(*texts: str) -> set[str]:
         (("sglang 0.5.2 -> 0.5.3",), "serving.cold_start_compile", True),
         (("tensorrt_llm 0.21.0 -> 1.0.0",), "serving.engine_regression", True),
         (("[TensorRT-LLM] TensorRT-LLM version: 0.19.0", "tensorrt-llm==0.20.0"), "serving.engine_regression", True),
+        (("tensorrt_llm 0.13.0 -> 0.14.0",), "gpu.out_of_memory_capacity", True),
+        (("tensorrt_llm 0.13.0 -> 0.14.0", "trtllm-build --max_batch_size 64"), "gpu.out_of_memory_capacity", False),
+        (("torch==2.2.2", "torch==2.3.1"), "nccl.straggler_rank", True),
+        (("torch==2.2.2\nTORCH_NCCL_ENABLE_MONITORING=0", "torch==2.3.1"), "nccl.straggler_rank", False),
+        (("torch==2.3.1", "torch==2.4.1"), "nccl.straggler_rank", False),
+        (("# Library version: 1.15.0", "# Library version: 1.16.0"), "ucx.rndv_threshold", True),
+        (("# Library version: 1.16.0", "# Library version: 1.17.0"), "ucx.rndv_threshold", False),
         (("NCCL version 2.21.5+cuda12.4", "NCCL version 2.22.3+cuda12.4"), "nccl.init_scaling", True),
         (("NCCL version 2.22.3+cuda12.4", "NCCL version 2.23.4+cuda12.4"), "nccl.init_scaling", False),
         (("vllm 0.8 -> 0.9.2",), "serving.kv_cache_exhausted", False),  # 0.8 may be any of them
@@ -191,6 +198,41 @@ def test_an_option_of_another_release_sets_nothing() -> None:
     assert Context(older).of("serving.arg", {"label": "num-scheduler-steps"})
 
 
+@pytest.mark.parametrize(
+    ("version", "text", "signal", "label", "read"),
+    [
+        ("tensorrt_llm==0.20.0", "trtllm-serve m --use_cuda_graph false", "serving.arg", "use-cuda-graph", True),
+        ("tensorrt_llm==1.0.0", "trtllm-serve m --use_cuda_graph false", "serving.arg", "use-cuda-graph", False),
+        ("tensorrt_llm==0.21.0", "cuda_graph_config:\n  enable_padding: true", "serving.arg", "enable-padding", False),
+        ("tensorrt_llm==1.1.0", "cuda_graph_config:\n  enable_padding: true", "serving.arg", "enable-padding", True),
+        ("# Library version: 1.12.1", "UCX_RNDV_FRAG_MEM_TYPE=host", "env.var", "UCX_RNDV_FRAG_MEM_TYPE", False),
+        ("# Library version: 1.18.0", "UCX_RNDV_FRAG_MEM_TYPE=host", "env.var", "UCX_RNDV_FRAG_MEM_TYPE", True),
+        ("torch==2.7.1", "TORCH_NCCL_AVOID_RECORD_STREAMS=1", "env.var", "TORCH_NCCL_AVOID", True),
+        ("torch==2.8.0", "TORCH_NCCL_AVOID_RECORD_STREAMS=1", "env.var", "TORCH_NCCL_AVOID", False),
+    ],
+)
+def test_a_setting_counts_where_the_release_reads_it(
+    version: str, text: str, signal: str, label: str, read: bool
+) -> None:
+    ctx = Context(number(gather([Document.of("c", f"{version}\n{text}\n".encode())])))
+    assert bool(ctx.of(signal, {"label": label})) is read
+
+
+@pytest.mark.parametrize(
+    ("line", "known"),
+    [
+        ("RuntimeError: Unrecognized CachingAllocator option: expandable_segments", True),
+        ("RuntimeError: Unrecognized key 'per_process_memory_fraction' in Accelerator allocator config.", True),
+        ("RuntimeError: Unrecognized CachingAllocator option: expandable_segmnets", False),
+    ],
+)
+def test_an_option_that_the_allocator_refuses_is_a_matter_of_releases_where_another_knows_it(
+    line: str, known: bool
+) -> None:
+    named = [f.cause for f in run("training does not start", line).findings if f.confidence >= 0.5]
+    assert (named == ["env.version_conflict"]) is known
+
+
 @pytest.mark.parametrize(("code", "kind"), [(126, "application"), (108, "nvlink"), (136, "nvlink"), (171, "hardware")])
 def test_xids_are_named_as_in_the_driver(code: int, kind: str) -> None:
     line = f"NVRM: Xid (PCI:0000:0f:00): {code}, pid=77, name=python"
@@ -213,6 +255,12 @@ PREEMPTED = "Sequence group 5 is preempted by PreemptionMode.RECOMPUTE mode beca
         ("torch", "2.7.1+cu126", "torch deterministic mode is enabled, disabling NVLS algorithm in NCCL", True),
         ("torch", "2.9.1+cu128", "torch deterministic mode is enabled, disabling NVLS algorithm in NCCL", False),
         ("torch", "2.6.0+cu124", "Heartbeat monitor timed out! Process will be terminated", True),
+        ("torch", "2.2.2", "[Rank 3] NCCL watchdog thread terminated with exception: CUDA error", False),
+        ("torch", "2.3.1", "[Rank 3] NCCL watchdog thread terminated with exception: CUDA error", True),
+        ("torch", "2.5.1", "[PG ID 0 PG GUID 0 Rank 3] Timeout at NCCL work: 12, last enqueued NCCL work: 14", False),
+        ("torch", "2.6.0", "[PG ID 0 PG GUID 0 Rank 3] Timeout at NCCL work: 12, last enqueued NCCL work: 14", True),
+        ("torch", "2.4.1", "PG status: last enqueued work: 14, last completed work: 12", True),
+        ("torch", "2.0.1", "WorkNCCL(SeqNum=3, OpType=ALLREDUCE, NumelIn=1, NumelOut=1, Timeout(ms)=1)", True),
         ("torch", "2.6.0", "torch._dynamo hit config.cache_size_limit (8)", False),
         ("torch", "2.9.1", "torch._dynamo hit config.cache_size_limit (8)", True),
         ("torch", "2.9.1", "torch._dynamo hit config.recompile_limit (8)", False),
