@@ -44,6 +44,7 @@ BUILTIN = (
     "dcgm", "gpu_tools", "engine_lines", "load_tools", "request_trace", "proxy", "small_notes",
     "allocator", "placement", "copy_notes", "bench_json", "served", "live_host", "live_nccl", "live_ucx",
     "rdma_sysfs", "live_nixl", "live_repeat", "splits", "columns", "engine_stats", "host_settings",
+    "plateau", "saves",
     "client_bounds", "answer_ends", "registrations", "version_counts", "named_ports", "weight_reads", "piece_sizes",
     "rank_ranges", "device_use", "answers", "security_groups", "hardware_ways",
     "net_words", "pair_words", "levers", "plain_turns", "control_rows", "prompt_code",

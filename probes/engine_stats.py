@@ -14,8 +14,9 @@ from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import divided, excerpt, in_cells
+from .facts import divided, excerpt, fact, in_cells
 from .generic_figures import Figure, cell, header_unit
+from .plateau import plateau
 
 # Both generations of names: the C++ log line and the JSON of `/metrics`.
 _PAIR = regex(r"^\s*\"(?P<key>[\w ]{4,40})\"\s*:\s*(?P<value>\d{1,15}(?:\.\d{1,20})?)\s*,?\s*$")
@@ -40,13 +41,18 @@ class IterationReader:
     def parse(self, doc: Document) -> Iterator[Fact]:
         """The record with the most requests waiting."""
         best: tuple[float, list[Fact]] | None = None
+        held: list[tuple[float, Line]] = []
         for at, row in self._rows(doc):
             made = list(_record(doc, at, row))
             waiting = next((float(f.value or 0) for f in made if f.signal == "serving.waiting"), -1.0)
             if made and (best is None or waiting > best[0]):
                 best = waiting, made
+            if waiting > 0 and (running := _get(row, _SCHEDULED)) is not None and len(held) < _LAID:
+                held.append((running[1], at(running[0])))
         if best is not None:
             yield from best[1]
+        if (stays := plateau(held)) is not None:
+            yield fact(doc, stays[1], "serving.running_stays", stays[0], "count")
 
     def _rows(self, doc: Document) -> Iterator[tuple[Callable[[str], Line], dict[str, Any]]]:
         """Each record with where its keys stand: in one line, or set out by `jq` over many."""

@@ -247,6 +247,9 @@ def name_metric(words: str, unit: str | None = None, raw: str = "", per: str = "
 _SIZE_IN_HEAD = regex(r"(?<![\w.])\d+(?:\.\d+)? ?(?:[KMGT]i?B|bytes)\s*$", re.IGNORECASE)
 
 
+_SET_IN_HEAD = regex(r"\(\s*[~@]?\d[\d.,]*\s*[^()\d\s][^()]{0,12}\)\s*$")
+
+
 @lru_cache(maxsize=_KNOWN)
 def header_unit(words: str) -> str:
     """Unit that a column head prints: ``TTFT (ms)``, ``busbw [GB/s]``, ``decode tok/s``, ``Idle %``; or ""."""
@@ -257,8 +260,8 @@ def header_unit(words: str) -> str:
     if spelt := _SPELT_RATE.search(words.strip()[:200]):
         return f"{spelt[1]}/s"
     last = re.split(r"[\s,_]+", words.strip())[-1] if words.strip() else ""
-    if _SIZE_IN_HEAD.search(words):
-        last = ""  # ``busbw 8 GB``: the size of a message
+    if _SIZE_IN_HEAD.search(words) or _SET_IN_HEAD.search(words):
+        last = ""  # ``busbw 8 GB``: the size of a message; ``6 replicas (12 rps)``: the load that was set
     if len(last) > 1 or last in ("s", "%"):
         spelled = last.strip("()")
         if spelled not in ("min", "h", "c", "count", "fraction") and with_unit(1.0, spelled) is not None:

@@ -44,6 +44,10 @@ _TASKSET = regex(r"\btaskset\s+(?:-a\s+)?(?:-c\s+([\d,-]+)\b|-(?:cp|pc)\s+([\d,-
 _NUMACTL = regex(r"\bnumactl\s+((?:-{1,2}[\w-]+(?:[= ]\+?\d[\d,+-]*)?\s*)+)")
 _NUMA_OPTION = regex(r"(?<!\S)(?:(--[\w-]+)[= ]|(-[NmCpi])[= ]?)(\d[\d,-]*)")
 _CPUSET = regex(r"--cpuset-(mems|cpus)[= ]\"?(\d[\d,-]*)")
+_UNIT = regex(r"^\s*(CPUAffinity|AllowedCPUs|NUMAMask|AllowedMemoryNodes)=(\d[\d, -]*?)\s*$")
+_CGROUP_CPUS = regex(r"cpuset\.cpus(?:\.effective)?\W{0,3}(\d[\d,-]*)?\s*$")
+_MEMS_ALLOWED = regex(r"^\s*Mems_allowed_list:\s*(\d[\d,-]*)\s*$")
+_MPI_BOUND = regex(r"\brank (\d+) bound to (?:socket|package|NUMA) (\d)\[")
 _ULIMIT = regex(r"^\s*(max locked memory|open files)\s*\(.*?-[ln]\)\s*(\S+)\s*$", re.I)
 _PROC_LIMIT = regex(r"^\s*Max (locked memory|open files)\s+(\S+)\s+(\S+)", re.I)
 _ULIMIT_CMD = regex(r"ulimit\s+-(l|n)\b\s*[:=>-]*\s*(\d+|unlimited)?\s*$")
@@ -71,6 +75,7 @@ _MOUNT = regex(
 _HINT = regex(
     r"CPU\(s\)|Model name|NUMA node|available: |cpus:|bind|nproc|ffinity|Cpus_allowed|taskset|numactl|ocked memory|"
     r"pen files|ulimit|% +/|Mem|Swap|cpu\.|memory\.|nr_|throttled|overnor|oom|max |high |\d{4} \d{4}|nfs|cifs|lustre|"
+    r"cpuset|CPUAffinity|AllowedCPUs|NUMAMask|AllowedMemoryNodes|Mems_allowed|bound to |"
     r"fuse|ceph|gpfs|beegfs|9p|overlay|glusterfs|wekafs|^\s*(?:max|high)\b"
 )
 
@@ -86,7 +91,8 @@ class HostReader:
 
     name = "host"
     needles: tuple[bytes, ...] = (
-        b"--cpuset-", b"CPU(s):", b"NUMA node", b"available: ", b" cpus:",
+        b"--cpuset-", b"cpuset.cpus", b"CPUAffinity=", b"AllowedCPUs=", b"NUMAMask=", b"AllowedMemoryNodes=",
+        b"Mems_allowed_list", b" bound to ", b"CPU(s):", b"NUMA node", b"available: ", b" cpus:",
         b"physcpubind", b"cpubind", b"nproc", b"affinity",
         b"Cpus_allowed_list",
         b"taskset", b"numactl", b"locked memory", b"open files", b"ulimit", b"% /", b"Mem:", b"MemTotal",
@@ -127,6 +133,11 @@ class HostReader:
                 continue
             if re.search(r"cat\s+\S*cpu\.max", text) and "memory" not in text:
                 pending = "cpu.max"
+                continue
+            if (hit := _CGROUP_CPUS.search(text)) is not None:
+                if hit[1]:
+                    yield fact(doc, line, "host.cpu.allowed", hit[1])
+                pending = "" if hit[1] else "cpuset"
                 continue
             if re.search(r"cat\s+\S*memory\.max\s*$", text):
                 pending = "memory.max"
@@ -177,6 +188,8 @@ class HostReader:
             yield from self._quota(doc, line, hit)
         elif command == "memory.max" and text.isdecimal():
             yield fact(doc, line, "host.memory.limit", int(text) / 2**30, "GiB", label="cgroup")
+        elif command == "cpuset" and re.fullmatch(r"\d[\d,-]*", text):
+            yield fact(doc, line, "host.cpu.allowed", text)
         elif command == "governor" and text.isalpha():
             yield fact(doc, line, "host.cpu.governor", text)
 
@@ -212,6 +225,14 @@ class HostReader:
         elif (hit := _NUMACTL.search(text)) is not None:
             for long, short, value in _NUMA_OPTION.findall(hit.group(1)):
                 yield fact(doc, line, "host.numa.bind", value, label=(long or short).lstrip("-"))
+        elif (hit := _UNIT.match(text)) is not None:
+            signal = "host.cpu.allowed" if "CPU" in hit[1] else "host.numa.bind"
+            whose = None if "CPU" in hit[1] else "nodes of the unit"
+            yield fact(doc, line, signal, ",".join(hit[2].replace(",", " ").split()), label=whose)
+        elif (hit := _MEMS_ALLOWED.match(text)) is not None:
+            yield fact(doc, line, "host.numa.bind", hit[1], label="mems allowed")
+        elif (hit := _MPI_BOUND.search(text)) is not None:
+            yield fact(doc, line, "host.numa.bind", hit[2], label="node of a rank", rank=int(hit[1]))
         elif "--cpuset-" in text:
             for kind, value in _CPUSET.findall(text):
                 signal = "host.numa.bind" if kind == "mems" else "host.cpu.allowed"

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from diagnose.document import Document
+from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
-from .facts import excerpt, fact
+from .facts import computed, excerpt, fact
 
 _SMALL = 1 << 14
 _LINES = 200
@@ -112,6 +112,40 @@ class CachedShare:
             )  # fmt: skip
 
 
+_TALK = regex(r"\b(?:conv(?:ersation)?|chat|session|thread|dialog(?:ue)?)(?:_?id)?\W{1,4}(?P<id>[\w-]{1,64})", re.I)
+_BACKEND = regex(
+    r"\b(?:upstream(?:_addr|_host)?|pod|backend|replica|worker|server|endpoint|instance|routed_to|host)(?:_?(?:id|name))?"
+    r"\W{1,4}(?P<at>[\w.:-]+)",
+    re.I,
+)
+
+
+class ScatteredTurns:
+    """`serving.turns_scattered`: turns of one conversation that went to another replica and found next to nothing."""
+
+    name = "scattered_turns"
+    needles: tuple[bytes, ...] = (b"cached", b"cache_hit")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """How many there are, where they are two and more, and most of those that moved."""
+        last: dict[str, tuple[str, float]] = {}
+        cold: list[Line] = []
+        moved = 0
+        for line in islice(doc.lines() if not doc.is_binary else (), 4000):
+            talk, at, hit = _TALK.search(line.text), _BACKEND.search(line.text), _ROW.search(line.text)
+            if talk is None or at is None or hit is None or (new := _NEW.search(line.text)) is None:
+                continue
+            held, told = (float(n.replace(",", "")) for n in (hit["hit"], new["new"]))
+            whole = held + told if "new" in new.group() else told
+            before = last.get(talk["id"])
+            last[talk["id"]] = at["at"], whole
+            if before is not None and before[0] != at["at"] and before[1] >= 512:
+                moved += 1
+                cold += [line] if held <= 0.25 * before[1] else []
+        if len(cold) >= 2 and len(cold) >= 0.6 * moved:
+            yield computed(doc, cold[0], "serving.turns_scattered", float(len(cold)), "count", self.name)
+
+
 _LOOP = regex(r"^\s*for\s*\(?.*(?:layer|blk|block|\bL\b|chunk|stage|enumerate)", re.I)
 _SYNC = regex(r"synchronize\(|StreamSynchronize|DeviceSynchronize|\.wait_stream\(|block_until_ready")
 _POST = regex(r"transfer\(|postXfer|post_xfer|initialize_xfer|send_kv|\bisend\(|put_async|ucp_put|\.write\(")
@@ -147,4 +181,4 @@ class LayerLoop:
                 return
 
 
-READERS: list[Reader] = [PromptCode(), CachedShare(), LayerLoop()]
+READERS: list[Reader] = [PromptCode(), CachedShare(), ScatteredTurns(), LayerLoop()]

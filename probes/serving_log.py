@@ -17,6 +17,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 from .facts import amount
+from .plateau import plateau
 
 _N = r"(\d[\d,]*(?:\.\d+)?)"
 
@@ -186,6 +187,7 @@ class _Run:
     peak: _State | None = None
     top_kv: _State | None = None
     busy: int = 0
+    held: list[tuple[float, Line]] = field(default_factory=list)  # running, while others wait
     queued: int = 0
     text: dict[str, tuple[Line, float]] = field(default_factory=dict)  # signal|label -> where, value
     eager: tuple[Line, int] | None = None
@@ -275,6 +277,8 @@ class ServingLogReader:
         readings = sum(v is not None for v in (running, waiting, kv))
         if readings >= 2:
             state = _State(line, running, waiting, _first(_SWAP.search(text)), kv, _first(_DEFERRED.search(text)))
+            if running is not None and waiting and "refill batch" not in text and len(run.held) < _MAX_DULL:
+                run.held.append((running, line))
             run.busy += bool(running)
             run.queued += bool(waiting)
 
@@ -330,6 +334,8 @@ class ServingLogReader:
         if peak is None and {"running", "waiting"} & run.alone.keys():
             for name, (line, number) in run.alone.items():
                 yield fact(f"serving.{name}", number, "fraction" if name == "kv_usage" else "count", "peak", line)
+        if (stays := plateau(run.held)) is not None:
+            yield fact("serving.running_stays", stays[0], "count", None, stays[1])
         if top is not None and top.kv is not None and top is not peak:
             yield fact("serving.kv_usage", top.kv, "fraction", "max", top.line)
         if run.eager is not None:

@@ -17,6 +17,7 @@ from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
 from .facts import metric_labels
+from .plateau import plateau
 from .serving_names import BUCKETED, COUNTERS, GAUGE_UNITS, GAUGES, HISTOGRAMS, SECONDS
 
 _LINE = regex(
@@ -198,6 +199,11 @@ class ServingMetricsReader:
                 unit = GAUGE_UNITS.get(label, "count")
                 fact = self._sum(doc, f"serving.{label}", label, unit, series, label in ("kv_usage", "prefix_hit_rate"))
                 yield from fact if label != "waiting" or queued < 2 else (self._counted(f, queued) for f in fact)
+            held = [s for p in scraped if (p.total(p.gauges, "waiting") or 0) > 0 for s in p.gauges.get("running", [])]
+            if (stays := plateau([(s.value, s.line) for s in held])) is not None:
+                yield Fact(
+                    "serving.running_stays", stays[0], "count", Subject(), (doc.span(stays[1]),), status=doc.status
+                )
             top = max(scraped, key=lambda p: max((s.value for s in p.gauges.get("kv_usage", [])), default=0.0))
             if top is not peak and top.gauges.get("kv_usage"):
                 best = max(top.gauges["kv_usage"], key=lambda s: s.value)

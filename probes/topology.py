@@ -172,17 +172,31 @@ class NodeOfGpu:
     """``GPU 5 -> numa_node: 1``: the node that sysfs gives for a GPU, written beside its index."""
 
     name = "gpu_numa_note"
-    needles: tuple[bytes, ...] = (b"numa_node", b"NUMA node", b"NUMA \xe8\x8a\x82\xe7\x82\xb9")
+    needles: tuple[bytes, ...] = (b"numa_node", b"NUMA", b"CPU Affinity")
     _note = regex(
         r"(?<![\w-])(?:GPU|cuda)[ :#]?(\d{1,2})\b(?![^\n]{0,30}(?:GPU|cuda)[ :#]?\d)[^\n\d]{0,16}"
-        r"(?:numa_node|NUMA node|NUMA 节点)\W{0,4}(\d)\b"
+        r"(?:numa_node|NUMA (?:node|Affinity|IDs? of closest CPU)|NUMA 节点)\W{0,4}(\d)\b"
+    )
+    _asked = regex(r"topo -C -i (\d{1,2})\b.*NUMA IDs? of closest CPU\W{1,4}(\d)\b")
+    _path = regex(r"/numa_node\s+#\s*(?:GPU|cuda)[ :#]?(\d{1,2})\s*$")
+    _near = regex(
+        r"\bGPUs? ?(\d{1,2})(?: ?[-–] ?(\d{1,2}))?\W{1,3}CPU Affinity\W{1,3}(\d[\d,-]*)(?:\s*\(?NUMA\D{0,6}(\d))?"
     )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """A machine without nodes prints -1, which is none."""
+        asked: int | None = None
         for line in doc.lines():
-            if (hit := self._note.search(line.text)) is not None:
+            if asked is not None and re.fullmatch(r"\s*\d\s*", line.text):
+                yield fact(doc, line, "gpu.numa", float(line.text), "count", gpu=asked)
+            asked = int(hit[1]) if (hit := self._path.search(line.text)) is not None else None
+            if (hit := self._note.search(line.text) or self._asked.search(line.text)) is not None:
                 yield fact(doc, line, "gpu.numa", float(hit[2]), "count", gpu=int(hit[1]))
+            elif (hit := self._near.search(line.text)) is not None and int(hit[2] or hit[1]) < 16:
+                for gpu in range(int(hit[1]), int(hit[2] or hit[1]) + 1):
+                    yield fact(doc, line, "topo.cpu_affinity", hit[3], gpu=gpu)
+                    if hit[4]:
+                        yield fact(doc, line, "gpu.numa", float(hit[4]), "count", gpu=gpu)
 
 
 READERS: list[Reader] = [NodeOfGpu(), TopologyReader(), NvlinkReader(), BareRowReader()]

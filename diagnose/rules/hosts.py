@@ -192,11 +192,37 @@ def _cpu_set(text: str) -> set[int]:
     return out
 
 
+_ON_GPU = regex(r"\b(?:GPU|cuda)[ :]?(\d{1,2})\b", re.I)
+
+
+def _used_gpus(ctx: Context) -> set[int]:
+    """GPUs that the job was given, or the one that copies were timed on; empty where nothing says so."""
+    given = [str(e.value) for e in ctx.of("env.var", {"label": "^(CUDA|HIP|NVIDIA)_VISIBLE_DEVICES$"})]
+    given += [str(e.value) for e in ctx.of("container.gpus") if re.search(r"device=|\d,\d", str(e.value))]
+    used = {
+        int(n) for text in given for n in re.findall(r"(?<![\w.-])\d{1,2}(?![\w.-])", text.partition("=")[2] or text)
+    }
+    if used:
+        return used
+    timed = [e for s in ("copy.bandwidth", "figure") for v, e in ctx.numbers(s) if e.unit == "GB/s"]
+    named = {int(n) for e in timed for n in _ON_GPU.findall(e.quote or "")}
+    return named if len(named) == 1 else set()
+
+
 def bound_to_far_node(ctx: Context) -> Outcome:
     """A process is bound to CPUs or memory of a node that is not its GPU's, and all GPUs named are far from it."""
     binds = ctx.of("host.numa.bind")
     nodes = ctx.numbers("gpu.numa") or [(v, e) for v, e in ctx.numbers("pci.numa") if v >= 0]
     near = [(_cpu_set(str(e.value)), e) for e in ctx.of("topo.cpu_affinity")]
+    ranks = {e.subject.rank: e for e in binds if e.subject.rank is not None}
+    if ranks:  # local ranks take the GPU of their number
+        places = {e.subject.gpu: (v, e) for v, e in nodes}
+        far_ranks = [(e, places[r][1]) for r, e in ranks.items() if r in places and str(int(places[r][0])) != e.value]
+        return outcome([e for pair in far_ranks for e in pair], any(r in places for r in ranks))
+    used = _used_gpus(ctx)
+    if used & {e.subject.gpu for _, e in (*nodes, *near)}:
+        nodes = [(v, e) for v, e in nodes if e.subject.gpu in used]
+        near = [(s, e) for s, e in near if e.subject.gpu in used]
     bound = [e for e in binds if re.search(r"node|membind|mems|preferred|^m$|^N$|localalloc", e.subject.label or "")]
     if bound and nodes:
         wanted = {int(n) for e in bound for n in re.findall(r"\d+", str(e.value))}
@@ -208,8 +234,26 @@ def bound_to_far_node(ctx: Context) -> Outcome:
             return Outcome(not wanted & there, (*bound[:3], nodes[0][1]))
     cpus = [(_cpu_set(str(e.value)), e) for e in ctx.of("host.cpu.allowed")]
     if cpus and near and len({frozenset(s) for s, _ in near}) == 1:
-        return Outcome(not cpus[0][0] & near[0][0], (cpus[0][1], near[0][1]))
+        far_set = next(((s, e) for s, e in cpus if not s & near[0][0]), cpus[0])
+        return Outcome(not far_set[0] & near[0][0], (far_set[1], near[0][1]))
     return UNKNOWN
+
+
+def far_binding_is_slow(ctx: Context) -> Outcome:
+    """… and the same copy or work is clearly faster without this binding or under another."""
+    far = bound_to_far_node(ctx)
+    if not far.holds:
+        return far
+    rows: dict[str, list[tuple[float, Evidence]]] = {}
+    for signal in ("copy.bandwidth", "figure"):
+        for value, item in ctx.numbers(signal):
+            if item.unit == "GB/s" and item.quote and value > 0:
+                rows.setdefault(item.quote, []).append((value, item))
+    for row in rows.values():
+        low, high = lowest(row), highest(row)
+        if 1.3 <= high[0] / low[0] <= 6:
+            return Outcome(True, (*far.used, low[1], high[1]))
+    return Outcome(None, far.used)
 
 
 def numa_misses(ctx: Context) -> Outcome:
@@ -307,13 +351,46 @@ def slow_disk_rate(ctx: Context) -> Outcome:
     return outcome([e for v, e in seen if v < 0.2], bool(seen))
 
 
+_HELD_SAVE = 60.0  # seconds; a run that stands so long for a save is missed by nobody
+_AT_SAVES = regex(
+    r"\bsav(?:e|es|ing)\b|checkpoint|ckpt|every \w+|periodic|regular|holes?\b|goodput|wall.?clock|\bday\b|ever so often"
+    r"|\baverage\b.{0,40}\b(?:below|under|lower)|pauses?|freez|stalls?|保存|每隔|每到|周期|定期|断点|间隔|时间就",
+    re.I,
+)
+
+
+def saves_stall(ctx: Context) -> Outcome:
+    """A save stops the run for minutes: for a good part of it as far as that is known, and somebody noticed."""
+    long, shares = ctx.numbers("host.save.time"), ctx.numbers("host.save.share")
+    if not long:
+        return UNKNOWN
+    most = highest(long)
+    if shares:
+        share = highest(shares)
+        return Outcome(share[0] >= 0.04 and most[0] >= 20, (share[1], most[1]))
+    if most[0] < _HELD_SAVE:
+        return Outcome(False, (most[1],))
+    slow = [e for v, e in ctx.numbers("host.disk.rate") if v < 1.0]
+    return Outcome(True, (most[1], *slow[:1])) if slow or _AT_SAVES.search(ctx.symptom) else Outcome(None, (most[1],))
+
+
+def saves_are_short(ctx: Context) -> Outcome:
+    """A save takes next to nothing of the run."""
+    long, shares = ctx.numbers("host.save.time"), ctx.numbers("host.save.share")
+    if not long:
+        return UNKNOWN
+    return Outcome(highest(shares)[0] < 0.015 if shares else highest(long)[0] < 10, (highest(long)[1],))
+
+
 RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
         served_at_once, stalls_for_cpu, load_above_cpus, load_within_cpus, load_far_above_cpus,
         quota_far_below_cpus, threads_above_cpus, native_threads_burn,
-        native_threads_many_cpus, one_cpu_for_many, cpu_saturated, bound_to_far_node, numa_misses, numa_slower_side,
+        native_threads_many_cpus, one_cpu_for_many, cpu_saturated, bound_to_far_node,
+        far_binding_is_slow, numa_misses, numa_slower_side,
         memory_exhausted, swapping, swap_in_use, disk_saturated, weights_load_slowly, network_filesystem,
-        slow_disk_rate, cpu_setting_matters, cpu_setting_matters_much, container_at_its_cpus,
+        slow_disk_rate, saves_stall, saves_are_short,
+        cpu_setting_matters, cpu_setting_matters_much, container_at_its_cpus,
     )
 }  # fmt: skip

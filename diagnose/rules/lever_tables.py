@@ -177,6 +177,7 @@ _LEVERS: dict[str, tuple[Lever, ...]] = {
         Lever(
             worse=r"round.?robin|random|least.?(?:conn|load|request)|power.?of.?two|轮询|随机",
             better=r"prefix|cache.?aware|sticky|session|affinity|consistent|kv.?(?:aware|router)|hash|亲和|粘",
+            metric=r"^(?!.*(?:tpot|\bitl\b|inter.?token|hit_rate|cached))",
         ),
     ),
     "lever_preempted": (Lever(head=r"preempt|recompute|retract|swap(?:ped|s)?\b|抢占", worse=r"^[1-9]\d+"),),

@@ -195,6 +195,8 @@ def running_stays(ctx: Context) -> Outcome:
     stays, waiting, kv = read.top(ctx, "serving.running_stays"), read.waiting(ctx), read.kv(ctx)
     if stays is None or waiting is None:
         return UNKNOWN
+    if waiting[0] < 1:
+        return read.no(waiting[1])
     busy = [e for v, e in ctx.numbers("figure") if (e.subject.label or "").startswith("utilisation") and v >= 0.95]
     if (kv is not None and kv[0] >= read.ROOMY) or (kv is None and busy):
         return read.no(stays[1], kv[1] if kv else busy[0])

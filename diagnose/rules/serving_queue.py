@@ -193,10 +193,10 @@ def saturated(ctx: Context) -> Outcome:
     if waiting is None:
         return UNKNOWN
     if running is None:  # a long queue is load, unless a limit is known to be the reason
-        small = read.cap(ctx) is not None or kv_configured_small(ctx).holds
+        small = read.cap(ctx) is not None or ctx.told("running_stays").holds or kv_configured_small(ctx).holds
         return read.yes(waiting[1]) if waiting[0] >= 50 and not small else read.no(waiting[1])
     lost = [*ctx.of("serving.mark.preempted"), *ctx.of("serving.mark.kv_full"), *ctx.of("serving.paused")]
-    if cap_binds(ctx).holds or kv_configured_small(ctx).holds or lost:
+    if cap_binds(ctx).holds or ctx.told("running_stays").holds or kv_configured_small(ctx).holds or lost:
         return read.no(waiting[1], *lost[:1])
     if waiting[0] >= 10 and running[0] >= read.BUSY and waiting[0] >= 0.2 * running[0]:
         kv = read.kv(ctx)

@@ -71,6 +71,18 @@ def hits_move_ttft(ctx: Context) -> Outcome:
     return UNKNOWN
 
 
+def queue_moves_ttft(ctx: Context) -> Outcome:
+    """Over the same settings the first token comes later as more requests wait, and the cache hits as often."""
+    found = ratios(ctx)
+    if any(r.metric.startswith("hit_rate") and r.value >= 1.5 for r in found):
+        return UNKNOWN
+    for queue in (r for r in found if r.metric.startswith("waiting") and r.value >= 5):
+        for late in (r for r in found if r.metric.startswith("ttft") and r.value >= 1.8):
+            if late.pair == queue.pair and late.worse == queue.worse:
+                return read.yes(queue.evidence, late.evidence)
+    return UNKNOWN
+
+
 _REPLICAS = regex(
     r"independent|replicas?|separate (?:instances|servers|copies)|(?:two|2|4|four) (?:instances|servers|copies)|data[- ]parallel|\bdp ?=? ?[248]\b|独立|副本",  # noqa: E501
     re.I,
@@ -325,7 +337,7 @@ def slower_by_slices(ctx: Context) -> Outcome:
 
 
 _ALL: tuple[Callable[[Context], Outcome], ...] = (
-    graph_edge, stalled_by_prefill, hits_move_ttft, replicas_scale, tp_without_links, tp_slower_without_links, tp_over_nodes_slower, runs_differ_in_output,  # noqa: E501
+    graph_edge, stalled_by_prefill, hits_move_ttft, queue_moves_ttft, replicas_scale, tp_without_links, tp_slower_without_links, tp_over_nodes_slower, runs_differ_in_output,  # noqa: E501
     rates_disagree,     all_at_once, attention_unfused, readbacks_fill_the_wall, launches_outlast_kernels, pages_hold_few, slice_of_gpu, slower_by_slices,  # noqa: E501
 )  # fmt: skip
 RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in _ALL}
