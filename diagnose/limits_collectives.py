@@ -310,6 +310,8 @@ def _network(book: Book, name: str, measured: float, ranks: int, nodes: int, say
     words += f", {nics} x {rate:g} Gb/s"
     source = (f"{nics} x {used[0].id} / 8",)
     used = (says, *used)
+    if name == "sendrecv" and ranks == nodes:
+        return Ceiling(total, f"{words}, each pair", source, used=used)
     if name in ("sendrecv", "gather", "scatter"):
         return Ceiling(None, words, reason="which pairs cross the network is not known", used=used)
     if name == "all-to-all":

@@ -144,7 +144,11 @@ class Context:
         out: dict[str, tuple[str, ...]] = {}
         for item in self._index.get("event.past", ()):
             kind = KINDS.get(item.subject.label or "")
-            if kind is not None and item.capture is not None and not self.asks(*kind.asks):
+            if (
+                kind is not None
+                and item.capture is not None
+                and not (kind.asks and pattern(kind.asks, re.IGNORECASE).search(self.symptom))
+            ):
                 out[item.capture.name] = (*out.get(item.capture.name, ()), *kind.signals)
         return out
 

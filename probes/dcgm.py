@@ -236,7 +236,7 @@ class DcgmReports:
         gpu = int(which[1]) if which else None
         if re.match(r"Fail\b", right) and test:
             yield fact(doc, line, "dcgm.test_failed", right[:200], gpu=gpu, label=test)
-        elif re.match(r"Pass\b", right) and test:
+        elif (re.match(r"Pass\b", right) or (test == "Overall Health" and right == "Healthy")) and test:
             yield fact(doc, line, "dcgm.test_passed", right[:60], gpu=gpu, label=test)
         elif test in ("Error", "Errors", "Warning") and right and right not in ("Failure", "Warning"):
             yield fact(doc, line, "dcgm.said", right[:300], gpu=gpu, label=test)

@@ -13,7 +13,7 @@ from diagnose.lazy import regex
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
-from .facts import fact
+from .facts import computed, fact
 
 # setting -> pattern whose first group is the value
 _SETTINGS = tuple(
@@ -114,4 +114,30 @@ def _plain(setting: str, value: str) -> str:
     return value
 
 
-READERS: list[Reader] = [ProxyReader()]
+_TIMES = regex(
+    r"\b(?:rt|request_time)\W{1,3}(?P<all>\d+\.\d+)\b.*?\b(?:urt|upstream_response_time)\W{1,3}(?P<up>\d+\.\d+)\b"
+)
+_LEAST = 3
+
+
+class ProxyTimes:
+    """Access lines with the time of the whole request beside that of the server behind the proxy."""
+
+    name = "proxy_times"
+    needles: tuple[bytes, ...] = (b"urt", b"upstream_response_time")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`proxy.share`: what the proxy adds, over the whole."""
+        whole = behind = 0.0
+        first: Line | None = None
+        count = 0
+        for line in doc.lines():
+            if (hit := _TIMES.search(line.text)) is not None:
+                first, count = first or line, count + 1
+                whole, behind = whole + float(hit["all"]), behind + float(hit["up"])
+        if first is not None and count >= _LEAST and whole > 0:
+            share = max(0.0, whole - behind) / whole
+            yield computed(doc, first, "proxy.share", share, "fraction", self.name)
+
+
+READERS: list[Reader] = [ProxyReader(), ProxyTimes()]

@@ -24,6 +24,8 @@ PAIRS = (
     ("ucx-lanes", "ucx-all-tcp"), ("preempt-old", "preempting-now"), ("straggler-not", "straggler-is"),
     ("u-oomold", "oom-old-asked"), ("u-linkflap", "link-stays-down"), ("loss-straggle", "megatron-late"),
     ("dcgm-dmon", "tensor-idle"), ("numastat", "numa-misses"), ("tgi", "queue-long"),
+    ("ucx-warn-unused", "ucx-typo"), ("u-oldnccl", "ib-retry-now"), ("u-counters-zh", "discards-many"),
+    ("shm-single", "shm-tiny"),
 )  # fmt: skip
 
 
@@ -32,6 +34,15 @@ def _verdict(name: str) -> tuple[str, str, dict[str, Any]]:
     docs = [Document.of(f"a{i}.txt", a["text"].encode()) for i, a in enumerate(case["artifacts"])]
     got = triage(case["symptom"], docs).assessment
     return got.verdict, got.accepted[0].cause.id if got.accepted else HEALTHY, case
+
+
+OPEN = (("chunked-zh", "objective-missed"), ("loadavg-lb", "proxy-holds"), ("nixlbench", "nixl-flat"))
+
+
+@pytest.mark.parametrize(("calm", "other"), OPEN)
+def test_only_what_reaches_its_limit_is_healthy(calm: str, other: str) -> None:
+    assert _verdict(calm)[0] == "healthy"
+    assert _verdict(other)[0] != "healthy"
 
 
 @pytest.mark.parametrize(("calm", "fault"), PAIRS)

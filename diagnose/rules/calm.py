@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 
 from ..lazy import regex
 from ..predicates import UNKNOWN, Context, Outcome
@@ -187,8 +188,113 @@ def timers_are_even(ctx: Context) -> Outcome:
     return Outcome(all(v <= 1.08 for v, _ in apart), tuple(e for _, e in apart[:3]))
 
 
+# ---------------------------------------------------------------- small beside its whole
+
+_PROXY = regex(r"proxy|nginx|gateway|ingress|\bhops?\b|envoy|代理|网关", re.I)
+
+
+def proxy_adds_nothing(ctx: Context) -> Outcome:
+    """The proxy is suspected, and nearly all of a request's time is the server's behind it."""
+    shares = ctx.numbers("proxy.share")
+    if not shares or not _PROXY.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    return Outcome(all(v <= 0.02 for v, _ in shares), (shares[0][1],))
+
+
+_SHM = regex(r"\bshm\b|shared memory|共享内存", re.I)
+_AMPLE = 8.0  # GiB
+
+
+def shm_has_room(ctx: Context) -> Outcome:
+    """Shared memory is the worry; gigabytes of it are free, and nothing says that it was refused."""
+    sizes, used = ctx.numbers("host.shm.size"), ctx.numbers("host.shm.used")
+    bad = [e for s in ("nccl.mark.shm_failed", "host.mark.shm_bus_error") for e in ctx.of(s)]
+    if not sizes or not used or bad or not _SHM.search(ctx.symptom) or CLAIMS.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    size, share = lowest(sizes), max(used, key=lambda n: n[0])
+    return Outcome(size[0] * (1 - share[0]) >= _AMPLE and share[0] <= 0.5, (size[1], share[1]))
+
+
+_REPLAY = regex(r"replay|riser|pci-?e|cable|slot|插槽|重放", re.I)
+
+
+def replays_few(ctx: Context) -> Outcome:
+    """A few packets were sent again since the driver was loaded, over a link at its full generation and width."""
+    counts = ctx.numbers("gpu.pcie.replays")
+    ends = [(ctx.numbers(f"gpu.pcie.{n}"), ctx.numbers(f"gpu.pcie.{n}.max")) for n in ("gen", "width")]
+    if not counts or not all(a and b for a, b in ends) or not _REPLAY.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    if re.search(r"slow|low\b|drop|half|GB/s|慢", ctx.symptom, re.I) or CLAIMS.search(ctx.symptom):
+        return UNKNOWN
+    full = all(lowest(now)[0] >= lowest(top)[0] for now, top in ends)
+    return Outcome(full and all(v <= 20 for v, _ in counts), (counts[0][1], *(now[0][1] for now, _ in ends)))
+
+
+_BLOCKS = regex(r"block|small|size|\d ?[kK]i?B?\b|小块", re.I)
+
+
+def blocks_reach_the_port(ctx: Context) -> Outcome:
+    """Small blocks of a sweep are the worry; each larger one is faster, and the largest fill the port."""
+    rates = {
+        int(hit[1]): (v, e) for v, e in ctx.numbers("nixl.bench.bw")
+        if (hit := re.search(r"block (\d+)", e.subject.label or "")) is not None
+    }  # fmt: skip
+    ports = {v for v, _ in ctx.numbers("rdma.port.rate")}
+    own = ctx.of("kv.bytes_per_descriptor") or ctx.of("nixl.xfer*")  # what the system itself sends is another question
+    if len(rates) < 3 or len(ports) != 1 or own or not _BLOCKS.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    order = [rates[size] for size in sorted(rates)]
+    rises = all(b[0] >= 0.95 * a[0] for a, b in pairwise(order))
+    return Outcome(rises and 0.85 <= 8 * order[-1][0] / ports.pop() <= 1.03, (order[-1][1], order[0][1]))
+
+
+_EXPERTS = regex(r"experts?['s]* (?:load|token|histogram)|balanc|skew|hot experts?|专家|不均", re.I)
+
+
+def experts_even(ctx: Context) -> Outcome:
+    """Whether experts are loaded unevenly is the question, and the busiest has a tenth above the mean at most."""
+    tokens = ctx.numbers("serving.expert_tokens")
+    if len(tokens) < 4 or not _EXPERTS.search(ctx.symptom) or CLAIMS.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    top, mean = max(tokens, key=lambda n: n[0]), sum(v for v, _ in tokens) / len(tokens)
+    return Outcome(top[0] <= 1.1 * mean, (top[1], lowest(tokens)[1]))
+
+
+_FRONT = regex(r"api ?-?server|front-?end|tokeni[sz]|http|process|前端|进程", re.I)
+_ENGINE = regex(r"engine|worker|\btp\d|scheduler", re.I)
+
+
+def process_has_room(ctx: Context) -> Outcome:
+    """A process of the server is feared to be the bottleneck; it takes part of a core, and requests do not wait."""
+    busy = [n for n in ctx.numbers("serving.proc.cpu") if not _ENGINE.search(n[1].subject.label or "")]
+    share, waiting = read.top(ctx, "serving.queue_share"), read.waiting(ctx)
+    late = ctx.of("serving.client.ttft") or [e for v, e in ctx.numbers("host.process.wait") if v > 0.1]
+    if not busy or share is None or late or not _FRONT.search(ctx.symptom) or CLAIMS.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    free = all(v <= 60 for v, _ in busy) and share[0] <= 0.1 and (waiting is None or waiting[0] <= 1)
+    return Outcome(free, (busy[0][1], share[1]))
+
+
+def xid_of_an_application(ctx: Context) -> Outcome:
+    """What the driver reported was a program's own fault, and the health watch finds the card sound."""
+    well = ctx.of("dcgm.test_passed", {"label": "Overall Health"})
+    own, other = (
+        ctx.of("gpu.xid.application"),
+        [e for n in ("hardware", "nvlink", "driver") for e in ctx.of(f"gpu.xid.{n}")],
+    )
+    if (
+        not well
+        or not own
+        or other
+        or not re.search(r"drain|node|\brma\b|replace|health|card|gpu|下线|换卡", ctx.symptom, re.I)
+    ):
+        return UNKNOWN
+    return Outcome(True, (own[0], well[0])) if not CLAIMS.search(ctx.symptom) else UNKNOWN
+
+
 _ALL: tuple[Callable[[Context], Outcome], ...] = (
     gauges_in_bounds, queue_serves_at_once, numa_misses_few, reserve_serves, timers_are_even, speculation_pays,
-    diagnostics_pass, no_error_counted, pod_runs_since, tensor_cores_busy,
+    diagnostics_pass, no_error_counted, pod_runs_since, tensor_cores_busy, proxy_adds_nothing,
+    shm_has_room, replays_few, blocks_reach_the_port, experts_even, process_has_room, xid_of_an_application,
 )  # fmt: skip
 RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in _ALL}

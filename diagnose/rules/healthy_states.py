@@ -109,6 +109,10 @@ def context_only(ctx: Context) -> Outcome:
     return Outcome(all(0.05 <= v <= 1.2 for v, _ in each), (each[0][1], zero[0]))
 
 
+_AT_STEP = regex(r"\W*(?:step|iter(?:ation)?)\W{0,3}(\d{1,7})\b", re.I)
+_WARM = 0.005
+
+
 def memory_levels_off(ctx: Context) -> Outcome:
     """Over many steps neither what is allocated nor what the allocator keeps grows."""
     rows: dict[int, list[tuple[float, Evidence]]] = {}
@@ -116,6 +120,12 @@ def memory_levels_off(ctx: Context) -> Outcome:
         step = re.search(r"\d+", (item.subject.label or "").split("|")[1])
         if step is not None and item.unit in ("B", "GiB"):
             rows.setdefault(int(step[0]), []).append((value, item))
+    for value, item in ctx.numbers("figure", {"label": r"^(?:memory|bytes)$"}) if not rows else ():
+        said = _AT_STEP.match(item.quote or "")
+        if said is not None and item.unit in ("B", "GiB"):
+            rows.setdefault(int(said[1]), []).append((value, item))
+    settled = {n: got for n, got in rows.items() if n >= _WARM * max(rows)}
+    rows = settled if len(settled) >= 3 else rows  # the first steps fill the cache
     if len(rows) < 3 or not _LEAK.search(ctx.symptom) or ctx.of("gpu.oom.requested") or faulty(ctx):
         return UNKNOWN
     first, last = rows[min(rows)], rows[max(rows)]

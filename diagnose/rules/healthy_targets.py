@@ -60,17 +60,18 @@ def keeps_its_objective(ctx: Context) -> Outcome:
     """Each quantity that has an objective is measured at the same percentile, and keeps it."""
     figures = [(v, e) for v, e in ctx.numbers("figure") if _METRIC.match(e.subject.label or "") and v > 0]
     wanted = {}
+    columns = {e.id for _, e in figures if _OBJECTIVE.search((e.subject.label or "").partition("|")[2])}
     for value, item in figures:
         head = f"{(item.subject.label or '').partition('|')[2]} {(item.quote or '')[:40]}"
         if _OBJECTIVE.search(head):
             wanted[(item.subject.label or "").split("|")[0]] = value * IN_MS.get(item.unit or "", 1.0), item
     if not wanted or not _WHETHER.search(ctx.symptom) or CLAIMS.search(ctx.symptom) or faulty(ctx):
         return UNKNOWN
-    quotes = {e.quote for _, e in wanted.values()}
+    quotes = {e.quote for _, e in wanted.values() if e.id not in columns}
     own: list[tuple[bool, Evidence, str]] = []
     for value, item in figures:
         metric = (item.subject.label or "").split("|")[0]
-        if metric in wanted and item.quote not in quotes:
+        if metric in wanted and item.quote not in quotes and item.id not in columns:
             limit, got = wanted[metric][0], value * IN_MS.get(item.unit or "", 1.0)
             own.append((got >= limit if re.match("throughput|request_rate", metric) else got <= limit, item, metric))
     named = {m.lower() for m in _METRIC.findall(ctx.symptom)}
