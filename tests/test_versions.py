@@ -110,6 +110,7 @@ def changes(*texts: str) -> set[str]:
         (("torch==2.2.2", "torch==2.3.1"), "nccl.straggler_rank", True),
         (("torch==2.2.2\nTORCH_NCCL_ENABLE_MONITORING=0", "torch==2.3.1"), "nccl.straggler_rank", False),
         (("torch==2.3.1", "torch==2.4.1"), "nccl.straggler_rank", False),
+        (("nixl==0.3.1", "nixl==0.5.0"), "serving.kv_transfer_slow", True),
         (("# Library version: 1.15.0", "# Library version: 1.16.0"), "ucx.rndv_threshold", True),
         (("# Library version: 1.16.0", "# Library version: 1.17.0"), "ucx.rndv_threshold", False),
         (("NCCL version 2.21.5+cuda12.4", "NCCL version 2.22.3+cuda12.4"), "nccl.init_scaling", True),
