@@ -181,11 +181,17 @@ def bench_one_at_a_time(ctx: Context) -> Outcome:
 # ---------------------------------------------------------------- admission
 
 
+_HALF = 0.5  # of the cache
+
+
 def pool_holds_one(ctx: Context) -> Outcome:
-    """As many requests run as the cache holds of full length, and others wait."""
+    """As many requests run as the cache holds of full length, and others wait, for all that is known of its room."""
     holds, running, waiting = read.low(ctx, "serving.max_concurrency"), read.running(ctx), read.waiting(ctx)
     if holds is None or running is None or waiting is None:
         return UNKNOWN
+    kv = read.kv(ctx)
+    if kv is not None and kv[0] < _HALF:  # they are shorter than the longest that may come, and it has room for more
+        return read.no(holds[1], kv[1])
     few = holds[0] < 4 and 1 <= running[0] <= holds[0] + 1
     return read.yes(holds[1], running[1], waiting[1]) if few and waiting[0] >= 1 else read.no(holds[1], running[1])
 
