@@ -18,7 +18,7 @@ from diagnose.host import Host
 from diagnose.runner import Ran
 
 DELAY, WINDOW = 3.0, 0.5  # seconds on the GPU before a trace may start (thrice that if unsteady); its length
-_NEEDS = 20.0  # seconds of steps in which a trace surely fits: the wait, the start-up of CUPTI (5 s seen), the common second
+_NEEDS = 20.0  # seconds of steps in which a trace surely fits: the wait, CUPTI's start-up (5 s seen), the common second
 _NSYS_DELAY = 5.0  # it counts from the start of the program, imports included
 _MOST_TRACE = 192 << 20
 _HOOK = Path(__file__).parent / "profiler_hook"
