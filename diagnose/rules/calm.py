@@ -14,6 +14,7 @@ from .comparison import ratios
 from .control_healthy import CLAIMS
 from .healthy import faulty
 from .past import gpus_granted_since
+from .training import step_is_compute
 
 # ---------------------------------------------------------------- a server's gauges
 
@@ -275,6 +276,32 @@ def process_has_room(ctx: Context) -> Outcome:
     return Outcome(free, (busy[0][1], share[1]))
 
 
+_WARNS = regex(r"warn|message|prints?\b|hint|告警|警告|提示", re.I)
+
+
+def warned_part_is_small(ctx: Context) -> Outcome:
+    """A warning of the launcher is the worry; the step is compute, and what it could slow takes nothing of it."""
+    said = [*ctx.of("torch.mark.harmless"), *ctx.of("host.mark.thread_var")]
+    step = step_is_compute(ctx)
+    if not said or not step.holds or not _WARNS.search(ctx.symptom) or CLAIMS.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    totals = [v for v, _ in ctx.numbers("figure", {"label": r"^step_time\|total$"})]
+    even = not totals or max(totals) <= 1.1 * min(totals)
+    return Outcome(even, (said[0], *step.used[:2]))
+
+
+_OPTICS = regex(r"\bber\b|\bfec\b|optic|transceiver|cable|errors?\b|误码|光模块|线缆", re.I)
+
+
+def fec_corrects_all(ctx: Context) -> Outcome:
+    """Raw errors of a link are what its code is for: none was left after it, and the link never went down."""
+    left = [n for s in ("net.effective_errors", "net.symbol_errors") for n in ctx.numbers(s)]
+    down = [e for v, e in ctx.numbers("net.mark.link_flaps") if v > 0]
+    if len(left) < 2 or not _OPTICS.search(ctx.symptom) or CLAIMS.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    return Outcome(not down and all(v == 0 for v, _ in left), tuple(e for _, e in left[:2]))
+
+
 def xid_of_an_application(ctx: Context) -> Outcome:
     """What the driver reported was a program's own fault, and the health watch finds the card sound."""
     well = ctx.of("dcgm.test_passed", {"label": "Overall Health"})
@@ -296,5 +323,6 @@ _ALL: tuple[Callable[[Context], Outcome], ...] = (
     gauges_in_bounds, queue_serves_at_once, numa_misses_few, reserve_serves, timers_are_even, speculation_pays,
     diagnostics_pass, no_error_counted, pod_runs_since, tensor_cores_busy, proxy_adds_nothing,
     shm_has_room, replays_few, blocks_reach_the_port, experts_even, process_has_room, xid_of_an_application,
+    warned_part_is_small, fec_corrects_all,
 )  # fmt: skip
 RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in _ALL}

@@ -96,7 +96,8 @@ def _counted(ctx: Context) -> tuple[int, float] | None:
     if len(found) != 1:
         return None
     count, gbits = found.pop()
-    return (count, gbits) if 1 < count <= 16 else None
+    one = any(re.search(r"(?<![\w.])1 ?[x×] ?\w", t) for t in texts)  # ``1 x NDR``, not ``port 1 100G``
+    return (count, gbits) if (1 if one else 2) <= count <= 16 else None
 
 
 def _rails(ctx: Context) -> tuple[float, tuple[Evidence, ...]] | None:
@@ -235,6 +236,26 @@ def first_steps_only(ctx: Context) -> Outcome:
     return Outcome(even and values[0] >= 3 * max(rest), (steps[order[0]][1], steps[order[-1]][1]))
 
 
+_RECOMPILES = 8
+
+
+def settles_after_recompiles(ctx: Context) -> Outcome:
+    """A few recompilations at the start, and from then on every step takes the same time."""
+    marks = [e for s in ("train.mark.recompile", "serving.mark.recompile") for e in ctx.of(s)]
+    steps: dict[int, tuple[float, Evidence]] = {}
+    for value, item in ctx.numbers("figure", {"label": r"^(?:step_)?time\|"}):
+        said = _NUMBERED.match(item.quote or "")
+        if said is not None and item.unit in ("s", "ms"):
+            steps[int(said["n"])] = value * (1.0 if item.unit == "s" else 1e-3), item
+    order = sorted(steps)
+    more = ctx.of("train.mark.recompile_limit") or ctx.of("train.mark.retracing") or ctx.of("train.cache_growth")
+    if not marks or more or len(order) < 6 or order[-1] < 20 * order[2] or max(e.count for e in marks) > _RECOMPILES:
+        return UNKNOWN
+    rest = [steps[n] for n in order[3:]]
+    even = max(v for v, _ in rest) <= 1.1 * min(v for v, _ in rest)
+    return Outcome(even and steps[order[0]][0] >= 3 * rest[-1][0], (steps[order[0]][1], rest[-1][1], marks[0]))
+
+
 _ASKS_START = regex(
     r"first (?:step|iteration|batch|epoch|call|run)|start-?up|warm-?up|compil\w*|step 0|启动|首(?:步|次|个)|第一(?:步|次|个)|编译",  # noqa: E501
     re.I,
@@ -251,6 +272,6 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
         pair_fills_its_slot, nodes_at_their_rails, named_rails_are_the_ceiling, gdr_without_the_module, small_sizes_below_plateau,  # noqa: E501
-        kernel_like_the_library, first_steps_only, only_the_start_is_slow,
+        kernel_like_the_library, first_steps_only, only_the_start_is_slow, settles_after_recompiles,
     )
 }  # fmt: skip

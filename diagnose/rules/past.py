@@ -50,6 +50,17 @@ def killed_before_this_run(ctx: Context) -> Outcome:
 
 _SERVED = ("high-p99", "high-ttft", "bad-tpot", "low-throughput")
 
+
+def mps_serves_one(ctx: Context) -> Outcome:
+    """A server for sharing runs on the cards, and on each of them one process at most computes through it."""
+    each: dict[object, int] = {}
+    for item in ctx.of("gpu.process"):
+        serves = "mps" in str(item.value).lower()
+        each[item.subject.gpu] = each.get(item.subject.gpu, 0) + (not serves)
+    marks = [e for e in ctx.of("gpu.mark.shared_gpu") if not re.search("mps", str(e.value), re.I)]
+    return Outcome(not marks and max(each.values()) <= 1, tuple(ctx.of("gpu.process")[:2])) if each else UNKNOWN
+
+
 # ---------------------------------------------------------------- ports that carry something else
 
 
@@ -71,5 +82,10 @@ def down_port_is_no_sibling(ctx: Context) -> Outcome:
     return Outcome(apart and "" not in used and not elsewhere, (states["DOWN"][0], states["ACTIVE"][0]))
 
 
-_ALL: tuple[Callable[[Context], Outcome], ...] = (gpus_granted_since, killed_before_this_run, down_port_is_no_sibling)
+_ALL: tuple[Callable[[Context], Outcome], ...] = (
+    gpus_granted_since,
+    killed_before_this_run,
+    mps_serves_one,
+    down_port_is_no_sibling,
+)
 RULES: dict[str, Callable[[Context], Outcome]] = {rule.__name__: rule for rule in _ALL}

@@ -167,7 +167,7 @@ def names_serving(ctx: Context) -> Outcome:
 
 def asks_about_comm(ctx: Context) -> Outcome:
     """The question is whether communication slows training down."""
-    said = re.search(r"nccl|comm|all-?reduce|gradient|通信|梯度", ctx.symptom, re.IGNORECASE)
+    said = re.search(r"nccl|comm|all-?reduce|gradient|network|通信|梯度|网络", ctx.symptom, re.IGNORECASE)
     return Outcome(said is not None and ctx.asks("training-slow", "gpu-idle-network-busy", "slow-allreduce"))
 
 
