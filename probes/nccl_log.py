@@ -45,7 +45,7 @@ _RANKS = regex(r"rank (\d+) n[rR]anks (\d+)(?:.*?cudaDev (\d+))?")
 _NODES = regex(r"nNodes (\d+) localRanks (\d+)")
 _CHANNELS = regex(r"(\d+) (coll|nvls|p2p) channels\b(?! per)")
 _TIMINGS = regex(
-    r"Init timings.*?rank (\d+) nranks \d+ total (\d+(?:\.\d+)?)(?!\.?\d)(?:.*?bootstrap (\d+(?:\.\d+)?)(?!\.?\d))?"
+    r"Init timings.*?rank (\d+) nranks (\d+) total (\d+(?:\.\d+)?)(?!\.?\d)(?:.*?bootstrap (\d+(?:\.\d+)?)(?!\.?\d))?"
 )
 _SYSTEM = regex(r"=== System : max(?:Bw|Width) (\d+(?:\.\d+)?)(?!\.?\d)")
 _PATHS = regex(r"(GPU|NET)/[\w-]+ \(\d+/[\d.]+/(\w{2,4})\)")
@@ -197,9 +197,10 @@ def _comm(st: _State, line: Line, msg: str, head: re.Match[str] | None) -> _Seen
         return None
     if "Init timings" in msg:
         if hit := _TIMINGS.search(msg):
-            st.largest(line, "nccl.init.time", float(hit[2]), "s")
-            if hit[3]:
-                st.largest(line, "nccl.init.bootstrap", float(hit[3]), "s")
+            st.largest(line, "nccl.nranks", float(hit[2]), "count")
+            st.largest(line, "nccl.init.time", float(hit[3]), "s")
+            if hit[4]:
+                st.largest(line, "nccl.init.bootstrap", float(hit[4]), "s")
         return None
     hit = _RANKS.search(msg)
     if hit is None:

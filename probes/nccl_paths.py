@@ -9,7 +9,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 
-from .facts import fact
+from .facts import computed, excerpt, fact
 from .nccl_rings import RingReader
 
 LINES = 2000
@@ -218,4 +218,42 @@ class PairReader:
                 yield fact(doc, line, "path.bandwidth", values[0], "GB/s", label=links[0])
 
 
-READERS = [PathReader(), LaunchReader(), PairReader(), RingReader()]
+# Adapters of a machine and the rate of each, Gb/s: the vendors' pages of the instance types.
+_INSTANCES = {
+    "p3dn.24xlarge": (1, 100), "p4d.24xlarge": (4, 100), "p4de.24xlarge": (4, 100), "p5.48xlarge": (32, 100),
+    "p5e.48xlarge": (32, 100), "p5en.48xlarge": (16, 200), "g4dn.12xlarge": (1, 50), "g4dn.metal": (1, 100),
+    "g5.12xlarge": (1, 40), "g5.24xlarge": (1, 50), "g5.48xlarge": (1, 100), "g6.12xlarge": (1, 40),
+    "g6.48xlarge": (1, 100), "g6e.12xlarge": (1, 100), "g6e.24xlarge": (1, 200), "g6e.48xlarge": (4, 100),
+    "a3-highgpu-8g": (4, 200), "a3-megagpu-8g": (8, 200), "a3-ultragpu-8g": (8, 400),
+    "Standard_ND96asr_v4": (8, 200), "Standard_ND96amsr_A100_v4": (8, 200), "Standard_ND96isr_H100_v5": (8, 400),
+}  # fmt: skip
+_TYPE = regex("|".join(re.escape(name) for name in sorted(_INSTANCES, key=len, reverse=True)))
+_FOUND = regex(r"[Pp]rovider is efa\b[^\n]*\(found (\d{1,2}) nics?\)")
+_EFA_RATE = {4: 100.0, 32: 100.0, 16: 200.0}  # by their number: p4d, p5, p5en
+
+
+class CloudPorts:
+    """Adapters of an instance type that is named, or that the EFA plugin counts."""
+
+    name = "cloud_ports"
+    needles = (b"xlarge", b"a3-", b"Standard_ND", b"g4dn.metal", b"rovider is efa")
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`net.adapters` and `net.adapter.rate`, unless the text counts them itself."""
+        if any(_NIC_WORDS.search(line.text) for line in excerpt(doc, 1 << 15, 200)):
+            return
+        for n, line in enumerate(doc.lines()):
+            if n > LINES:
+                return
+            count, rate = 0, 0.0
+            if (hit := _FOUND.search(line.text)) is not None:
+                count, rate = int(hit[1]), _EFA_RATE.get(int(hit[1]), 0.0)
+            elif (hit := _TYPE.search(line.text)) is not None:
+                count, rate = _INSTANCES[hit[0]]
+            if count and rate:
+                yield computed(doc, line, "net.adapters", float(count), "count", self.name)
+                yield computed(doc, line, "net.adapter.rate", float(rate), "Gb/s", self.name)
+                return
+
+
+READERS = [PathReader(), LaunchReader(), PairReader(), RingReader(), CloudPorts()]

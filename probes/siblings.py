@@ -52,7 +52,13 @@ _ASKED = regex(r"\bulimit\b(?:\s+-[HS])*\s+-(?P<which>[a-z])\b")
 _ANSWER = regex(r"^\s*(?P<value>unlimited|infinity|\d{1,20})\s*(?P<unit>kbytes|kB|KiB|bytes)?\s*(?:#.*)?$")
 _SAID = regex(
     r"(?:max )?locked[ -]?memory\b[^\d\n]{0,40}?(?P<value>unlimited|infinity|\d{1,20})\b\s*(?:\S+\s+)?(?P<unit>bytes)?"
+    r"|locked-in-memory address space\s+(?P<soft>unlimited|\d{1,20})\s+\S+\s+bytes"
     r"|LimitMEMLOCK\s*=\s*(?P<set>\w+)|\bmemlock\s*[:=]\s*(?P<own>unlimited|-1|\d{1,20})",
+    re.IGNORECASE,
+)
+_ROW = regex(
+    r"locked[ -]?memory\W{0,3}\((?P<unit>kB|KiB|kbytes|bytes|B)\)[\s|:]+"
+    r"(?P<cells>(?:unlimited|infinity|\d+)(?:[\s|]+(?:unlimited|infinity|\d+))+)",
     re.IGNORECASE,
 )
 _WHERE = regex(r"\b(srun|sbatch|salloc|ssh|docker|podman|kubectl|crictl|nerdctl|su|sudo|systemd-run|mpirun|qsub)\b")
@@ -85,10 +91,17 @@ class LimitContexts:
                     yield from _limit(doc, line, answer["value"], answer["unit"] or "kbytes", where)
                 continue
             pending = []
+            if (row := _ROW.search(text)) is not None:  # one column for each way of starting it
+                unit = "bytes" if row["unit"].lower() in ("bytes", "b") else "kbytes"
+                for column, value in enumerate(re.findall(r"[a-z]+|\d+", row["cells"]), 1):
+                    yield from _limit(doc, line, value, unit, f"column {column}")
+                continue
             said = _SAID.search(text)
             if said is not None:
-                value = said["value"] or said["set"] or said["own"]
-                yield from _limit(doc, line, value, said["unit"] or ("bytes" if said["set"] else "kbytes"), "said")
+                value = said["value"] or said["soft"] or said["set"] or said["own"]
+                yield from _limit(
+                    doc, line, value, said["unit"] or ("bytes" if said["set"] or said["soft"] else "kbytes"), "said"
+                )
 
 
 def _limit(doc: Document, line: Line, value: str, unit: str, where: str) -> Iterator[Fact]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import islice
+from operator import itemgetter
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
@@ -272,4 +273,123 @@ class ManyAtOnce:
         yield divided("load.slows", inputs, subject=Subject(label=label), spans=(doc.span(line),))
 
 
-READERS: list[Reader] = [TrafficReader(), BacklogReader(), CallSizes(), ManyAtOnce()]
+_FAR = regex(
+    r"\b(?:cross|inter|across|over|different|two|four|several|\d)[- ]?(?:the )?"
+    r"(?:leaf|leaves|leafs|racks?|pods?|spines?|switch(?:es)?|tor)\b|\bspine\b"
+    r"|跨 ?(?:leaf|spine|交换机|机架|机柜|pod|tor)",
+    re.I,
+)
+_PAIRS = regex(r"(?<![\w.])(\d{1,4}) ?(?:pairs?|flows?|streams?|hosts?|senders?)\b|(?<![\w.])(\d{1,4}) ?对")
+_SINGLE = regex(r"\b(?:single|one|1) (?:pair|flow|stream|host)\b|\balone\b|by itself|单对|单流|单独", re.I)
+_TOGETHER = regex(r"at once|at the same time|together|concurrent|simultan|in parallel|同时|并发", re.I)
+_RATE = regex(r"(?<![\w.])(\d{1,4}(?:\.\d+)?)(?: ?[-–~] ?(\d{1,4}(?:\.\d+)?))? ?(?:Gb(?:it)?/s|Gbps|GB/s)", re.I)
+_MEAN = regex(r"(?:\b(?:avg|average|mean)|平均)\W{0,3}(\d{1,4}(?:\.\d+)?)", re.I)
+_THREE = regex(r"\s{2,}(\d{1,4}(?:\.\d+)?)\s{2,}(\d{1,4}(?:\.\d+)?)\s{2,}(\d{1,4}(?:\.\d+)?)\s*$")
+
+
+class PairsAcross:
+    """The path over the next tier of switches, with one pair on it and with many: rows or clauses, the figures last."""
+
+    name = "pairs_across"
+    needles: tuple[bytes, ...] = (b"pair", b"flow", b"stream", "对".encode())
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """`load.slows`, what one pair gets alone over what each gets with the most others."""
+        alone: tuple[float, str, Line] | None = None
+        many: tuple[float, str, Line, int] | None = None
+        for line in excerpt(doc, _SMALL, _LINES):
+            text, across = line.prefix + line.text, False
+            parts = re.split(r"[;；]|,(?= ?\d{1,4} ?(?:pairs|flows|streams))", text)
+            for part in parts:
+                across = _FAR.search(part) is not None or (across and "same" not in part.lower())
+                told = self._rate(part)
+                if not across or told is None or re.search(r"aggregat|total|\bsum\b|总", part, re.I):
+                    continue
+                pairs = max((int(a or b) for a, b in _PAIRS.findall(part)), default=1)
+                if _SINGLE.search(part):
+                    alone = alone or (*told, line)
+                elif pairs > 1 and (many is None or pairs > many[3]):
+                    many = *told, line, pairs
+        if alone is None or many is None or many[0] <= 0 or alone[0] < 1.3 * many[0]:
+            return
+        inputs = tuple(
+            fact(doc, line, "load.result", value, "count", around=text, label=f"across switches, {who}")
+            for value, text, line, who in ((*alone, "alone"), (*many[:3], "at once"))
+        )
+        yield divided("load.slows", inputs, subject=Subject(label="across leaf switches|pairs at once"),
+                      spans=(doc.span(many[2]), doc.span(alone[2])))  # fmt: skip
+
+    @staticmethod
+    def _rate(text: str) -> tuple[float, str] | None:
+        """What each pair gets: the mean where it is told, of a row of least, mean and most the mean."""
+        if (mean := _MEAN.search(text)) is not None:
+            return float(mean[1]), mean[1]
+        if (row := _THREE.search(text)) is not None and float(row[1]) <= float(row[2]) <= float(row[3]):
+            return float(row[2]), row[2]
+        hit = _RATE.search(text)
+        return (float(hit[1]), hit[1]) if hit else None
+
+
+_UPLINK = regex(r"up-?links?\b|\(up\)|spine|\bECMP\b|\bLAG\b|port-channel|上行|上联", re.I)
+_PORT_SHARE = regex(r"(?<![\w.])(?:[A-Za-z]{1,12}[\d/:.]+|port \d+)\W{1,4}(\d{1,3}(?:\.\d+)?) ?%")
+_PORT_RATE = regex(r"^\W*(?:[A-Za-z]{1,12}-?[\d/:.]+|port \d+)\s+\|?\s*(\d{1,4}(?:\.\d+)?)\b")
+_BARE_SHARES = regex(
+    r"(?:util\w*|%|利用率|load)[^\d\n]{0,12}((?:\d{1,3}(?:\.\d+)?%?[ ,]+){3,}\d{1,3}(?:\.\d+)?%?)\s*$", re.I
+)
+_WAITED = regex(r"(?:port_?xmit_?wait|XmitWait)\W{1,4}(\d+)", re.I)
+_first = itemgetter(0)
+_TICKS = 1e8  # of waiting for credits; a busy port has millions in a day
+
+
+class UnevenUplinks:
+    """Parallel ways up of one switch of which some are full and others idle: flows that hash onto the same ones."""
+
+    name = "uneven_uplinks"
+    needles: tuple[bytes, ...] = (
+        b"plink",
+        b"(up)",
+        b"spine",
+        b"Spine",
+        b"ECMP",
+        b"LAG",
+        b"channel",
+        "上行".encode(),
+        "上联".encode(),
+    )
+
+    def parse(self, doc: Document) -> Iterator[Fact]:
+        """The share of the busiest over that of the idlest, of four ways and more."""
+        shares: list[tuple[float, Line, str]] = []
+        rates: list[tuple[float, Line, str]] = []
+        waits: list[tuple[float, Line, str]] = []
+        near = 0
+        for line in excerpt(doc, _SMALL, _LINES):
+            text = line.prefix + line.text
+            near = 12 if _UPLINK.search(text) else near - 1
+            if near < 0:
+                continue
+            if (row := _BARE_SHARES.search(text)) is not None:
+                shares += [(float(n), line, n) for n in re.findall(r"\d+(?:\.\d+)?", row[1])]
+            elif found := _PORT_SHARE.findall(text):
+                shares += [(float(n), line, n) for n in found]
+            elif (hit := _WAITED.search(text)) is not None:
+                waits.append((float(hit[1]), line, hit[1]))
+            elif (hit := _PORT_RATE.search(text)) is not None:
+                rates.append((float(hit[1]), line, hit[1]))
+        for rows, full, idle in ((shares, 90.0, 30.0), (rates, 90.0, 30.0), (waits, _TICKS, _TICKS / 100)):
+            most, least = (max(rows, key=_first), min(rows, key=_first)) if rows else (None, None)
+            if (
+                most is None
+                or least is None
+                or len(rows) < 4
+                or most[0] < full
+                or (rows is not waits and most[0] > 101)
+            ):
+                continue
+            if sum(r[0] <= idle for r in rows) < 2 or least[0] > 0.35 * most[0]:
+                continue
+            yield computed(doc, most[1], "net.uplinks_uneven", most[0] / max(least[0], 1.0), "count", self.name)
+            return
+
+
+READERS: list[Reader] = [TrafficReader(), BacklogReader(), CallSizes(), ManyAtOnce(), PairsAcross(), UnevenUplinks()]

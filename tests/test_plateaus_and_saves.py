@@ -91,3 +91,43 @@ def test_a_unit_on_the_far_node(gpus: str, found: bool) -> None:
     rates = "H2D pinned: 11.9 GB/s under the unit, 24.6 GB/s from a plain shell\n"
     got = triage("copies to the GPU are slow", [Document.of("a", (unit + topo + rates).encode())]).assessment.accepted
     assert ("host.numa_misplacement" in [b.cause.id for b in got]) is found
+
+
+def accepted(symptom: str, text: str) -> tuple[str, list[str]]:
+    """The verdict and the causes."""
+    got = triage(symptom, [Document.of("a.txt", text.encode())]).assessment
+    return got.verdict, [b.cause.id for b in got.accepted]
+
+
+@pytest.mark.parametrize(("busbw", "verdict"), [("38.41", "healthy"), ("20.10", "inconclusive")])
+def test_the_wire_of_an_instance(busbw: str, verdict: str) -> None:
+    """Four EFA devices carry 50 GB/s; most of that is healthy, a part of it is not."""
+    log = (
+        "n1:1:2 [0] NCCL INFO NET/OFI Selected Provider is efa (found 4 nics)\n"
+        "n1:1:2 [0] NCCL INFO Channel 00/0 : 8[0] -> 0[0] [receive] via NET/AWS Libfabric/0/GDRDMA\n"
+        f"  1073741824  268435456  float  sum  -1  52410  20.49  {busbw}  0  52388  20.50  {busbw}  0\n"
+    )
+    assert accepted("2 nodes p4d reach only this, should be 400 Gbit", log)[0] == verdict
+
+
+@pytest.mark.parametrize(("uplinks", "found"), [("99 12 98 0 100 47 99 3", True), ("61 60 62 61 60 61 62 60", False)])
+def test_uplinks(uplinks: str, found: bool) -> None:
+    """Full ways beside idle ones; not ways that share the load."""
+    got = accepted("all-reduce is slow on 16 nodes", f"leaf3 uplink swp49..swp56 util %:  {uplinks}\n")[1]
+    assert ("net.congestion" in got) is found
+
+
+@pytest.mark.parametrize(("many", "found"), [(187, True), (389, False)])
+def test_pairs_across_switches(many: int, found: bool) -> None:
+    """One pair alone is fast, many at once are not."""
+    rows = f"1 pair, cross-leaf             390    390    390\n16 pairs at once, cross-leaf   {many}    {many}    390\n"
+    assert ("net.congestion" in accepted("all-reduce over two leaves is slow", "Gb/s\n" + rows)[1]) is found
+
+
+@pytest.mark.parametrize(("inside", "found"), [("65536", True), ("unlimited", False)])
+def test_two_ways_of_starting_it(inside: str, found: bool) -> None:
+    """The daemon's limit, where the shell has none."""
+    row = "Max locked memory         {0}                {0}                bytes\n"
+    text = "# in srun\n" + row.format(inside) + "# in ssh\n" + row.format("unlimited")
+    got = accepted("srun jobs fail at NCCL init, over ssh the same works", text)[1]
+    assert ("nccl.memlock_limit" in got) is found

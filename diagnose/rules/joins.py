@@ -189,9 +189,19 @@ def port_below_siblings(ctx: Context) -> Outcome:
 _LITTLE = 256 * 2**20  # of locked memory: a few queue pairs with their buffers need more
 
 
+def _own_words(ctx: Context) -> list[Evidence]:
+    """What UCX itself says; the limit and a verbs call that fails are anybody's."""
+    return [e for e in ctx.of("ucx.*") if not e.signal.startswith("ucx.mark.memlock") or "UCX" in (e.quote or "")]
+
+
+def memlock_of_ucx(ctx: Context) -> Outcome:
+    """It is UCX that pins memory here."""
+    return outcome(_own_words(ctx))
+
+
 def _of_ucx(ctx: Context) -> bool:
     """Does UCX speak here and NCCL not?"""
-    return bool(ctx.of("ucx.*")) and not any(ctx.of(s) for s in ("nccl.warn", "nccl.transport", "nccl.network"))
+    return bool(_own_words(ctx)) and not any(ctx.of(s) for s in ("nccl.warn", "nccl.transport", "nccl.network"))
 
 
 def memlock_little(ctx: Context) -> Outcome:
@@ -209,15 +219,32 @@ def memlock_differs(ctx: Context) -> Outcome:
     return Outcome(True, (*little[:2], *free[:1])) if little and free else UNKNOWN
 
 
+_FAILS = regex(r"fail|error|crash|abort|\bdies?\b|falls? over|refus|hang|报错|失败|出错|崩|起不来", re.I)
+
+
+def memlock_differs_and_fails(ctx: Context) -> Outcome:
+    """… and what was started with next to nothing fails, over a network that pins memory."""
+    differs = memlock_differs(ctx)
+    if any(str(e.value) == "Socket" for e in ctx.of("nccl.network")) or ctx.of("nccl.mark.ib_no_device"):
+        return Outcome(False)
+    return differs if differs.holds and (_FAILS.search(ctx.symptom) or ctx.of("text.error")) else UNKNOWN
+
+
 def memlock_and_verbs_fail(ctx: Context) -> Outcome:
     """Little memory may be locked, and a verbs call that locks memory fails."""
     little = memlock_little(ctx)
-    failed = [e for e in (*ctx.of("nccl.warn"), *ctx.of("text.error")) if _VERBS.search(f"{e.value} {e.quote or ''}")]
+    failed = [
+        e
+        for e in (*ctx.of("nccl.warn"), *ctx.of("text.error"), *ctx.of("ucx.mark.memlock_verbs"))
+        if _VERBS.search(f"{e.value} {e.quote or ''}")
+    ]
     return Outcome(True, (*little.used[:2], *failed[:1])) if little.holds and failed else UNKNOWN
 
 
 _VERBS = regex(
-    r"ibv_(?:create_(?:qp|cq|srq|comp)|reg_\w*mr|alloc_pd)|mlx5dv_create|fi_mr_reg|Cannot allocate memory", re.I
+    r"ibv_(?:create_(?:qp|cq|srq|comp)|reg_\w*mr|alloc_pd)|mlx5dv_create|fi_mr_reg|Cannot allocate memory"
+    r"|Couldn't (?:register|allocate|create)",
+    re.I,
 )
 
 
@@ -381,7 +408,8 @@ RULES: dict[str, Callable[[Context], Outcome]] = {
     for rule in (
         nic_far_in_log, nic_far_by_position, slower_interface_used, slow_interface_carries,
         ranks_sit_in_different_collectives, faster_without_one, one_alone_is_slow, hca_list_leaves_near_out,
-        gdr_on_some_hosts, port_below_siblings, memlock_little, memlock_differs, memlock_and_verbs_fail,
+        gdr_on_some_hosts, port_below_siblings, memlock_little, memlock_differs, memlock_differs_and_fails,
+    memlock_of_ucx, memlock_and_verbs_fail,
         memlock_unlimited_everywhere, slow_set_crosses, pcie_beside_sxm, containers_split_gpus, init_grows,
         scaling_holds, scaling_poor, many_small_calls, small_payload, counted_calls, rank0_on_hosts, nccl_twice,
         oversubscribed,

@@ -362,7 +362,9 @@ _OTHER_WORK = (
 
 def collectives_only(ctx: Context) -> Outcome:
     """NCCL is what runs or what is asked about, and nothing here is of UCX, MPI over it, or KV transfer."""
-    if any(ctx.of(name) for name in _OTHER_WORK) or any("UCX" in (e.quote or "") for e in ctx.of("ucx.mark.*")):
+    named = re.search("nccl", ctx.symptom, re.IGNORECASE)  # then a plain RDMA test is a check on the side
+    others = [name for name in _OTHER_WORK if not (named and name.startswith("rdma."))]
+    if any(ctx.of(name) for name in others) or any("UCX" in (e.quote or "") for e in ctx.of("ucx.mark.*")):
         return Outcome(False)
     if re.search(r"\b(?:ucx|mpi|nixl)\b", ctx.symptom, re.IGNORECASE):
         return Outcome(False)

@@ -255,11 +255,77 @@ def waits_outnumber_data(ctx: Context) -> Outcome:
     return Outcome(wait > data and wait >= 1e6, (one, other))
 
 
+_RANKS = regex(r"\b(\d{1,5}) ranks\b")
+_ACROSS = regex(
+    r"\b(?:[2-9]|\d{2,4}|two|four|pair|between|across|multi)\W?(?:of )?(?:nodes?|hosts?|machines?|boxes|servers?)"
+    r"|inter-?node|\bpair\b|跨机|多机|两台|节点间|之间",
+    re.I,
+)
+
+
+def _wire(ctx: Context) -> tuple[float, list[Evidence]] | None:
+    """GB/s that the adapters of one machine carry together, each way."""
+    each, count = ctx.numbers("net.adapter.rate"), ctx.numbers("net.adapters")
+    if each and count and len({v for v, _ in each}) == len({v for v, _ in count}) == 1:
+        return each[0][0] * count[0][0] / 8, [each[0][1], count[0][1]]
+    names = {n for e in ctx.of("nccl.ib.devices") for n in re.findall(r"\[\d+\]([\w-]+:\d+)", str(e.value))}
+    rates = [r for s in ("rdma.port.rate", "net.port_noted", "movement.named_rate") for r in ctx.numbers(s)]
+    if names and rates and len({v for v, _ in rates}) == 1:
+        return rates[0][0] * len(names) / 8, [rates[0][1], ctx.of("nccl.ib.devices")[0]]
+    return None
+
+
+def _over_the_wire(ctx: Context) -> tuple[float, tuple[Evidence, ...]] | None:
+    """Bus bandwidth between machines over what the adapters of one carry."""
+    wire, peaks = _wire(ctx), ctx.numbers("nccl_tests.largest_busbw") or ctx.numbers("nccl_tests.peak_busbw")
+    if wire is None or not peaks or wire[0] <= 0:
+        return None
+    top = max(peaks, key=_first)
+    ranks = [v for s in ("nccl.nranks", "nccl_tests.nranks") for v, _ in ctx.numbers(s)]
+    ranks += [float(n) for _, e in peaks for n in _RANKS.findall(e.quote or "")]
+    nets = [e for e in ctx.of("nccl.transport") if text_of(e).startswith("NET/")]
+    hosts = [v for s in ("nccl.nnodes", "nccl_tests.hosts", "launch.hosts") for v, _ in ctx.numbers(s)]
+    if not nets and max([*hosts, 1]) < 2 and max([*ranks, 0]) <= 8 and _ACROSS.search(ctx.symptom) is None:
+        return None
+    return top[0] / wire[0], (top[1], *wire[1])
+
+
+def busbw_fills_the_wire(ctx: Context) -> Outcome:
+    """Between machines the bus bandwidth is most of what their adapters carry, with GPUDirect where that is told."""
+    got = _over_the_wire(ctx)
+    if got is None or faulty(ctx):
+        return UNKNOWN
+    staged = [
+        e for e in ctx.of("nccl.transport") if re.match(r"NET/(?!Socket)", text_of(e)) and "GDR" not in text_of(e)
+    ]
+    return Outcome(0.7 <= got[0] <= 1.06 and not staged, got[1])
+
+
+def busbw_far_below_the_wire(ctx: Context) -> Outcome:
+    """Between machines the bus bandwidth is less than half of what their adapters carry."""
+    got = _over_the_wire(ctx)
+    return UNKNOWN if got is None else Outcome(got[0] < 0.5, got[1])
+
+
+_INIT_ASKED = regex(r"\binit\w*|bootstrap|start-?up|初始化", re.I)
+_NEVER_ENDS = regex(r"hang|hung|stuck|never|freez|卡住|卡死", re.I)
+
+
+def init_time_is_usual(ctx: Context) -> Outcome:
+    """Setting a communicator up takes the seconds that it takes with so many ranks."""
+    took, ranks = ctx.numbers("nccl.init.time"), ctx.numbers("nccl.nranks")
+    if not took or not ranks or not _INIT_ASKED.search(ctx.symptom) or _NEVER_ENDS.search(ctx.symptom) or faulty(ctx):
+        return UNKNOWN
+    most, many = max(took, key=_first), max(ranks, key=_first)
+    return Outcome(most[0] <= 10 + many[0] / 100 and many[0] >= 8, (most[1], many[1]))
+
+
 RULES: dict[str, Callable[[Context], Outcome]] = {
     rule.__name__: rule
     for rule in (
         ucx_on_soft_rdma, nccl_on_soft_rdma, side_nic_given_to_transfer, settings_differ_and_fail,
         asks_about_a_port, small_rdma_packets_cost, rate_beside_its_port, network_at_its_rate,
+        busbw_fills_the_wire, busbw_far_below_the_wire, init_time_is_usual,
         tree_counts_more_than_the_wire, slower_with_override,
         gdr_only_with_topology, first_token_is_the_sum, waits_outnumber_data,
     )
