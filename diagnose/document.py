@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -159,6 +160,19 @@ class Shapes:
     def low(self) -> list[str]:
         """The lines themselves in lower case, without control bytes, a character for each byte."""
         return uncoloured(self.lines).translate(_LOWER, _CLEARED).decode("latin-1").split("\n")
+
+    def holding(self, words: Iterable[bytes]) -> bytearray:
+        """For each line 1 where one of the words stands in its shape: the text is searched, not each line."""
+        text = self.text
+        ends = list(accumulate(map(len, self), lambda at, size: at + size + 1, initial=0))[1:]
+        out = bytearray(len(ends))
+        for word in words:
+            at = text.find(word)
+            while at >= 0:
+                line = bisect_right(ends, at)
+                out[line] = 1
+                at = text.find(word, ends[line])
+        return out
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.text.split(b"\n"))
@@ -380,19 +394,13 @@ class Document:
         return out, new
 
     def holding(self, *words: str) -> Iterator[Line]:
-        """Cleaned lines that may hold one of the words: decided once a shape, so digits and case do not count."""
+        """Cleaned lines that may hold one of the words: decided by shapes, so digits and case do not count."""
         wanted = {shape(w.encode()) for w in words}
-        known: dict[bytes, bool] = {}
         for numbers, starts, raws, shapes in self.blocks():
-            if not any(w in shapes.text for w in wanted):
-                continue
-            for number, start, raw, key in zip(numbers, starts, raws, shapes, strict=False):
-                found = known.get(key)
-                if found is None:
-                    if len(known) > _MANY_SHAPES:
-                        known.clear()
-                    found = known[key] = any(w in key for w in wanted)
-                if found:
+            here = [w for w in wanted if w in shapes.text]
+            if here:
+                found = shapes.holding(here)
+                for number, start, raw in compress(zip(numbers, starts, raws, strict=False), found):
                     yield self.line(number, start, raw)
 
     @cached_property

@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import chain, filterfalse, islice, repeat
+from itertools import chain, compress, filterfalse, islice, repeat
 from typing import Any
 
 from .catalogue import ahead
@@ -34,6 +34,7 @@ _PATIENCE, _PATIENCE_BLIND = (
 _FIGURES = re.compile(r"(?<!\\){[\d,]+}|\\\d")  # repetition and references are no digits of the line
 _MANY_SHAPES = 30_000
 _MOST_WORDS = 200_000
+_HEX = "0123456789abcdef"
 _OFTEN = 200  # lines on which a mark was tried, after which literals are sought before its pattern
 _FEW = 5_000  # lines that are tried faster than a `Sieve` is made for them
 _SORTED_FROM = 1 << 20  # bytes of a text: what a `Sorter` compiles takes longer than to read a shorter one
@@ -49,7 +50,8 @@ def _need(tree: Any, plain: bool = False, least: int = 2) -> Need:
 
     def flush() -> None:
         nonlocal run
-        shaped = run.lower().encode() if plain else shape(run.encode())
+        low = run.lower()
+        shaped = low.encode() if plain else shape(low.removesuffix("0x").encode())  # an address may begin there
         if len(shaped) >= least:
             out.append(shaped)
         run = ""
@@ -66,6 +68,8 @@ def _need(tree: Any, plain: bool = False, least: int = 2) -> Need:
             flush()
             out.extend(_need(inner, plain, least))
             continue
+        if not plain and run.lower().rstrip(_HEX)[-1:] not in "x" and _digits(op, arg):
+            continue  # gone from a shape, so that what stands around them meets; within an address all of it is gone
         flush()
         if op is sre.BRANCH:
             options = tuple(_need(branch, plain, least) for branch in arg[1])
@@ -77,6 +81,13 @@ def _need(tree: Any, plain: bool = False, least: int = 2) -> Need:
             out.extend(_need(list(arg[2]), plain, least))
     flush()
     return tuple(out)
+
+
+def _digits(op: Any, arg: Any) -> bool:
+    """Is this part of a pattern figures and nothing else?"""
+    if op in (sre.MAX_REPEAT, sre.MIN_REPEAT):
+        return len(arg[2]) == 1 and _digits(*arg[2][0])
+    return op is sre.IN and all(o is sre.CATEGORY and a is sre.CATEGORY_DIGIT for o, a in arg)
 
 
 def needles(pattern: str, plain: bool = False) -> Need:
@@ -209,6 +220,12 @@ class _Ready:
         return Sieve([ordered(need)]) if need else None
 
     @cached_property
+    def exact_shape(self) -> Sieve | None:
+        """The same of shapes, from which addresses are gone."""
+        need = parsed(self.mark.pattern, least=1) if "x" not in self.mark.pattern.lower() else ()
+        return Sieve([ordered(need)]) if need else None
+
+    @cached_property
     def veto(self) -> re.Pattern[str] | None:
         return re.compile(self.mark.unless, re.IGNORECASE) if self.mark.unless else None
 
@@ -338,13 +355,16 @@ class Scanner:
             known.limit()
             times = Counter(filterfalse(known.ready.__contains__, shapes.keys))
             often = [key for key, n in times.items() if n > 1]
-            places = sorter.sort(often)
+            places = sorter.sort(often, self._sifted_shapes)
             known.ready.update((key, self._at(places.get(key, ()))) for key in often)
             single = sorter.sort([key for key, n in times.items() if n == 1], partial(self._sifted, shapes))
             alone = {key: self._at(where) for key, where in single.items()}
             named = self._naming(shapes)
             texts: Iterable[str] = shapes.low if named else repeat("")
-            for number, start, raw, key, text in zip(numbers, starts, raws, shapes.keys, texts, strict=False):
+            told = zip(map(known.ready.get, shapes.keys), map(alone.__contains__, shapes.keys), strict=True)
+            met = [a or b for a, b in told] if not named else repeat(True)
+            lines = compress(zip(numbers, starts, raws, shapes.keys, texts, strict=False), met)
+            for number, start, raw, key, text in lines:
                 ready = known.ready.get(key) or alone.get(key, ())
                 if text in named:
                     ready = (*ready, *named[text])
@@ -362,6 +382,11 @@ class Scanner:
         kept = {*exact([shapes.by_key[key] for key in keys])}
         return [key for key in keys if shapes.by_key[key] in kept]
 
+    def _sifted_shapes(self, place: int, keys: list[str]) -> list[str]:
+        """Those of some shapes in which all literals of a mark stand, in order; true of all their lines."""
+        exact = self._ready[place].exact_shape
+        return keys if exact is None else exact(keys)
+
     def _naming(self, shapes: Shapes) -> dict[str, tuple[_Ready, ...]]:
         """Lines in which names of marks without a shape stand."""
         named = self._named(uncoloured(shapes.lines).lower())
@@ -376,7 +401,7 @@ class Scanner:
         long = doc.encoding == "utf-8" and doc.size > _SORTED_FROM
         for number, start, raw, key, ready in (self._by_block if long else self._by_line)(doc, known):
             line = doc.line(number, start, raw)
-            if _MANUAL.match(line.text) or _NEVER.match(line.text):
+            if _MANUAL.match(line.text) or (any(map(line.text.__contains__, _COUNTED)) and _NEVER.match(line.text)):
                 continue
             for item in ready:
                 found = _match(line.text, item)
@@ -405,6 +430,7 @@ class Scanner:
 _MANUAL = regex(r"\s*(?:mca:\S+?:(?:help|enumerator)\b|MCA [\w ]+: (?:parameter|informational) .*data source: default)")
 
 # A sample of a Prometheus page that tells when a counter was made, or that it never counted: no event either.
+_COUNTED = ("_created", "_total")
 _NEVER = regex(
     r"\s*[A-Za-z_:][\w:]*(?:_created(?:\{.*\})?\s+[\d.e+]+|_total(?:\{.*\})?\s+0(?:\.0+)?)(?:\s+\d{10,})?\s*$"
 )

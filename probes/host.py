@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import told
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -110,12 +111,12 @@ class HostReader:
         swap_total: float | None = None
         throttle: dict[str, tuple[float, Line]] = {}
         in_events = False
-        for line in doc.novel():
+        for line, may in told(doc.novel(), also=_HINT.pattern):
             text = line.text
             if pending and (alone := text.strip()):
                 yield from self._answer(doc, line, pending, alone)
                 pending = ""
-            if not _HINT.search(text):
+            if not (may and _HINT.search(text)):
                 in_events = in_events and bool(text.strip())
                 continue
             if (hit := _NPROC.search(text)) is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from diagnose.document import Document
 from diagnose.lazy import regex
+from diagnose.marks import possible
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 from diagnose.units import canonical
@@ -105,7 +106,7 @@ class StageReader:
     def _batching(doc: Document) -> Iterator[Fact]:
         """Many single transfers beside one batched transfer of the same blocks."""
         best: dict[str, Fact] = {}
-        for line in doc.lines():
+        for line in possible(doc.lines(), _SINGLE, _BATCHED):
             single, batched = _SINGLE.search(line.text), _BATCHED.search(line.text)
             times = _ANY_TIME.findall(line.text)
             got = canonical(amount(times[-1][0]), times[-1][1]) if times else None

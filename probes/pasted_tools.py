@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import possible
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
 
@@ -108,6 +109,8 @@ class CurlPaths:
 
     def _runs(self, doc: Document) -> Iterator[tuple[str, Line, float]]:
         """Way, line, and first byte in seconds."""
+        if next(possible(doc.lines(), self._format, self._keyed, words=("time_starttransfer",)), None) is None:
+            return
         where, order = "", list[str]()
         times: dict[str, float] = {}
         for line in doc.lines():

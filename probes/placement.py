@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
-from diagnose.marks import told
+from diagnose.marks import possible, told
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -31,7 +31,7 @@ class LaunchReader:
     def parse(self, doc: Document) -> Iterator[Fact]:
         """`host.workers` of data loaders and `slurm.option` for counts of processes, each value once."""
         seen: set[tuple[str, str]] = set()
-        for line in doc.novel():
+        for line in possible(doc.novel(), _WORKERS, words=("nproc", "processes")):
             text = line.text
             if len(text) > 800:
                 continue

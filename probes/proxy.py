@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from diagnose.document import Document, Line
 from diagnose.lazy import regex
+from diagnose.marks import possible
 from diagnose.models import Fact
 from diagnose.plugin import Reader
 
@@ -84,7 +85,7 @@ class ProxyReader:
         seen: set[tuple[str, str]] = set()
         passes: Line | None = None
         said = nginx = False
-        for line in doc.lines():
+        for line in possible(doc.lines(), _PASS, _NGINX, _SAID, *(pattern for _, pattern in _SETTINGS)):
             text = line.text
             if len(text) > 400 or _COMMENT.match(text):
                 continue

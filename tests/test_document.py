@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diagnose.document import QUOTE_CHARS, Document, clean
+from diagnose.document import QUOTE_CHARS, Document, clean, shape, uncoloured
 
 
 def test_lines_carry_byte_offsets_and_numbers() -> None:
@@ -104,3 +104,12 @@ def test_span_of_a_long_line_holds_what_was_asked_for_under_colours(said: str) -
     line = next(iter(doc.lines()))
     span = doc.span(line, "Tried to allocate 2.00 GiB")
     assert "2.00 GiB" in span.quote and doc.data[span.start : span.end].decode() == span.quote
+
+
+def test_lines_that_hold_a_word_are_those_in_which_it_stands() -> None:
+    text = b"Total 12\n\n\x1b[3mab\x1b[0m total\r\nzz 0x1f\nAB9C\nlast"
+    doc = Document.of("a", text)
+    for words in (("total",), ("ab", "last"), ("abc",), ("none",), ("zz", "b")):
+        kept = [line.number for line in doc.holding(*words)]
+        shapes = [shape(uncoloured(raw)) for raw in text.split(b"\n")]
+        assert kept == [n for n, key in enumerate(shapes, 1) if any(w.encode() in key for w in words)]

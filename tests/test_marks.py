@@ -73,6 +73,22 @@ def test_prefilter_admits_what_matches(pattern: str, line: str) -> None:
     assert admits(gates(needles(pattern)), shape(line.encode()))
 
 
+@pytest.mark.parametrize(
+    ("pattern", "line"),
+    [
+        (r"\]\S+:\d+/IB", "Using [0]mlx5_0:1/IB"),
+        (r"\d+x\d+ GPUs", "a node of 10x8 GPUs"),
+        (r"at 0x\d+ end", "at 0x12 end"),
+        (r"rank \d*b", "rank 12b"),
+    ],
+)
+def test_figures_within_a_pattern_part_nothing(pattern: str, line: str) -> None:
+    """What stands around them is one literal, but for what an address may swallow."""
+    assert re.search(pattern, line)
+    assert admits(gates(needles(pattern)), shape(line.encode()))
+    assert needles(r"via NET/\d+/GDR") == (b"via net//gdr",)
+
+
 def test_every_catalogue_mark_compiles_and_has_a_prefilter() -> None:
     slow = [m.signal for m in catalogue().marks if not needles(m.pattern)]
     assert len(slow) <= 3, f"patterns without a literal slow every line down: {slow}"

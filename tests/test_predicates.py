@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from diagnose.catalogue import catalogue
 from diagnose.errors import CatalogueError
 from diagnose.models import Evidence, Limit, Subject
-from diagnose.predicates import Context, check, holds, in_range, parse_version
+from diagnose.predicates import Context, check, holds, in_range, needs, once, parse_version
+from diagnose.rules import registered
 
 
 def ev(ident: str, signal: str, value: object, unit: str | None = None, count: int = 1, **subject: object) -> Evidence:
@@ -90,3 +92,42 @@ def test_a_condition_that_cannot_fire_is_refused(when: dict[str, object], hint: 
     with pytest.raises(CatalogueError) as err:
         check(when, "f.yaml", "cause x", {"a.size": None})
     assert hint in err.value.hint
+
+
+@pytest.mark.parametrize(
+    ("when", "wanted"),
+    [
+        ({"signal": "a.b"}, ({"a.b"},)),
+        ({"signal": "a.*"}, ()),
+        ({"no": "a.b"}, ()),
+        ({"python": "rule"}, ()),
+        ({"all": [{"signal": "a"}, {"playbook": ["p", "q"]}, {"not": {"signal": "b"}}]}, ({"a"}, {"?p", "?q"})),
+        ({"any": [{"signal": "a"}, {"spread": "b"}]}, ({"a", "b"},)),
+        ({"any": [{"signal": "a"}, {"python": "rule"}]}, ()),
+        ({"ratio": ["a", "b"]}, ({"a"}, {"b"})),
+    ],
+)
+def test_what_a_condition_cannot_do_without(when: dict[str, object], wanted: tuple[set[str], ...]) -> None:
+    assert needs(when) == wanted
+
+
+def test_no_indicator_of_the_catalogue_holds_without_what_it_needs() -> None:
+    """With nothing in evidence and no question asked, what has needs does not hold."""
+    registered(catalogue())
+    nothing = Context([])
+    indicators = [i.when for c in catalogue().causes.values() for i in c.indicators]
+    assert sum(bool(needs(w)) for w in indicators) > 1000
+    assert not [w for w in indicators if needs(w) and holds(w, nothing).holds]
+
+
+def test_what_rules_share_is_worked_out_once() -> None:
+    asked: list[Context] = []
+
+    @once
+    def shared(ctx: Context) -> int:
+        asked.append(ctx)
+        return 7
+
+    one, two = Context([]), Context([])
+    assert [shared(one), shared(one), shared(two)] == [7, 7, 7]
+    assert asked == [one, two]
