@@ -30,13 +30,13 @@ def plateau(queued: list[tuple[float, Line]]) -> tuple[float, Line] | None:
 
 
 _RUNNING = regex(
-    r"num_requests_running|num_running_reqs|requests_processing|batch_current_size|numActiveRequests"
+    r"num_requests[_.]running|num_running_reqs|requests_processing|batch_current_size|numActiveRequests"
     r"|(?:requests?|reqs?|seqs|sequences)[ _-](?:running|in (?:the )?batch)|running[ _-]?(?:requests?|reqs?|seqs|sequences|batch)"  # noqa: E501
     r"|active (?:requests?|sequences|slots)|^\W*running\b|\brunning\W*$|运行中|正在运行|运行(?:的)?请求",
     re.I,
 )
 _WAITING = regex(
-    r"num_requests_waiting|num_queue_reqs|queue_size|requests_deferred|numQueuedRequests"
+    r"num_requests[_.]waiting|num_queue_reqs|queue_size|requests_deferred|numQueuedRequests"
     r"|(?:requests?|reqs?)[ _-](?:waiting|queued|pending)|(?:waiting|queued|pending)\b|queue (?:depth|len)|排队|等待",
     re.I,
 )

@@ -16,7 +16,7 @@ _CKPT = r"(?:checkpoint|ckpt|检查点|断点)"
 _SAVE = regex(
     rf"\b(?:sav(?:e|ed|ing)|writ(?:e|ing|ten)|wrote|flush\w*)\b[^\n]{{0,40}}{_CKPT}|(?:保存|写入?|落盘)[^\n]{{0,12}}{_CKPT}"
     rf"|{_CKPT}[\w./-]*[^\n\d]{{0,16}}(?:\bsav(?:e|ed|ing)\b|\bwrit|\bwrote|保存|写|落盘)"
-    rf"|{_CKPT}[\w./-]*:? wrote",
+    rf"|{_CKPT}[\w./-]*:? wrote|\bsave (?:of|took|takes)\b",
     re.I,
 )
 _TIMER = regex(r"\bsave[-_]checkpoint\W{1,60}\(?(\d+(?:\.\d+)?)(?:, (\d+(?:\.\d+)?)\))?")
@@ -47,14 +47,25 @@ _EVERY = regex(
     r"|every_n_train_steps\W{1,3}(?P<c>\d{1,7})|(?:保存间隔|每)\W{0,24}(?P<d>\d{1,7}) ?步"
 )
 _UNITS = {"ms": 1e-3, "min": 60.0, "minutes": 60.0, "分钟": 60.0}
-_NEEDED = ("heckpoint", "ckpt", "save", "Saving", "Saved", "检查点", "断点", "保存", "iter", "step", "步")
+_WORDS = ("heckpoint", "ckpt", "save", "Saving", "Saved", "saving", "检查点", "断点", "保存", "every_n_")
+_NEEDED = (*_WORDS, "iter", "step", "步")
 
 
 class SavesReader:
     """The longest save, the share of a run that it takes, and the rate at which it is written, as far as shown."""
 
     name = "saves"
-    needles: tuple[bytes, ...] = (b"heckpoint", b"ckpt", "检查点".encode(), b"[Torch] Sav", b"at save", b"at each save")
+    needles: tuple[bytes, ...] = (
+        b"heckpoint",
+        b"ckpt",
+        "检查点".encode(),
+        b"[Torch] Sav",
+        b"at save",
+        b"at each save",
+        b"save of ",
+        b"save took",
+        b"save takes",
+    )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """One fact of each kind."""
@@ -64,6 +75,9 @@ class SavesReader:
         opened: dict[str, tuple[float, Line]] = {}
         for line in doc.holding(*_NEEDED):
             text = line.text[:400]
+            saves = any(word in text for word in _WORDS)
+            if not saves and step is not None:
+                continue
             if step is None and (hit := _STEP.search(text)) is not None:
                 key = next(k for k in "12345" if hit[f"v{k}"])
                 unit = "s" if key == "3" else hit[f"u{key}"]
@@ -71,10 +85,10 @@ class SavesReader:
                     step = fact(
                         doc, line, "host.save.step", round(value * _UNITS.get(unit, 1.0), 9), "s", around=hit[f"v{key}"]
                     )
-            if every is None and (hit := _EVERY.search(text)) is not None:
+            if every is None and saves and (hit := _EVERY.search(text)) is not None:
                 count = next(g for g in hit.groups() if g)
                 every = fact(doc, line, "host.save.every", float(count), "count", around=count)
-            for seconds, made in self._times(doc, line, text, opened):
+            for seconds, made in self._times(doc, line, text, opened) if saves else ():
                 if best is None or seconds > best[0]:
                     best = seconds, made
         if best is None:

@@ -117,7 +117,7 @@ _WAIT = regex(
 _SWAP = regex(r"Swapped: (\d+)", re.I)
 _DEFERRED = regex(r"Deferred: (\d+) reqs")  # of those waiting: for their KV or a grammar, not for room
 _KV = regex(
-    r"(?:(?<!CPU )KV cache(?: usage| utili[sz]ation)?|(?:full )?token usage|kv[_ ]usage|cache usage|block usage|\bKV)\s*[:=]?\s*~?(\d+(?:\.\d+)?)(?!\.?\d)\s*(%?)",  # noqa: E501
+    r"(?:(?<!CPU )KV cache(?: usage| utili[sz]ation)?|(?:full )?token usage|kv[_ ]usage|cache usage|block usage|KV ?(?:cache ?)?(?:块|缓存)?(?:使用率|占用率?|利用率)|\bKV)\s*[:=：]?\s*~?(\d+(?:\.\d+)?)(?!\.?\d)\s*(%?)",  # noqa: E501
     re.I,
 )
 _CPU_KV = regex(r"CPU KV cache usage: (\d+(?:\.\d+)?)(%)", re.I)
@@ -334,6 +334,10 @@ class ServingLogReader:
         if peak is None and {"running", "waiting"} & run.alone.keys():
             for name, (line, number) in run.alone.items():
                 yield fact(f"serving.{name}", number, "fraction" if name == "kv_usage" else "count", "peak", line)
+        if (
+            peak is not None and top is None and (alone := run.alone.get("kv_usage")) is not None
+        ):  # noted beside the rows
+            yield fact("serving.kv_usage", alone[1], "fraction", "peak", alone[0])
         if (stays := plateau(run.held)) is not None:
             yield fact("serving.running_stays", stays[0], "count", None, stays[1])
         if top is not None and top.kv is not None and top is not peak:

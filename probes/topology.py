@@ -168,6 +168,9 @@ class BareRowReader:
             yield fact(doc, line, "gpu.numa", float(hit[3]), "count", gpu=int(hit[1]))
 
 
+_EXCERPT = 1 << 18
+
+
 class NodeOfGpu:
     """``GPU 5 -> numa_node: 1``: the node that sysfs gives for a GPU, written beside its index."""
 
@@ -180,19 +183,21 @@ class NodeOfGpu:
     _asked = regex(r"topo -C -i (\d{1,2})\b.*NUMA IDs? of closest CPU\W{1,4}(\d)\b")
     _path = regex(r"/numa_node\s+#\s*(?:GPU|cuda)[ :#]?(\d{1,2})\s*$")
     _near = regex(
-        r"\bGPUs? ?(\d{1,2})(?: ?[-–] ?(\d{1,2}))?\W{1,3}CPU Affinity\W{1,3}(\d[\d,-]*)(?:\s*\(?NUMA\D{0,6}(\d))?"
+        r"\bGPUs? ?(\d{1,2})(?: ?[-–] ?(\d{1,2}))?\W{1,3}(?:NUMA Affinity \d\W{1,3})?CPU Affinity"
+        r"\W{1,3}(\d[\d,-]*)(?:\s*\(?NUMA\D{0,6}(\d))?"
     )
 
     def parse(self, doc: Document) -> Iterator[Fact]:
         """A machine without nodes prints -1, which is none."""
         asked: int | None = None
-        for line in doc.lines():
-            if asked is not None and re.fullmatch(r"\s*\d\s*", line.text):
+        whole = doc.size <= _EXCERPT  # where the answer may stand on the line below
+        for line in doc.lines() if whole else doc.holding("NUMA", "numa_node", "CPU Affinity"):
+            if whole and asked is not None and re.fullmatch(r"\s*\d\s*", line.text):
                 yield fact(doc, line, "gpu.numa", float(line.text), "count", gpu=asked)
             asked = int(hit[1]) if (hit := self._path.search(line.text)) is not None else None
             if (hit := self._note.search(line.text) or self._asked.search(line.text)) is not None:
                 yield fact(doc, line, "gpu.numa", float(hit[2]), "count", gpu=int(hit[1]))
-            elif (hit := self._near.search(line.text)) is not None and int(hit[2] or hit[1]) < 16:
+            if (hit := self._near.search(line.text)) is not None and int(hit[2] or hit[1]) < 16:
                 for gpu in range(int(hit[1]), int(hit[2] or hit[1]) + 1):
                     yield fact(doc, line, "topo.cpu_affinity", hit[3], gpu=gpu)
                     if hit[4]:

@@ -131,3 +131,15 @@ def test_two_ways_of_starting_it(inside: str, found: bool) -> None:
     text = "# in srun\n" + row.format(inside) + "# in ssh\n" + row.format("unlimited")
     got = accepted("srun jobs fail at NCCL init, over ssh the same works", text)[1]
     assert ("nccl.memlock_limit" in got) is found
+
+
+@pytest.mark.parametrize(("running", "cause"), [(32, "serving.max_num_seqs_low"), (97, "serving.queueing_saturation")])
+def test_one_look_at_a_set_number(running: int, cause: str) -> None:
+    """A power of two with many waiting and the cache free is a limit; another number is load."""
+    assert accepted("TTFT is 30 s", _log(running, waiting=300))[1][:1] == [cause]
+
+
+def test_a_larger_limit_that_is_told() -> None:
+    """Where the limit is told and lies far above, it is not what binds."""
+    text = "non-default args: {'max_num_seqs': 512}\n" + _log(48, 48, 48, 48)
+    assert "serving.max_num_seqs_low" not in accepted("TTFT is 30 s", text)[1]

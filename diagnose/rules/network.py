@@ -257,7 +257,7 @@ def waits_outnumber_data(ctx: Context) -> Outcome:
 
 _RANKS = regex(r"\b(\d{1,5}) ranks\b")
 _ACROSS = regex(
-    r"\b(?:[2-9]|\d{2,4}|two|four|pair|between|across|multi)\W?(?:of )?(?:nodes?|hosts?|machines?|boxes|servers?)"
+    r"\b(?:[2-9]|\d{2,4}|two|four|pair|between|across|multi)\W?(?:of )?(?:nodes?|hosts?|machines?|boxes|servers?|vms?)"
     r"|inter-?node|\bpair\b|跨机|多机|两台|节点间|之间",
     re.I,
 )
@@ -282,10 +282,11 @@ def _over_the_wire(ctx: Context) -> tuple[float, tuple[Evidence, ...]] | None:
         return None
     top = max(peaks, key=_first)
     ranks = [v for s in ("nccl.nranks", "nccl_tests.nranks") for v, _ in ctx.numbers(s)]
-    ranks += [float(n) for _, e in peaks for n in _RANKS.findall(e.quote or "")]
+    said = " ".join([ctx.symptom, *(e.quote or "" for e in (*(e for _, e in peaks), *wire[1]))])
+    ranks += [float(n) for n in _RANKS.findall(said)]
     nets = [e for e in ctx.of("nccl.transport") if text_of(e).startswith("NET/")]
     hosts = [v for s in ("nccl.nnodes", "nccl_tests.hosts", "launch.hosts") for v, _ in ctx.numbers(s)]
-    if not nets and max([*hosts, 1]) < 2 and max([*ranks, 0]) <= 8 and _ACROSS.search(ctx.symptom) is None:
+    if not nets and max([*hosts, 1]) < 2 and max([*ranks, 0]) <= 8 and _ACROSS.search(said) is None:
         return None
     return top[0] / wire[0], (top[1], *wire[1])
 

@@ -12,7 +12,7 @@ from ..lazy import regex
 from ..models import Evidence
 from ..predicates import UNKNOWN, Context, Outcome
 from . import serving_read as read
-from .base import highest, lowest
+from .base import Reading, highest, lowest
 from .comparison import Ratio, ratios
 from .load_check import ASKS_FAILURE
 
@@ -196,13 +196,31 @@ def pool_holds_one(ctx: Context) -> Outcome:
     return read.yes(holds[1], running[1], waiting[1]) if few and waiting[0] >= 1 else read.no(holds[1], running[1])
 
 
+def _at_a_set_number(ctx: Context) -> Reading | None:
+    """One look at a server: as many run as a power of two, twice as many wait, and little KV is used."""
+    running, waiting, kv = read.running(ctx), read.waiting(ctx), read.kv(ctx)
+    if running is None or waiting is None or kv is None or read.cap(ctx) is not None or ctx.of("kv.*"):
+        return None
+    seen = {v for s in ("serving.running", "serving.running_span") for v, _ in ctx.numbers(s)}
+    lost = [v for v, _ in ctx.numbers("serving.preemptions") if v > 0]
+    set_so = running[0] in (16, 32, 64, 128) and seen == {running[0]}
+    return running if set_so and waiting[0] >= 2 * running[0] and kv[0] < 0.4 and not lost else None
+
+
 def running_stays(ctx: Context) -> Outcome:
     """Running requests stop at one number while more wait and the cache has room."""
     stays, waiting, kv = read.top(ctx, "serving.running_stays"), read.waiting(ctx), read.kv(ctx)
+    stays = stays or _at_a_set_number(ctx)
     if stays is None or waiting is None:
         return UNKNOWN
     if waiting[0] < 1:
         return read.no(waiting[1])
+    told = [
+        *read.option(ctx, r"^max-(?:num-seqs|running-requests)$"),
+        *ctx.numbers("serving.max_num_seqs", {"label": "configured"}),
+    ]
+    if told and min(v for v, _ in told) > 1.05 * stays[0]:
+        return Outcome(None, (stays[1], told[0][1]))  # the limit that is told is another
     busy = [e for v, e in ctx.numbers("figure") if (e.subject.label or "").startswith("utilisation") and v >= 0.95]
     if (kv is not None and kv[0] >= read.ROOMY) or (kv is None and busy):
         return read.no(stays[1], kv[1] if kv else busy[0])
