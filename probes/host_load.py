@@ -32,7 +32,8 @@ _FIO = regex(r"^\s*(READ|WRITE):\s*(?:io=\S+,\s*)?(?:bw|aggrb)=(\d+(?:\.\d+)?)\s
 _HDPARM = regex(r"Timing (?:buffered disk|cached) reads:.*=\s*(\d+(?:\.\d+)?)\s*(MB/sec)")
 _LOAD_TIME = regex(
     r"(Loading (?:model )?weights|Model loading|Loading weights|load weight|Weights? "
-    r"loading)\b[^\n]*?\btook\s+(\d+(?:\.\d+)?)\s*(?:s|sec|seconds)\b",
+    r"loading|(?:successfully )?loaded (?:a |the )?checkpoint|checkpoint (?:loaded|load(?:ing)?|restored?))"
+    r"\b[^\n]*?\b(?:took|in)\s+(\d+(?:\.\d+)?)\s*(?:s|sec|seconds)\b",
     re.I,
 )
 _LOAD_BOTH = regex(
@@ -83,6 +84,7 @@ class LoadReader:
         b"load average", b"Cpu(s)", b"%Cpu", b"%CPU", b"procs --", b"swpd", b"%usr", b"%idle", b"%steal", b"%iowait",
         b"%util",
         b"avg10=", b"numa_miss", b"numa_hit", b"GIL:", b"%Own", b"copied,", b"bw=", b"aggrb=", b" took ", b"s/it]",
+        b"oaded checkpoint", b"heckpoint loaded", b"heckpoint restored",
         b"Per-node process", b"Node 0",
         b"Timing ", b"cswch", b"MEM USAGE", b"_cfs_",
     )  # fmt: skip
