@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from diagnose.collect import Capture, Collected, Collector, NotCaptured
 from diagnose.document import Document
-from diagnose.endpoint import Endpoint, needed, told
 from diagnose.host import Host
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
@@ -23,12 +22,15 @@ _ROW = regex(r"^\s*(new|again)\s+\d+\s+(\d+)\s+(\d+(?:\.\d+)?)\s*$")
 
 
 def _ready(host: Host) -> str | None:
+    from diagnose.endpoint import needed  # with it comes asyncio: a reader's module is loaded on each run
+
     return needed(host.params)
 
 
 def _repeat(host: Host) -> Iterator[Collected]:
     from diagnose.bench.embedded import Embedded
     from diagnose.bench.records import Load
+    from diagnose.endpoint import Endpoint
 
     end = Endpoint.of(host.params)
     own = Embedded(end.origin.url, key=end.key, timeout=60.0)
@@ -56,6 +58,8 @@ def _repeat(host: Host) -> Iterator[Collected]:
 
 
 def _shown(host: Host) -> list[str]:
+    from diagnose.endpoint import told
+
     return [f"{REQUESTS} prompts of {INPUT} tokens, then the same again, to {told(host.params)}"]
 
 

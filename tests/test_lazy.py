@@ -52,6 +52,7 @@ def test_loading_the_readers_compiles_few_patterns() -> None:
         "import diagnose.document, diagnose.models, diagnose.catalogue, diagnose.plugin\n"
         "made.clear()\n"
         "diagnose.plugin.readers()\n"
+        "import sys; assert not {'asyncio', 'ssl'} & {*sys.modules}, 'what a live run needs is imported there'\n"
         "print(len(made))\n"
     )
     got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
