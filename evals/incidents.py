@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from .scoring import Outcome
 
 def main(argv: list[str]) -> int:
     """Print one line a case (with ``-v`` its evidence and every term of the leading beliefs), then the totals."""
+    gc.set_threshold(50_000)  # as the command line does
     paths = [Path(a) for a in argv if a != "-v"]
     if not paths:
         print(__doc__, file=sys.stderr)
