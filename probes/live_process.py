@@ -260,8 +260,13 @@ def use(host: Host, port: int, window: float) -> Iterator[Collected]:
         ProbeError: the server is not found.
     """
     processes = _found(port)
-    with ThreadPoolExecutor(1) as pool:
-        gpus = pool.submit(_gpus, host, window) if host.find("nvidia-smi") else None
+    seconds = str(max(2, round(window)))
+    watches = (
+        ("gpu", [f"--query-gpu={_GPU}", "--format=csv", "-l", "1"]),
+        ("processes", ["pmon", "-c", seconds]),  # one sample may fall into a pause of the server
+    )
+    with ThreadPoolExecutor(len(watches)) as pool:
+        gpus = [pool.submit(_gpus, host, int(seconds), *w) for w in watches] if host.find("nvidia-smi") else []
         started = time.time()
         before = {p.pid: (_times(p), _waits(p.pid)) for p in processes}
         time.sleep(window)
@@ -274,16 +279,14 @@ def use(host: Host, port: int, window: float) -> Iterator[Collected]:
             yield Capture("server.use", text.encode("utf-8", "replace"), "cpu", started=started, seconds=spent)
         else:
             yield NotCaptured("server.use", "the server's processes ended, or may not be read", "cpu")
-        if gpus is not None:
-            yield gpus.result()
+        yield from (watched.result() for watched in gpus)
 
 
-def _gpus(host: Host, window: float) -> Collected:
-    seconds = max(2, round(window))
-    ran = host.run(["nvidia-smi", f"--query-gpu={_GPU}", "--format=csv", "-l", "1"], timeout=seconds)
+def _gpus(host: Host, seconds: int, part: str, words: list[str]) -> Collected:
+    ran = host.run(["nvidia-smi", *words], timeout=seconds + 1)  # the former is ended by it
     if not ran.output.strip():
-        return NotCaptured("server.use", f"nvidia-smi printed nothing (exit {ran.status})", "gpu")
-    return Capture("server.use", ran.output, "gpu", argv=ran.argv, started=ran.started, seconds=ran.seconds, status=0)
+        return NotCaptured("server.use", f"nvidia-smi printed nothing (exit {ran.status})", part)
+    return Capture("server.use", ran.output, part, argv=ran.argv, started=ran.started, seconds=ran.seconds, status=0)
 
 
 def _times(process: psutil.Process) -> float | None:

@@ -324,13 +324,15 @@ def computed_by_processes(ctx: Context) -> Outcome:
 
 def one_of_several_computes(ctx: Context) -> Outcome:
     """Of the processes on a GPU one uses its SMs; the others were sampled with it and used none."""
-    per: dict[int | None, list[tuple[float, Evidence]]] = {}
+    per: dict[tuple[int | None, str], tuple[float, Evidence]] = {}
     for share, item in ctx.numbers("gpu.process.sm"):
-        if not (item.subject.label or "").endswith(" G"):
-            per.setdefault(item.subject.gpu, []).append((share, item))
-    crowded = {gpu: rows for gpu, rows in per.items() if len(rows) > 1}
-    idle = all(sum(v >= 0.05 for v, _ in rows) == 1 and min(v for v, _ in rows) < 0.01 for rows in crowded.values())
-    return Outcome(bool(crowded) and idle, tuple(e for rows in crowded.values() for _, e in rows))
+        key = item.subject.gpu, item.subject.label or ""
+        if not key[1].endswith(" G") and share >= per.get(key, (0.0, item))[0]:
+            per[key] = share, item  # the most that it used, over all samples
+    crowds = [[row for (gpu, _), row in per.items() if gpu == one] for one in {gpu for gpu, _ in per}]
+    working = [sum(v >= 0.05 for v, _ in rows) for rows in crowds if len(rows) > 1]
+    used = tuple(e for rows in crowds if len(rows) > 1 for _, e in rows)
+    return Outcome(1 in working and max(working) == 1, used) if working else UNKNOWN
 
 
 def neighbour_slows_rank(ctx: Context) -> Outcome:
