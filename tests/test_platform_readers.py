@@ -336,3 +336,25 @@ def test_containers_and_batch_jobs() -> None:
     pod = read("resources:\n  limits:\n    cpu: 3500m\n    nvidia.com/gpu: 2\n  requests:\n    cpu: 64\n")
     assert value(pod, "host.cpu.quota") == 3.5 and value(pod, "container.gpus") == "2"
     assert value(read("#SBATCH --cpus-per-task=1\n"), "slurm.option", label="cpus-per-task") == "1"
+
+
+@pytest.mark.parametrize(
+    ("listed", "foreign"),
+    [
+        ("Process 1234 has 77.7 GiB memory in use. ", False),  # the failing one by its number on the host
+        ("Process 1234 has 42.1 GiB memory in use. Process 99 has 35.6 GiB memory in use. ", True),
+        ("Process 99 has 35.6 GiB memory in use. ", True),
+    ],
+)
+def test_which_process_of_an_allocation_that_failed_is_another(listed: str, foreign: bool) -> None:
+    own = (
+        "60.10 GiB is allocated by PyTorch, and 15.20 GiB"
+        if not foreign
+        else "39.80 GiB is allocated by PyTorch, and 1.10 GiB"
+    )
+    text = (
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 "
+        f"GiB of which 1.30 GiB is free. {listed}Of the allocated memory {own} is reserved by PyTorch but unallocated."
+    )
+    belief = triage("training dies with out of memory", [Document.of("log", text.encode())]).assessment.beliefs
+    assert (belief["gpu.contention"].p > 0.5) == foreign

@@ -145,6 +145,7 @@ def cpu_saturated(ctx: Context) -> Outcome:
 _CPU_SETTING = regex(
     r"thread|core|vcpu|cpus?\b\s*[=:]?\s*\d|\d\s*cpus?\b|quota|limit|pin|taskset|affinity|omp|nproc", re.IGNORECASE
 )
+_OF_A_KERNEL = regex(r"(?:/|per|in a) ?(?:instruction|warp|block|cta|sm)\b|thread ?block|threads active", re.I)
 _SPEED = regex(
     r"time|goodput|latency|throughput|bandwidth|iterations|ttft|tpot|itl|e2e|prefill|rate|util", re.IGNORECASE
 )
@@ -156,6 +157,8 @@ def _cpu_setting(ctx: Context, factor: float) -> Outcome:
         axis, metric, *settings = (item.subject.label or "|").split("|")
         if "progress" in (item.subject.label or ""):
             continue  # a library's progress thread polls for completions: no matter of CPUs
+        if _OF_A_KERNEL.search(item.quote or ""):
+            continue
         named = axis == "threads" or (axis == "cpu" and any(_CPU_SETTING.search(s) for s in settings))
         # a column headed by the thread variable: its settings are bare numbers, or "unset"
         named = named or (axis == "env" and bool(ctx.of("host.mark.thread_var")))

@@ -77,6 +77,7 @@ _LEVERS: dict[str, tuple[Lever, ...]] = {
     ),
     "lever_clock": (
         Lever(
+            head=r"^(?!.*(?:\bGPU power|power draw|draws?\b|consum|usage))",  # a reading; a cap is turned
             worse=r"\bon battery|battery|power (?:limit|cap)|\bcapped|\block(?:ed|ing)? (?:at|to|clock)|-lgc\b|-pl\b|\beco\b|quiet (?:mode|bios)|low.?power|\d\d\d? ?W\b|dust|clogged|省电|锁频|功耗墙|电池",  # noqa: E501
             better=r"charger|on AC|mains|plugged|\bdefault|unlock|uncapped|-rgc\b|reset|\bmax(?:imum)?\b|performance|no (?:limit|cap)|\d\d\d ?W\b|clean(?:ed)?|new fan|repast|解锁|默认|插电",  # noqa: E501
             metric=r"^(?!.*(?:clock|power))",

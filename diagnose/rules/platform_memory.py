@@ -156,6 +156,18 @@ def oom_without_figures(ctx: Context) -> Outcome:
     return Outcome(not split and not ctx.of("gpu.oom.other"), tuple(lines[:2]))
 
 
+def _others(held: list[Reading], mine: float, total: Reading | None) -> list[Reading]:
+    """Of the listed processes those that are not the failing one, which holds `mine` GiB and a context.
+
+    Without "this process has" one of them is the failing one itself: the one that holds about that much, or any
+    where the card could not hold both.
+    """
+    own = [h for h in held if mine <= h[0] <= 1.15 * mine + 1.0]
+    rest = [h for h in held if h is not min(own, key=lambda h: h[0] - mine)] if own else held
+    fits = total is None or sum(v for v, _ in rest) + mine <= total[0]
+    return rest if fits else []
+
+
 def oom_foreign(ctx: Context) -> Outcome:
     """Another process held more of the card than the one that failed."""
     others = ctx.numbers("gpu.oom.other")
@@ -166,9 +178,9 @@ def oom_foreign(ctx: Context) -> Outcome:
         if held and mine is None:
             hits += [e for _, e in held]
         elif held and mine is not None:
-            # without the "this process has" figure one of the listed processes is the failing one itself
-            foreign = held if "own" in figures else [h for h in held if h[0] > 1.15 * mine[0] + 1.0]
             total = figures.get("total")
+            kept = figures.get("reserved_unallocated")
+            foreign = held if "own" in figures else _others(held, mine[0] + (kept[0] if kept else 0.0), total)
             if foreign and sum(v for v, _ in foreign) >= 0.3 * (total[0] if total else mine[0]):
                 hits += [e for _, e in foreign]
     return outcome(hits, bool(others))

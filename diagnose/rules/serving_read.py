@@ -153,13 +153,16 @@ def swept(ctx: Context, words: str) -> bool:
     return any(re.search(words, e.subject.label or "", re.IGNORECASE) for e in ctx.of("serving.swept"))
 
 
+_USED = regex(r"power|temperature|clock|memory|utili")  # what a setting takes of the card, and no speed
+
+
 def setting(ctx: Context, words: str, worse_is_less: bool, above: float) -> Outcome:
     """A comparison whose settings are values of an option named `words`, worse on the small (or large) side."""
     for ratio, item in ctx.numbers("compare.ratio"):
         label = item.subject.label or ""
         parts = label.split("|")
         named = re.search(words, label, re.IGNORECASE) or swept(ctx, words)
-        if len(parts) != 4 or ratio < above or not named:
+        if len(parts) != 4 or ratio < above or not named or _USED.match(parts[1]):
             continue
         worse, better = numbers(parts[2]), numbers(parts[3])
         if worse is not None and better is not None and worse != better and (worse < better) == worse_is_less:
