@@ -23,13 +23,14 @@ KNEE = 1.8
 NOISE = 0.01  # of a step, below which parts of it are alike however far apart their quotient is
 EVEN = 1.05
 MAX_MEMBERS = 24
+_LOGGED_AT = regex(r"\[\w+\.py:\d+\]")
 SUBJECT_AXES = ("gpu", "rank", "nic", "node", "request", "time")
 
 
 def facts(groups: Iterable[Group]) -> list[Fact]:
     """Facts of all groups; of equal axis, metric and pair of settings only the widest is kept."""
     out: dict[tuple[str, str, str], Fact] = {}
-    groups = list(groups)
+    groups = [g for g in groups if not _logged_apart(g)]
     whole = _whole(groups)
     for group in groups:
         for fact in of_group(group):
@@ -43,6 +44,12 @@ def facts(groups: Iterable[Group]) -> list[Fact]:
             if rival is None or float(fact.value or 0) > float(rival.value or 0):
                 out[key] = fact
     return list(out.values())
+
+
+def _logged_apart(group: Group) -> bool:
+    """Lines that different places of one program logged: what each took is no setting of the others."""
+    marks = [hit[0] for m in group.members if (hit := _LOGGED_AT.search(m.span.quote or "")) is not None]
+    return len(marks) == len(group.members) > 1 and len(set(marks)) == len(marks)
 
 
 def _whole(groups: Sequence[Group]) -> dict[tuple[str, str], float]:

@@ -20,6 +20,11 @@ BUDGET = (
 KERNEL = "balanced: 2.2 ms, 29.6 threads active per instruction\nrandom: 7.7 ms, 8.4 threads active per instruction\n"
 PINNED = "x.cuda() from numpy array: 41.2 ms\nx.pin_memory().cuda(non_blocking=True): 11.8 ms\n"
 FLOOD = "[812909.2] TCP: request_sock_TCP: Possible SYN flooding on port {}. Sending cookies.\n"
+LOADED = """INFO 07-08 06:23:12 [default_loader.py:272] Loading weights took 1358.01 seconds
+INFO 07-08 06:24:02 [monitor.py:34] torch.compile takes 41.20 s in total
+INFO 07-08 06:24:31 [gpu_model_runner.py:2326] Graph capturing finished in 22 secs, took 1.90 GiB
+"""
+IMEX = "$ ls /dev/nvidia-caps-imex-channels\nls: cannot access '/dev/nvidia-caps-imex-channels': No such file or directory\n"
 
 
 def accused(symptom: str, text: str) -> set[str]:
@@ -36,6 +41,9 @@ def accused(symptom: str, text: str) -> set[str]:
         ("TTFT for 10k prompts is high", BUDGET, "serving.prefill_decode_interference"),
         ("the kernel got slower with random trees", KERNEL, "host.cpu_contention"),
         ("moving batches to the GPU takes 40% of the step", PINNED, "train.comm_not_overlapped"),
+        ("the pod takes 25 minutes to start", LOADED, "serving.cold_start_compile"),
+        ("training job takes 25 minutes to start", LOADED, "train.launch_bound"),
+        ("job across two trays fails", IMEX, "env.gpu_hidden"),
         ("a worker died with a CUDA error", FLOOD.format(8000), "nccl.init_scaling"),
     ],
 )

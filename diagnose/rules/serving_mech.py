@@ -322,6 +322,9 @@ def start_is_compile(ctx: Context) -> Outcome:
     if not parts or (ctx.symptom and not _START.search(ctx.symptom)):
         return UNKNOWN
     total = sum(p[0] for p in parts)
+    load = read.top(ctx, "host.load_time")
+    if load is not None and load[0] > total:
+        return read.no(parts[0][1], load[1])
     if whole is None:
         return read.yes(*(p[1] for p in parts)) if total >= 60 else read.no(parts[0][1])
     return read.yes(*(p[1] for p in parts), whole[1]) if total >= 0.5 * whole[0] and total >= 30 else read.no(whole[1])
