@@ -24,7 +24,7 @@ LOADED = """INFO 07-08 06:23:12 [default_loader.py:272] Loading weights took 135
 INFO 07-08 06:24:02 [monitor.py:34] torch.compile takes 41.20 s in total
 INFO 07-08 06:24:31 [gpu_model_runner.py:2326] Graph capturing finished in 22 secs, took 1.90 GiB
 """
-IMEX = "$ ls /dev/nvidia-caps-imex-channels\nls: cannot access '/dev/nvidia-caps-imex-channels': No such file or directory\n"
+IMEX = "ls: cannot access '/dev/nvidia-caps-imex-channels': No such file or directory\n"
 
 
 def accused(symptom: str, text: str) -> set[str]:
