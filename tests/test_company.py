@@ -57,3 +57,17 @@ def test_the_same_words_where_they_mean_it() -> None:
     assert "nccl.init_scaling" in accused("init of 2048 ranks hangs", FLOOD.format(41721))
     loaders = "num_workers=0   3.1 it/s\nnum_workers=8   9.8 it/s\n"
     assert "host.input_pipeline_bound" in accused("GPU utilisation is low in training", loaders)
+
+
+LOCAL = """{0}:3470:3470 [0] NCCL INFO ncclCommInitRank comm 0x1 rank 0 nranks 2 cudaDev 0 busId 1000 - Init COMPLETE
+{1}:3471:3471 [1] NCCL INFO ncclCommInitRank comm 0x2 rank 1 nranks 2 cudaDev 1 busId 2000 - Init COMPLETE
+{0}:3470:3470 [0] NCCL INFO Channel 00/0 : 1[1] -> 0[0] [receive] via NET/Socket/0
+INFO 11-22 23:16:34 [api_utils.py:273] non-default args: {{'model': 'm', 'tensor_parallel_size': 2}}
+"""
+
+
+@pytest.mark.parametrize(("hosts", "spans"), [(("n1", "n1"), False), (("n1", "n2"), True)])
+def test_sockets_within_a_host_are_no_second_node(hosts: tuple[str, str], spans: bool) -> None:
+    belief = triage("TPOT is bad", [Document.of("log", LOCAL.format(*hosts).encode())]).assessment.beliefs
+    said = {t.indicator.because for t in belief["serving.tp_comm_overhead"].pro}
+    assert ("the tensor-parallel group spans nodes" in said) == spans

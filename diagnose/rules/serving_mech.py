@@ -308,6 +308,9 @@ def tp_crosses_nodes(ctx: Context) -> Outcome:
     """The tensor-parallel group is larger than a node, so its all-reduces cross the network."""
     sizes = [o for o in read.option(ctx, read.TENSOR_PARALLEL) if o[0] > 1]
     wire = [e for e in ctx.of("nccl.transport") if "NET/" in str(e.value)]
+    met = [e.subject for e in ctx.of("nccl.init.*") if e.subject.host]
+    if wire and len({m.host for m in met}) == 1 and len({m.rank for m in met}) > 1:
+        wire = []  # sockets between the ranks of one host: P2P and shared memory are off
     if not sizes or not (wire or max(s[0] for s in sizes) > 8):
         return UNKNOWN
     return read.yes(highest(sizes)[1], wire[0] if wire else None)
