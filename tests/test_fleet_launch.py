@@ -180,6 +180,7 @@ def test_dead_nodes_do_not_take_the_others_with_them(
     fakes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setattr(fleet_launch, "CONNECT", 10)  # `sinfo` has that long to answer; at 0 it has to win a race
     for name, text in (("srun", DYING), ("sinfo", SINFO)):
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
