@@ -260,13 +260,13 @@ def use(host: Host, port: int, window: float) -> Iterator[Collected]:
         ProbeError: the server is not found.
     """
     processes = _found(port)
-    seconds = str(max(2, round(window)))
+    seconds = max(2, round(window))
     watches = (
         ("gpu", [f"--query-gpu={_GPU}", "--format=csv", "-l", "1"]),
-        ("processes", ["pmon", "-c", seconds]),  # one sample may fall into a pause of the server
+        ("processes", ["pmon", "-c", str(seconds)]),  # one sample may fall into a pause of the server
     )
     with ThreadPoolExecutor(len(watches)) as pool:
-        gpus = [pool.submit(_gpus, host, int(seconds), *w) for w in watches] if host.find("nvidia-smi") else []
+        gpus = [pool.submit(_gpus, host, seconds, *w) for w in watches] if host.find("nvidia-smi") else []
         started = time.time()
         before = {p.pid: (_times(p), _waits(p.pid)) for p in processes}
         time.sleep(window)

@@ -9,6 +9,7 @@ from diagnose.document import Document, Line
 from diagnose.lazy import regex
 from diagnose.models import Fact, Subject
 from diagnose.plugin import Reader
+from diagnose.units import IN_MS, canonical
 
 from .facts import computed, fact, number
 
@@ -46,9 +47,13 @@ _EVERY = regex(
     r"\bsave[-_ ]?(?:interval|steps|every|freq\w*)\W{1,4}(?P<a>\d{1,7})\b|\bsaved? every (?P<b>\d{1,7}) (?:steps|iter)"
     r"|every_n_train_steps\W{1,3}(?P<c>\d{1,7})|(?:保存间隔|每)\W{0,24}(?P<d>\d{1,7}) ?步"
 )
-_UNITS = {"ms": 1e-3, "min": 60.0, "minutes": 60.0, "分钟": 60.0}
 _WORDS = ("heckpoint", "ckpt", "save", "Saving", "Saved", "saving", "检查点", "断点", "保存", "every_n_")
 _NEEDED = (*_WORDS, "iter", "step", "步")
+
+
+def _seconds(value: float, spelling: str) -> float:
+    time, unit = canonical(value, spelling) or (value, "s")
+    return round(time * IN_MS[unit] / 1e3, 9)
 
 
 class SavesReader:
@@ -82,9 +87,7 @@ class SavesReader:
                 key = next(k for k in "12345" if hit[f"v{k}"])
                 unit = "s" if key == "3" else hit[f"u{key}"]
                 if (value := number(hit[f"v{key}"])) is not None:
-                    step = fact(
-                        doc, line, "host.save.step", round(value * _UNITS.get(unit, 1.0), 9), "s", around=hit[f"v{key}"]
-                    )
+                    step = fact(doc, line, "host.save.step", _seconds(value, unit), "s", around=hit[f"v{key}"])
             if every is None and saves and (hit := _EVERY.search(text)) is not None:
                 count = next(g for g in hit.groups() if g)
                 every = fact(doc, line, "host.save.every", float(count), "count", around=count)
@@ -109,13 +112,13 @@ class SavesReader:
         now = sum(int(n) * f for n, f in zip(clock.groups(), (3600, 60, 1), strict=True)) if clock else None
         if (hit := _TIMER.search(text)) is not None:
             last = hit[2] or hit[1]
-            seconds = round(float(last) / 1000, 9)
+            seconds = _seconds(float(last), "ms")
             yield seconds, fact(doc, line, "host.save.time", seconds, "s", around=last)
             return
         if (hit := _IDLE.search(text)) is not None or (_SAVE.search(text) and not _NO_TIME.search(text)):
             took = [hit] if hit else list(_TOOK.finditer(text))
             if took:
-                seconds = float(took[-1][1].replace(",", "")) * _UNITS.get(took[-1][2].lower(), 1.0)
+                seconds = _seconds(float(took[-1][1].replace(",", "")), took[-1][2])
                 yield seconds, fact(doc, line, "host.save.time", seconds, "s", around=took[-1][0])
                 return
         if now is None:

@@ -32,13 +32,19 @@ _HURTS = regex(
 _ROOM = 0.85  # of the cache or of the limit of running requests
 
 
+def _only_gauges(ctx: Context) -> bool:
+    """Is a gauge the worry, and nothing that users feel?"""
+    asked = _GAUGES.search(ctx.symptom) is not None
+    return asked and not _HURTS.search(ctx.symptom) and not CLAIMS.search(ctx.symptom)
+
+
 def gauges_in_bounds(ctx: Context) -> Outcome:
     """A gauge is the worry, nothing that users feel; over several readings nothing waits and no limit is near."""
     waiting, kv, last = read.waiting(ctx), read.kv(ctx), read.top(ctx, "serving.running_span", "^last$")
     busiest = read.top(ctx, "serving.running_span", "^max$")
     if waiting is None or kv is None or last is None or busiest is None or last[0] < 1 or faulty(ctx):
         return UNKNOWN
-    if not _GAUGES.search(ctx.symptom) or _HURTS.search(ctx.symptom) or CLAIMS.search(ctx.symptom):
+    if not _only_gauges(ctx):
         return UNKNOWN
     where = waiting[1].capture.name if waiting[1].capture else ""
     lines = {e.capture.line for e in ctx.of("serving.*") if e.capture is not None and e.capture.name == where}
@@ -62,7 +68,7 @@ def queue_serves_at_once(ctx: Context) -> Outcome:
     counted = [n for n in ctx.numbers("serving.counter", {"label": "^queue_count$"}) if n[0] >= _MANY]
     if waiting is None or mean is None or running is None or not counted or faulty(ctx):
         return UNKNOWN
-    if not _GAUGES.search(ctx.symptom) or _HURTS.search(ctx.symptom) or CLAIMS.search(ctx.symptom):
+    if not _only_gauges(ctx):
         return UNKNOWN
     lost, kv = read.top(ctx, "serving.preemptions"), read.kv(ctx)
     full = (lost is not None and lost[0] > 0) or (kv is not None and kv[0] > _ROOM)

@@ -236,9 +236,8 @@ _ASKED = regex(r"req|\brps\b|\bqps\b|offered|arriv|sampl|frame|\b(?:hit|accept\w
 def lever_port_rate(ctx: Context) -> Outcome:
     """One node's port runs at a part of its peers' rate, and it is slower by about as much."""
     for turn in turns(ctx):
-        if not re.search(r"\brate\b|ibstat|link speed|port speed|width|端口速率", turn.head, re.I):
-            continue
-        if _ASKED.search(turn.head):
+        ported = re.search(r"\brate\b|ibstat|link speed|port speed|width|端口速率", turn.head, re.I)
+        if not ported or _ASKED.search(turn.head):
             continue
         low, high = _RATE.match(turn.worse), _RATE.match(turn.better)
         rates = sorted(float(hit[1]) for hit in (low, high) if hit)
